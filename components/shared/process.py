@@ -1,0 +1,60 @@
+"""The border of a step's process: what every `component.py` opens first."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.shared.errors import UserError
+
+ERROR_PREFIX = "brainseg error: "
+_TERMINATION_LOG = Path("/dev/termination-log")  # Kubernetes shows its text as the reason
+
+
+@dataclass(frozen=True)
+class StepProcess:
+    """What a step learns from where it runs, not from its arguments.
+
+    Attributes:
+        cache: Folder for volumes fetched from the store (`BRAINSEG_CACHE`).
+        pipeline_run: Identity of the pipeline run, equal in all its steps and in their
+            retries (`KFP_RUN_ID`; empty where nothing gives one).
+    """
+
+    cache: Path
+    pipeline_run: str
+
+
+@contextlib.contextmanager
+def step_process(name: str) -> Iterator[StepProcess]:
+    """Runs a step's work: log lines go to stderr, a `UserError` becomes one line and exit 1.
+
+    Args:
+        name: The step, for the log.
+    """
+    logging.basicConfig(
+        level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr, force=True
+    )
+    for chatty in ("httpx", "alembic", "matplotlib", "fontTools"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        yield StepProcess(cache=cache_folder(), pipeline_run=os.environ.get("KFP_RUN_ID", ""))
+    except UserError as error:
+        message = " ".join(str(error).split())
+        with contextlib.suppress(OSError):  # the file exists in Kubernetes only
+            if _TERMINATION_LOG.exists():
+                _TERMINATION_LOG.write_text(message)
+        print(f"{ERROR_PREFIX}{message}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from error
+
+
+def cache_folder() -> Path:
+    """The folder for fetched volumes: `BRAINSEG_CACHE`, else the user's cache folder."""
+    given = os.environ.get("BRAINSEG_CACHE")
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "brainseg"
