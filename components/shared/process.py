@@ -47,7 +47,7 @@ def step_process(name: str) -> Iterator[StepProcess]:
         with contextlib.suppress(OSError):  # the file exists in Kubernetes only
             if _TERMINATION_LOG.exists():
                 _TERMINATION_LOG.write_text(message)
-        print(f"{ERROR_PREFIX}{message}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{ERROR_PREFIX}{message}\n")
         raise SystemExit(1) from error
 
 

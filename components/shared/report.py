@@ -105,9 +105,9 @@ def _kind(block: Block) -> str:
 
 def _show(cell: Cell) -> str:
     if cell is None:
-        return "–"
+        return "-"
     if isinstance(cell, float):
-        return "–" if cell != cell else f"{cell:.3f}" if abs(cell) < 100 else f"{cell:,.0f}"
+        return "-" if cell != cell else f"{cell:.3f}" if abs(cell) < 100 else f"{cell:,.0f}"
     return f"{cell:,}" if isinstance(cell, int) else cell
 
 
