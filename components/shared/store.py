@@ -11,13 +11,17 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from minio import Minio
 from minio.error import S3Error
 
 from components.shared.errors import UserError
-from components.shared.s3 import connect, explain_s3_errors, parse_s3_uri
+from components.shared.s3 import connect, explain_s3_errors, missing_bucket, parse_s3_uri
+
+# One request for any volume: quicker than parts, and a killed upload leaves no parts behind.
+_PART_BYTES = 128 * 1024 * 1024
+_UNFINISHED = ".part-"
 
 
 class Store(Protocol):
@@ -88,77 +92,54 @@ class FolderStore:
         self.uri = str(self.root)
 
     def exists(self, key: str) -> bool:
-        return (self.root / key).is_file()
+        return self.local_path(key) is not None
 
     def read(self, key: str) -> bytes:
-        with self._explain(key):
+        with self._explain(), self._missing(key):
             return (self.root / key).read_bytes()
 
     def write(self, key: str, data: bytes) -> None:
-        with self._explain(key), self._whole(self.root / key) as stream:
+        with self._explain(), _whole_file(self.root / key) as stream:
             stream.write(data)
 
     def download(self, key: str, path: Path) -> None:
-        self._copy(self.root / key, path, key)
+        with self._explain(), self._missing(key):
+            reading = open(self.root / key, "rb")  # noqa: SIM115  # closed three lines below
+        with reading, _explain_disk(f"folder {path.parent}"), _whole_file(path) as writing:
+            shutil.copyfileobj(reading, writing)
 
     def upload(self, path: Path, key: str) -> None:
-        self._copy(path, self.root / key, key)
+        with open(path, "rb") as reading, self._explain(), _whole_file(self.root / key) as writing:
+            shutil.copyfileobj(reading, writing)
 
     def keys(self, prefix: str) -> Iterator[str]:
-        for folder, names, files in os.walk(self.root / prefix):
-            names.sort()
-            for name in sorted(files):
-                if not name.startswith("."):
-                    yield (Path(folder) / name).relative_to(self.root).as_posix()
+        with self._explain():
+            yield from sorted(self._walk(prefix))
 
     def delete(self, key: str) -> None:
-        with self._explain(key):
+        with self._explain():
             (self.root / key).unlink(missing_ok=True)
 
     def local_path(self, key: str) -> Path | None:
         path = self.root / key
-        return path if path.is_file() else None
+        with self._explain():
+            return path if path.is_file() else None
 
-    def _copy(self, source: Path, target: Path, key: str) -> None:
-        with (
-            self._explain(key),
-            open(source, "rb") as reading,
-            self._whole(target) as writing,
-        ):
-            shutil.copyfileobj(reading, writing)
-
-    @contextlib.contextmanager
-    def _whole(self, path: Path) -> Iterator[io.BufferedWriter]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".part-", dir=path.parent)
-        try:
-            with open(descriptor, "wb") as stream:
-                yield stream
-            Path(temporary).chmod(0o644)  # mkstemp makes 0600; other users read the store too
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+    def _walk(self, prefix: str) -> Iterator[str]:
+        for folder, _, files in os.walk(self.root / prefix, onerror=_raise_unless_missing):
+            for name in files:
+                if not name.startswith(_UNFINISHED):
+                    yield (Path(folder) / name).relative_to(self.root).as_posix()
 
     @contextlib.contextmanager
-    def _explain(self, key: str) -> Iterator[None]:
+    def _missing(self, key: str) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
             raise KeyError(f"{self.uri}/{key}") from error
-        except OSError as error:
-            raise UserError(f"store {self.uri}: {_advice(error)}") from error
 
-
-def _advice(error: OSError) -> str:
-    advice = {
-        errno.ENOSPC: "the disk is full; free space or choose another store",
-        errno.EDQUOT: "the disk quota is used up; free space or choose another store",
-        errno.EROFS: "the file system is read-only; choose a store that can be written",
-        errno.EACCES: "no permission; change the folder's rights or choose another store",
-        errno.ENOTDIR: "a file stands where the folder should be; choose another store",
-    }
-    return advice.get(error.errno or 0, f"{error.strerror or error}")
+    def _explain(self) -> contextlib.AbstractContextManager[None]:
+        return _explain_disk(f"store {self.uri}")
 
 
 class S3Store:
@@ -169,17 +150,17 @@ class S3Store:
         self._client = client
         self._bucket = bucket
         self._prefix = prefix
+        self._bucket_seen = False
 
     def exists(self, key: str) -> bool:
         with self._explain():
             try:
                 self._client.stat_object(self._bucket, self._prefix + key)
             except S3Error as error:
-                if error.code in ("NoSuchKey", "NotFound") and self._client.bucket_exists(
-                    self._bucket
-                ):
-                    return False
-                raise
+                if error.code not in ("NoSuchKey", "NotFound"):
+                    raise
+                self._require_bucket()
+                return False
             return True
 
     def read(self, key: str) -> bytes:
@@ -188,25 +169,15 @@ class S3Store:
         return stream.getvalue()
 
     def write(self, key: str, data: bytes) -> None:
-        with self._explain():
-            self._client.put_object(
-                self._bucket, self._prefix + key, io.BytesIO(data), length=len(data)
-            )
+        self._put(key, io.BytesIO(data), len(data))
 
     def download(self, key: str, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".part-", dir=path.parent)
-        try:
-            with open(descriptor, "wb") as stream:
-                self._get(key, stream)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with _explain_disk(f"folder {path.parent}"), _whole_file(path) as stream:
+            self._get(key, stream)
 
     def upload(self, path: Path, key: str) -> None:
-        with self._explain():
-            self._client.fput_object(self._bucket, self._prefix + key, str(path))
+        with open(path, "rb") as stream:
+            self._put(key, stream, path.stat().st_size)
 
     def keys(self, prefix: str) -> Iterator[str]:
         with self._explain():
@@ -223,7 +194,13 @@ class S3Store:
     def local_path(self, key: str) -> Path | None:
         return None
 
-    def _get(self, key: str, target: io.BytesIO | io.BufferedWriter) -> None:
+    def _put(self, key: str, stream: BinaryIO, length: int) -> None:
+        with self._explain():
+            self._client.put_object(
+                self._bucket, self._prefix + key, stream, length, part_size=_PART_BYTES
+            )
+
+    def _get(self, key: str, target: BinaryIO) -> None:
         with self._explain():
             try:
                 response = self._client.get_object(self._bucket, self._prefix + key)
@@ -238,5 +215,51 @@ class S3Store:
                 response.close()
                 response.release_conn()
 
+    def _require_bucket(self) -> None:
+        # A HEAD answer has no body: a missing bucket looks like a missing object.
+        if not self._bucket_seen and not self._client.bucket_exists(self._bucket):
+            raise UserError(f"store {self.uri}: {missing_bucket(self._bucket)}")
+        self._bucket_seen = True
+
     def _explain(self) -> contextlib.AbstractContextManager[None]:
         return explain_s3_errors(f"store {self.uri}", self._bucket)
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a new file that appears under its name when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=_UNFINISHED, dir=path.parent)
+    try:
+        with open(descriptor, "wb") as stream:
+            yield stream
+        Path(temporary).chmod(0o644)  # mkstemp makes 0600; other users read the file too
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _explain_disk(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what}: {_advice(error)}") from error
+
+
+def _advice(error: OSError) -> str:
+    advice = {
+        errno.ENOSPC: "the disk is full; free space or choose another place",
+        errno.EDQUOT: "the disk quota is used up; free space or choose another place",
+        errno.EROFS: "the file system is read-only; choose a place that can be written",
+        errno.EACCES: "no permission; change the folder's rights or choose another place",
+        errno.ENOTDIR: "a file stands where a folder should be; choose another place",
+        errno.EEXIST: "a file stands where a folder should be; choose another place",
+    }
+    return advice.get(error.errno or 0, f"{error.strerror or error}")
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
