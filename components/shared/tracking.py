@@ -19,6 +19,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException, RestException
 
 from components.shared.errors import UserError
+from components.shared.manifest import Manifest, manifest_key
 
 EXPERIMENT = "brainseg"
 PIPELINE_RUN_TAG = "kfp_run_id"
@@ -145,10 +146,22 @@ def log_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def log_dataset(client: MlflowClient, run_id: str, dataset_id: str, store: str) -> None:
-    """Names the data set version as the run's input, for the run's page."""
-    source = json.dumps({"uri": store})
-    data = Dataset(name="brainseg", digest=dataset_id, source_type="store", source=source)
+def log_dataset(
+    client: MlflowClient, run_id: str, dataset_id: str, manifest: Manifest, store: str
+) -> None:
+    """Names the data set version as the run's input, with its size."""
+    profile = {
+        "volumes": len(manifest.volumes),
+        "slices": sum(entry.slices for entry in manifest.volumes),
+        "tumour_slices": sum(entry.tumour_slices for entry in manifest.volumes),
+    }
+    data = Dataset(
+        name="brainseg",
+        digest=dataset_id,
+        source_type="store",
+        source=json.dumps({"uri": f"{store}/{manifest_key(dataset_id)}"}),
+        profile=json.dumps(profile),
+    )
     client.log_inputs(run_id, datasets=[DatasetInput(data)])
 
 
