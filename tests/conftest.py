@@ -1,10 +1,13 @@
+import hashlib
 import os
 import uuid
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from components.shared.errors import UserError
+from components.shared.manifest import ChannelIntensity, VolumeEntry, make_manifest
 from components.shared.s3 import connect, explain_s3_errors
 
 
@@ -29,3 +32,56 @@ def _remove(client, bucket):
     for item in client.list_objects(bucket, recursive=True):
         client.remove_object(bucket, item.object_name)
     client.remove_bucket(bucket)
+
+
+@pytest.fixture(scope="session")
+def make_entry():
+    return simulate_entry
+
+
+@pytest.fixture(scope="session")
+def make_data():
+    return simulate_manifest
+
+
+def simulate_entry(number, **changes):
+    """A volume's entry in a manifest, of a patient who was never scanned."""
+    random = np.random.default_rng(number)
+    site = changes.get("site", "CS")
+    patient = changes.get("patient", f"TCGA_{site}_{number:04d}")
+    slices = int(random.integers(20, 80))
+    values = {
+        "volume": f"{patient}_19990101",
+        "patient": patient,
+        "site": site,
+        "date": "19990101",
+        "digest": hashlib.sha256(f"volume {number}".encode()).hexdigest(),
+        "image_digest": hashlib.sha256(f"image {number}".encode()).hexdigest(),
+        "slices": slices,
+        "height": 256,
+        "width": 256,
+        "tumour_pixels": int(random.gamma(2, 10_000)),
+        "tumour_slices": slices // 3,
+        "missing": (),
+        "intensity": tuple(
+            ChannelIntensity(mean=30 + p50, p1=0, p50=p50, p99=150 + p50)
+            for p50 in map(int, random.integers(0, 40, 3))
+        ),
+        "attributes": {
+            "histological_type": float(random.integers(1, 4)),
+            "age_at_initial_pathologic": float(random.integers(20, 75)),
+            "RPPACluster": None,
+        },
+    }
+    return VolumeEntry(**(values | changes))
+
+
+def simulate_manifest(patients, **changes):
+    """A data set of patients at five sites of very different size, without voxels."""
+    sites = np.random.default_rng(patients).choice(
+        ["CS", "DU", "EZ", "FG", "HT"], patients, p=[0.15, 0.4, 0.01, 0.13, 0.31]
+    )
+    return make_manifest(
+        simulate_entry(number, **({"site": str(site)} | changes))
+        for number, site in enumerate(sites)
+    )

@@ -1,0 +1,36 @@
+"""Settings of the split."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from components.shared.config import Config
+
+
+class SplitSettings(Config):
+    """How patients are divided.
+
+    Attributes:
+        method: `stratified` by site and tumour volume; `report2020` takes exactly the
+            volumes that the 2020 report held out as the test part.
+        seed: Another seed, another split; the same seed and data, the same split.
+        validation_fraction: Share of the patients for validation. With `report2020`: of
+            those who are not for the test.
+        test_fraction: Share of the patients for the test; `report2020` ignores it.
+        previous: Id of a split in the store whose patients keep their part for ever, so
+            that only new ones are assigned. Empty: all are new.
+    """
+
+    method: Literal["stratified", "report2020"] = "stratified"
+    seed: int = 0
+    validation_fraction: float = Field(default=0.15, gt=0, lt=1)
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    previous: str = ""
+
+    @model_validator(mode="after")
+    def _agree(self) -> "SplitSettings":
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction and test_fraction leave nothing for training")
+        if self.method == "report2020" and self.previous:
+            raise ValueError("report2020 fixes the test part: it cannot follow a previous split")
+        return self

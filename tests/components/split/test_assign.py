@@ -1,0 +1,243 @@
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from components.shared.errors import UserError
+from components.shared.manifest import make_manifest
+from components.shared.split import PARTS
+from components.split.assign import assign_split, describe_split
+from components.split.report2020 import REPORT2020_VOLUMES
+from components.split.settings import SplitSettings
+
+DEFAULT = SplitSettings()
+FEW = settings(max_examples=60, deadline=None)
+
+patients_of_sites = st.lists(
+    st.tuples(st.sampled_from(["CS", "DU", "EZ", "FG", "HT"]), st.integers(0, 5000)),
+    min_size=3,
+    max_size=120,
+)
+split_settings = st.builds(
+    SplitSettings,
+    seed=st.integers(0, 1000),
+    validation_fraction=st.floats(0.05, 0.4),
+    test_fraction=st.floats(0.05, 0.4),
+)
+
+
+@pytest.fixture(scope="session")
+def build(make_entry):
+    """Makes a data set of (site, tumour pixels) pairs."""
+
+    def build(pairs, first=0):
+        return make_manifest(
+            make_entry(number, site=site, tumour_pixels=pixels)
+            for number, (site, pixels) in enumerate(pairs, start=first)
+        )
+
+    return build
+
+
+@FEW
+@given(pairs=patients_of_sites, options=split_settings)
+def test_every_volume_is_in_one_part_and_sizes_are_within_one_of_the_fractions(
+    build, pairs, options
+):
+    manifest = build(pairs)
+    split = assign_split(manifest, options, None)
+    named = [volume for part in PARTS for volume in split.part(part)]
+    assert sorted(named) == [entry.volume for entry in manifest.volumes]
+    targets = {part: fraction * len(pairs) for part, fraction in fractions(options).items()}
+    within = 1 if min(targets.values()) >= 1 else 2  # 2: an empty part was given a patient
+    for part, target in targets.items():
+        assert split.part(part)
+        assert abs(len(split.part(part)) - target) <= within
+
+
+@FEW
+@given(pairs=patients_of_sites, options=split_settings, order=st.randoms(use_true_random=False))
+def test_the_order_of_the_volumes_has_no_influence(build, pairs, options, order):
+    manifest = build(pairs)
+    shuffled = list(manifest.volumes)
+    order.shuffle(shuffled)
+    other = manifest.model_copy(update={"volumes": tuple(shuffled)})
+    assert assign_split(manifest, options, None) == assign_split(other, options, None)
+
+
+@FEW
+@given(pairs=patients_of_sites, options=split_settings)
+def test_each_site_is_shared_in_about_the_fractions(build, pairs, options):
+    manifest = build(pairs)
+    split = assign_split(manifest, options, None)
+    patients = Counter(site for site, _ in pairs)
+    for part in PARTS:
+        share = len(split.part(part)) / len(pairs)
+        found = Counter(entry.site for entry in split.entries(part, manifest))
+        for site, count in patients.items():
+            assert abs(found[site] - share * count) <= 1.5
+
+
+@FEW
+@given(
+    old=patients_of_sites,
+    new=st.lists(st.tuples(st.sampled_from(["CS", "XX"]), st.integers(0, 5000)), max_size=60),
+    gone=st.sets(st.integers(0, 119)),
+    options=split_settings,
+)
+def test_patients_keep_their_part_and_new_ones_pull_towards_the_fractions(
+    build, make_entry, old, new, gone, options
+):
+    previous_data = build(old)
+    previous = assign_split(previous_data, options, None)
+    stay = [entry for number, entry in enumerate(previous_data.volumes) if number not in gone]
+    manifest = make_manifest([*stay, *build(new, first=1000).volumes])
+    before = part_of(previous)
+    left_empty = set(PARTS) - {before[entry.volume] for entry in stay}
+    assume(len(new) >= len(left_empty))
+    split = assign_split(manifest, options, previous)
+    after = part_of(split)
+    assert all(after[entry.volume] == before[entry.volume] for entry in stay)
+    for part, fraction in fractions(options).items():
+        kept = sum(before[entry.volume] == part for entry in stay)
+        target = fraction * len(manifest.volumes)
+        assert len(split.part(part)) <= max(kept, target) + 1
+
+
+def test_a_patient_whose_scan_was_renamed_keeps_the_part(make_data, make_entry):
+    manifest = make_data(40)
+    previous = assign_split(manifest, DEFAULT, None)
+    renamed = make_manifest(
+        entry.model_copy(update={"volume": f"{entry.patient}_20010101", "date": "20010101"})
+        for entry in manifest.volumes
+    )
+    split = assign_split(renamed, DEFAULT, previous)
+    people = {part: {volume[:-9] for volume in previous.part(part)} for part in PARTS}
+    assert {part: {volume[:-9] for volume in split.part(part)} for part in PARTS} == people
+
+
+def test_without_new_patients_the_previous_split_is_the_split(make_data):
+    manifest = make_data(40)
+    previous = assign_split(manifest, DEFAULT, None)
+    other = SplitSettings(seed=9, test_fraction=0.5)
+    assert assign_split(manifest, other, previous) == previous
+
+
+def test_single_new_patients_go_where_they_are_missed(make_data, build):
+    manifest, split = make_data(20), None
+    for number in range(40):
+        split = assign_split(manifest, DEFAULT, split)
+        more = build([("CS", 100 * number)], first=1000 + number).volumes
+        manifest = make_manifest([*manifest.volumes, *more])
+    sizes = {part: len(split.part(part)) for part in PARTS}
+    for part, fraction in fractions(DEFAULT).items():
+        assert abs(sizes[part] - fraction * 59) <= 1
+
+
+def test_all_volumes_of_a_patient_are_in_one_part(make_entry):
+    manifest = make_manifest(
+        make_entry(10 * number + scan, patient=f"P{number:02d}", volume=f"P{number:02d}_{scan}")
+        for number in range(20)
+        for scan in range(number % 3 + 1)
+    )
+    split = assign_split(manifest, DEFAULT, None)
+    people = [{volume.split("_")[0] for volume in split.part(part)} for part in PARTS]
+    assert sum(map(len, people)) == len(set.union(*people)) == 20
+
+
+def test_tumour_sizes_are_shared_evenly(build):
+    chance = random.Random(0)
+    manifest = build([("CS", chance.randrange(10_000)) for _ in range(90)])
+    thirds = sorted(entry.tumour_pixels for entry in manifest.volumes)[30::30]
+    for seed in range(5):
+        split = assign_split(manifest, SplitSettings(seed=seed), None)
+        for part, size in (("validation", 13.5), ("test", 18)):
+            found = Counter(
+                sum(entry.tumour_pixels >= limit for limit in thirds)
+                for entry in split.entries(part, manifest)
+            )
+            assert all(abs(found[third] - size / 3) <= 1.5 for third in range(3))
+
+
+def test_sites_of_one_patient_are_spread_over_the_parts(make_entry):
+    manifest = make_manifest(make_entry(number, site=f"{number:02d}") for number in range(60))
+    split = assign_split(manifest, DEFAULT, None)
+    assert [len(split.part(part)) for part in PARTS] == [39, 9, 12]
+
+
+def test_the_seed_decides(make_data):
+    manifest = make_data(60)
+    splits = {assign_split(manifest, SplitSettings(seed=seed), None) for seed in range(10)}
+    assert len(splits) == 10
+
+
+def test_a_known_split_stays_as_it_is(make_data):
+    """Retraining relies on it: another release must give the same split."""
+    assert assign_split(make_data(60), DEFAULT, None).split_id == "a4e92b05fb12a7d3"
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_too_few_patients(make_data, count):
+    with pytest.raises(UserError, match=rf"{count} patients leave the .* part empty.*add patients"):
+        assign_split(make_data(count), DEFAULT, None)
+
+
+def test_a_part_whose_patients_all_left_needs_new_ones(make_data, make_entry):
+    manifest = make_data(20)
+    previous = assign_split(manifest, DEFAULT, None)
+    left = make_manifest(e for e in manifest.volumes if e.volume not in previous.test)
+    with pytest.raises(UserError, match="16 patients leave the test part empty"):
+        assign_split(left, DEFAULT, previous)
+    grown = make_manifest([*left.volumes, make_entry(1000, volume="new", patient="new")])
+    assert assign_split(grown, DEFAULT, previous).test == ("new",)
+
+
+def test_two_parts_never_share_pixels(make_data):
+    manifest = make_data(20, image_digest="the same image")
+    with pytest.raises(UserError, match="images are in two parts"):
+        assign_split(manifest, DEFAULT, None)
+
+
+def test_report2020_holds_out_the_volumes_of_the_report(make_data, report_volumes):
+    manifest = make_manifest([*make_data(40).volumes, *report_volumes])
+    split = assign_split(manifest, SplitSettings(method="report2020"), None)
+    assert split.test == REPORT2020_VOLUMES
+    assert len(split.validation) == 6
+    assert len(split.train) == 34
+
+
+def test_report2020_names_the_volumes_that_are_lacking(make_data, report_volumes):
+    manifest = make_manifest([*make_data(40).volumes, *report_volumes[2:]])
+    lacking = "lacks 2: TCGA_CS_5395_19981004, TCGA_DU_5855_19951217; ingest the whole set"
+    with pytest.raises(UserError, match=lacking):
+        assign_split(manifest, SplitSettings(method="report2020"), None)
+
+
+def test_the_report_has_fifteen_volumes():
+    assert len(set(REPORT2020_VOLUMES)) == 15
+
+
+def test_describes_each_part_in_a_line(make_data):
+    manifest = make_data(60)
+    lines = describe_split(assign_split(manifest, DEFAULT, None), manifest)
+    assert lines[2].startswith("test: 12 patients (CS ")
+    assert lines[2].endswith("% with tumour")
+
+
+@pytest.fixture
+def report_volumes(make_entry):
+    return [
+        make_entry(5000 + number, patient=volume[:-9], volume=volume, site=volume[5:7])
+        for number, volume in enumerate(REPORT2020_VOLUMES)
+    ]
+
+
+def fractions(options):
+    validation, test = options.validation_fraction, options.test_fraction
+    return {"train": 1 - validation - test, "validation": validation, "test": test}
+
+
+def part_of(split):
+    return {volume: part for part in PARTS for volume in split.part(part)}

@@ -1,0 +1,50 @@
+import json
+
+import pytest
+from kfp import dsl
+
+from components.shared.split import fetch_split
+from components.shared.store import open_store
+from components.split.component import split
+
+
+@pytest.fixture
+def run(tmp_path, make_data):
+    """Runs the step's body as its process would, on a data set of a given size."""
+
+    def run(settings, patients=40):
+        data = make_data(patients)
+        (tmp_path / "manifest").write_bytes(data.to_json())
+        manifest = dsl.Dataset(uri=str(tmp_path / "manifest"))
+        made = dsl.Artifact(uri=str(tmp_path / "split"))
+        store = str(tmp_path / "store")
+        return split.python_func(store, data.dataset_id, manifest, settings, made)
+
+    return run
+
+
+def test_leaves_the_split_as_a_file_and_in_the_store(run, tmp_path):
+    split_id = run("{test_fraction: 0.25, validation_fraction: 0.25}")
+    written = json.loads((tmp_path / "split").read_text())
+    assert {part: len(names) for part, names in written.items()} == {
+        "train": 20,
+        "validation": 10,
+        "test": 10,
+    }
+    stored = fetch_split(open_store(str(tmp_path / "store")), split_id)
+    assert stored.to_json() == (tmp_path / "split").read_bytes()
+
+
+def test_follows_a_previous_split(run, tmp_path):
+    first = run("")
+    second = run(f"{{previous: '{first}', seed: 8, test_fraction: 0.5}}")
+    assert second == first
+
+
+def test_an_unknown_previous_split_ends_the_step(run, capfd):
+    known = run("")
+    with pytest.raises(SystemExit):
+        run("previous: 0123456789abcdef")
+    message = capfd.readouterr().err
+    assert "brainseg error: " in message
+    assert f"has no split '0123456789abcdef'; it has: {known}" in message
