@@ -63,12 +63,14 @@ class Listing:
         quarantined: Folders that hold TIFF files but cannot be a volume.
         ignored: The other files, by the rule that says why.
         tables: Files called `data.csv`.
+        files_found: All files, these and no others.
     """
 
     scans: tuple[Scan, ...]
     quarantined: tuple[Quarantined, ...]
     ignored: Mapping[str, tuple[str, ...]]
     tables: tuple[SourceFile, ...]
+    files_found: int
 
 
 @dataclass
@@ -96,14 +98,15 @@ def list_scans(source: Source) -> Listing:
         quarantined=quarantined,
         ignored={rule: tuple(paths) for rule, paths in sorted(found.ignored.items())},
         tables=tuple(found.tables),
+        files_found=len(files),
     )
 
 
-def nothing_accepted(source: Source, quarantined: Sequence[Quarantined]) -> UserError:
+def nothing_accepted(source_uri: str, quarantined: Sequence[Quarantined]) -> UserError:
     """The error for a source without one good volume."""
     reasons = "; ".join(f"{bad.volume}: {bad.reason}" for bad in quarantined[:3])
     found = f"{len(quarantined)} refused ({reasons})" if quarantined else "no folder of TIFF files"
-    return UserError(f"source {source.uri} holds no usable volume: {found}; {EXPECTED_LAYOUT}")
+    return UserError(f"source {source_uri} holds no usable volume: {found}; {EXPECTED_LAYOUT}")
 
 
 def read_scan(source: Source, scan: Scan, max_file_mib: float, with_masks: bool = True) -> Volume:
@@ -135,26 +138,23 @@ def read_scan(source: Source, scan: Scan, max_file_mib: float, with_masks: bool 
 
 def _sort(files: Iterable[SourceFile], top: str) -> _Sorted:
     found = _Sorted()
-    tiff_folders = {file.folder for file in files if _is_tiff(file)}
-    above = {
-        parent
-        for file in files
-        if parse_scan_name(_last(file.folder, top))
-        for parent in _parents(file.folder)
-    }
+    folders = {file.folder for file in files}
+    scans = {folder for folder in folders if parse_scan_name(_last(folder, top))}
+    holders = {parent for folder in scans for parent in _parents(folder)}
+    with_tiff = {file.folder for file in files if _is_tiff(file)}
     for file in files:
-        is_scan = parse_scan_name(_last(file.folder, top)) is not None
+        in_scan = file.folder in scans
         if _is_system(file.path):
             found.ignored["hidden or system file"].append(file.path)
-        elif is_scan and (_is_tiff(file) or file.problem or file.folder not in tiff_folders):
+        elif in_scan and (_is_tiff(file) or file.problem or file.folder not in with_tiff):
             found.folders[file.folder].append(file)
         elif file.problem:
             found.ignored[file.problem].append(file.path)
-        elif not is_scan and file.name.lower() == ATTRIBUTE_FILE:
+        elif file.name.lower() == ATTRIBUTE_FILE and not in_scan:
             found.tables.append(file)
         elif not _is_tiff(file):
             found.ignored["not a TIFF"].append(file.path)
-        elif file.folder in above:
+        elif file.folder in holders:
             found.ignored["TIFF outside a volume folder"].append(file.path)
         else:
             found.folders[file.folder].append(file)

@@ -12,30 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from components.shared.tcga import ATTRIBUTES
 from components.shared.volumes import FLAIR, Voxels
 
 Field = npt.NDArray[np.float64]
 Region = npt.NDArray[np.bool_]
-
-ATTRIBUTES = (
-    "RNASeqCluster",
-    "MethylationCluster",
-    "miRNACluster",
-    "CNCluster",
-    "RPPACluster",
-    "OncosignCluster",
-    "COCCluster",
-    "histological_type",
-    "neoplasm_histologic_grade",
-    "tumor_tissue_site",
-    "laterality",
-    "tumor_location",
-    "gender",
-    "age_at_initial_pathologic",
-    "race",
-    "ethnicity",
-    "death01",
-)
 
 _SITES = ("CS", "DU", "FG", "HT")
 _SIDE = 96

@@ -11,6 +11,27 @@ EXPECTED_LAYOUT = (
     "e.g. kaggle_3m/TCGA_CS_4941_19960909/TCGA_CS_4941_19960909_1_mask.tif"
 )
 
+# columns of data.csv beside `Patient`; all hold numbers, most of them codes
+ATTRIBUTES = (
+    "RNASeqCluster",
+    "MethylationCluster",
+    "miRNACluster",
+    "CNCluster",
+    "RPPACluster",
+    "OncosignCluster",
+    "COCCluster",
+    "histological_type",
+    "neoplasm_histologic_grade",
+    "tumor_tissue_site",
+    "laterality",
+    "tumor_location",
+    "gender",
+    "age_at_initial_pathologic",
+    "race",
+    "ethnicity",
+    "death01",
+)
+
 _SCAN = re.compile(
     r"(?P<patient>TCGA_(?P<site>[A-Z0-9]{2})_[A-Z0-9]+)_(?P<year>[0-9]{4})"
     r"(?P<month>[0-9]{2})(?P<day>[0-9]{2})"

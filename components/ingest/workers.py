@@ -1,0 +1,136 @@
+"""Spreads volumes over processes, a few at a time, so that memory stays flat."""
+
+import functools
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+from components.ingest.entry import describe_volume
+from components.ingest.settings import IngestSettings
+from components.shared.errors import UserError
+from components.shared.manifest import VolumeEntry
+from components.shared.scans import BadScanError, Quarantined, Scan, read_scan
+from components.shared.source import Source
+from components.shared.store import Store, open_store
+from components.shared.volumes import encode_volume, volume_key
+
+# more would read no faster from most disks, and each holds a whole volume in memory
+_MOST_WORKERS = 4
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A volume that passed the door and is in the store.
+
+    Attributes:
+        scan: Its name and files.
+        entry: What the manifest says about it, without attributes.
+        bytes_written: Bytes that were stored; 0 if the store held the volume already.
+    """
+
+    scan: Scan
+    entry: VolumeEntry
+    bytes_written: int
+
+
+Outcome = Accepted | Quarantined
+
+
+@dataclass(frozen=True)
+class VolumeWork:
+    """Reads, checks, encodes and stores one volume; can be sent to another process."""
+
+    source: Source
+    store_uri: str
+    settings: IngestSettings
+
+    def __call__(self, scan: Scan) -> Outcome:
+        try:
+            volume = read_scan(self.source, scan, self.settings.max_file_mib)
+        except BadScanError as error:
+            return Quarantined(scan.name.volume, str(error), scan.paths)
+        encoded = encode_volume(volume)
+        entry = describe_volume(scan.name, volume, encoded)
+        key = volume_key(encoded.digest)
+        if self._store.exists(key):
+            return Accepted(scan, entry, bytes_written=0)
+        self._store.write(key, encoded.data)
+        return Accepted(scan, entry, bytes_written=len(encoded.data))
+
+    @functools.cached_property
+    def _store(self) -> Store:
+        return open_store(self.store_uri)
+
+
+def usable_workers() -> int:
+    """The number of processes when none is given: the usable cores, at most four."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, _MOST_WORKERS)
+
+
+def work_on(work: VolumeWork, scans: Iterable[Scan], workers: int) -> Iterator[Outcome]:
+    """Yields the outcome of every scan, in the order they are done.
+
+    Args:
+        work: What is done with each.
+        scans: The scans; only a few are taken ahead.
+        workers: Processes; with 1 the work is done in this one.
+
+    Raises:
+        UserError: If the source or the store fails, or a process was killed.
+    """
+    if workers == 1:
+        yield from map(work, scans)
+        return
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(work,))
+    try:
+        yield from _drain(pool, iter(scans), ahead=2 * workers)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "ingest: one of its processes was killed, most likely for want of memory; give it "
+            "more memory and run it again: it goes on where it stopped"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _drain(pool: ProcessPoolExecutor, scans: Iterator[Scan], ahead: int) -> Iterator[Outcome]:
+    running: set[Future[Outcome]] = set()
+    while True:
+        running |= {
+            pool.submit(_work_here, scan) for scan in itertools.islice(scans, ahead - len(running))
+        }
+        if not running:
+            return
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield future.result()
+
+
+_work: VolumeWork | None = None  # of this worker process; keeps its connections open
+
+
+def _start_worker(work: VolumeWork) -> None:
+    global _work
+    _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the work
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # a killed parent cannot stop its workers: without this they would wait for ever
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _work_here(scan: Scan) -> Outcome:
+    assert _work is not None
+    return _work(scan)
