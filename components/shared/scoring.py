@@ -19,7 +19,7 @@ from scipy.stats import bootstrap
 from components.shared.errors import UserError
 from components.shared.manifest import VolumeEntry
 from components.shared.segmenter import Probability
-from components.shared.volumes import Volume
+from components.shared.volumes import FLAIR, Volume, Voxels
 
 Mask = npt.NDArray[np.bool_]
 
@@ -27,37 +27,26 @@ BINS = 10  # of the calibration, equally wide over 0..1
 SIZES = ("small", "medium", "large")
 
 DEFINITIONS = {
-    "patient_dice_mean": "Mean over patients of the Dice of the whole volume: 2 x true positives "
-    "/ (predicted + true tumour pixels). A patient without tumour counts 1 if nothing was "
-    "predicted, else 0.",
-    "patient_dice_median": "Median over patients of the same Dice.",
-    "pooled_dice": "One Dice over the pixels of all patients together: large tumours weigh most.",
-    "tumour_slice_dice_mean": "Mean over the slices that truly have tumour of the Dice of the "
-    "single slice.",
-    "slice_dice_mean": "Mean over all slices of the Dice of the single slice, where an empty slice "
-    "left empty counts 1 and an empty slice with any false positive counts 0. It is high "
-    "for any model, because most slices have no tumour.",
-    "patient_dice_mean_ci_low": "Lower end of the 95 % percentile bootstrap interval of "
-    "patient_dice_mean, patients resampled.",
-    "patient_dice_mean_ci_high": "Upper end of the same interval.",
-    "precision_mean": "Mean over patients of true positives / predicted pixels; undefined where "
-    "nothing was predicted.",
-    "precision_undefined": "Patients whose precision is undefined; they are not in the mean.",
-    "recall_mean": "Mean over patients of true positives / true tumour pixels; undefined where "
-    "there is no tumour.",
-    "recall_undefined": "Patients whose recall is undefined; they are not in the mean.",
-    "hd95_mean": "Mean over patients of the larger of the two 95th percentiles of the distances "
-    "between the surfaces of prediction and truth in three dimensions (MONAI). The spacing is "
-    "unknown: the unit is a pixel, and one slice step counts as one pixel. Undefined where "
-    "prediction or truth is empty.",
-    "hd95_median": "Median over patients of the same distance.",
-    "hd95_undefined": "Patients whose distance is undefined; they are in neither figure.",
-    "false_positive_pixels_mean": "Mean over patients of the predicted pixels outside the tumour.",
-    "calibration_error": "Expected calibration error over voxels inside the head (any channel "
-    f"above 0): the mean, weighted by voxels, over {BINS} equally wide bins of probability, of "
-    "|mean probability - share of tumour|.",
-    "brier_score": "Mean over the same voxels of (probability - truth) squared.",
     "patients": "Patients scored.",
+    "patient_dice_mean": "Dice of a patient's whole volume, mean over patients.",
+    "patient_dice_mean_ci_low": "Lower end of its 95 % bootstrap interval over patients.",
+    "patient_dice_mean_ci_high": "Upper end of the same interval.",
+    "patient_dice_median": "Dice of a patient's whole volume, median over patients.",
+    "pooled_dice": "Dice of the pixels of all patients together; large tumours weigh most.",
+    "tumour_slice_dice_mean": "Dice of a single slice, mean over the slices with true tumour.",
+    "slice_dice_mean": "Dice of a single slice, mean over all slices; an empty slice left empty "
+    "counts 1, one with any false positive 0.",
+    "precision_mean": "True positives / predicted pixels, mean over patients.",
+    "precision_undefined": "Patients for whom nothing was predicted: not in the mean.",
+    "recall_mean": "True positives / true tumour pixels, mean over patients.",
+    "recall_undefined": "Patients without tumour: not in the mean.",
+    "hd95_mean": "95th percentile Hausdorff distance in pixels, mean over patients.",
+    "hd95_median": "The same distance, median over patients.",
+    "hd95_undefined": "Patients with an empty prediction or without tumour: in neither figure.",
+    "false_positive_pixels_mean": "Predicted pixels outside the tumour, mean over patients.",
+    "calibration_error": "Expected calibration error over the voxels inside the heads: "
+    f"|mean probability - share of tumour|, mean over {BINS} bins weighted by voxels.",
+    "brier_score": "(probability - truth) squared, mean over the same voxels.",
 }
 """What each number of `aggregate` means, in words."""
 
@@ -186,7 +175,7 @@ def score_volume(
         hd95=hausdorff_95(predicted, truth),
         slice_dice=tuple(map(_dice, common, marked, tumour)),
         slice_has_tumour=tuple(count > 0 for count in tumour),
-        reliability=_reliability(np.any(volume.image, axis=-1), truth, probability),
+        reliability=_reliability(inside_head(volume.image), truth, probability),
     )
 
 
@@ -260,6 +249,21 @@ def group(scores: Sequence[Score]) -> dict[str, list[Score]]:
         groups[f"site/{score.site}"].append(score)
         groups[f"size/{thirds[score.volume]}"].append(score)
     return groups
+
+
+def inside_head(image: Voxels) -> Mask:
+    """The voxels over which the calibration is measured.
+
+    "Above 0" would keep nearly all: the background of real scans holds noise.
+
+    Args:
+        image: Slices x height x width x 3.
+
+    Returns:
+        Where FLAIR is brighter than a tenth of its 99th percentile in this volume.
+    """
+    flair = image[..., FLAIR]
+    return np.asarray(flair > 0.1 * np.percentile(flair[:, ::4, ::4], 99))
 
 
 def hausdorff_95(predicted: Mask, truth: Mask) -> float | None:

@@ -1,0 +1,59 @@
+"""Evaluate: score the exported segmenter on held-out patients."""
+
+from kfp import dsl
+
+from components.shared.step import trainer_step
+
+
+@trainer_step
+def evaluate(
+    store: str,
+    dataset_id: str,
+    split_id: str,
+    mlflow_run_id: str,
+    manifest: dsl.Input[dsl.Dataset],
+    split: dsl.Input[dsl.Artifact],
+    model: dsl.Input[dsl.Model],
+    history: dsl.Input[dsl.Artifact],
+    settings: str,
+    report: dsl.Output[dsl.HTML],
+    per_patient: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Scores the exported model on the test part and shows where it fails.
+
+    Args:
+        store: Where the voxels are: s3://bucket/prefix or a folder.
+        dataset_id: Version of the data set.
+        split_id: Version of the split.
+        mlflow_run_id: The run that gets the results too.
+        manifest: The data set's list of volumes.
+        split: Which volume is in which part.
+        model: MLflow model folder with the exported segmenter.
+        history: JSON list that the training left.
+        settings: YAML of `components.evaluate.settings.EvaluateSettings`.
+        report: One HTML page.
+        per_patient: CSV, one row a test patient.
+        metrics: Numbers over the test patients; the file holds them as JSON.
+    """
+    from pathlib import Path
+
+    from components.evaluate.settings import EvaluateSettings
+    from components.shared.config import parse_config
+    from components.shared.process import step_process
+
+    with step_process("evaluate") as process:
+        from components.evaluate.evaluation import HeldOut
+        from components.evaluate.results import ResultFiles, evaluate_model
+
+        files = (Path(artifact.path) for artifact in (report, per_patient, metrics))
+        found = evaluate_model(
+            HeldOut.open(store, process.cache, dataset_id, split_id, manifest.path, split.path),
+            parse_config(EvaluateSettings, settings, "evaluate"),
+            model=Path(model.path),
+            history=Path(history.path),
+            mlflow_run_id=mlflow_run_id,
+            results=ResultFiles(*files),
+        )
+        for name, value in found.items():
+            metrics.log_metric(name, value)

@@ -1,0 +1,296 @@
+"""The evaluation report: one HTML page that needs no network."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from components.evaluate.charts import (
+    Epoch,
+    dice_by_group,
+    dice_by_size,
+    reliability,
+    training_curves,
+)
+from components.evaluate.evaluation import GROUP_METRICS, Evaluation, ranked_volumes
+from components.evaluate.overlay import Overlay
+from components.evaluate.settings import EvaluateSettings
+from components.shared.report import (
+    Block,
+    Cell,
+    Figures,
+    Gallery,
+    Notice,
+    Picture,
+    Section,
+    Table,
+    draw,
+    photograph,
+    render_page,
+)
+from components.shared.scoring import (
+    BASELINE_SUFFIX,
+    BINS,
+    DEFINITIONS,
+    PatientScore,
+    calibration_curve,
+    group,
+    size_thirds,
+)
+
+_HEADLINE = {
+    "patient_dice_median": "patient Dice, median",
+    "pooled_dice": "pooled Dice",
+    "tumour_slice_dice_mean": "tumour-slice Dice, mean",
+    "slice_dice_mean": "all-slice Dice, mean",
+    "precision_mean": "precision, mean",
+    "recall_mean": "recall, mean",
+    "hd95_median": "HD95 in pixels, median",
+    "false_positive_pixels_mean": "false positive pixels, mean",
+    "calibration_error": "calibration error",
+}
+_GROUP_COLUMNS = ("Dice mean", "median", "pooled", "precision", "recall", "HD95", "false px")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What was evaluated, for the head of the page."""
+
+    dataset_id: str
+    split_id: str
+    mlflow_run_id: str
+
+
+def render_evaluation(
+    evaluation: Evaluation,
+    overlays: Mapping[str, Sequence[Overlay]],
+    history: Sequence[Epoch],
+    origin: Origin,
+    settings: EvaluateSettings,
+) -> str:
+    """Renders the report.
+
+    Args:
+        evaluation: The scores and all numbers.
+        overlays: Drawn slices of the volumes that `ranked_volumes` picks.
+        history: The training's numbers, one mapping an epoch.
+        origin: What was evaluated.
+        settings: Of the step.
+    """
+    scores = evaluation.scores
+    return render_page(
+        "Evaluation on held-out patients",
+        f"{len(scores)} test patients, data set {origin.dataset_id}, split {origin.split_id}, "
+        f"MLflow run {origin.mlflow_run_id}",
+        [
+            Section("Headline", _headline(evaluation.metrics)),
+            Section("All figures", _all_figures(evaluation.metrics)),
+            Section("By tumour size and site", _groups(evaluation)),
+            Section("Best, median and worst", _overlays(evaluation, overlays, settings)),
+            Section("Patients", _patients(scores)),
+            Section("Calibration", _calibration(evaluation)),
+            Section("Training", _training(history)),
+            Section("How each number is defined", _definitions(settings)),
+        ],
+    )
+
+
+def _headline(metrics: Mapping[str, float]) -> list[Block]:
+    mean = metrics["patient_dice_mean"]
+    baseline = metrics["patient_dice_mean" + BASELINE_SUFFIX]
+    cards = [("patient Dice, mean", _number(mean), f"{_interval(metrics)}; {_note(metrics)}")]
+    cards += [
+        (label, _number(metrics.get(name)), _note(metrics, name))
+        for name, label in _HEADLINE.items()
+    ]
+    blocks: list[Block] = [Figures(cards)]
+    if mean <= baseline:
+        blocks.append(
+            Notice(
+                "bad",
+                f"The mean patient Dice of {mean:.3f} is not above the {baseline:.3f} of a "
+                "prediction that marks nothing: this model has not learnt to find tumours.",
+            )
+        )
+    return blocks
+
+
+def _interval(metrics: Mapping[str, float]) -> str:
+    if "patient_dice_mean_ci_low" not in metrics:
+        return "no interval: it takes two patients"
+    low, high = metrics["patient_dice_mean_ci_low"], metrics["patient_dice_mean_ci_high"]
+    return f"95 % interval {low:.3f} to {high:.3f}"
+
+
+def _note(metrics: Mapping[str, float], name: str = "patient_dice_mean") -> str:
+    baseline = metrics.get(name + BASELINE_SUFFIX)
+    if baseline is not None:
+        return f"all-empty prediction {_number(baseline)}"
+    undefined = metrics.get(f"{name.split('_')[0]}_undefined")
+    return f"undefined for {undefined:.0f} patients" if undefined else ""
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if value and abs(value) < 0.01:
+        return f"{value:.2g}"
+    return (
+        f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
+    )
+
+
+def _all_figures(metrics: Mapping[str, float]) -> list[Block]:
+    empty_share = metrics["slice_dice_mean" + BASELINE_SUFFIX]
+    dice = [name for name in DEFINITIONS if "dice" in name]
+    others = [name for name in DEFINITIONS if "dice" not in name]
+    return [
+        Notice(
+            "warning",
+            "slice_dice_mean is high for every model and not comparable with the Dice of patients: "
+            "most slices have no tumour, and each that is left empty counts 1. Marking nothing at "
+            f"all scores {empty_share:.3f} on these patients. It is here to compare with reports "
+            "that use it; the headline is the patient Dice.",
+        ),
+        _metrics_table(metrics, dice),
+        "Other than Dice:",
+        _metrics_table(metrics, others),
+    ]
+
+
+def _metrics_table(metrics: Mapping[str, float], names: Sequence[str]) -> Table:
+    rows = [
+        (
+            *(name, _cell(name, metrics.get(name))),
+            *(metrics.get(name + BASELINE_SUFFIX), DEFINITIONS[name]),
+        )
+        for name in names
+    ]
+    return Table(("figure", "value", "all-empty prediction", "definition"), rows)
+
+
+def _cell(name: str, value: float | None) -> Cell:
+    whole = name == "patients" or name.endswith("_undefined")
+    return int(value) if whole and value is not None else value
+
+
+def _groups(evaluation: Evaluation) -> list[Block]:
+    without = sum(not score.tumour_pixels for score in evaluation.scores)
+    note = f" {without} patients without tumour are not shown." if without else ""
+    rows = [
+        (name.replace("/", " "), int(found["patients"]), *map(found.get, GROUP_METRICS))
+        for name, found in evaluation.groups.items()
+    ]
+    return [
+        Picture(
+            draw(dice_by_size(evaluation.scores)),
+            f"Every point is a patient: Dice against the true tumour's size.{note}",
+        ),
+        Picture(
+            draw(dice_by_group(group(evaluation.scores))),
+            "Every point is a patient; the box holds the middle half, the line is the median. "
+            "Small, medium and large are thirds of these test patients by tumour pixels.",
+        ),
+        "HD95 is the median in pixels; precision, recall and false positive pixels are means.",
+        Table(("group", "patients", *_GROUP_COLUMNS), rows),
+    ]
+
+
+def _overlays(
+    evaluation: Evaluation,
+    overlays: Mapping[str, Sequence[Overlay]],
+    settings: EvaluateSettings,
+) -> list[Block]:
+    by_name = {score.volume: score for score in evaluation.scores}
+    blocks: list[Block] = [
+        "FLAIR, with the true outline in green and the predicted one in magenta."
+    ]
+    for rank, volumes in ranked_volumes(evaluation.scores, settings.overlay_volumes).items():
+        for volume in volumes:
+            blocks.append(f"{rank.capitalize()}: {_patient_line(by_name[volume])}")
+            blocks.append(
+                Gallery(
+                    [
+                        Picture(photograph(overlay.pixels), overlay.caption, width_px=320)
+                        for overlay in overlays[volume]
+                    ]
+                )
+            )
+    return blocks
+
+
+def _patient_line(score: PatientScore) -> str:
+    return (
+        f"{score.volume}, Dice {score.dice:.3f}, {score.tumour_pixels:,} tumour pixels, "
+        f"{score.predicted_pixels:,} predicted"
+    )
+
+
+def _patients(scores: Sequence[PatientScore]) -> list[Block]:
+    thirds = size_thirds(scores)
+    columns = ("volume", "site", "size", "Dice", "precision", "recall", "HD95")
+    counts = ("tumour", "predicted", "false", "slices")
+    rows = [
+        (
+            *(score.volume, score.site, thirds[score.volume]),
+            *(score.dice, score.precision, score.recall, score.hd95),
+            *(score.tumour_pixels, score.predicted_pixels, score.false_positive_pixels),
+            score.slices,
+        )
+        for score in sorted(scores, key=lambda score: score.dice)
+    ]
+    return [
+        "Worst first; a click on a column's head sorts by it. HD95, tumour, predicted and false "
+        "(predicted outside the tumour) are in pixels. A dash is an undefined value.",
+        Table((*columns, *counts), rows),
+    ]
+
+
+def _calibration(evaluation: Evaluation) -> list[Block]:
+    curve = calibration_curve(evaluation.scores)
+    if not sum(curve.voxels):
+        return [Notice("warning", "No voxel is inside a head: FLAIR is 0 everywhere.")]
+    return [
+        Picture(
+            draw(reliability(curve)),
+            "Of the voxels that got a probability (across), how many are tumour (up), over "
+            f"{sum(curve.voxels):,} voxels inside the heads. Below the dashed line the model is "
+            "too sure of tumour, above it not sure enough.",
+            width_px=460,
+        )
+    ]
+
+
+def _training(history: Sequence[Epoch]) -> list[Block]:
+    if not history:
+        return ["The training left no history."]
+    best = max(history, key=lambda row: row.get("validation_dice", 0.0))
+    return [
+        Picture(
+            draw(training_curves(history)),
+            f"Best validation Dice {best.get('validation_dice', 0.0):.3f}, in epoch "
+            f"{best['epoch']:.0f}: on validation patients, not the test patients above.",
+        )
+    ]
+
+
+def _definitions(settings: EvaluateSettings) -> list[Block]:
+    return [
+        f"A pixel is predicted as tumour if its probability is {settings.threshold:g} or more. The "
+        "model that is scored is the exported one, as it is registered and served.",
+        "Dice is 2 x true positives / (predicted pixels + true tumour pixels). The Dice of a "
+        "patient is over the whole volume at once. Where a patient has no tumour it is 1 if "
+        "nothing was predicted and 0 if anything was. The same holds for a single slice.",
+        "All-empty prediction: what a model that marks nothing gets on the same patients, "
+        "computed by the same code. A figure is worth its distance from that.",
+        "95 % interval: percentile bootstrap of the mean over patients, "
+        f"{settings.bootstrap_resamples:,} resamples, seed {settings.seed}. It tells how much the "
+        "mean depends on which patients are in the test, not how it would vary over trainings.",
+        "HD95: 95th percentile Hausdorff distance between the surfaces in three dimensions, the "
+        "larger of both directions, by MONAI. The data do not give a spacing, so the unit is a "
+        "pixel and one slice step counts as one pixel. It is undefined where prediction or truth "
+        "is empty, precision where nothing was predicted, recall where there is no tumour. "
+        "Undefined values are in no mean; how many there are stands in the table.",
+        "Size thirds are by rank of the true tumour pixels among these test patients.",
+        "Calibration is over the voxels inside the heads, here: where FLAIR is brighter than a "
+        "tenth of its 99th percentile in the volume. The background is easy and would hide "
+        f"errors. The probability is cut into {BINS} equally wide bins.",
+    ]

@@ -1,0 +1,129 @@
+"""Evaluates a model and leaves the results: files for the next step, MLflow for people."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from components.evaluate.evaluation import (
+    GROUP_METRICS,
+    Evaluation,
+    HeldOut,
+    evaluate_test_part,
+    ranked_volumes,
+    recurring_volumes,
+)
+from components.evaluate.overlay import draw_overlays, draw_slice, largest_tumour_slice
+from components.evaluate.page import Origin, render_evaluation
+from components.evaluate.settings import EvaluateSettings
+from components.shared.scoring import write_patient_scores
+from components.shared.segmenter import load_segmenter
+from components.shared.tracking import log_metrics, log_params, recording
+from components.shared.volumes import Volume, Voxels
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """Where the results go.
+
+    Attributes:
+        report: One HTML page.
+        per_patient: CSV, see `components.shared.scoring.write_patient_scores`.
+        metrics: JSON mapping of names to numbers; undefined ones are left out.
+    """
+
+    report: Path
+    per_patient: Path
+    metrics: Path
+
+
+def evaluate_model(
+    held_out: HeldOut,
+    settings: EvaluateSettings,
+    *,
+    model: Path,
+    history: Path,
+    mlflow_run_id: str,
+    results: ResultFiles,
+) -> Mapping[str, float]:
+    """Evaluates an exported model on the test part.
+
+    Args:
+        held_out: The data.
+        settings: Of the step.
+        model: MLflow model folder.
+        history: JSON list that the training left, one mapping an epoch.
+        mlflow_run_id: The run that gets the results too.
+        results: Where they go.
+
+    Returns:
+        The numbers over all test patients.
+
+    Raises:
+        UserError: If the model, the data or the MLflow server cannot be used.
+    """
+    with recording(mlflow_run_id) as client:
+        segmenter = load_segmenter(model, settings.device)
+        evaluation = evaluate_test_part(segmenter, held_out, settings)
+        page = _render(evaluation, held_out, settings, history, mlflow_run_id)
+        results.report.write_text(page, encoding="utf-8")
+        write_patient_scores(evaluation.scores, results.per_patient)
+        results.metrics.write_text(json.dumps(evaluation.metrics, indent=2, allow_nan=False))
+        _log(client, mlflow_run_id, evaluation, settings, results)
+        for name, pixels in _recurring_overlays(evaluation, held_out, settings):
+            client.log_image(mlflow_run_id, pixels, f"overlays/{name}.png")
+    return evaluation.metrics
+
+
+def _render(
+    evaluation: Evaluation,
+    held_out: HeldOut,
+    settings: EvaluateSettings,
+    history: Path,
+    mlflow_run_id: str,
+) -> str:
+    ranked = ranked_volumes(evaluation.scores, settings.overlay_volumes)
+    names = [name for picked in ranked.values() for name in picked]
+    overlays = {
+        name: draw_overlays(_volume(held_out, name), evaluation.predictions[name].unpack())
+        for name in names
+    }
+    origin = Origin(held_out.manifest.dataset_id, held_out.split.split_id, mlflow_run_id)
+    epochs = json.loads(history.read_bytes())
+    return render_evaluation(evaluation, overlays, epochs, origin, settings)
+
+
+def _log(
+    client: MlflowClient,
+    run_id: str,
+    evaluation: Evaluation,
+    settings: EvaluateSettings,
+    results: ResultFiles,
+) -> None:
+    log_params(client, run_id, {"evaluate": settings.model_dump(mode="json")})
+    grouped = {
+        f"{name}/{metric}": found[metric]
+        for name, found in evaluation.groups.items()
+        for metric in ("patients", *GROUP_METRICS)
+        if metric in found
+    }
+    log_metrics(client, run_id, {**evaluation.metrics, **grouped})
+    # as text under their proper names: KFP names a file by its artifact, without an ending
+    client.log_text(run_id, results.report.read_text("utf-8"), "evaluation/report.html")
+    client.log_text(run_id, results.per_patient.read_text("utf-8"), "evaluation/per_patient.csv")
+    client.log_dict(run_id, dict(evaluation.groups), "evaluation/groups.json")
+
+
+def _recurring_overlays(
+    evaluation: Evaluation, held_out: HeldOut, settings: EvaluateSettings
+) -> Iterator[tuple[str, Voxels]]:
+    for name in recurring_volumes(evaluation.scores, settings.overlay_volumes):
+        volume = _volume(held_out, name)
+        index = largest_tumour_slice(volume.mask > 0)
+        yield name, draw_slice(volume, evaluation.predictions[name].unpack(), index)
+
+
+def _volume(held_out: HeldOut, name: str) -> Volume:
+    return held_out.read(held_out.manifest.by_name()[name])
