@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+
+from components.evaluate.charts import dice_by_group, dice_by_size, reliability, training_curves
+from components.shared.scoring import BINS, PatientScore, Reliability
+
+
+def patient(index, tumour_pixels, site="CS"):
+    return PatientScore(
+        volume=f"v{index:02}",
+        patient=f"p{index:02}",
+        site=site,
+        slices=1,
+        tumour_slices=1,
+        tumour_pixels=tumour_pixels,
+        predicted_pixels=tumour_pixels // 2,
+        true_positives=tumour_pixels // 2,
+        hd95=None,
+    )
+
+
+def test_dice_by_size_shows_each_patient_with_tumour_in_its_sites_colour():
+    scores = [patient(0, 100), patient(1, 900), patient(2, 0), patient(3, 300, site="DU")]
+
+    (axes,) = dice_by_size(scores).axes
+
+    points = {one.get_label(): one.get_offsets().tolist() for one in axes.collections}
+    assert list(points) == ["CS (2)", "DU (1)"]
+    assert points["CS (2)"] == [[100, scores[0].dice], [900, scores[1].dice]]
+    assert axes.get_xscale() == "log"
+    colours = [tuple(one.get_facecolor()[0]) for one in axes.collections]
+    assert len(set(colours)) == 2
+
+
+@pytest.mark.parametrize("sizes", [[0], [11, 13], [7], [10, 100_000]])
+def test_the_size_axis_always_has_a_tick(sizes):
+    (axes,) = dice_by_size([patient(index, size) for index, size in enumerate(sizes)]).axes
+
+    low, high = axes.get_xlim()
+    if any(sizes):
+        assert any(low <= tick <= high for tick in axes.get_xticks())
+        assert low < min(sizes) <= max(sizes) < high
+
+
+def test_more_sites_than_colours_stay_apart():
+    scores = [patient(index, 100 + index, site=f"S{index:02}") for index in range(20)]
+
+    (axes,) = dice_by_size(scores).axes
+
+    looks = {
+        (tuple(one.get_facecolor()[0]), one.get_paths()[0].vertices.tobytes())
+        for one in axes.collections
+    }
+    assert len(looks) == 20
+
+
+def test_dice_by_group_has_a_row_a_group_and_a_point_a_patient():
+    groups = {"site/CS": [patient(0, 10)], "size/small": [patient(n, 10 * n) for n in range(1, 9)]}
+
+    (axes,) = dice_by_group(groups).axes
+
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "site CS (1)",
+        "size small (8)",
+    ]
+    assert [len(points.get_offsets()) for points in axes.collections] == [1, 8]
+    heights = axes.collections[1].get_offsets()[:, 1]
+    assert np.abs(heights - 1).max() < 0.3
+
+
+def test_reliability_leaves_empty_bins_out():
+    voxels, tumour = np.zeros((2, BINS), dtype=int)
+    voxels[[0, 4]] = 10
+    tumour[4] = 5
+    probability = voxels * 0.0
+    probability[4] = 4.5
+
+    upper, lower = reliability(
+        Reliability(tuple(voxels), tuple(probability), tuple(tumour), 0)
+    ).axes
+
+    (curve,) = [line for line in upper.lines if line.get_label() == "model"]
+    assert np.allclose(curve.get_xydata(), [[0, 0], [0.45, 0.5]])
+    assert [bar.get_height() for bar in lower.patches] == [10, 10]
+
+
+def test_training_curves_show_what_the_history_holds():
+    history = [
+        {"epoch": 1, "train_loss": 0.9},
+        {"epoch": 2, "train_loss": 0.5, "validation_dice": 0.4},
+    ]
+
+    losses, dice, rate = training_curves(history).axes
+
+    assert [line.get_xydata().tolist() for line in losses.lines] == [[[1, 0.9], [2, 0.5]]]
+    assert [line.get_xydata().tolist() for line in dice.lines] == [[[2, 0.4]]]
+    assert not rate.lines

@@ -1,0 +1,146 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from components.evaluate.evaluation import (
+    HeldOut,
+    PackedMask,
+    evaluate_test_part,
+    ranked_volumes,
+    recurring_volumes,
+)
+from components.evaluate.settings import EvaluateSettings
+from components.shared.errors import UserError
+from components.shared.scoring import PatientScore, aggregate, group, score_volume
+from components.shared.split import Split
+from components.shared.volumes import FLAIR
+
+SETTINGS = EvaluateSettings(bootstrap_resamples=200)
+
+
+def bright_flair(image):
+    return (image[..., FLAIR] / 255).astype(np.float32)
+
+
+def patient(name, tumour_pixels, true_positives):
+    return PatientScore(
+        volume=name,
+        patient=name,
+        site="CS",
+        slices=1,
+        tumour_slices=1,
+        tumour_pixels=tumour_pixels,
+        predicted_pixels=true_positives,
+        true_positives=true_positives,
+        hd95=None,
+    )
+
+
+def patients(count):
+    return [patient(f"v{index:02}", 100 + index, index + 1) for index in range(count)]
+
+
+@given(arrays(bool, array_shapes(max_dims=3)))
+def test_a_mask_survives_packing(mask):
+    found = PackedMask.pack(mask).unpack()
+
+    assert found.dtype == bool
+    assert np.array_equal(found, mask)
+
+
+def test_scores_every_test_volume_and_no_other(held_out):
+    seen = []
+
+    def segmenter(image):
+        seen.append(np.array(image))
+        return bright_flair(image)
+
+    found = evaluate_test_part(segmenter, held_out, SETTINGS)
+
+    assert tuple(score.volume for score in found.scores) == held_out.split.test
+    entries = held_out.split.entries("test", held_out.manifest)
+    assert len(seen) == len(entries)
+    for image, entry, score in zip(seen, entries, found.scores, strict=True):
+        volume = held_out.read(entry)
+        assert np.array_equal(image, volume.image)
+        assert score == score_volume(entry, volume, bright_flair(image), SETTINGS.threshold)
+        predicted = found.predictions[entry.volume].unpack()
+        assert np.array_equal(predicted, bright_flair(image) >= SETTINGS.threshold)
+
+
+def test_the_numbers_are_those_of_the_scores(held_out):
+    found = evaluate_test_part(bright_flair, held_out, SETTINGS)
+
+    assert found.metrics == aggregate(found.scores, 200, SETTINGS.seed)
+    assert found.groups == {
+        name: aggregate(some, 200, SETTINGS.seed) for name, some in group(found.scores).items()
+    }
+    assert list(found.groups)[:2] == ["site/CS", "site/DU"]
+    json.dumps([found.metrics, found.groups], allow_nan=False)
+
+
+def test_the_threshold_decides(held_out):
+    strict = evaluate_test_part(bright_flair, held_out, EvaluateSettings(threshold=0.99))
+
+    assert strict.metrics["precision_undefined"] == len(held_out.split.test)
+    assert "precision_mean" not in strict.metrics
+    for name in ("patient_dice_mean", "pooled_dice", "slice_dice_mean"):
+        assert strict.metrics[name] == strict.metrics[f"{name}_empty_baseline"]
+
+
+def test_a_patient_in_two_parts_is_refused(held_out):
+    split = held_out.split
+    leaking = Split(train=split.test[:1], validation=split.validation, test=split.test)
+    leaking = HeldOut(held_out.store, held_out.cache, held_out.manifest, leaking)
+
+    with pytest.raises(UserError, match="named twice"):
+        evaluate_test_part(bright_flair, leaking, SETTINGS)
+
+
+def test_opening_refuses_files_of_another_version(held_out, tmp_path):
+    manifest, split = tmp_path / "manifest.json", tmp_path / "split.json"
+    manifest.write_bytes(held_out.manifest.to_json())
+    split.write_bytes(held_out.split.to_json())
+    dataset_id, split_id = held_out.manifest.dataset_id, held_out.split.split_id
+    files = (str(manifest), str(split))
+
+    opened = HeldOut.open(held_out.store.uri, tmp_path, dataset_id, split_id, *files)
+
+    assert (opened.manifest, opened.split) == (held_out.manifest, held_out.split)
+    with pytest.raises(UserError, match="is not data set other"):
+        HeldOut.open(held_out.store.uri, tmp_path, "other", split_id, *files)
+    with pytest.raises(UserError, match=f"is split {split_id}, not other"):
+        HeldOut.open(held_out.store.uri, tmp_path, dataset_id, "other", *files)
+
+
+@given(st.integers(1, 30), st.integers(1, 5))
+def test_ranked_patients_are_shown_once_and_in_order(total, count):
+    scores = patients(total)  # the later, the better
+
+    picks = ranked_volumes(scores, count)
+
+    shown = [name for names in picks.values() for name in names]
+    assert list(picks) == ["best", "median", "worst"]
+    assert shown == sorted(set(shown), reverse=True)
+    assert picks["worst"][-1] == "v00"
+    assert all(len(names) <= count for names in picks.values())
+    if total >= 3:
+        assert picks["best"][0] == f"v{total - 1:02}"
+        assert len({len(names) for names in picks.values()}) == 1
+    if total >= 3 * count:
+        assert len(shown) == 3 * count
+        assert scores[total // 2].volume in picks["median"]
+
+
+def test_recurring_patients_do_not_depend_on_the_model():
+    scores = patients(9)
+    worse = [patient(score.volume, score.tumour_pixels, 0) for score in reversed(scores)]
+
+    names = recurring_volumes(scores, 2)
+
+    assert names == ["v00", "v01", "v03", "v04", "v06", "v07"]  # two of each third
+    assert recurring_volumes(worse, 2) == names

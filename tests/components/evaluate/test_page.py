@@ -1,0 +1,97 @@
+import html
+import json
+import re
+
+import numpy as np
+import pytest
+
+from components.evaluate.evaluation import evaluate_test_part, ranked_volumes
+from components.evaluate.overlay import draw_overlays
+from components.evaluate.page import Origin, render_evaluation
+from components.evaluate.settings import EvaluateSettings
+from components.shared.scoring import DEFINITIONS
+from components.shared.volumes import FLAIR
+
+SETTINGS = EvaluateSettings(bootstrap_resamples=200)
+ORIGIN = Origin("dataset0", "split0", "run0")
+
+
+def bright_flair(image):
+    return (image[..., FLAIR] / 255).astype(np.float32)
+
+
+def nothing(image):
+    return np.zeros(image.shape[:3], dtype=np.float32)
+
+
+def render(segmenter, held_out, history):
+    evaluation = evaluate_test_part(segmenter, held_out, SETTINGS)
+    entries = held_out.manifest.by_name()
+    ranked = ranked_volumes(evaluation.scores, SETTINGS.overlay_volumes)
+    overlays = {
+        name: draw_overlays(held_out.read(entries[name]), evaluation.predictions[name].unpack())
+        for names in ranked.values()
+        for name in names
+    }
+    return evaluation, render_evaluation(evaluation, overlays, history, ORIGIN, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def rendered(held_out):
+    history = [{"epoch": 1, "train_loss": 1.0}, {"epoch": 4, "validation_dice": 0.5}]
+    return render(bright_flair, held_out, history)
+
+
+def test_loads_nothing_from_elsewhere(rendered):
+    page = rendered[1]
+
+    targets = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')>\s]+)""", page)
+    assert targets
+    assert {target.split(":")[0] if target[0] != "#" else "#" for target in targets} == {
+        "data",
+        "#",
+    }
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_shows_every_patient_and_every_number(rendered):
+    evaluation, page = rendered
+    text = html.unescape(page)
+
+    for score in evaluation.scores:
+        assert f"<td>{score.volume}</td>" in page
+    for name, definition in DEFINITIONS.items():
+        assert f">{name}</td>" in page
+        assert definition in text
+    for name in ("dataset0", "split0", "run0", "site CS", "size large", "Best:", "Worst:"):
+        assert name in page
+
+
+def test_headline_stands_beside_interval_and_baseline(rendered):
+    evaluation, page = rendered
+    found = evaluation.metrics
+
+    assert (
+        f"95 % interval {found['patient_dice_mean_ci_low']:.3f} to "
+        f"{found['patient_dice_mean_ci_high']:.3f}; all-empty prediction "
+        f"{found['patient_dice_mean_empty_baseline']:.3f}"
+    ) in page
+    assert f"scores {found['slice_dice_mean_empty_baseline']:.3f} on these patients" in page
+
+
+def test_a_model_that_marks_nothing_is_called_that(rendered, held_out):
+    _, page = render(nothing, held_out, [])
+
+    assert "has not learnt to find tumours" in page
+    assert "The training left no history." in page
+    assert "has not learnt to find tumours" not in rendered[1]
+
+
+def test_undefined_values_are_dashes(held_out):
+    evaluation, page = render(nothing, held_out, [])
+
+    assert evaluation.metrics["hd95_undefined"] == len(evaluation.scores)
+    assert "undefined for 8 patients" in page
+    assert not re.search(r">\s*(nan|None)\s*<", page)
+    json.dumps(evaluation.metrics, allow_nan=False)
