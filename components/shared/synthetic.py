@@ -30,7 +30,8 @@ _FLUID = (38.0, 30.0, 42.0)
 _GREY = (84.0, 112.0, 92.0)
 _WHITE = (112.0, 88.0, 120.0)
 _TUMOUR = (74.0, 158.0, 84.0)
-_RIM = (96.0, 150.0, 176.0)
+_RIM = (96.0, 150.0, 186.0)
+_CORE = (52.0, 120.0, 60.0)
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ def _make_attributes(rng: np.random.Generator) -> tuple[str, ...]:
 
 def _make_voxels(rng: np.random.Generator) -> tuple[Voxels, Voxels]:
     grid = _make_grid(int(rng.integers(_SLICES[0], _SLICES[1] + 1)))
-    image, depth = _paint_head(rng, grid)
-    mask = _paint_tumour(rng, grid, image, depth)
+    image, reach = _paint_head(rng, grid)
+    mask = _paint_tumour(rng, grid, image, reach)
     return _scan(rng, grid, image), mask.astype(np.uint8)
 
 
@@ -129,19 +130,21 @@ def _make_grid(slices: int) -> _Grid:
 
 
 def _paint_head(rng: np.random.Generator, grid: _Grid) -> tuple[Field, Field]:
-    """Returns tissue, and how deep in the brain a voxel is (1 centre, 0 surface)."""
+    """Returns tissue, and how far a voxel is from the middle of the brain (1: surface)."""
     wide, long = 0.70 + 0.06 * rng.random(), 0.86 + 0.06 * rng.random()
-    radius = _radius(grid, (0, 0, 0), (1.45, long, wide)) + 0.03 * _noise(rng, grid, (2, 4, 4))
+    egg = _Grid(grid.z, grid.y, grid.x * (1 + 0.1 * grid.y))  # narrower in front
+    radius = _radius(egg, (0, 0, 0), (1.45, long, wide)) + 0.04 * _noise(rng, grid, (2, 4, 4))
     image = np.empty((*grid.shape, 3))
     image[:] = _AIR
-    for limit, tissue in ((1.0, _SCALP), (0.93, _SKULL), (0.87, _FLUID)):
+    for limit, tissue in ((1.0, _SCALP), (0.93, _SKULL), (0.87, _FLUID), (0.83, _GREY)):
         image[radius < limit] = tissue
-    folds = _noise(rng, grid, (4, 14, 14))
-    image[radius + 0.05 * folds < 0.83] = _GREY
-    image[radius + 0.12 * folds < 0.70] = _WHITE
+    folds = _noise(rng, grid, (5, 20, 20)) + 0.5 * _noise(rng, grid, (5, 32, 32))
+    image[radius + 0.14 * folds < 0.71] = _WHITE
+    furrow = (folds > 0.38) & (radius > 0.62) & (radius < 0.85)
+    image[furrow] = 0.6 * image[furrow] + 0.4 * np.array(_FLUID)
     image[(np.abs(grid.x) < 0.018) & (np.abs(grid.y) > 0.25) & (radius < 0.85)] = _FLUID
     _paint_ventricles(rng, grid, image)
-    return image, 1 - radius / 0.83
+    return image, radius / 0.83
 
 
 def _paint_ventricles(rng: np.random.Generator, grid: _Grid, image: Field) -> None:
@@ -149,23 +152,25 @@ def _paint_ventricles(rng: np.random.Generator, grid: _Grid, image: Field) -> No
     for side in (-1, 1):
         bend = grid.x - side * (0.07 + 0.22 * grid.y * grid.y)
         radius = _radius(_Grid(grid.z, grid.y, bend), (0.1, 0.05, 0), (0.5, 0.36, 0.065 * size))
-        image[radius < 1] = _FLUID
         nucleus = _radius(grid, (0, -0.02, side * 0.2), (0.35, 0.17, 0.075))
-        image[(nucleus < 1) & (radius >= 1)] = _GREY
+        image[nucleus < 1] = _GREY
+        image[(radius < 1.15) & (np.abs(grid.y) > 0.27), FLAIR] = 150  # caps: bright, no tumour
+        image[radius < 1] = _FLUID
 
 
-def _paint_tumour(rng: np.random.Generator, grid: _Grid, image: Field, depth: Field) -> Region:
+def _paint_tumour(rng: np.random.Generator, grid: _Grid, image: Field, reach: Field) -> Region:
     side = 1 if rng.random() < 0.5 else -1
     centre = (rng.random() - 0.5, 0.9 * rng.random() - 0.45, side * (0.2 + 0.2 * rng.random()))
-    size = 0.13 + 0.17 * rng.random()
-    shape = (1.1 * size + 0.22, size * (0.8 + 0.5 * rng.random()), size)
-    radius = _radius(grid, centre, shape) + 0.35 * _noise(rng, grid, (3, 10, 10))
-    tumour = (radius < 1) & (depth > 0.03)
-    image[tumour] += 0.85 * (np.array(_TUMOUR) - image[tumour])
-    core = (radius < 0.55) & tumour
-    if rng.random() < 0.4:
-        image[core] = _RIM
-        image[(radius < 0.4) & tumour] = _TUMOUR
+    size = 0.12 + 0.18 * rng.random()
+    shape = (0.8 * size + 0.14, size * (0.8 + 0.5 * rng.random()), size)
+    edge = 0.35 * (_noise(rng, grid, (3, 7, 8)) + _noise(rng, grid, (4, 17, 19)))
+    radius = _radius(grid, centre, shape) + edge
+    tumour = (radius < 1) & (reach < 0.98)
+    patchy = 0.75 + 0.25 * _noise(rng, grid, (4, 16, 16))[tumour, None]
+    image[tumour] += patchy * (np.array(_TUMOUR) - image[tumour])
+    if rng.random() < 0.4:  # a core that takes up contrast agent at its rim
+        image[(radius < 0.55) & tumour] = _RIM
+        image[(radius < 0.35) & tumour] = _CORE
     return tumour
 
 
