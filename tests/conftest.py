@@ -1,14 +1,20 @@
+import contextlib
 import hashlib
 import os
+import shutil
+import tempfile
 import uuid
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
+import tifffile
 
 from components.shared.errors import UserError
 from components.shared.manifest import ChannelIntensity, VolumeEntry, make_manifest
 from components.shared.s3 import connect, explain_s3_errors
+from components.shared.synthetic import write_synthetic
 
 
 @pytest.fixture
@@ -32,6 +38,59 @@ def _remove(client, bucket):
     for item in client.list_objects(bucket, recursive=True):
         client.remove_object(bucket, item.object_name)
     client.remove_bucket(bucket)
+
+
+@pytest.fixture(scope="session")
+def synthetic_folder(tmp_path_factory):
+    """Six made-up patients in the layout of the real data; not to be changed."""
+    return write_synthetic(tmp_path_factory.mktemp("synthetic"), patients=6, seed=0)
+
+
+@pytest.fixture(scope="session")
+def write_volume():
+    """Writes the files of one small volume of noise with a tumour."""
+
+    def write(top, name, slices=3, side=16, seed=None):
+        seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) if seed is None else seed
+        random = np.random.default_rng(seed)
+        folder = Path(top) / name
+        folder.mkdir(parents=True)
+        for number in range(1, slices + 1):
+            image = random.integers(0, 256, (side, side, 3), np.uint8)
+            mask = np.zeros((side, side), np.uint8)
+            mask[2:6, 3:7] = 255 * (number == 2)
+            tifffile.imwrite(folder / f"{name}_{number}.tif", image, photometric="rgb")
+            tifffile.imwrite(folder / f"{name}_{number}_mask.tif", mask)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def public_path():
+    """Like `tmp_path`, but other users may look into it: for tests of permissions."""
+    path = Path(tempfile.mkdtemp(prefix="brainseg-test-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def without_root():
+    """A context in which root has no more rights than any user."""
+
+    @contextlib.contextmanager
+    def nobody():
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return nobody
 
 
 @pytest.fixture(scope="session")
