@@ -12,6 +12,7 @@ from components.shared.volumes import FLAIR, Volume, Voxels
 
 TRUTH_COLOUR = (46, 204, 64)  # green
 PREDICTION_COLOUR = (240, 18, 190)  # magenta
+_SLICES = 3  # drawn of each volume
 _SIDE_PX = 384  # of the drawn slice's longer side: contours stay thin beside the anatomy
 
 
@@ -52,21 +53,29 @@ def draw_slice(volume: Volume, predicted: Mask, index: int) -> Voxels:
 def draw_overlays(volume: Volume, predicted: Mask) -> list[Overlay]:
     """Draws the slices of a volume that tell most: largest tumour, most missed, most false.
 
-    A slice is drawn once though it may be two of these.
+    A slice is drawn once though it may be two of these; other slices with much tumour make
+    up for it.
     """
-    truth = volume.mask > 0
-    missed = (truth & ~predicted).sum(axis=(1, 2))
-    false = (predicted & ~truth).sum(axis=(1, 2))
+    return [
+        Overlay(draw_slice(volume, predicted, index), f"slice {index + 1}: {reason}")
+        for index, reason in _telling_slices(volume.mask > 0, predicted).items()
+    ]
+
+
+def _telling_slices(truth: Mask, predicted: Mask) -> dict[int, str]:
     reasons = {largest_tumour_slice(truth): "largest tumour area" if truth.any() else "middle"}
-    for pixels, what in ((missed, "most missed tumour"), (false, "most false positives")):
+    missed, false = truth & ~predicted, predicted & ~truth
+    for mask, what in ((missed, "most missed tumour"), (false, "most false positives")):
+        pixels = mask.sum(axis=(1, 2))
         if pixels.any():
             index = int(pixels.argmax())
             text = f"{what} ({int(pixels[index]):,} px)"
             reasons[index] = f"{reasons[index]}, {text}" if index in reasons else text
-    return [
-        Overlay(draw_slice(volume, predicted, index), f"slice {index + 1}: {reason}")
-        for index, reason in reasons.items()
-    ]
+    tumour = truth.sum(axis=(1, 2))
+    for index in map(int, np.argsort(-tumour, kind="stable")):
+        if len(reasons) < _SLICES and tumour[index]:
+            reasons.setdefault(index, "much tumour")
+    return reasons
 
 
 def _brighten(flair: Voxels, index: int) -> Voxels:

@@ -125,7 +125,7 @@ def _note(metrics: Mapping[str, float], name: str = "patient_dice_mean") -> str:
     if baseline is not None:
         return f"all-empty prediction {_number(baseline)}"
     undefined = metrics.get(f"{name.split('_')[0]}_undefined")
-    return f"undefined for {undefined:.0f} patients" if undefined else ""
+    return f"undefined for {undefined:.0f} of {metrics['patients']:.0f}" if undefined else ""
 
 
 def _number(value: float | None) -> str:
@@ -174,7 +174,7 @@ def _cell(name: str, value: float | None) -> Cell:
 
 def _groups(evaluation: Evaluation) -> list[Block]:
     without = sum(not score.tumour_pixels for score in evaluation.scores)
-    note = f" {without} patients without tumour are not shown." if without else ""
+    note = f" Patients without tumour, not shown: {without}." if without else ""
     rows = [
         (name.replace("/", " "), int(found["patients"]), *map(found.get, GROUP_METRICS))
         for name, found in evaluation.groups.items()
@@ -227,13 +227,12 @@ def _patient_line(score: PatientScore) -> str:
 def _patients(scores: Sequence[PatientScore]) -> list[Block]:
     thirds = size_thirds(scores)
     columns = ("volume", "site", "size", "Dice", "precision", "recall", "HD95")
-    counts = ("tumour", "predicted", "false", "slices")
+    counts = ("tumour", "predicted", "false")
     rows = [
         (
             *(score.volume, score.site, thirds[score.volume]),
             *(score.dice, score.precision, score.recall, score.hd95),
             *(score.tumour_pixels, score.predicted_pixels, score.false_positive_pixels),
-            score.slices,
         )
         for score in sorted(scores, key=lambda score: score.dice)
     ]

@@ -70,16 +70,18 @@ def test_shows_the_largest_tumour_the_most_missed_and_the_most_false():
     ]
 
 
-def test_a_slice_is_shown_once():
+def test_a_slice_is_shown_once_and_others_with_tumour_beside_it():
     truth, predicted = np.zeros((2, 4, 32, 32), dtype=bool)
     truth[2, :8, :8] = True
+    truth[1, :3, :3] = predicted[1, :3, :3] = True
     predicted[2, 8:12, 8:12] = True
 
-    (overlay,) = draw_overlays(volume(truth), predicted)
+    captions = [overlay.caption for overlay in draw_overlays(volume(truth), predicted)]
 
-    assert overlay.caption == (
-        "slice 3: largest tumour area, most missed tumour (64 px), most false positives (16 px)"
-    )
+    assert captions == [
+        "slice 3: largest tumour area, most missed tumour (64 px), most false positives (16 px)",
+        "slice 2: much tumour",
+    ]
 
 
 def test_a_volume_without_tumour_shows_its_middle():

@@ -1,6 +1,7 @@
 import html
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from components.evaluate.overlay import draw_overlays
 from components.evaluate.page import Origin, render_evaluation
 from components.evaluate.settings import EvaluateSettings
 from components.shared.scoring import DEFINITIONS
+from components.shared.split import make_split
 from components.shared.volumes import FLAIR
 
 SETTINGS = EvaluateSettings(bootstrap_resamples=200)
@@ -92,6 +94,24 @@ def test_undefined_values_are_dashes(held_out):
     evaluation, page = render(nothing, held_out, [])
 
     assert evaluation.metrics["hd95_undefined"] == len(evaluation.scores)
-    assert "undefined for 8 patients" in page
+    assert "undefined for 8 of 8" in page
     assert not re.search(r">\s*(nan|None)\s*<", page)
     json.dumps(evaluation.metrics, allow_nan=False)
+
+
+def test_one_patient_without_tumour_still_makes_a_page(held_out):
+    split = held_out.split
+    one = make_split(
+        {
+            "train": [*split.train, *split.test[1:]],
+            "validation": split.validation,
+            "test": split.test[:1],
+        }
+    )
+
+    evaluation, page = render(nothing, replace(held_out, split=one), [])
+
+    assert [score.tumour_pixels for score in evaluation.scores] == [0]
+    assert "no interval: it takes two patients" in page
+    assert "Patients without tumour, not shown: 1" in page
+    assert "patient_dice_mean_ci_low" not in evaluation.metrics
