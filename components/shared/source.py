@@ -11,7 +11,7 @@ from components.shared.errors import UserError
 from components.shared.sources.archive import ArchiveSource
 from components.shared.sources.bucket import BucketSource
 from components.shared.sources.files import Source, SourceFile, UnreadableFileError
-from components.shared.sources.folder import open_folder
+from components.shared.sources.folder import FolderSource
 from components.shared.sources.kaggle import download_kaggle
 from components.shared.synthetic import write_synthetic
 
@@ -55,9 +55,8 @@ def _synthetic(uri: str, folder: Path) -> Source:
             f"source {uri!r} is not understood; the form is synthetic:PATIENTS[,seed=N], "
             "e.g. synthetic:24,seed=1"
         )
-    return open_folder(
-        uri, write_synthetic(folder, int(match["patients"]), int(match["seed"] or 0))
-    )
+    top = write_synthetic(folder, int(match["patients"]), int(match["seed"] or 0))
+    return FolderSource(uri, top.resolve())
 
 
 def _local(uri: str, max_archive_gib: float) -> Source:
@@ -69,7 +68,7 @@ def _local(uri: str, max_archive_gib: float) -> Source:
     except OSError as error:
         raise UserError(f"source {uri} cannot be read: {error.strerror}; give {_FORMS}") from error
     if stat.S_ISDIR(mode):
-        return open_folder(uri, path)
+        return FolderSource(uri, path.resolve())
     if stat.S_ISREG(mode) and path.suffix.lower() == ".zip":
         return ArchiveSource(uri, path.resolve(), max_archive_gib)
     raise UserError(f"source {uri} is neither a folder nor a .zip file; give {_FORMS}")

@@ -11,7 +11,7 @@ from components.shared.sources.files import NOT_A_FILE, SourceFile, UnreadableFi
 
 @dataclass(frozen=True)
 class FolderSource:
-    """All files below `root`; symbolic links may not lead out of it."""
+    """All files below `root`, an absolute path; symbolic links may not lead out of it."""
 
     uri: str
     root: Path
@@ -58,7 +58,10 @@ class FolderSource:
     def _unlistable(self, error: OSError) -> SourceFile:
         relative = self._relative(Path(str(error.filename)))
         if relative == ".":
-            raise UserError(f"source {self.uri} cannot be read: {error.strerror}")
+            raise UserError(
+                f"source {self.uri} cannot be read: {error.strerror}; change the folder's rights "
+                "or run as its owner"
+            )
         return SourceFile(f"{relative}/{NOT_A_FILE}", 0, f"cannot be listed: {error.strerror}")
 
     def _inside(self, path: Path) -> bool:
@@ -66,19 +69,6 @@ class FolderSource:
 
     def _relative(self, path: Path) -> str:
         return _printable(path.relative_to(self.root).as_posix())
-
-
-def open_folder(uri: str, folder: Path) -> FolderSource:
-    """Opens a folder as a source.
-
-    Raises:
-        UserError: If it may not be looked into.
-    """
-    if not os.access(folder, os.R_OK | os.X_OK):
-        raise UserError(
-            f"source {uri}: no permission to read the folder; change its rights or run as its owner"
-        )
-    return FolderSource(uri, folder.resolve())
 
 
 def _printable(path: str) -> str:

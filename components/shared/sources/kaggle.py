@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from components.shared.errors import UserError
-from components.shared.sources.folder import FolderSource, open_folder
+from components.shared.sources.folder import FolderSource
 
 
 def download_kaggle(uri: str) -> FolderSource:
@@ -15,6 +15,11 @@ def download_kaggle(uri: str) -> FolderSource:
         UserError: If kagglehub is not installed, the data set does not exist or may not be
             read, or the network fails.
     """
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for results; kagglehub logs there
+        return FolderSource(uri, Path(_download(uri)).resolve())
+
+
+def _download(uri: str) -> str:
     try:
         import kagglehub
         import requests  # type: ignore[import-untyped] # no stubs; comes with kagglehub
@@ -25,24 +30,25 @@ def download_kaggle(uri: str) -> FolderSource:
             "`pip install 'brainseg[kaggle]'`"
         ) from error
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
-            folder = kagglehub.dataset_download(uri.removeprefix("kaggle:"))
+        return str(kagglehub.dataset_download(uri.removeprefix("kaggle:")))
+    except requests.ConnectionError as error:
+        raise UserError(
+            f"source {uri}: Kaggle cannot be reached; check the network, or download the data set "
+            "elsewhere and give the folder or .zip"
+        ) from error
     except (
         ValueError,  # the handle is malformed
-        OSError,  # no network (requests' errors are OSErrors), disk full
+        OSError,  # the server refuses (requests' errors are OSErrors), disk full
         exceptions.BackendError,
         exceptions.CredentialError,
         exceptions.DataCorruptionError,
         exceptions.NotFoundError,
         exceptions.UnauthenticatedError,
     ) as error:
-        raise UserError(f"source {uri}: {_advice(error, requests.ConnectionError)}") from error
-    return open_folder(uri, Path(folder))
+        raise UserError(f"source {uri}: {_advice(error)}") from error
 
 
-def _advice(error: Exception, no_network: type[Exception]) -> str:
-    if isinstance(error, no_network):
-        return "Kaggle cannot be reached; check the network, or give a downloaded folder or .zip"
+def _advice(error: Exception) -> str:
     reason = " ".join(str(error).split())
     return (
         f"{reason}; the form is kaggle:owner/dataset, e.g. "
