@@ -4,8 +4,10 @@ The server is given by `MLFLOW_TRACKING_URI` and the other standard `MLFLOW_*` v
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import subprocess
@@ -16,12 +18,18 @@ from typing import Any, Literal
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException, RestException
+from sqlalchemy.exc import SQLAlchemyError
 
 from components.shared.errors import UserError
 from components.shared.manifest import Manifest, manifest_key
 
+# MLflow tells every step that it takes
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+
 EXPERIMENT = "brainseg"
+CHAMPION = "champion"  # alias of the registered version that is in use
 PIPELINE_RUN_TAG = "kfp_run_id"
 
 _JOINED_TAG = "brainseg.joined"  # on a run that another tool made and will end
@@ -31,6 +39,7 @@ _PROBE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT":
 _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # fills logs with carriage returns
     "MLFLOW_DISABLE_TELEMETRY": "true",  # clusters without internet, and nobody was asked
 }
 _PARAM_LENGTH = 5900  # the limit is 6000
@@ -170,6 +179,17 @@ def finish_run(client: MlflowClient, run_id: str) -> None:
     _set_status(client, run_id, "FINISHED")
 
 
+def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
+    """Returns the version of a registered model under the alias `champion`, if there is one."""
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return client.get_model_version(name, str(aliases[CHAMPION])) if CHAMPION in aliases else None
+
+
 def initialise_local(database: Path, artifacts: Path) -> str:
     """Makes a local MLflow: a SQLite file and the experiment, before any step uses them.
 
@@ -183,20 +203,36 @@ def initialise_local(database: Path, artifacts: Path) -> str:
     Raises:
         UserError: If the file cannot be made or is of another MLflow version.
     """
-    uri = f"sqlite:///{database.absolute()}"
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
-        database.touch()
         artifacts.mkdir(parents=True, exist_ok=True)
-        _experiment(MlflowClient(uri), artifacts.absolute().as_uri())
+        with open(database.with_name(f".{database.name}.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two at once would break the file
+            if not database.exists():
+                _make_database(database)
+            _experiment(MlflowClient(_sqlite(database)), artifacts.absolute().as_uri())
     except OSError as error:
         raise UserError(
             f"the local MLflow cannot be made in {database.parent}: {error.strerror}; choose a "
             "folder that can be written"
         ) from error
-    except MlflowException as error:
-        raise UserError(f"MLflow's file {database} cannot be used: {error.message}") from error
-    return uri
+    except (MlflowException, SQLAlchemyError) as error:
+        raise UserError(
+            f"MLflow's file {database} cannot be used: {error}; move it away or give another"
+        ) from error
+    return _sqlite(database)
+
+
+def _make_database(database: Path) -> None:
+    # under another name until it is whole: MLflow cannot go on with half a file
+    part = database.with_name(f".{database.name}.part")
+    part.unlink(missing_ok=True)
+    MlflowClient(_sqlite(part))
+    part.replace(database)
+
+
+def _sqlite(path: Path) -> str:
+    return f"sqlite:///{path.absolute()}"
 
 
 def _tracking_uri() -> str:

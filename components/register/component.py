@@ -1,0 +1,68 @@
+"""Register: compare with the champion on the same patients, and promote or say why not."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.shared.step import trainer_step
+
+
+@trainer_step
+def register(
+    store: str,
+    dataset_id: str,
+    split_id: str,
+    mlflow_run_id: str,
+    manifest: dsl.Input[dsl.Dataset],
+    split: dsl.Input[dsl.Artifact],
+    model: dsl.Input[dsl.Model],
+    per_patient: dsl.Input[dsl.Dataset],
+    metrics: dsl.Input[dsl.Metrics],
+    settings: str,
+    decision: dsl.Output[dsl.Artifact],
+) -> NamedTuple(  # type: ignore[valid-type]
+    "Registration",
+    [("model_uri", str), ("model_version", str), ("promoted", bool), ("reason", str)],
+):
+    """Registers a model, and moves the alias champion to it if it is good enough.
+
+    Args:
+        store: Where the voxels are: s3://bucket/prefix or a folder.
+        dataset_id: Version of the data set.
+        split_id: Version of the split.
+        mlflow_run_id: The run of this pipeline run; it ends here.
+        manifest: The data set's list of volumes.
+        split: Which volume is in which part.
+        model: MLflow model folder with the exported segmenter.
+        per_patient: CSV of the model's scores of the test patients.
+        metrics: JSON of the metrics over them.
+        settings: YAML of `components.register.decision.RegisterSettings`.
+        decision: JSON: what was decided, why, and the numbers behind it.
+
+    Returns:
+        The registered version, whether it is champion now, and why or why not.
+    """
+    import json
+    from pathlib import Path
+
+    from components.register.champion import HeldOut
+    from components.register.decision import RegisterSettings
+    from components.register.promotion import Candidate, register_model
+    from components.shared.config import parse_config
+    from components.shared.process import step_process
+    from components.shared.tracking import finish_run, recording
+
+    with step_process("register") as process:
+        config = parse_config(RegisterSettings, settings, "register")
+        held_out = HeldOut.read(
+            store, process.cache, dataset_id, Path(manifest.path), split_id, Path(split.path)
+        )
+        candidate = Candidate.read(
+            *(mlflow_run_id, Path(model.path), dataset_id, split_id),
+            *(Path(per_patient.path), Path(metrics.path)),
+        )
+        with recording(mlflow_run_id) as client:
+            found = register_model(client, candidate, held_out, config)
+            finish_run(client, mlflow_run_id)
+        Path(decision.path).write_text(json.dumps(found.record, indent=2))
+    return found.model_uri, found.model_version, found.promoted, found.reason

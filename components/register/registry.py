@@ -1,0 +1,223 @@
+"""The MLflow model registry: versions, what was decided about them, and the aliases."""
+
+import hashlib
+import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from components.shared.errors import UserError
+from components.shared.tracking import CHAMPION, find_champion
+
+logger = logging.getLogger(__name__)
+
+CHALLENGER = "challenger"
+
+_DIGEST_TAG = "model_sha256"
+_DECISION_TAG = "decision"
+_BEFORE_TAG = "champion_before"  # the version that this one replaced: the way back
+_APPLIED_TAG = "decision_applied"
+
+
+def add_version(
+    client: MlflowClient,
+    name: str,
+    run_id: str,
+    folder: Path,
+    tags: Mapping[str, str],
+    metrics: Collection[str],
+) -> ModelVersion:
+    """Registers a model folder, byte for byte, as a version of `name`.
+
+    The same folder of the same run is registered once, however often this is called.
+
+    Args:
+        client: Of the tracking server.
+        name: The registered model; made if it is new.
+        run_id: The run that trained the model; its page then links to the version.
+        folder: An MLflow model folder.
+        tags: Of the version.
+        metrics: Names of those of the run's metrics that are the model's.
+
+    Raises:
+        UserError: If the server holds other bytes than the folder.
+    """
+    digest = folder_digest(folder)
+    _ensure_model(client, name)
+    query = f"name = '{name}' and run_id = '{run_id}'"
+    for version in client.search_model_versions(query):
+        if version.tags.get(_DIGEST_TAG) == digest:
+            return version
+    model = _upload(client, run_id, folder, digest)
+    _link_metrics(client, run_id, model.model_id, metrics)
+    _check_upload(model.model_id, digest)
+    return client.create_model_version(
+        name,
+        source=f"models:/{model.model_id}",
+        run_id=run_id,
+        model_id=model.model_id,
+        tags={_DIGEST_TAG: digest, **tags},
+    )
+
+
+def is_decided(version: ModelVersion) -> bool:
+    """Whether a decision about the version was recorded."""
+    return _DECISION_TAG in version.tags
+
+
+def record_decision(
+    client: MlflowClient, version: ModelVersion, champion: str, promoted: bool, reason: str
+) -> ModelVersion:
+    """Writes a decision to a version; from here on a retry takes it as made.
+
+    Args:
+        client: Of the tracking server.
+        version: What was decided about.
+        champion: Number of the version that it was compared with; empty for none.
+        promoted: The decision.
+        reason: Why.
+    """
+    name, number = version.name, str(version.version)
+    client.update_model_version(name, number, description=reason)
+    client.set_model_version_tag(name, number, _BEFORE_TAG, champion)
+    # last: it is what `is_decided` looks for
+    client.set_model_version_tag(
+        name, number, _DECISION_TAG, "promoted" if promoted else "rejected"
+    )
+    return client.get_model_version(name, number)
+
+
+def apply_decision(client: MlflowClient, version: ModelVersion) -> None:
+    """Moves the alias that was decided on, once.
+
+    Called again, it does nothing: a late retry of an old step must not take the alias back
+    from a newer champion, nor undo a rollback.
+    """
+    if _APPLIED_TAG in version.tags:
+        return
+    name, number = version.name, str(version.version)
+    promoted = version.tags[_DECISION_TAG] == "promoted"
+    if not promoted or _is_next(client, version):
+        client.set_registered_model_alias(name, CHAMPION if promoted else CHALLENGER, number)
+    client.set_model_version_tag(name, number, _APPLIED_TAG, "true")
+
+
+def move_back(client: MlflowClient, name: str) -> tuple[str, str]:
+    """Moves `champion` to the version that the present one replaced.
+
+    Returns:
+        The numbers of the version that was champion and of the one that is now.
+
+    Raises:
+        UserError: If there is no champion, or nothing to go back to.
+    """
+    champion = find_champion(client, name)
+    if champion is None:
+        raise UserError(f"model {name} has no champion, so there is nothing to roll back")
+    number, before = str(champion.version), champion.tags.get(_BEFORE_TAG, "")
+    if not before:
+        raise UserError(
+            f"version {number} of model {name} is the first champion, so there is nothing to go "
+            "back to; to take it out of use, delete its alias in the MLflow UI"
+        )
+    _require_version(client, name, before, number)
+    client.set_registered_model_alias(name, CHAMPION, before)
+    client.set_model_version_tag(name, number, "rolled_back_to", before)
+    return number, before
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 over the names and bytes of a model folder's files."""
+    hasher = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        # MLflow drops this file into a folder when it loads a registered model from it
+        if path.is_file() and path.name != "registered_model_meta":
+            with open(path, "rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            hasher.update(f"{path.relative_to(folder).as_posix()}\n{digest}\n".encode())
+    return hasher.hexdigest()
+
+
+def _ensure_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(
+            name, description="Brain tumour segmenter: whole volume in, probability out."
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _upload(client: MlflowClient, run_id: str, folder: Path, digest: str) -> LoggedModel:
+    run = client.get_run(run_id)
+    model = _uploaded(client, run_id, run.info.experiment_id, digest)
+    if model is None:
+        model = client.create_logged_model(
+            run.info.experiment_id,
+            name="segmenter",
+            source_run_id=run_id,
+            params=run.data.params,
+            tags={_DIGEST_TAG: digest},
+        )
+    client.log_model_artifacts(model.model_id, str(folder))
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return client.finalize_logged_model(model.model_id, "READY")
+
+
+def _uploaded(
+    client: MlflowClient, run_id: str, experiment: str, digest: str
+) -> LoggedModel | None:
+    # of an attempt that ended before the version was made
+    found = client.search_logged_models(
+        experiment_ids=[experiment], filter_string=f"source_run_id = '{run_id}'"
+    )
+    return next((model for model in found if model.tags.get(_DIGEST_TAG) == digest), None)
+
+
+def _link_metrics(client: MlflowClient, run_id: str, model_id: str, names: Collection[str]) -> None:
+    # the same points again, with the model's id: then the model's own page shows them too
+    for name in names:
+        for point in client.get_metric_history(run_id, name)[-1:]:
+            client.log_metric(
+                *(run_id, name, point.value, point.timestamp, point.step), model_id=model_id
+            )
+
+
+def _check_upload(model_id: str, digest: str) -> None:
+    with TemporaryDirectory() as folder:
+        uri = f"models:/{model_id}"
+        found = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+        if folder_digest(Path(found)) != digest:
+            raise UserError(
+                f"MLflow holds other bytes for {uri} than were sent; check the server's artifact "
+                "storage and run the step again"
+            )
+
+
+def _is_next(client: MlflowClient, version: ModelVersion) -> bool:
+    champion = find_champion(client, version.name)
+    number = str(champion.version) if champion else ""
+    if number in (version.tags[_BEFORE_TAG], str(version.version)):
+        return True
+    logger.warning(
+        "version %s is champion by now; the alias stays there, although version %s was decided "
+        "to replace version %s",
+        *(number, version.version, version.tags[_BEFORE_TAG]),
+    )
+    return False
+
+
+def _require_version(client: MlflowClient, name: str, before: str, number: str) -> None:
+    try:
+        client.get_model_version(name, before)
+    except MlflowException as error:
+        raise UserError(
+            f"version {number} of model {name} replaced version {before}, which was deleted; set "
+            "the alias champion by hand in the MLflow UI"
+        ) from error

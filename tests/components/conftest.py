@@ -1,0 +1,175 @@
+"""MLflow as users have it: a local file and a server process; and a segmenter of one weight."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from components.shared.manifest import VolumeEntry, make_manifest
+from components.shared.volumes import Volume, encode_volume, volume_key
+
+
+@pytest.fixture(scope="session")
+def local_mlflow_uri(tmp_path_factory):
+    from components.shared.tracking import initialise_local
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    return initialise_local(folder / "mlflow.db", folder / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def mlflow_server_uri(tmp_path_factory):
+    """A server process on a free loopback port, with its own SQLite file."""
+    folder = tmp_path_factory.mktemp("mlflow-server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1"),
+        *("--artifacts-destination", str(folder / "artifacts")),
+    ]
+    # the job runner is eight more processes
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        _wait(process, f"http://127.0.0.1:{port}/health", folder / "log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def _wait(process, url, log):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        time.sleep(0.2)
+    pytest.fail(f"the MLflow server did not start: {Path(log).read_text()}")
+
+
+@pytest.fixture
+def no_mlflow():
+    """No MLflow is set, and what a step sets of it is undone."""
+    with mock.patch.dict(os.environ):
+        for name in list(os.environ):
+            if name.startswith(("MLFLOW_", "BRAINSEG_", "KFP_")):
+                del os.environ[name]
+        yield
+
+
+@pytest.fixture
+def local_mlflow(no_mlflow, monkeypatch, local_mlflow_uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", local_mlflow_uri)
+
+
+@pytest.fixture(params=["local", "server"])
+def any_mlflow(request, no_mlflow, monkeypatch):
+    """Runs a test twice: with the local file and with a server."""
+    name = "local_mlflow_uri" if request.param == "local" else "mlflow_server_uri"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue(name))
+
+
+@pytest.fixture(scope="session")
+def threshold_model(tmp_path_factory):
+    """Makes the MLflow folder of a segmenter that calls tumour what is brighter on FLAIR.
+
+    It is a real exported model with one weight; the tumour of `blob_volume` is found best
+    with 140.
+    """
+    import mlflow.pytorch
+    import torch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    class Threshold(torch.nn.Module):
+        def __init__(self, level):
+            super().__init__()
+            self.level = torch.nn.Parameter(torch.tensor(float(level)))
+
+        def forward(self, image):
+            return torch.sigmoid((image[..., 1].float() - self.level) / 8)
+
+    folder = tmp_path_factory.mktemp("models")
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, -1, -1))]),
+    )
+    example = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), np.uint8)
+
+    def make(level):
+        path = folder / str(level)
+        if not path.exists():
+            mlflow.pytorch.save_model(
+                *(Threshold(level).eval(), path),
+                serialization_format="pt2",
+                signature=signature,
+                input_example=example,
+                pip_requirements=["torch"],
+            )
+        return path
+
+    return make
+
+
+def blob_volume(seed, slices=5, side=24):
+    """Noise of 60 to 150 with a tumour of 130 to 220 in it: no threshold is perfect."""
+    random = np.random.default_rng(seed)
+    image = random.integers(60, 150, (slices, side, side, 3), np.uint8)
+    mask = np.zeros((slices, side, side), np.uint8)
+    size = int(random.integers(5, 12))
+    mask[1:4, 4 : 4 + size, 6 : 6 + size] = 1
+    image[mask > 0] = random.integers(130, 220, (int(mask.sum()), 3), np.uint8)
+    return Volume(image, mask)
+
+
+@pytest.fixture(scope="session")
+def make_blob():
+    return blob_volume
+
+
+@pytest.fixture(scope="session")
+def publish():
+    """Writes volumes to a store and returns their manifest."""
+
+    def publish(store, volumes, sites=("CS", "DU")):
+        entries = []
+        for number, volume in enumerate(volumes):
+            encoded = encode_volume(volume)
+            store.write(volume_key(encoded.digest), encoded.data)
+            patient = f"TCGA_{sites[number % len(sites)]}_{number:04d}"
+            slices, height, width = volume.mask.shape
+            entries.append(
+                VolumeEntry(
+                    volume=f"{patient}_19990101",
+                    patient=patient,
+                    site=sites[number % len(sites)],
+                    date="19990101",
+                    digest=encoded.digest,
+                    image_digest=encoded.image_digest,
+                    slices=slices,
+                    height=height,
+                    width=width,
+                    tumour_pixels=int(volume.mask.sum()),
+                    tumour_slices=int(volume.mask.any(axis=(1, 2)).sum()),
+                    missing=(),
+                    intensity=(),
+                    attributes={},
+                )
+            )
+        return make_manifest(entries)
+
+    return publish
