@@ -78,6 +78,16 @@ class Manifest(_Frozen):
         return {entry.volume: entry for entry in self.volumes}
 
 
+class DatasetSummary(_Frozen):
+    """What `brainseg datasets` tells of a version."""
+
+    dataset_id: str
+    volumes: int
+    slices: int
+    tumour_slices: int
+    sites: tuple[str, ...]
+
+
 def make_manifest(entries: Iterable[VolumeEntry]) -> Manifest:
     """Builds a manifest in canonical order."""
     return Manifest(volumes=tuple(sorted(entries, key=lambda entry: entry.volume)))
@@ -121,6 +131,26 @@ def fetch_manifest(store: Store, dataset_id: str) -> Manifest:
             "`brainseg datasets`"
         ) from error
     return _parse(data, dataset_id, f"{store.uri}/{manifest_key(dataset_id)}")
+
+
+def list_datasets(store: Store) -> list[DatasetSummary]:
+    """The data set versions of a store, sorted by id.
+
+    Raises:
+        UserError: If the store cannot be read or a manifest was changed.
+    """
+    ids = [key.split("/")[1] for key in store.keys("datasets/") if key.endswith("/manifest.json")]
+    return [_summary(fetch_manifest(store, dataset_id)) for dataset_id in ids]
+
+
+def _summary(manifest: Manifest) -> DatasetSummary:
+    return DatasetSummary(
+        dataset_id=manifest.dataset_id,
+        volumes=len(manifest.volumes),
+        slices=sum(entry.slices for entry in manifest.volumes),
+        tumour_slices=sum(entry.tumour_slices for entry in manifest.volumes),
+        sites=tuple(sorted({entry.site for entry in manifest.volumes})),
+    )
 
 
 def _parse(data: bytes, dataset_id: str, where: str) -> Manifest:

@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import os
+import select
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,7 @@ def step_process(name: str) -> Iterator[StepProcess]:
     )
     for chatty in ("httpx", "alembic", "matplotlib", "fontTools"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    _exit_with_launcher()
     try:
         yield StepProcess(cache=cache_folder(), pipeline_run=os.environ.get("KFP_RUN_ID", ""))
     except UserError as error:
@@ -58,3 +61,20 @@ def cache_folder() -> Path:
         return Path(given)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "brainseg"
+
+
+def _exit_with_launcher() -> None:
+    """Ends this process when nobody reads its output any more.
+
+    A local launcher that is killed cannot end its steps; without this they would go on,
+    beside those of the next attempt.
+    """
+    if os.environ.get("BRAINSEG_EXIT_WITH_LAUNCHER"):
+        threading.Thread(target=_watch_output, daemon=True).start()
+
+
+def _watch_output() -> None:
+    watcher = select.poll()
+    watcher.register(1, select.POLLERR)
+    watcher.poll()
+    os._exit(1)

@@ -1,0 +1,48 @@
+"""Augmentation of a whole batch at once, on the device it is on."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from components.train.recipe import Recipe
+
+
+def augment(images: Tensor, masks: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Turns, zooms, mirrors and brightens each slice by its own random draw.
+
+    Args:
+        images: float, batch x channels x side x side.
+        masks: float in 0..1, batch x 1 x side x side; moved with its image.
+        recipe: Sizes of the changes.
+
+    Returns:
+        Changed images and masks of the same shapes.
+    """
+    grid = functional.affine_grid(
+        _placements(len(images), recipe, images.device), list(masks.shape), align_corners=False
+    )
+    images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    masks = functional.grid_sample(masks, grid, padding_mode="border", align_corners=False)
+    return _brighten(images, recipe.intensity_shift), masks
+
+
+def _placements(count: int, recipe: Recipe, device: torch.device) -> Tensor:
+    angle = _draw(count, math.radians(recipe.rotation_degrees), device)
+    zoom = 1 + _draw(count, recipe.scale_factor, device)
+    mirror = torch.where(torch.rand(count, device=device) < 0.5, -1.0, 1.0)
+    cosine, sine, zero = angle.cos() * zoom, angle.sin() * zoom, torch.zeros_like(angle)
+    first_row = torch.stack([cosine * mirror, -sine, zero], dim=1)
+    second_row = torch.stack([sine * mirror, cosine, zero], dim=1)
+    return torch.stack([first_row, second_row], dim=1)
+
+
+def _brighten(images: Tensor, shift: float) -> Tensor:
+    shape = (len(images), 1, 1, 1)
+    gain = 1 + _draw(len(images), shift, images.device).view(shape)
+    return images * gain + _draw(len(images), shift, images.device).view(shape)
+
+
+def _draw(count: int, limit: float, device: torch.device) -> Tensor:
+    return (2 * torch.rand(count, device=device) - 1) * limit

@@ -1,0 +1,56 @@
+"""Train: fit one recipe and export the segmenter."""
+
+from kfp import dsl
+
+from components.shared.step import trainer_step
+
+
+@trainer_step
+def train(
+    store: str,
+    dataset_id: str,
+    split_id: str,
+    manifest: dsl.Input[dsl.Dataset],
+    split: dsl.Input[dsl.Artifact],
+    profile_report: dsl.Input[dsl.HTML],
+    settings: str,
+    model: dsl.Output[dsl.Model],
+    history: dsl.Output[dsl.Artifact],
+) -> str:
+    """Fits a recipe on the training part; resumes from the last checkpoint of this run.
+
+    Args:
+        store: Where the voxels are: s3://bucket/prefix or a folder.
+        dataset_id: Version of the data set.
+        split_id: Version of the split.
+        manifest: The data set's list of volumes.
+        split: Which volume is in which part.
+        profile_report: Logged to the MLflow run; its checks have passed before.
+        settings: YAML of `components.train.recipe.Recipe`.
+        model: MLflow model folder with the exported segmenter.
+        history: JSON list of one entry a validated epoch.
+
+    Returns:
+        The MLflow run that this pipeline run shares.
+    """
+    from pathlib import Path
+
+    from components.shared.config import parse_config
+    from components.shared.process import step_process
+    from components.shared.store import open_store
+    from components.train.recipe import Recipe
+
+    with step_process("train") as process:
+        from components.train.training import TrainingInputs, train_model
+
+        inputs = TrainingInputs.read(
+            open_store(store), process.cache, dataset_id, split_id, manifest.path, split.path
+        )
+        return train_model(
+            parse_config(Recipe, settings, "train"),
+            inputs,
+            pipeline_run=process.pipeline_run,
+            profile_report=Path(profile_report.path),
+            model=Path(model.path),
+            history=Path(history.path),
+        )

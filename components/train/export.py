@@ -1,0 +1,75 @@
+"""The trained segmenter as an MLflow model folder: a `torch.export` program, no pickle."""
+
+import logging
+from importlib import metadata
+from pathlib import Path
+
+import mlflow.pytorch
+import numpy as np
+import torch
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from components.shared.segmenter import load_segmenter
+from components.shared.volumes import CHANNELS, Voxels
+from components.train.network import VolumeSegmenter
+
+logger = logging.getLogger(__name__)
+
+_TOLERANCE = 1e-4  # of probability, between the exported program and eager execution
+_REQUIREMENTS = ("mlflow", "torch", "numpy")  # all that is needed to load and call it
+
+
+def export_segmenter(segmenter: VolumeSegmenter, folder: Path) -> None:
+    """Writes the model folder and checks that it predicts what the segmenter predicts.
+
+    Slices, height and width stay free in the exported program. The input example kept in the
+    archive is synthetic.
+
+    Args:
+        segmenter: In eval mode, on the CPU.
+        folder: Must not exist yet.
+
+    Raises:
+        RuntimeError: If the exported program disagrees with the segmenter.
+    """
+    # a plain memory layout: the exported program takes its strides from the weights
+    segmenter.to(memory_format=torch.contiguous_format)
+    mlflow.pytorch.save_model(
+        segmenter,
+        folder,
+        serialization_format="pt2",
+        signature=_signature(),
+        input_example=synthetic_example(segmenter.image_size, slices=3),
+        pip_requirements=[f"{name}=={metadata.version(name)}" for name in _REQUIREMENTS],
+        metadata={"channels": list(CHANNELS), "context_slices": segmenter.context_slices},
+    )
+    _check(segmenter, folder)
+
+
+def synthetic_example(side: int, slices: int) -> Voxels:
+    """A made-up volume: a bright ball in noise (uint8, slices x side x side x 3)."""
+    generator = np.random.default_rng(0)
+    rows, columns = np.mgrid[0:side, 0:side] / side - 0.5
+    ball = 120 * (rows**2 + columns**2 < 0.16)
+    noise = generator.integers(0, 100, (slices, side, side, 3))
+    image: Voxels = (ball[None, :, :, None] + noise).astype(np.uint8)
+    return image
+
+
+def _signature() -> ModelSignature:
+    image = TensorSpec(np.dtype("uint8"), (-1, -1, -1, len(CHANNELS)), "image")
+    probability = TensorSpec(np.dtype("float32"), (-1, -1, -1), "probability")
+    return ModelSignature(inputs=Schema([image]), outputs=Schema([probability]))
+
+
+def _check(segmenter: VolumeSegmenter, folder: Path) -> None:
+    # another size and number of slices than the example: these dimensions must be free
+    image = synthetic_example(segmenter.image_size + 24, slices=5)
+    exported = load_segmenter(folder, device="cpu")(image)
+    with torch.inference_mode():
+        eager = segmenter(torch.from_numpy(image)).numpy()
+    difference = float(np.abs(exported - eager).max())
+    logger.info("exported segmenter differs from the trained one by at most %.1g", difference)
+    if difference > _TOLERANCE:
+        raise RuntimeError(f"the exported segmenter differs by {difference} from the trained one")

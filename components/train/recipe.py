@@ -1,0 +1,64 @@
+"""Everything that decides how a model is trained."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from components.shared.config import Config
+
+
+class Recipe(Config):
+    """Settings of one training; with the data set and the split they decide the model.
+
+    Attributes:
+        architecture: A decoder of `segmentation_models_pytorch`, e.g. `unet`, `fpn`.
+        encoder: An encoder of `segmentation_models_pytorch`, e.g. `resnet18`.
+        encoder_weights: `imagenet` downloads weights; `none` starts from random ones.
+        decoder_channels: Widths of the U-Net decoder's five stages; `None` is the library's.
+        image_size: Side in pixels to which slices are resized inside the model.
+        context_slices: Neighbours on each side that are shown to the network as channels.
+        epochs: Passes over the sampled slices.
+        batch_size: Slices a step, on each device.
+        tumour_share: Share of sampled slices that hold tumour; all such slices are drawn
+            once an epoch.
+        learning_rate: Peak of the one-cycle schedule.
+        weight_decay: AdamW's decoupled weight decay.
+        rotation_degrees: Largest rotation of the augmentation, either way.
+        scale_factor: Largest relative zoom of the augmentation, either way.
+        intensity_shift: Largest change of brightness, in standard deviations of the volume.
+        validate_every_epochs: Epochs between two validations; divides `epochs`, so that the last
+            epoch is validated.
+        precision: Arithmetic of the forward pass; weights stay float32.
+        device: `cpu`, `cuda` or `auto`.
+        loader_workers: Processes that read slices; 0 reads in the training process.
+        seed: Seed of weights, sampling and augmentation.
+    """
+
+    architecture: str = "unet"
+    encoder: str = "resnet18"
+    encoder_weights: Literal["imagenet", "none"] = "imagenet"
+    decoder_channels: tuple[int, ...] | None = Field(default=None, min_length=5, max_length=5)
+    image_size: int = Field(default=256, ge=32, le=1024, multiple_of=32)
+    context_slices: int = Field(default=1, ge=0, le=3)
+    epochs: int = Field(default=40, ge=1)
+    batch_size: int = Field(default=32, ge=2)
+    tumour_share: float = Field(default=0.6, gt=0.0, le=1.0)
+    learning_rate: float = Field(default=1e-3, gt=0.0, le=1.0)
+    weight_decay: float = Field(default=1e-2, ge=0.0)
+    rotation_degrees: float = Field(default=15.0, ge=0.0, le=180.0)
+    scale_factor: float = Field(default=0.15, ge=0.0, lt=1.0)
+    intensity_shift: float = Field(default=0.2, ge=0.0)
+    validate_every_epochs: int = Field(default=1, ge=1)
+    precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    loader_workers: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _validates_the_last_epoch(self) -> Self:
+        if self.epochs % self.validate_every_epochs:
+            raise ValueError(
+                f"epochs={self.epochs} is not a multiple of "
+                f"validate_every_epochs={self.validate_every_epochs}"
+            )
+        return self

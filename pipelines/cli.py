@@ -1,0 +1,273 @@
+"""The `brainseg` command."""
+
+import json
+import logging
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from components.shared.errors import UserError
+
+if TYPE_CHECKING:  # imported when a command needs them: `--help` must be quick
+    from components.shared.manifest import DatasetSummary
+    from pipelines.doctor import Check
+
+app = typer.Typer(
+    name="brainseg",
+    help="Train, score, register and keep retraining a brain-tumour segmentation model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_HOME = Path("brainseg-runs")
+_SOURCES = (
+    "A folder or .zip in the layout of Kaggle's lgg-mri-segmentation, s3://bucket/prefix, "
+    "kaggle:owner/dataset, or synthetic:PATIENTS[,seed=N]."
+)
+
+Source = Annotated[str, typer.Option(help=_SOURCES)]
+Store = Annotated[str, typer.Option(help="s3://bucket/prefix or a local folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts on stdout.")]
+DEFAULT_STORE = str(_HOME / "store")
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option(help="Show the traceback of a mistake.")] = False,
+) -> None:
+    del debug  # read by main(), wherever it stands on the command line
+
+
+@app.command()
+def run(
+    source: Source,
+    store: Store = DEFAULT_STORE,
+    preset: Annotated[str, typer.Option(help="Name or .yaml file of all steps' settings.")] = (
+        "quick"
+    ),
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="STEP.KEY=VALUE", help="Change a setting; repeatable."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for result.json, reports and the log.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the whole chain on this machine: ingest to registered model.
+
+    Example: brainseg run --source ~/lgg/kaggle_3m --preset quick --set train.epochs=30
+    """
+    from pipelines.runners import LocalRun, run_locally
+    from pipelines.settings import load_preset
+
+    settings = load_preset(preset, changes or ())
+    folder = output or _HOME / f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    result = run_locally(
+        LocalRun(_absolute(source), _absolute(store), settings, folder.absolute(), _HOME.absolute())
+    )
+    if as_json:
+        _print_json(result)
+    else:
+        _tell_result(result)
+
+
+@app.command()
+def ingest(
+    source: Source,
+    store: Store = DEFAULT_STORE,
+    strict: Annotated[bool, typer.Option(help="Fail if a volume is quarantined.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check volumes at the door and publish them as a data set version.
+
+    Example: brainseg ingest --source lgg.zip --store s3://mri/brainseg --json
+    """
+    from components.ingest.ingest import ingest as ingest_source
+    from components.ingest.settings import IngestSettings
+
+    from components.shared.store import open_store
+
+    result = ingest_source(source, open_store(store), IngestSettings(strict=strict))
+    report = result.report.model_dump(mode="json")
+    if as_json:
+        _print_json(report)
+    else:
+        typer.echo(
+            f"data set {report['dataset_id']}: {report['volumes']} volumes, "
+            f"{report['slices']} slices, {report['tumour_slices']} with tumour"
+        )
+
+
+@app.command()
+def predict(
+    source: Source,
+    output: Annotated[Path, typer.Option(help="Folder for masks, predictions.csv and page.")],
+    model: Annotated[
+        str, typer.Option(help="`champion`, or models:/..., runs:/... or a model folder.")
+    ] = "champion",
+    as_json: Json = False,
+) -> None:
+    """Segment volumes, labelled or not, with a registered model.
+
+    Example: brainseg predict --model champion --source new-patients/ --output masks/
+    """
+    from components.predict.predict import predict as predict_source
+    from components.predict.settings import PredictSettings
+
+    _use_local_tracking()
+    result = predict_source(model, source, output, PredictSettings())
+    if as_json:
+        _print_json(result.model_dump(mode="json"))
+    else:
+        typer.echo(f"{result.predicted} volumes predicted, {result.failed} not; see {output}")
+
+
+@app.command(name="compile")
+def compile_pipelines(
+    output: Annotated[Path, typer.Option(help="Folder for the YAML files.")] = Path("compiled"),
+) -> None:
+    """Write the pipeline and every component as YAML for Kubeflow Pipelines.
+
+    Example: brainseg compile --output compiled
+    """
+    from pipelines.compilation import compile_all
+
+    for path in compile_all(output):
+        typer.echo(path)
+
+
+@app.command()
+def datasets(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+    """List the data set versions of a store.
+
+    Example: brainseg datasets --store s3://mri/brainseg
+    """
+    from components.shared.manifest import list_datasets
+    from components.shared.store import open_store
+
+    rows = list_datasets(open_store(store))
+    if as_json:
+        _print_json([row.model_dump() for row in rows])
+        return
+    typer.echo("\n".join(_dataset_line(row) for row in rows) or f"no data set in {store}")
+
+
+@app.command()
+def rollback(
+    model: Annotated[str, typer.Option(help="Name of the registered model.")] = "brainseg",
+    as_json: Json = False,
+) -> None:
+    """Give the alias `champion` back to the version that had it before.
+
+    Example: brainseg rollback
+    """
+    from components.register.champion import rollback as roll_back
+
+    _use_local_tracking()
+    moved = roll_back(model)
+    if as_json:
+        _print_json({"from": moved.from_version, "to": moved.to_version})
+    else:
+        typer.echo(f"champion of {model}: version {moved.from_version} -> {moved.to_version}")
+
+
+@app.command()
+def doctor(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+    """Check store, MLflow, disk, memory, device and versions, and say what to mend.
+
+    Example: brainseg doctor --store s3://mri/brainseg
+    """
+    from pipelines.doctor import checks
+
+    _use_local_tracking()
+    found = checks(store)
+    if as_json:
+        _print_json([vars(check) for check in found])
+    else:
+        _tell_checks(found)
+    if any(check.status == "error" for check in found):
+        raise typer.Exit(1)
+
+
+def main() -> NoReturn:
+    """Runs the command line; a user's mistake is one message and exit code 1."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app(arguments)
+    except UserError as error:
+        if "--debug" in sys.argv:
+            raise
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _absolute(uri: str) -> str:
+    """Local paths by their absolute form: steps may run in another folder."""
+    if "://" in uri or uri.startswith(("kaggle:", "synthetic:")):
+        return uri
+    return str(Path(uri).expanduser().absolute())
+
+
+def _use_local_tracking() -> None:
+    from components.shared.tracking import initialise_local
+
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        home = _HOME.absolute()
+        os.environ["MLFLOW_TRACKING_URI"] = initialise_local(
+            home / "mlflow.db", home / "mlartifacts"
+        )
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def _tell_result(result: dict[str, Any]) -> None:
+    metrics = result["metrics"]
+    typer.echo(
+        f"\npatient Dice on the test patients: {metrics['patient_dice_mean']:.3f} "
+        f"(95 % interval {metrics['patient_dice_mean_ci_low']:.3f} to "
+        f"{metrics['patient_dice_mean_ci_high']:.3f}; an empty prediction scores "
+        f"{metrics['patient_dice_mean_empty_baseline']:.3f})"
+    )
+    decision = "is the new champion" if result["promoted"] else "is not promoted"
+    typer.echo(f"model {result['model_uri']} {decision}: {result['reason']}")
+    for name, path in result["reports"].items():
+        typer.echo(f"  {name:12} {_shown(path)}")
+    typer.echo(f"compare runs: {_ui_command(result['tracking_uri'])}")
+
+
+def _ui_command(tracking_uri: str) -> str:
+    if tracking_uri.startswith("http"):
+        return f"open {tracking_uri}"
+    mlflow = _shown(str(Path(sys.executable).with_name("mlflow")))
+    return f"{mlflow} ui --backend-store-uri {tracking_uri}   then open http://127.0.0.1:5000"
+
+
+def _shown(path: str) -> str:
+    """Relative where that is shorter to read."""
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
+
+
+def _dataset_line(row: "DatasetSummary") -> str:
+    return (
+        f"{row.dataset_id}  {row.volumes} volumes  {row.slices} slices  "
+        f"{row.tumour_slices} with tumour  {', '.join(row.sites)}"
+    )
+
+
+def _tell_checks(checks: "list[Check]") -> None:
+    for check in checks:
+        typer.echo(f"{check.status:8} {check.name:12} {check.found}")
+        if check.advice:
+            typer.echo(f"{'':21} -> {check.advice}")

@@ -1,0 +1,183 @@
+"""Running the training pipeline on this machine: no Docker, no cluster, no account."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import sys
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.shared.errors import UserError
+from components.shared.tracking import initialise_local
+from pipelines.settings import Preset, pipeline_arguments
+from pipelines.steplog import StepLog
+
+_STEPS = 6
+_UNSAFE = "python3"  # KFP's local runner replaces this word inside every argument
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """What to run and where its results go.
+
+    Attributes:
+        source: Where the volumes come from, see `brainseg run --help`.
+        store: URI of the store.
+        preset: Settings of all steps.
+        output: Folder for the result, the reports and the log.
+        home: Folder for what outlives a run: MLflow's database and the cache.
+    """
+
+    source: str
+    store: str
+    preset: Preset
+    output: Path
+    home: Path
+
+
+def run_locally(run: LocalRun) -> dict[str, Any]:
+    """Runs the whole pipeline in subprocesses and writes `result.json`.
+
+    A run that was cut off goes on from its last checkpoint when it is started again with the
+    same arguments and output folder.
+
+    Args:
+        run: What to run.
+
+    Returns:
+        The content of `result.json`.
+
+    Raises:
+        UserError: If a step fails; the message is the step's own.
+    """
+    arguments = {"source": run.source, "store": run.store, **pipeline_arguments(run.preset)}
+    _refuse_unsafe([*arguments.values(), str(run.output)])
+    started = time.monotonic()
+    with _locked(run.output), _environment(_variables(run, arguments)):
+        (run.output / "result.json").unlink(missing_ok=True)
+        outputs = _execute(run, arguments)
+        result = _collect(outputs, run.output)
+        result["seconds"] = round(time.monotonic() - started, 1)
+        (run.output / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _execute(run: LocalRun, arguments: Mapping[str, str]) -> dict[str, Any]:
+    from kfp import local
+
+    from pipelines.training import training
+
+    # KFP means a component without an image of its own; ours run in this very environment
+    warnings.filterwarnings("ignore", category=FutureWarning, module="kfp")
+    root = run.output / "pipeline"
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    with StepLog(run.output / "run.log", steps=_STEPS) as log:
+        try:
+            return dict(training(**arguments).outputs)
+        except RuntimeError as error:
+            raise UserError(log.failure()) from error
+
+
+def _collect(outputs: Mapping[str, Any], output: Path) -> dict[str, Any]:
+    named = ("dataset_id", "split_id", "mlflow_run_id", "model_uri", "model_version")
+    reports = {
+        "profile": _keep(outputs["profile_report"].path, output / "profile.html"),
+        "split": _keep(outputs["split"].path, output / "split.json"),
+        "evaluation": _keep(outputs["evaluation_report"].path, output / "evaluation.html"),
+        "per_patient": _keep(outputs["per_patient"].path, output / "per_patient.csv"),
+    }
+    return {
+        **{name: outputs[name] for name in named},
+        "promoted": bool(outputs["promoted"]),
+        "reason": outputs["reason"],
+        "metrics": json.loads(Path(outputs["metrics"].path).read_text()),
+        "reports": reports,
+        "tracking_uri": os.environ["MLFLOW_TRACKING_URI"],
+    }
+
+
+def _keep(artifact: str, path: Path) -> str:
+    shutil.copyfile(artifact, path)
+    return str(path)
+
+
+def _variables(run: LocalRun, arguments: Mapping[str, str]) -> dict[str, str]:
+    variables = {
+        "KFP_RUN_ID": _identity(run.output, arguments),
+        "BRAINSEG_CACHE": os.environ.get("BRAINSEG_CACHE", str(run.home / "cache")),
+        "BRAINSEG_EXIT_WITH_LAUNCHER": "1",
+        "PYTHONUNBUFFERED": "1",  # else a step's lines are shown only at its end
+    }
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        # before the first step: concurrent first use corrupts a new SQLite file
+        variables["MLFLOW_TRACKING_URI"] = initialise_local(
+            run.home / "mlflow.db", run.home / "mlartifacts"
+        )
+    return variables
+
+
+def _identity(output: Path, arguments: Mapping[str, str]) -> str:
+    path = output / "run.json"
+    if path.exists() and not (output / "result.json").exists():
+        begun = json.loads(path.read_text())
+        if begun["arguments"] == dict(arguments):
+            return str(begun["pipeline_run"])
+    identity = f"local-{uuid.uuid4()}"
+    content = {"pipeline_run": identity, "arguments": dict(arguments)}
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return identity
+
+
+def _refuse_unsafe(arguments: list[str]) -> None:
+    for argument in arguments:
+        if _UNSAFE in argument:
+            raise UserError(
+                f"{argument!r} holds the word {_UNSAFE!r}, which KFP's local runner would "
+                "replace; use a path without it (a symbolic link will do)"
+            )
+    if " " in sys.executable:
+        raise UserError(
+            f"the interpreter's path {sys.executable!r} has a space, with which KFP's local "
+            "runner fails; make the virtual environment elsewhere"
+        )
+
+
+@contextlib.contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        stream = open(output / ".lock", "w")  # noqa: SIM115 - held open while it is locked
+    except OSError as error:
+        raise UserError(
+            f"output folder {output} cannot be written: {error.strerror}; choose another by "
+            "--output"
+        ) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"another run is writing to {output}; wait for it or choose another --output"
+            ) from error
+        yield
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,85 @@
+"""Presets: named settings for all steps of a run."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from components.ingest.settings import IngestSettings
+from components.profile.settings import ProfileSettings
+from components.register.settings import RegisterSettings
+from components.split.settings import SplitSettings
+
+from components.evaluate.settings import EvaluateSettings
+from components.shared.config import Config, build_config
+from components.shared.errors import UserError
+from components.train.recipe import Recipe
+
+STEPS: Mapping[str, type[Config]] = {
+    "ingest": IngestSettings,
+    "profile": ProfileSettings,
+    "split": SplitSettings,
+    "train": Recipe,
+    "evaluate": EvaluateSettings,
+    "register": RegisterSettings,
+}
+
+_FOLDER = Path(__file__).parent / "presets"
+
+Preset = Mapping[str, Config]
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load_preset(name: str, changes: Iterable[str] = ()) -> Preset:
+    """Reads a preset and applies changes to it.
+
+    Args:
+        name: One of `preset_names()`, or the path of a YAML file with the same sections.
+        changes: `step.key=value` each, the value in YAML.
+
+    Returns:
+        Validated settings of every step.
+
+    Raises:
+        UserError: If there is no such preset, or a setting is unknown or out of range.
+    """
+    sections = _read(name)
+    for change in changes:
+        step, key, value = _parse_change(change)
+        sections[step] = {**sections[step], key: value}
+    return {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
+
+
+def pipeline_arguments(preset: Preset) -> dict[str, str]:
+    """The settings as the pipeline's string parameters."""
+    return {f"{step}_settings": config.model_dump_json() for step, config in preset.items()}
+
+
+def _read(name: str) -> dict[str, dict[str, Any]]:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(
+            f"no preset {name!r}; there are {', '.join(preset_names())}, or give a .yaml file"
+        ) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"preset {name} is not valid YAML: {error}") from error
+    if not isinstance(content, dict) or not set(content) <= set(STEPS):
+        raise UserError(f"preset {name} must have only the sections {', '.join(STEPS)}")
+    return {step: content.get(step) or {} for step in STEPS}
+
+
+def _parse_change(change: str) -> tuple[str, str, Any]:
+    path, equals, value = change.partition("=")
+    step, dot, key = path.strip().partition(".")
+    if not (equals and dot and key) or step not in STEPS:
+        raise UserError(
+            f"--set {change!r} is not understood; the form is STEP.KEY=VALUE, e.g. "
+            f"train.epochs=20, with STEP one of {', '.join(STEPS)}"
+        )
+    return step, key, yaml.safe_load(value)

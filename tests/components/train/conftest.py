@@ -1,0 +1,91 @@
+"""Small volumes of the kind that training reads: a bright ball that is the tumour."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.shared.manifest import Manifest, VolumeEntry, make_manifest
+from components.shared.split import make_split
+from components.shared.store import Store, open_store
+from components.shared.volumes import Volume, encode_volume, volume_key
+from components.train.recipe import Recipe
+from components.train.training import TrainingInputs
+
+SLICES, SIDE = 6, 48
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    # on volumes this small threads only wait for each other, the more so on a busy machine
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def ball_volume(seed: int, slices: int = SLICES, side: int = SIDE) -> Volume:
+    generator = np.random.default_rng(seed)
+    centre = generator.uniform(0.35, 0.65, 3)
+    places = np.stack(np.mgrid[0:slices, 0:side, 0:side], axis=-1) / (slices, side, side)
+    mask = (((places - centre) ** 2).sum(-1) < 0.05).astype(np.uint8)
+    head = ((places[..., 1:] - 0.5) ** 2).sum(-1) < 0.2
+    image = head[..., None] * generator.integers(60, 100, (slices, side, side, 3))
+    image[..., 1] += 80 * mask
+    return Volume(image.astype(np.uint8), mask)
+
+
+def stored_entry(store: Store, volume: Volume, number: int) -> VolumeEntry:
+    encoded = encode_volume(volume)
+    store.write(volume_key(encoded.digest), encoded.data)
+    slices, height, width = volume.mask.shape
+    return VolumeEntry(
+        volume=f"TCGA_CS_{number:04d}_19990101",
+        patient=f"TCGA_CS_{number:04d}",
+        site="CS",
+        date="19990101",
+        digest=encoded.digest,
+        image_digest=encoded.image_digest,
+        slices=slices,
+        height=height,
+        width=width,
+        tumour_pixels=int(volume.mask.sum()),
+        tumour_slices=int(volume.mask.any(axis=(1, 2)).sum()),
+        missing=(),
+        intensity=(),
+        attributes={},
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def manifest(store: Store) -> Manifest:
+    return make_manifest(stored_entry(store, ball_volume(n), n) for n in range(6))
+
+
+@pytest.fixture
+def inputs(store: Store, manifest: Manifest, tmp_path: Path) -> TrainingInputs:
+    names = [entry.volume for entry in manifest.volumes]
+    split = make_split({"train": names[:4], "validation": names[4:5], "test": names[5:]})
+    return TrainingInputs(
+        store, tmp_path / "cache", manifest.dataset_id, split.split_id, manifest, split
+    )
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe(
+        encoder="mobilenet_v2",
+        encoder_weights="none",
+        decoder_channels=(16, 16, 8, 8, 8),
+        image_size=32,
+        epochs=4,
+        batch_size=4,
+        precision="32-true",
+        device="cpu",
+    )

@@ -1,0 +1,37 @@
+import torch
+
+from components.train.augment import augment
+
+
+def _batch():
+    images = torch.zeros(16, 9, 32, 32)
+    images[:, :, 10:20, 12:18] = 1
+    return images, images[:, :1].clone()
+
+
+def test_the_mask_moves_with_its_image(recipe):
+    images, masks = _batch()
+    still = recipe.model_copy(update={"intensity_shift": 0.0})
+    torch.manual_seed(0)
+    changed, moved = augment(images, masks, still)
+    torch.testing.assert_close(changed[:, :1], moved)
+    assert not torch.equal(moved, masks)
+
+
+def test_each_slice_has_its_own_draw(recipe):
+    torch.manual_seed(0)
+    _, moved = augment(*_batch(), recipe)
+    assert len({tuple(mask.flatten().tolist()) for mask in moved}) == 16
+
+
+def test_without_changes_only_mirroring_is_left(recipe):
+    none = {"rotation_degrees": 0.0, "scale_factor": 0.0, "intensity_shift": 0.0}
+    images, masks = _batch()
+    torch.manual_seed(0)
+    changed, _ = augment(images, masks, recipe.model_copy(update=none))
+    same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(changed, images, strict=True)]
+    mirrored = [
+        torch.allclose(a, b.flip(-1), atol=1e-5) for a, b in zip(changed, images, strict=True)
+    ]
+    assert all(a or b for a, b in zip(same, mirrored, strict=True))
+    assert 0 < sum(same) < 16

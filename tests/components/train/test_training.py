@@ -1,0 +1,102 @@
+import json
+import multiprocessing
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from components.shared.segmenter import load_segmenter
+from components.shared.tracking import initialise_local
+from components.shared.volumes import fetch_volume
+from components.train.network import build_segmenter, with_neighbours
+from components.train.training import train_model
+
+
+@pytest.fixture
+def tracking(tmp_path, monkeypatch):
+    uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "mlartifacts")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    return uri
+
+
+def _arguments(folder):
+    folder.mkdir(exist_ok=True)
+    report = folder / "profile.html"
+    report.write_text("<html></html>")
+    return {
+        "pipeline_run": "run-1",
+        "profile_report": report,
+        "model": folder / "model",
+        "history": folder / "history.json",
+    }
+
+
+def test_the_exported_model_is_what_was_trained(recipe, inputs, tracking, tmp_path):
+    run_id = train_model(recipe, inputs, **_arguments(tmp_path / "out"))
+    segmenter = load_segmenter(tmp_path / "out" / "model", device="cpu")
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    best = max(epoch["validation_dice"] for epoch in history)
+    assert _validation_dice(segmenter, inputs) == pytest.approx(best, abs=5e-3)
+
+    from mlflow import MlflowClient
+
+    run = MlflowClient(tracking).get_run(run_id)
+    assert run.data.params["train.epochs"] == "4"
+    assert run.data.tags["dataset_id"] == inputs.dataset_id
+    points = MlflowClient(tracking).get_metric_history(run_id, "validation_dice")
+    assert [point.step for point in points] == [1, 2, 3, 4]
+    assert not list(inputs.store.keys("checkpoints/"))
+
+
+def _validation_dice(segmenter, inputs):
+    (entry,) = inputs.split.entries("validation", inputs.manifest)
+    volume = fetch_volume(inputs.store, entry.digest, inputs.cache)
+    predicted = segmenter(volume.image) >= 0.5
+    return 2 * (predicted & (volume.mask > 0)).sum() / (predicted.sum() + volume.mask.sum())
+
+
+def test_exported_and_training_time_forward_agree(recipe, inputs, tmp_path):
+    from components.train.export import export_segmenter
+
+    torch.manual_seed(0)
+    segmenter = build_segmenter(recipe).eval()
+    export_segmenter(segmenter, tmp_path / "model")
+    exported = load_segmenter(tmp_path / "model", device="cpu")
+    for volume in inputs.prepared("train", segmenter):
+        stacked = with_neighbours(torch.from_numpy(np.array(volume.images)).float(), 1)
+        with torch.inference_mode():
+            trained = segmenter.restore(
+                segmenter.network(stacked), torch.from_numpy(volume.box), *volume.truth.shape[1:]
+            )
+        image = fetch_volume(inputs.store, volume.entry.digest, inputs.cache).image
+        # training reads the prepared slices as float16: 3 digits
+        np.testing.assert_allclose(exported(image), trained.numpy(), atol=2e-3)
+
+
+def test_a_killed_training_goes_on(recipe, inputs, tracking, tmp_path):
+    long = recipe.model_copy(update={"epochs": 40})
+    process = multiprocessing.get_context("spawn").Process(
+        target=train_model, args=(long, inputs), kwargs=_arguments(tmp_path / "first")
+    )
+    process.start()
+    deadline = time.monotonic() + 120
+    while process.is_alive() and not list(inputs.store.keys("checkpoints/")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.kill()
+    process.join()
+    assert process.exitcode == -9
+    assert not (tmp_path / "first" / "model").exists()
+
+    run_id = train_model(long, inputs, **_arguments(tmp_path / "second"))
+    from mlflow import MlflowClient
+
+    points = MlflowClient(tracking).get_metric_history(run_id, "validation_dice")
+    steps = [point.step for point in points]
+    # an epoch may be told twice: the kill can fall between its checkpoint and its metrics
+    assert sorted(set(steps)) == list(range(min(steps), 41))
+    assert len(steps) <= 41
+    history = json.loads((tmp_path / "second" / "history.json").read_text())
+    assert [epoch["epoch"] for epoch in history] == list(range(1, 41))
