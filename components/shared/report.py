@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
@@ -32,10 +33,17 @@ class Figures:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; a click on a column's head sorts it. Numbers are aligned right."""
+    """A table; a click on a column's head sorts it. Numbers are aligned right.
+
+    Attributes:
+        columns: Heads.
+        rows: Cells; those beyond `most_rows` are left out, and the page says so.
+        most_rows: A page of a hundred thousand rows opens in no browser.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    most_rows: int = 1000
 
 
 @dataclass(frozen=True)
@@ -79,14 +87,21 @@ def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     All text is escaped: names come from the user's data.
     """
     return _TEMPLATE.render(
-        title=title, subtitle=subtitle, sections=sections, kind=_kind, show=_show, number=_number
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        kind=_kind,
+        show=_show,
+        number=_number,
+        numeric=_numeric,
     )
 
 
 def draw(figure: Figure) -> str:
     """A matplotlib figure as a data URI (SVG)."""
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": "brainseg"}):  # equal figures, equal bytes
+        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue().encode()).decode()
 
 
@@ -107,9 +122,14 @@ def _show(cell: Cell) -> str:
     if cell is None:
         return "-"
     if isinstance(cell, float):
-        return "-" if cell != cell else f"{cell:.3f}" if abs(cell) < 100 else f"{cell:,.0f}"
+        decimals = 3 if abs(cell) <= 1 else 1 if abs(cell) < 1000 else 0
+        return "-" if cell != cell else f"{cell:,.{decimals}f}"
     return f"{cell:,}" if isinstance(cell, int) else cell
 
 
 def _number(cell: Cell) -> bool:
     return isinstance(cell, int | float)
+
+
+def _numeric(table: Table, column: int) -> bool:
+    return any(_number(row[column]) for row in table.rows[: table.most_rows])

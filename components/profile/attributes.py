@@ -1,0 +1,111 @@
+"""The genomic and clinical columns of `data.csv`, summed up over patients."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+from pydantic import BaseModel, ConfigDict
+
+from components.profile.quantiles import Quantiles, quantiles
+from components.shared.manifest import Manifest
+from components.shared.tcga import ATTRIBUTES
+
+Value = float | str | None
+
+# What the columns hold, after the papers on the set (Mazurowski 2017, Buda 2019). The set comes
+# without a key to the codes.
+MEANINGS: Mapping[str, str] = {
+    "RNASeqCluster": "tumour cluster by gene expression (RNA sequencing)",
+    "MethylationCluster": "tumour cluster by DNA methylation",
+    "miRNACluster": "tumour cluster by micro-RNA expression",
+    "CNCluster": "tumour cluster by DNA copy number",
+    "RPPACluster": "tumour cluster by protein expression (reverse-phase protein array)",
+    "OncosignCluster": "tumour cluster by mutations and copy-number events (OncoSign)",
+    "COCCluster": "cluster of clusters: all genomic platforms together",
+    "histological_type": "type of the tumour under the microscope (code)",
+    "neoplasm_histologic_grade": "grade of the tumour under the microscope (code)",
+    "tumor_tissue_site": "organ of the tumour (code)",
+    "laterality": "side of the brain (code)",
+    "tumor_location": "lobe of the brain (code)",
+    "gender": "sex (code)",
+    "age_at_initial_pathologic": "age at diagnosis, years",
+    "race": "race (code)",
+    "ethnicity": "ethnicity (code)",
+    "death01": "outcome: 1 = died in follow-up, 0 = did not",
+}
+
+_MOST_VALUES = 12  # more are a measurement, not a code
+
+
+class Attribute(BaseModel):
+    """One column.
+
+    Attributes:
+        column: Its name.
+        meaning: What it holds; empty for a column that the public set does not have.
+        kind: `codes` and `text` are counted, of `numbers` the quantiles are given.
+        filled: Patients with a value.
+        empty: Patients without one.
+        counts: Patients by value, of text the most frequent ones only; of numbers by the
+            lower end of bins of equal width.
+        quantiles: Of numbers.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    column: str
+    meaning: str
+    kind: Literal["codes", "numbers", "text"]
+    filled: int
+    empty: int
+    counts: dict[str, int] = {}
+    quantiles: Quantiles | None = None
+
+
+def describe_attributes(manifest: Manifest) -> list[Attribute]:
+    """Sums up every column, those of the public set first."""
+    people = {entry.patient: entry.attributes for entry in manifest.volumes}
+    found = {column: None for attributes in people.values() for column in attributes}
+    known = [column for column in ATTRIBUTES if column in found]
+    others = sorted(found.keys() - set(ATTRIBUTES))
+    return [
+        _describe(column, [attributes.get(column) for attributes in people.values()])
+        for column in [*known, *others]
+    ]
+
+
+def _describe(column: str, cells: Sequence[Value]) -> Attribute:
+    values = [cell for cell in cells if cell is not None]
+    numbers = [value for value in values if isinstance(value, float)]
+    counts = Counter(map(_spell, values))
+    kind: Literal["codes", "numbers", "text"] = "text"
+    if len(numbers) == len(values):
+        whole = all(number.is_integer() for number in numbers)
+        kind = "codes" if whole and len(counts) <= _MOST_VALUES else "numbers"
+    return Attribute(
+        column=column,
+        meaning=MEANINGS.get(column, ""),
+        kind=kind,
+        filled=len(values),
+        empty=len(cells) - len(values),
+        counts=_binned(numbers) if kind == "numbers" else _frequent(counts, kind),
+        quantiles=quantiles(numbers) if kind == "numbers" else None,
+    )
+
+
+def _spell(value: float | str) -> str:
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def _frequent(counts: Counter[str], kind: str) -> dict[str, int]:
+    if kind == "codes":
+        return dict(sorted(counts.items(), key=lambda item: float(item[0])))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_VALUES])
+
+
+def _binned(numbers: Sequence[float]) -> dict[str, int]:
+    edges = MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(min(numbers), max(numbers))
+    counts, _ = np.histogram(numbers, edges)
+    return {f"{edge:g}": int(count) for edge, count in zip(edges[:-1], counts, strict=True)}

@@ -1,0 +1,148 @@
+"""What a data set version consists of, for machines: the profile's JSON."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from components.profile.attributes import Attribute, describe_attributes
+from components.profile.checks import Check, run_checks
+from components.profile.measures import Measures, Numbers, measure
+from components.profile.outliers import Outlier, find_outliers
+from components.profile.quantiles import Quantiles, quantiles
+from components.profile.settings import ProfileSettings
+from components.shared.ingest_report import IngestReport
+from components.shared.manifest import Manifest
+from components.shared.volumes import CHANNELS
+
+# Tissue source sites of The Cancer Genome Atlas.
+SITE_NAMES: Mapping[str, str] = {
+    "CS": "Thomas Jefferson University",
+    "DU": "Henry Ford Hospital",
+    "EZ": "University of North Carolina",
+    "FG": "Case Western",
+    "HT": "Case Western, St. Joseph's",
+}
+
+_MOST_OUTLIERS = 200
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Counts(_Frozen):
+    """Sizes of a data set or of one of its sites."""
+
+    patients: int
+    volumes: int
+    slices: int
+    tumour_slices: int
+    tumour_volumes: int
+    lacking_sequence: int
+    tumour_pixels: Quantiles | None
+
+
+class Channel(_Frozen):
+    """Intensities (0 to 255) of one channel: quantiles over the volumes.
+
+    Attributes:
+        channel: Its name.
+        median: Of the volumes' medians.
+        bright: Of the volumes' 99th percentiles.
+        lacking: Volumes in which the channel is a copy of FLAIR.
+    """
+
+    channel: str
+    median: Quantiles | None
+    bright: Quantiles | None
+    lacking: int
+
+
+class Profile(_Frozen):
+    """The description of one data set version.
+
+    Attributes:
+        dataset_id: The version.
+        counts: Of the whole; `tumour_pixels` over volumes that have tumour.
+        sites: The same for each site.
+        slices: Quantiles of slices per volume.
+        tumour_share: Quantiles of the share of a volume's slices with tumour.
+        channels: Intensities.
+        attributes: Columns of `data.csv`.
+        outliers: The most extreme ones.
+        outliers_found: How many there are.
+        checks: Limits that were kept or not.
+        ingest: The account of ingest: quarantine, ignored files, warnings.
+    """
+
+    dataset_id: str
+    counts: Counts
+    sites: dict[str, Counts]
+    slices: Quantiles | None
+    tumour_share: Quantiles | None
+    channels: tuple[Channel, ...]
+    attributes: tuple[Attribute, ...]
+    outliers: tuple[Outlier, ...]
+    outliers_found: int
+    checks: tuple[Check, ...]
+    ingest: IngestReport
+
+
+def describe(
+    manifest: Manifest, dataset_id: str, ingest: IngestReport, settings: ProfileSettings
+) -> tuple[Profile, Measures]:
+    """Describes a data set from its manifest alone, in linear time.
+
+    Args:
+        manifest: The data set.
+        dataset_id: Its id.
+        ingest: What ingest did with the source's files.
+        settings: The limits.
+
+    Returns:
+        The profile, and the arrays behind it for drawings.
+    """
+    measures = measure(manifest)
+    outliers = find_outliers(measures)
+    profile = Profile(
+        dataset_id=dataset_id,
+        counts=_count(measures, np.full(len(measures.volume), True)),
+        sites={str(site): _count(measures, measures.site == site) for site in _sites(measures)},
+        slices=quantiles(measures.slices),
+        tumour_share=quantiles(measures.tumour_share),
+        channels=tuple(_channel(manifest, measures, index) for index in range(len(CHANNELS))),
+        attributes=tuple(describe_attributes(manifest)),
+        outliers=tuple(outliers[:_MOST_OUTLIERS]),
+        outliers_found=len(outliers),
+        checks=tuple(run_checks(measures, len(ingest.quarantined), settings)),
+        ingest=ingest,
+    )
+    return profile, measures
+
+
+def _sites(measures: Measures) -> list[str]:
+    return [str(site) for site in np.unique(measures.site)]
+
+
+def _count(measures: Measures, chosen: np.typing.NDArray[np.bool_]) -> Counts:
+    pixels: Numbers = measures.tumour_pixels[chosen]
+    return Counts(
+        patients=len(np.unique(measures.patient[chosen])),
+        volumes=int(chosen.sum()),
+        slices=int(measures.slices[chosen].sum()),
+        tumour_slices=int(measures.tumour_slices[chosen].sum()),
+        tumour_volumes=int((pixels > 0).sum()),
+        lacking_sequence=int(measures.lacks_sequence[chosen].sum()),
+        tumour_pixels=quantiles(pixels[pixels > 0]),
+    )
+
+
+def _channel(manifest: Manifest, measures: Measures, index: int) -> Channel:
+    name = CHANNELS[index]
+    return Channel(
+        channel=name,
+        median=quantiles(measures.median_intensity[:, index]),
+        bright=quantiles(measures.bright_intensity[:, index]),
+        lacking=sum(name in entry.missing for entry in manifest.volumes),
+    )

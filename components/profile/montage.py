@@ -1,0 +1,146 @@
+"""Typical and extreme volumes in pictures."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from components.profile.measures import Measures, Numbers
+from components.profile.outliers import Outlier
+from components.shared.manifest import Manifest, VolumeEntry
+from components.shared.progress import track
+from components.shared.store import Store
+from components.shared.volumes import FLAIR, Volume, Voxels, fetch_volume
+
+_PANEL_PX = 160
+_GAP_PX = 4
+_COLUMNS = 4
+_CONTOUR = (46, 204, 64)  # the colour of true tumour in every report
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One volume in pictures.
+
+    Attributes:
+        entry: The volume.
+        reason: Why it is shown.
+        pixels: uint8, height x width x 3: the three channels and the masked FLAIR of the
+            slice with most tumour above, four slices through the volume below.
+    """
+
+    entry: VolumeEntry
+    reason: str
+    pixels: Voxels
+
+
+def choose_volumes(
+    measures: Measures, outliers: Sequence[Outlier], count: int
+) -> list[tuple[int, str]]:
+    """Picks at most `count` volumes that show what the data are like.
+
+    Returns:
+        Positions in the manifest, each with all the reasons for it, typical ones first.
+    """
+    reasons: dict[int, list[str]] = {}
+    for index, reason in _candidates(measures, outliers):
+        reasons.setdefault(index, []).append(reason)
+    return [(index, ", ".join(found)) for index, found in reasons.items()][:count]
+
+
+def make_cards(
+    manifest: Manifest, chosen: Sequence[tuple[int, str]], store: Store, cache: Path
+) -> list[Card]:
+    """Reads the chosen volumes and draws them."""
+    cards = []
+    for index, reason in track(chosen, len(chosen), "pictures"):
+        entry = manifest.volumes[index]
+        cards.append(Card(entry, reason, draw_card(fetch_volume(store, entry.digest, cache))))
+    return cards
+
+
+def draw_card(volume: Volume) -> Voxels:
+    """Draws a volume, see `Card.pixels`."""
+    best = _slice_to_show(volume.mask)
+    above = [_channel(volume, best, channel) for channel in range(volume.image.shape[3])]
+    through = np.linspace(0, len(volume.image) - 1, _COLUMNS + 2)[1:-1].round().astype(int)
+    below = [_outlined(volume, index) for index in through]
+    rows = [[*above, _outlined(volume, best)], below]
+    return np.concatenate([_row(panels) for panels in rows])[_GAP_PX:]
+
+
+def _candidates(measures: Measures, outliers: Sequence[Outlier]) -> Iterator[tuple[int, str]]:
+    tumour = measures.tumour_pixels
+    ranked = [int(index) for index in np.argsort(tumour, kind="stable") if tumour[index] > 0]
+    if ranked:
+        yield ranked[len(ranked) // 2], "median tumour"
+        yield ranked[-1], "largest tumour"
+        yield ranked[0], "smallest tumour"
+    yield from _first(tumour == 0, "no tumour")
+    yield int(measures.slices.argmax()), "most slices"
+    yield int(measures.slices.argmin()), "fewest slices"
+    for outlier in outliers:
+        if outlier.measure != "slices":
+            yield from _first(measures.volume == outlier.volume, f"outlier ({outlier.measure})")
+            break
+    yield from _first(measures.lacks_sequence, "lacks a sequence")
+    if ranked:
+        yield ranked[len(ranked) // 4], "tumour at the lower quartile"
+        yield ranked[3 * len(ranked) // 4], "tumour at the upper quartile"
+
+
+def _first(condition: Mask, reason: str) -> Iterator[tuple[int, str]]:
+    if condition.any():
+        yield int(condition.argmax()), reason
+
+
+def _slice_to_show(mask: Voxels) -> int:
+    areas: Numbers = mask.sum(axis=(1, 2), dtype=np.float64)
+    return int(areas.argmax()) if areas.any() else len(mask) // 2
+
+
+def _channel(volume: Volume, index: int, channel: int) -> Voxels:
+    grey = _panel(_brighten(volume.image[..., channel], index), Image.Resampling.BICUBIC)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _outlined(volume: Volume, index: int) -> Voxels:
+    drawn = _channel(volume, index, FLAIR)
+    tumour = _panel(volume.mask[index] * np.uint8(255), Image.Resampling.BILINEAR) >= 128
+    drawn[tumour & ~_shrink(tumour)] = _CONTOUR
+    return drawn
+
+
+def _brighten(channel: Voxels, index: int) -> Voxels:
+    # one scale for the volume, so that its slices can be compared
+    white = max(float(np.percentile(channel[:, ::4, ::4], 99.5)), 1.0)
+    return np.asarray(np.clip(channel[index] * (255 / white), 0, 255), dtype=np.uint8)
+
+
+def _panel(picture: Voxels, resampling: Image.Resampling) -> Voxels:
+    """Fits a slice into a black square."""
+    height, width = picture.shape
+    scale = _PANEL_PX / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    fitted = np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, resampling))
+    top, left = (_PANEL_PX - size[1]) // 2, (_PANEL_PX - size[0]) // 2
+    panel = np.zeros((_PANEL_PX, _PANEL_PX), np.uint8)
+    panel[top : top + size[1], left : left + size[0]] = fitted
+    return panel
+
+
+def _shrink(area: Mask) -> Mask:
+    inner = np.pad(area, 1)
+    return inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+
+
+def _row(panels: Sequence[Voxels]) -> Voxels:
+    white = np.full((_PANEL_PX, _GAP_PX, 3), 255, np.uint8)
+    parts = [part for panel in panels for part in (white, panel)][1:]
+    row = np.concatenate(parts, axis=1)
+    return np.concatenate([np.full((_GAP_PX, row.shape[1], 3), 255, np.uint8), row])

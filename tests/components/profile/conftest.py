@@ -1,0 +1,27 @@
+import pytest
+
+from components.shared.ingest_report import IngestReport
+
+
+@pytest.fixture(scope="session")
+def make_account():
+    """What ingest tells, by default of a source without any trouble."""
+
+    def make_account(**changes):
+        values = {
+            "source": "somewhere",
+            "dataset_id": "0123",
+            "volumes": 20,
+            "slices": 800,
+            "tumour_slices": 260,
+            "quarantined": (),
+            "ignored": {},
+            "files_found": 1600,
+            "files_accepted": 1600,
+            "objects_written": 0,
+            "bytes_written": 0,
+            "warnings": (),
+        }
+        return IngestReport.model_validate(values | changes)
+
+    return make_account
