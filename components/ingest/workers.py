@@ -4,6 +4,7 @@ import functools
 import itertools
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -88,7 +89,8 @@ def work_on(work: VolumeWork, scans: Iterable[Scan], workers: int) -> Iterator[O
     if workers == 1:
         yield from map(work, scans)
         return
-    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(work,))
+    # pickled: a forked process would share open files and connections with this one
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(pickle.dumps(work),))
     try:
         yield from _drain(pool, iter(scans), ahead=2 * workers)
     except BrokenProcessPool as error:
@@ -116,9 +118,9 @@ def _drain(pool: ProcessPoolExecutor, scans: Iterator[Scan], ahead: int) -> Iter
 _work: VolumeWork | None = None  # of this worker process; keeps its connections open
 
 
-def _start_worker(work: VolumeWork) -> None:
+def _start_worker(work: bytes) -> None:
     global _work
-    _work = work
+    _work = pickle.loads(work)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the work
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
