@@ -1,0 +1,323 @@
+"""What is wrong with this machine and its settings, and what to do about it."""
+
+import os
+import shutil
+import sqlite3
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from packaging.requirements import Requirement
+
+from components.shared.errors import UserError
+from components.shared.process import cache_folder
+from components.shared.store import FolderStore, Store, open_store
+
+Status = Literal["ok", "warning", "error"]
+
+_DISTRIBUTION = "brainseg"
+_EXTRAS = ("", "kaggle", "trainer", "pipelines")
+_CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
+_PYTHONS = ((3, 11), (3, 13))  # as in pyproject.toml
+_INSTALL = "pip install 'brainseg[all]' (or `make run` in a clone)"
+_TIMEOUT_S = 5
+_GIB = 2**30
+# The public set takes 0.7 GiB as volumes, and a training step a few GiB of memory.
+_DISK_GIB: tuple[float, float] = (1, 5)
+_MEMORY_GIB: tuple[float, float] = (2, 4)
+_SHARED_MEMORY_GIB = 1.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: What was looked at, a word or two.
+        status: `warning` works but slowly or not for all; `error` will fail.
+        found: What is the case.
+        advice: What to do; empty if nothing.
+    """
+
+    name: str
+    status: Status
+    found: str
+    advice: str = ""
+
+
+def checks(store_uri: str) -> list[Check]:
+    """Looks at everything a run needs; takes some seconds.
+
+    Args:
+        store_uri: The store to try, `s3://bucket/prefix` or a folder.
+    """
+    return [
+        check_store(store_uri),
+        check_mlflow(os.environ.get("MLFLOW_TRACKING_URI", "")),
+        *check_disks(store_uri),
+        check_memory(),
+        check_shared_memory(Path("/dev/shm")),
+        check_device(),
+        check_python(),
+        check_packages(),
+    ]
+
+
+def check_store(uri: str) -> Check:
+    """Writes, reads, lists and deletes a small object."""
+    started = time.monotonic()
+    try:
+        _try(open_store(uri))
+    except UserError as error:
+        return Check("store", "error", str(error))  # says itself what to do
+    milliseconds = 1000 * (time.monotonic() - started)
+    return Check("store", "ok", f"{uri}: wrote, read and deleted in {milliseconds:.0f} ms")
+
+
+def check_mlflow(uri: str) -> Check:
+    """Asks the tracking server for its health, or opens the SQLite file."""
+    scheme = urlsplit(uri).scheme
+    if scheme in ("http", "https"):
+        return _check_server(uri)
+    if scheme == "sqlite":
+        return _check_sqlite(Path(uri.removeprefix("sqlite:///")))
+    if not uri:
+        return Check("MLflow", "ok", "MLFLOW_TRACKING_URI is not set: runs go to a local file")
+    return Check(
+        "MLflow",
+        "warning",
+        f"MLFLOW_TRACKING_URI={uri!r} is not looked into",
+        "give http(s)://host:port of a tracking server, or sqlite:////absolute/path",
+    )
+
+
+def check_disks(store_uri: str) -> list[Check]:
+    """Free space where volumes are kept: the store's folder and the cache."""
+    folders = {"cache": cache_folder()}
+    if "://" not in store_uri:
+        folders["store"] = Path(store_uri).absolute()
+    return [_check_disk(f"disk, {name}", folder) for name, folder in folders.items()]
+
+
+def check_memory() -> Check:
+    """Memory that this process may still use."""
+    free = _free_memory()
+    if free is None:
+        return Check("memory", "ok", "not known on this system")
+    advice = "close other programs, or give the container more memory; or lower train.batch_size"
+    return _graded("memory", free / _GIB, _MEMORY_GIB, f"{free / _GIB:.1f} GiB free", advice)
+
+
+def check_shared_memory(folder: Path) -> Check:
+    """Room for what loader processes hand over."""
+    if not folder.is_dir():
+        return Check("shared mem", "ok", f"this system has no {folder}")
+    size = shutil.disk_usage(folder).total / _GIB
+    found = f"{folder}: {size:.2f} GiB"
+    if size >= _SHARED_MEMORY_GIB:
+        return Check("shared mem", "ok", found)
+    advice = "mount a memory emptyDir there or start the container with --shm-size=2g; or keep "
+    return Check("shared mem", "warning", found, advice + "train.loader_workers=0")
+
+
+def check_device() -> Check:
+    """What training would run on."""
+    try:
+        import torch
+    except ImportError as error:
+        return Check("device", "error", f"torch cannot be imported: {error}", _INSTALL)
+    if torch.cuda.is_available():
+        return _check_gpu()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = f"{cores} CPU cores, no GPU (torch {torch.__version__})"
+    if Path("/dev/nvidia0").exists():
+        advice = "a GPU is there but torch cannot use it: install its driver and a CUDA torch"
+        return Check("device", "warning", found, advice)
+    return Check("device", "ok", found)
+
+
+def check_python() -> Check:
+    """The interpreter's version."""
+    (low, high), version = _PYTHONS, sys.version_info[:2]
+    found = f"{sys.version.split()[0]} at {sys.executable}"
+    if low <= version <= high:
+        return Check("Python", "ok", found)
+    low_text, high_text = (".".join(map(str, limit)) for limit in (low, high))
+    return Check("Python", "error", found, f"use Python {low_text} to {high_text}")
+
+
+def check_packages() -> Check:
+    """Whether all packages are there, in the versions that were tested."""
+    try:
+        missing = list(_missing(metadata.requires(_DISTRIBUTION) or []))
+    except metadata.PackageNotFoundError:
+        return Check("packages", "error", f"{_DISTRIBUTION} itself is not installed", _INSTALL)
+    if missing:
+        return Check("packages", "error", f"missing: {', '.join(missing)}", _INSTALL)
+    differing = list(_differing(_CONSTRAINTS))
+    if differing:
+        shown = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
+        advice = f"pip install --constraint {_CONSTRAINTS.name} --editable '.[all]'"
+        found = f"{len(differing)} differ from the tested versions: {shown}"
+        return Check("packages", "warning", found, advice)
+    return Check("packages", "ok", f"all there ({_DISTRIBUTION} {metadata.version(_DISTRIBUTION)})")
+
+
+def _try(store: Store) -> None:
+    key, data = f"doctor-{uuid.uuid4().hex}", os.urandom(1024)
+    existed = not isinstance(store, FolderStore) or store.root.exists()
+    store.write(key, data)
+    if store.read(key) != data or not store.exists(key):
+        raise UserError(f"store {store.uri}: what is read is not what was written")
+    store.delete(key)
+    if not existed and isinstance(store, FolderStore):
+        store.root.rmdir()  # leave no trace of a store that was only asked about
+
+
+def _check_server(uri: str) -> Check:
+    try:
+        with urlopen(f"{uri.rstrip('/')}/health", timeout=_TIMEOUT_S) as answer:
+            answer.read()
+        return Check("MLflow", "ok", f"{uri} answers{_server_version(uri)}")
+    except HTTPError as error:
+        advice = {
+            401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+            403: "start the server with --allowed-hosts that lists this name and port",
+        }.get(error.code, "check MLFLOW_TRACKING_URI: is this an MLflow server?")
+        return Check("MLflow", "error", f"{uri} answers {error.code} {error.reason}", advice)
+    except (URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        advice = "check MLFLOW_TRACKING_URI and that the server is up"
+        return Check("MLflow", "error", f"no answer from {uri}: {reason}", advice)
+
+
+def _server_version(uri: str) -> str:
+    try:
+        with urlopen(f"{uri.rstrip('/')}/version", timeout=_TIMEOUT_S) as answer:
+            return f", version {answer.read(40).decode(errors='replace')}"
+    except (URLError, OSError):  # only told, so not worth an error
+        return ""
+
+
+def _check_sqlite(path: Path) -> Check:
+    if not path.exists():
+        folder = _existing(path.parent)
+        if not os.access(folder, os.W_OK):
+            return Check("MLflow", "error", f"{folder} cannot be written", "change its rights")
+        return Check("MLflow", "ok", f"{path} will be made by the first run")
+    try:
+        with sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=_TIMEOUT_S) as database:
+            database.execute("BEGIN IMMEDIATE")  # asks for the right to write
+            runs = database.execute("SELECT count(*) FROM runs").fetchone()[0]
+            database.rollback()
+    except sqlite3.Error as error:
+        advice = "end other writers, change its rights, or move it away: the next run makes another"
+        return Check("MLflow", "error", f"{path}: {error}", advice)
+    return Check("MLflow", "ok", f"{path} holds {runs} runs")
+
+
+def _check_disk(name: str, folder: Path) -> Check:
+    place = _existing(folder)
+    free = shutil.disk_usage(place).free / _GIB
+    found = f"{free:.1f} GiB free at {place}"
+    if not os.access(place, os.W_OK):
+        return Check(name, "error", f"{place} cannot be written", "change its rights")
+    return _graded(name, free, _DISK_GIB, found, "free space, or choose another place")
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+def _graded(name: str, value: float, limits: tuple[float, float], found: str, advice: str) -> Check:
+    if value >= limits[1]:
+        return Check(name, "ok", found)
+    return Check(name, "error" if value < limits[0] else "warning", found, advice)
+
+
+def _free_memory() -> int | None:
+    """Bytes: what the system has, or what the container's limit leaves if that is less."""
+    free = [_available(), _cgroup_rest(Path("/sys/fs/cgroup"))]
+    return min((value for value in free if value is not None), default=None)
+
+
+def _available() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    return next(found, None)
+
+
+def _cgroup_rest(root: Path) -> int | None:
+    """What the container's limit leaves; the cache of files counts as free."""
+    names = (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),  # cgroup v2
+        (  # v1
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            "total_inactive_file",
+        ),
+    )
+    for limit, usage, statistics, cached in names:
+        try:
+            rest = int((root / limit).read_text()) - int((root / usage).read_text())
+            lines = map(str.split, (root / statistics).read_text().splitlines())
+        except (OSError, ValueError):  # not there, or "max": no limit
+            continue
+        return rest + next((int(value) for name, value in lines if name == cached), 0)
+    return None
+
+
+def _check_gpu() -> Check:
+    import torch
+
+    gpu = torch.cuda.get_device_properties(0)
+    found = f"{torch.cuda.device_count()} x {gpu.name}, {gpu.total_memory / _GIB:.0f} GiB"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return Check("device", "ok", f"{found}, bf16")
+    advice = "this GPU has no bf16: use train.precision=16-mixed"
+    return Check("device", "warning", found, advice)
+
+
+def _missing(requirements: list[str]) -> Iterator[str]:
+    for requirement in map(Requirement, requirements):
+        if requirement.name == _DISTRIBUTION or not _wanted(requirement):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            yield str(requirement.name)
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            yield f"{requirement.name}{requirement.specifier} (found {version})"
+
+
+def _wanted(requirement: Requirement) -> bool:
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in _EXTRAS)
+
+
+def _differing(constraints: Path) -> Iterator[str]:
+    if not constraints.exists():  # installed without the clone
+        return
+    pins = (line.split("#")[0].strip() for line in constraints.read_text().splitlines())
+    for name, equals, pinned in (pin.partition("==") for pin in pins):
+        if not equals:
+            continue
+        try:
+            found = metadata.version(name.strip())
+        except metadata.PackageNotFoundError:
+            continue  # of another platform or extra
+        if found.partition("+")[0] != pinned.split(";")[0].strip().partition("+")[0]:
+            yield f"{name.strip()} {found} ({pinned.strip()})"
