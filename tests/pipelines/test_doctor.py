@@ -85,6 +85,15 @@ class TestMlflow:
         assert f"answers {code}" in check.found
         assert advice in check.advice
 
+    def test_gives_the_server_name_and_password(self, server, monkeypatch):
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+        doctor.check_mlflow(server(200))
+        assert server.headers["Authorization"] == "Basic bWU6c2VjcmV0"
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "token")
+        doctor.check_mlflow(server(200))
+        assert server.headers["Authorization"] == "Bearer token"
+
     def test_a_new_local_file(self, tmp_path):
         check = doctor.check_mlflow(f"sqlite:///{tmp_path}/new/mlflow.db")
         assert check.status == "ok"
@@ -217,6 +226,7 @@ def server():
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
+            start.headers = self.headers
             self.send_response(self.server.code)
             self.end_headers()
             self.wfile.write(str(self.server.code).encode())
