@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -166,7 +166,9 @@ def _upload(client: MlflowClient, run_id: str, folder: Path, digest: str) -> Log
             tags={_DIGEST_TAG: digest},
         )
     client.log_model_artifacts(model.model_id, str(folder))
-    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if model.model_id not in [output.model_id for output in outputs]:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return client.finalize_logged_model(model.model_id, "READY")
 
 
@@ -182,11 +184,12 @@ def _uploaded(
 
 def _link_metrics(client: MlflowClient, run_id: str, model_id: str, names: Collection[str]) -> None:
     # the same points again, with the model's id: then the model's own page shows them too
-    for name in names:
-        for point in client.get_metric_history(run_id, name)[-1:]:
-            client.log_metric(
-                *(run_id, name, point.value, point.timestamp, point.step), model_id=model_id
-            )
+    points = [point for name in names for point in client.get_metric_history(run_id, name)[-1:]]
+    linked = [
+        Metric(point.key, point.value, point.timestamp, point.step, model_id=model_id)
+        for point in points
+    ]
+    client.log_batch(run_id, metrics=linked)
 
 
 def _check_upload(model_id: str, digest: str) -> None:

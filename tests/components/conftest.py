@@ -88,7 +88,7 @@ def threshold_model(tmp_path_factory):
     """Makes the MLflow folder of a segmenter that calls tumour what is brighter on FLAIR.
 
     It is a real exported model with one weight; the tumour of `blob_volume` is found best
-    with 140.
+    with 150.
     """
     import mlflow.pytorch
     import torch

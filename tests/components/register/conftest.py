@@ -1,0 +1,103 @@
+"""Candidates with real models, real volumes and a real registry."""
+
+import uuid
+from dataclasses import dataclass
+
+import pytest
+
+from components.register.champion import HeldOut
+from components.register.decision import RegisterSettings
+from components.register.promotion import Candidate, register_model
+from components.shared.manifest import manifest_key
+from components.shared.scoring import aggregate, score_volume
+from components.shared.segmenter import load_segmenter
+from components.shared.split import make_split, split_key
+from components.shared.store import open_store
+from components.shared.tracking import connect, log_metrics, open_run
+from components.shared.volumes import fetch_volume
+
+
+@dataclass
+class World:
+    """A store with a data set of twelve patients, a split and a registered model's name."""
+
+    store: object
+    cache: object
+    manifest: object
+    split: object
+    settings: RegisterSettings
+    model_folder: object
+    evaluated: dict
+
+    @property
+    def held_out(self):
+        return HeldOut(self.store, self.cache, self.split.entries("test", self.manifest))
+
+    def candidate(self, level):
+        """Trains (so to say) and evaluates a model in a new run."""
+        folder, run_id = self.model_folder(level), open_run("")
+        key = (level, self.manifest.dataset_id, self.split.split_id)
+        if key not in self.evaluated:
+            self.evaluated[key] = self.evaluate(folder)
+        scores, metrics = self.evaluated[key]
+        log_metrics(connect(), run_id, metrics)
+        dataset_id, split_id = self.manifest.dataset_id, self.split.split_id
+        return Candidate(run_id, folder, dataset_id, split_id, scores, metrics)
+
+    def evaluate(self, folder):
+        segmenter, scores = load_segmenter(folder), []
+        for entry in self.held_out.entries:
+            volume = fetch_volume(self.store, entry.digest, self.cache)
+            scores.append(score_volume(entry, volume, segmenter(volume.image), 0.5))
+        return scores, aggregate(scores, resamples=100)
+
+    def register(self, candidate):
+        return register_model(connect(), candidate, self.held_out, self.settings)
+
+    def alias(self, name="champion"):
+        aliases = connect().get_registered_model(self.settings.model_name).aliases
+        found = aliases.get(name)
+        return None if found is None else str(found)
+
+    def publish(self, split):
+        """Makes another split the one in use, as a later pipeline run does."""
+        self.split = split
+        self.store.write(split_key(split.split_id), split.to_json())
+
+
+@pytest.fixture(scope="session")
+def evaluated():
+    """Scores by model, data set and split, so that each is computed once."""
+    return {}
+
+
+@pytest.fixture
+def make_world(tmp_path, threshold_model, make_blob, publish, evaluated):
+    def make(seed=0):
+        store = open_store(str(tmp_path / f"store{seed}"))
+        manifest = publish(store, [make_blob(100 * seed + number) for number in range(12)])
+        names = [entry.volume for entry in manifest.volumes]
+        world = World(
+            store,
+            tmp_path / "cache",
+            manifest,
+            None,
+            RegisterSettings(model_name=uuid.uuid4().hex, seed=seed, device="cpu"),
+            threshold_model,
+            evaluated,
+        )
+        store.write(manifest_key(manifest.dataset_id), manifest.to_json())
+        world.publish(make_split({"train": names[:3], "validation": names[3:4], "test": names[4:]}))
+        return world
+
+    return make
+
+
+@pytest.fixture
+def world(make_world, local_mlflow):
+    return make_world()
+
+
+@pytest.fixture
+def any_world(make_world, any_mlflow):
+    return make_world()

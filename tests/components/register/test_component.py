@@ -1,0 +1,70 @@
+import dataclasses
+import json
+
+import pytest
+from kfp import dsl
+
+from components.register.component import register
+from components.shared.scoring import write_patient_scores
+from components.shared.tracking import connect
+
+
+@pytest.fixture
+def run(world, tmp_path):
+    """Runs the step's body as its process would."""
+
+    def run(candidate, **settings):
+        (tmp_path / "manifest").write_bytes(world.manifest.to_json())
+        (tmp_path / "split").write_bytes(world.split.to_json())
+        (tmp_path / "metrics").write_text(json.dumps(candidate.metrics))
+        write_patient_scores(candidate.scores, tmp_path / "per_patient")
+        files = {
+            name: dsl.Artifact(uri=str(tmp_path / name))
+            for name in ("manifest", "split", "per_patient", "metrics", "decision")
+        }
+        return register.python_func(
+            store=world.store.uri,
+            dataset_id=world.manifest.dataset_id,
+            split_id=world.split.split_id,
+            mlflow_run_id=candidate.run_id,
+            model=dsl.Model(uri=str(candidate.folder)),
+            settings=json.dumps({**world.settings.model_dump(), **settings}),
+            **files,
+        )
+
+    return run
+
+
+def test_registers_and_ends_the_run(run, world, tmp_path):
+    candidate = world.candidate(150)
+    uri, version, promoted, reason = run(candidate)
+    assert (uri, version, promoted) == (f"models:/{world.settings.model_name}/1", "1", True)
+    assert json.loads((tmp_path / "decision").read_text())["reason"] == reason
+    assert connect().get_run(candidate.run_id).info.status == "FINISHED"
+
+
+def test_a_refusal_is_no_failure(run, world):
+    run(world.candidate(150))
+    candidate = world.candidate(170)
+    _, version, promoted, reason = run(candidate)
+    assert (version, promoted) == ("2", False)
+    assert "may be worse by more than the margin of 0.030" in reason
+    assert connect().get_run(candidate.run_id).info.status == "FINISHED"
+
+
+def test_the_rules_are_settings(run, world):
+    run(world.candidate(150))
+    _, _, promoted, _ = run(world.candidate(170), margin=1, group_floor=1)
+    assert not promoted  # certainly worse
+    with pytest.raises(SystemExit):
+        run(world.candidate(150), margin=-1)
+
+
+def test_a_users_mistake_is_one_line_and_marks_the_run(run, world, capfd):
+    candidate = world.candidate(150)
+    metrics = {key: value for key, value in candidate.metrics.items() if key != "pooled_dice"}
+    candidate = dataclasses.replace(candidate, metrics=metrics)
+    with pytest.raises(SystemExit):
+        run(candidate)
+    assert "brainseg error: the metrics lack pooled_dice; give those" in capfd.readouterr().err
+    assert connect().get_run(candidate.run_id).info.status == "FAILED"
