@@ -155,6 +155,7 @@ def missing_bucket(bucket: str) -> str:
 
 def _advice(error: S3Error, bucket: str) -> str:
     unknown_key = "the access key is unknown; check AWS_ACCESS_KEY_ID"
+    full = "the storage is full; free space or choose another store"
     region = "the bucket is in another region; set AWS_REGION to it"
     advice = {
         "NoSuchBucket": missing_bucket(bucket),
@@ -167,8 +168,10 @@ def _advice(error: S3Error, bucket: str) -> str:
         "AuthorizationHeaderMalformed": region,
         "PermanentRedirect": region,
         "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
-        "XMinioStorageFull": "the storage is full; free space or choose another store",
-        "QuotaExceeded": "the storage's quota is used up; free space or choose another store",
+        "XMinioStorageFull": full,
+        "XMinioAdminBucketQuotaExceeded": full,
+        "InsufficientStorage": full,  # versitygw
+        "QuotaExceeded": full,  # Ceph
     }
     return advice.get(error.code or "", f"the server answered {error.code}: {error.message}")
 
@@ -182,6 +185,8 @@ def _connection_advice(error: urllib3.exceptions.HTTPError) -> str:
         )
     if isinstance(reason, urllib3.exceptions.SSLError):
         return f"{_endpoint()} does not speak https; check http or https in AWS_ENDPOINT_URL"
+    if isinstance(reason, urllib3.exceptions.ResponseError):
+        return f"{_endpoint()} keeps failing ({reason}); look at the server's log and disk"
     return (
         f"no answer from {_endpoint()}; check AWS_ENDPOINT_URL and that the server is up "
         f"({type(reason).__name__})"

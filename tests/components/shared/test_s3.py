@@ -117,6 +117,25 @@ def test_a_server_that_is_not_s3(monkeypatch, web_server):
     assert "does not answer as S3 does; check host, port" in refusal()
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [
+        (507, "InsufficientStorage", "the storage is full; free space or choose another store"),
+        (507, "XMinioStorageFull", "the storage is full"),
+        (403, "AccessDenied", "access to bucket 'bucket' is denied; check AWS_ACCESS_KEY_ID"),
+        (400, "ExpiredToken", "the session token has expired; renew AWS_SESSION_TOKEN"),
+        (400, "AuthorizationHeaderMalformed", "in another region; set AWS_REGION"),
+        (403, "RequestTimeTooSkewed", "this machine's clock is wrong"),
+        (418, "Teapot", "the server answered Teapot: I am told"),
+        (503, "SlowDown", "keeps failing (too many 503 error responses); look at the server's"),
+    ],
+)
+def test_what_the_server_answers_is_explained(monkeypatch, web_server, status, code, told):
+    body = f"<Error><Code>{code}</Code><Message>I am told</Message></Error>".encode()
+    point_at(monkeypatch, web_server(answer=(status, "application/xml", body)))
+    assert told in refusal()
+
+
 def test_no_credentials_at_all(monkeypatch, tmp_path, full_port):
     point_at(monkeypatch, "http://127.0.0.1:1")
     # in place of the cloud's metadata service, which tests leave alone
@@ -184,11 +203,12 @@ def full_port():
 
 @pytest.fixture
 def web_server():
-    """Starts web servers that know nothing of S3, with https where given a certificate."""
+    """Starts web servers that always give one answer, with https where given a certificate."""
     servers = []
 
-    def start(certificate=None):
+    def start(certificate=None, answer=(404, "text/html", b"<html>Not here</html>")):
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Page)
+        server.answer = answer
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
@@ -208,9 +228,9 @@ class _Page(http.server.BaseHTTPRequestHandler):
 
     def do_PUT(self):
         self.rfile.read(int(self.headers["Content-Length"]))
-        body = b"<html>Not here</html>"
-        self.send_response(404)
-        self.send_header("Content-Type", "text/html")
+        status, kind, body = self.server.answer
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
