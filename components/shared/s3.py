@@ -4,6 +4,7 @@ import configparser
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import certifi
@@ -52,7 +53,7 @@ def connect() -> Minio:
     credentials file, and the machine's, container's or web-identity role.
 
     Raises:
-        UserError: If the endpoint is not a URL.
+        UserError: If the endpoint is not a URL, or a file of certificates is missing.
     """
     endpoint = _endpoint()
     parts = urlsplit(endpoint)
@@ -94,11 +95,19 @@ def _http_client(connect_s: float, read_s: float, retries: urllib3.Retry) -> url
         timeout=urllib3.Timeout(connect=connect_s, read=read_s),
         maxsize=16,
         cert_reqs="CERT_REQUIRED",
-        ca_certs=os.environ.get("AWS_CA_BUNDLE")
-        or os.environ.get("SSL_CERT_FILE")
-        or certifi.where(),
+        ca_certs=_authorities(),
         retries=retries,
     )
+
+
+def _authorities() -> str:
+    for variable in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
+        file = os.environ.get(variable)
+        if file and not Path(file).is_file():
+            raise UserError(f"{variable} names {file!r}, where there is no file; mend or unset it")
+        if file:
+            return file
+    return certifi.where()
 
 
 class _EveryProvider(Provider):

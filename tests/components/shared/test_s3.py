@@ -112,6 +112,12 @@ def test_the_authority_may_be_named(monkeypatch, web_server, certificate):
     assert "does not answer as S3 does" in refusal()  # past the handshake
 
 
+def test_a_missing_file_of_authorities(monkeypatch):
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/no/such/file")
+    with pytest.raises(UserError, match="AWS_CA_BUNDLE names '/no/such/file', where there is no"):
+        open_store("s3://bucket")
+
+
 def test_a_server_that_is_not_s3(monkeypatch, web_server):
     point_at(monkeypatch, web_server())
     assert "does not answer as S3 does; check host, port" in refusal()
