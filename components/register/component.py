@@ -36,7 +36,7 @@ def register(
         model: MLflow model folder with the exported segmenter.
         per_patient: CSV of the model's scores of the test patients.
         metrics: JSON of the metrics over them.
-        settings: YAML of `components.register.decision.RegisterSettings`.
+        settings: YAML of `components.register.settings.RegisterSettings`.
         decision: JSON: what was decided, why, and the numbers behind it.
 
     Returns:
@@ -45,9 +45,9 @@ def register(
     import json
     from pathlib import Path
 
-    from components.register.champion import HeldOut
-    from components.register.decision import RegisterSettings
+    from components.register.held_out import HeldOut
     from components.register.promotion import Candidate, register_model
+    from components.register.settings import RegisterSettings
     from components.shared.config import parse_config
     from components.shared.process import step_process
     from components.shared.tracking import finish_run, recording

@@ -1,4 +1,4 @@
-"""The champion on today's test held_out."""
+"""Today's test patients, and the champion on them."""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Self
 
 from mlflow.entities.model_registry import ModelVersion
 
-from components.register.decision import RegisterSettings
+from components.register.settings import RegisterSettings
 from components.shared.manifest import VolumeEntry, fetch_manifest, manifest_key, read_manifest
 from components.shared.progress import track
 from components.shared.scoring import VolumeScore, score_volume

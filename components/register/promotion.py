@@ -13,19 +13,19 @@ from mlflow.artifacts import load_dict
 from mlflow.entities.model_registry import ModelVersion
 
 from components.register import registry
-from components.register.champion import HeldOut, score_champion, unseen
 from components.register.decision import (
     Comparison,
     Decision,
-    RegisterSettings,
     compare,
     decide,
     decide_first,
     too_few,
 )
+from components.register.held_out import HeldOut, score_champion, unseen
+from components.register.settings import RegisterSettings
 from components.shared.errors import UserError
 from components.shared.scoring import PatientScore, read_patient_scores
-from components.shared.tracking import connect, find_champion, log_metrics, log_params, log_tags
+from components.shared.tracking import find_champion, log_metrics, log_params, log_tags
 
 logger = logging.getLogger(__name__)
 
@@ -87,15 +87,6 @@ class Registration:
     record: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Rollback:
-    """Versions that were and are champion."""
-
-    model_name: str
-    from_version: str
-    to_version: str
-
-
 def register_model(
     client: MlflowClient, candidate: Candidate, held_out: HeldOut, settings: RegisterSettings
 ) -> Registration:
@@ -126,15 +117,6 @@ def register_model(
         reason=record["reason"],
         record=record,
     )
-
-
-def rollback(model_name: str) -> Rollback:
-    """Moves the alias `champion` back to the version that the present one replaced.
-
-    Raises:
-        UserError: If MLflow cannot be used or there is nothing to go back to.
-    """
-    return Rollback(model_name, *registry.move_back(connect(), model_name))
 
 
 def _decide(

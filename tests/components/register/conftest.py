@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from components.register.champion import HeldOut
-from components.register.decision import RegisterSettings
+from components.register.held_out import HeldOut
 from components.register.promotion import Candidate, register_model
+from components.register.settings import RegisterSettings
 from components.shared.manifest import manifest_key
 from components.shared.scoring import aggregate, score_volume
 from components.shared.segmenter import load_segmenter

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from components.register.decision import (
-    RegisterSettings,
     compare,
     decide,
     decide_first,
     too_few,
 )
+from components.register.settings import RegisterSettings
 from components.shared.errors import UserError
 from components.shared.scoring import PatientScore
 

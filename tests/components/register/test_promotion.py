@@ -4,7 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from components.register.promotion import Candidate, rollback
+from components.register.champion import rollback
+from components.register.promotion import Candidate
 from components.shared.errors import UserError
 from components.shared.scoring import write_patient_scores
 from components.shared.segmenter import load_segmenter

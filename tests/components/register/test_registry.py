@@ -3,7 +3,7 @@ import uuid
 
 import pytest
 
-from components.register.promotion import rollback
+from components.register.champion import rollback
 from components.register.registry import add_version, folder_digest, move_back
 from components.shared.errors import UserError
 from components.shared.tracking import connect, find_champion, open_run
