@@ -89,7 +89,7 @@ def ingest(
 
     Example: brainseg ingest --source lgg.zip --store s3://mri/brainseg --json
     """
-    from components.ingest.ingest import ingest as ingest_source
+    from components.ingest.dataset import ingest as ingest_source
     from components.ingest.settings import IngestSettings
 
     from components.shared.store import open_store

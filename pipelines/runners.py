@@ -74,8 +74,8 @@ def _execute(run: LocalRun, arguments: Mapping[str, str]) -> dict[str, Any]:
 
     from pipelines.training import training
 
-    # KFP means a component without an image of its own; ours run in this very environment
-    warnings.filterwarnings("ignore", category=FutureWarning, module="kfp")
+    # cpu, memory and accelerators are for the cluster
+    warnings.filterwarnings("ignore", ".*have no effect in the current local runner.*")
     root = run.output / "pipeline"
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
     with StepLog(run.output / "run.log", steps=_STEPS) as log:

@@ -95,6 +95,7 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
         if status == "SUCCESS":
             self._progress.advance(self._bar)
             self._show(f"  done in {time.monotonic() - self._started:.1f} s")
+            self._step = ""
 
     def _show(self, text: str, *, markup: bool = False) -> None:
         self._progress.console.print(text, markup=markup)

@@ -52,6 +52,7 @@ def step_process(name: str) -> Iterator[StepProcess]:
                 _TERMINATION_LOG.write_text(message)
         sys.stderr.write(f"{ERROR_PREFIX}{message}\n")
         raise SystemExit(1) from error
+    logging.getLogger().setLevel(logging.WARNING)  # KFP's executor says where it writes outputs
 
 
 def cache_folder() -> Path:

@@ -29,7 +29,8 @@ from components.train.slices import (
 PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # the arrays of a `PreparedVolume`
 
 # of Lightning's lines only warnings are of use: KeepCheckpoints tells the progress
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+for name in ("lightning.pytorch", "pytorch_lightning"):  # it logs under both
+    logging.getLogger(name).setLevel(logging.WARNING)
 
 _VALIDATION_BATCH = 32  # slices at once when a whole volume is predicted
 

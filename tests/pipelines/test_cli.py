@@ -1,0 +1,119 @@
+import json
+import sys
+
+import pytest
+
+from components.shared.synthetic import write_synthetic
+from pipelines import cli
+
+COMMANDS = ("run", "ingest", "predict", "compile", "datasets", "rollback", "doctor")
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Calls the command in this process; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_use_local_tracking", lambda: None)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["brainseg", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        code = stopped.value.code
+        # sys.exit("text") prints the text on its way out of the interpreter
+        error = captured.err + (code if isinstance(code, str) else "")
+        return (1 if isinstance(code, str) else code), captured.out, error
+
+    return run
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(call, name):
+    code, out, _ = call(name, "--help")
+    assert code == 0
+    assert f"Example: brainseg {name}" in out
+
+
+def test_help_lists_all_commands(call):
+    code, out, _ = call("--help")
+    assert code == 0
+    assert all(name in out for name in COMMANDS)
+
+
+def test_a_wrong_option_is_a_usage_error(call):
+    code, _, err = call("ingest", "--sauce", "x")
+    assert code == 2
+    assert "--sauce" in err
+
+
+def test_a_mistake_is_one_message(call, tmp_path):
+    code, out, err = call("ingest", "--source", "nowhere", "--store", "store")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert "nowhere" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "store").exists()
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    from components.shared.errors import UserError
+
+    monkeypatch.setattr(
+        sys, "argv", ["brainseg", "datasets", "--debug", "--store", "gs://elsewhere"]
+    )
+    with pytest.raises(UserError, match="gs://elsewhere"):
+        cli.main()
+
+
+def test_ingest_tells_what_it_published(call, tmp_path):
+    write_synthetic(tmp_path / "data", patients=2, seed=0)
+    code, out, _ = call("ingest", "--source", "data", "--store", "store", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["volumes"] == 2
+    assert told["quarantined"] == []
+    assert set(told) >= {"dataset_id", "slices", "tumour_slices", "ignored"}
+
+    code, out, _ = call("datasets", "--store", "store", "--json")
+    assert code == 0
+    assert [row["dataset_id"] for row in json.loads(out)] == [told["dataset_id"]]
+    code, out, _ = call("datasets", "--store", "store")
+    assert told["dataset_id"] in out
+    assert "2 volumes" in out
+
+
+def test_strict_ingest_fails_on_a_bad_volume(call, tmp_path):
+    root = write_synthetic(tmp_path / "data", patients=2, seed=0)
+    next(root.glob("*/*_1_mask.tif")).unlink()
+    code, _, err = call("ingest", "--source", "data", "--store", "store", "--strict")
+    assert code == 1
+    assert "_1" in err
+    code, _, _ = call("ingest", "--source", "data", "--store", "store")
+    assert code == 0
+
+
+def test_an_empty_store_has_no_datasets(call):
+    assert call("datasets", "--store", "store")[:2] == (0, "no data set in store\n")
+
+
+def test_compile_writes_yaml(call, tmp_path):
+    code, out, _ = call("compile", "--output", "yaml")
+    assert code == 0
+    assert (tmp_path / "yaml" / "training.yaml").exists()
+    assert (tmp_path / "yaml" / "components" / "train.yaml").exists()
+    assert len(out.splitlines()) == 1 + 7
+
+
+def test_run_refuses_a_wrong_setting_before_it_starts(call, tmp_path):
+    code, _, err = call("run", "--source", "synthetic:4", "--set", "train.epoch=1")
+    assert code == 1
+    assert "train.epoch is not a setting" in err
+    assert not (tmp_path / "brainseg-runs").exists()
+
+
+def test_run_refuses_a_path_that_kfp_would_change(call):
+    code, _, err = call("run", "--source", "/data/python3/lgg", "--output", "out")
+    assert code == 1
+    assert "'python3'" in err
+    assert "without it" in err

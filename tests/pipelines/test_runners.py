@@ -1,0 +1,186 @@
+"""The whole chain as a user starts it, in real processes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.pipelines.conftest import clean_environment, command
+
+_REAL_DATA = Path(__file__).parents[3] / "shared" / "data" / "lgg71.tar.xz"
+_REAL_PATIENTS = 10
+_SOURCE = "synthetic:12,seed=3"
+_SETTINGS = ("train.image_size=64", "train.epochs=6", "train.validate_every_epochs=2")
+
+
+def _arguments(source, output, *changes):
+    settings = [part for change in changes for part in ("--set", change)]
+    return ["run", "--source", source, "--preset", "demo", "--output", output, *settings]
+
+
+def _steps_alive(folder):
+    """Processes of a run's steps: they have its folder in their environment."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                variables = (process / "environ").read_bytes()
+            except OSError:  # it ended, or is not ours
+                continue
+            if f"BRAINSEG_CACHE={folder}".encode() in variables:
+                found.append(process.name)
+    return found
+
+
+def _wait_for(condition, timeout_s):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A folder in which a run was killed after its first checkpoint."""
+    folder = tmp_path_factory.mktemp("work")
+    process = subprocess.Popen(
+        command(*_arguments(_SOURCE, "first", *_SETTINGS)),
+        cwd=folder,
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoints = folder / "brainseg-runs" / "store" / "checkpoints"
+    _wait_for(lambda: list(checkpoints.glob("*/last.ckpt")) or process.poll() is not None, 300)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(killed, brainseg):
+    _wait_for(lambda: not _steps_alive(killed), 30)
+    return brainseg(*_arguments(_SOURCE, "first", *_SETTINGS), cwd=killed)
+
+
+@pytest.fixture(scope="module")
+def second(killed, first, brainseg):
+    return brainseg(*_arguments(_SOURCE, "second", *_SETTINGS), "--json", cwd=killed)
+
+
+def _result(folder, name):
+    return json.loads((folder / name / "result.json").read_text())
+
+
+def test_steps_end_with_a_killed_launcher(killed):
+    _wait_for(lambda: not _steps_alive(killed), 30)
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(killed, first):
+    assert first.returncode == 0, first.stderr
+    assert "going on after epoch" in first.stderr
+
+
+def test_the_result_names_everything(killed, first):
+    result = _result(killed, "first")
+    metrics = result["metrics"]
+    for name in ("patient_dice_mean", "patient_dice_median", "pooled_dice"):
+        assert 0 <= metrics[name] <= 1
+        assert metrics[f"{name}_empty_baseline"] == 0
+    assert 0 < metrics["slice_dice_mean_empty_baseline"] < 1
+    assert "tumour_slice_dice_mean" in metrics
+    assert result["promoted"] is (metrics["patient_dice_mean"] > 0)
+    assert result["model_uri"].startswith("models:/brainseg/")
+    assert result["dataset_id"]
+    assert result["split_id"]
+    assert all(Path(path).is_file() for path in result["reports"].values())
+
+
+def test_the_reports_agree_with_each_other(killed, first):
+    reports = _result(killed, "first")["reports"]
+    split = json.loads(Path(reports["split"]).read_text())
+    assert set(split) == {"train", "validation", "test"}
+    assert sum(len(volumes) for volumes in split.values()) == 12
+    with open(reports["per_patient"]) as stream:
+        rows = list(csv.DictReader(stream))
+    assert sorted(row["volume"] for row in rows) == split["test"]
+    assert {"patient", "site", "slices", "tumour_pixels", "dice", "hd95"} <= set(rows[0])
+    mean = sum(float(row["dice"]) for row in rows) / len(rows)
+    expected = _result(killed, "first")["metrics"]["patient_dice_mean"]
+    assert mean == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_second_run_has_the_same_ids_and_keeps_the_champion(killed, first, second):
+    assert second.returncode == 0, second.stderr
+    one, two = _result(killed, "first"), json.loads(second.stdout)
+    assert (one["dataset_id"], one["split_id"]) == (two["dataset_id"], two["split_id"])
+    assert one["mlflow_run_id"] != two["mlflow_run_id"]
+    assert not two["promoted"]
+    assert two["reason"]
+
+
+def test_mlflow_holds_one_run_per_pipeline_run(killed, first, second):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(_result(killed, "first")["tracking_uri"])
+    (experiment,) = [e for e in client.search_experiments() if e.name == "brainseg"]
+    runs = {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {_result(killed, name)["mlflow_run_id"] for name in ("first", "second")}
+    for run in runs.values():
+        assert run.info.status == "FINISHED"
+        assert run.data.params["train.epochs"] == "6"
+        assert {"patient_dice_mean", "validation_dice"} <= set(run.data.metrics)
+    champion = client.get_model_version_by_alias("brainseg", "champion")
+    assert champion.run_id == _result(killed, "first")["mlflow_run_id"]
+
+
+def test_the_champion_predicts(killed, first, brainseg):
+    predicted = brainseg(
+        *("predict", "--source", "synthetic:2,seed=9", "--output", "masks", "--json"), cwd=killed
+    )
+    assert predicted.returncode == 0, predicted.stderr
+    assert len(list((killed / "masks").glob("*_mask.tif"))) == 2
+    assert (killed / "masks" / "predictions.csv").is_file()
+
+
+def test_a_failing_step_ends_the_run_with_its_own_message(tmp_path, brainseg):
+    failed = brainseg(*_arguments("synthetic:4", "out", "profile.min_patients=50"), cwd=tmp_path)
+    assert failed.returncode == 1
+    assert "step profile" in failed.stderr
+    assert "50" in failed.stderr.splitlines()[-1]
+    assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_two_runs_do_not_share_an_output_folder(tmp_path, brainseg):
+    import fcntl
+
+    (tmp_path / "out").mkdir()
+    with open(tmp_path / "out" / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = brainseg(*_arguments("synthetic:4", "out"), cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "another run is writing" in refused.stderr
+
+
+@pytest.mark.skipif(not _REAL_DATA.exists(), reason="no real volumes in ../shared/data")
+def test_the_chain_runs_on_real_volumes(tmp_path, brainseg):
+    with tarfile.open(_REAL_DATA) as archive:
+        patients = set()
+        for member in archive:
+            if member.isfile() and member.name.count("/") == 2:
+                patients.add(member.name.split("/")[1])
+                if len(patients) > _REAL_PATIENTS:
+                    break
+            archive.extract(member, tmp_path, filter="data")
+    run = brainseg(*_arguments("kaggle_3m", "out", *_SETTINGS), cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    result = _result(tmp_path, "out")
+    split = json.loads(Path(result["reports"]["split"]).read_text())
+    assert sum(len(volumes) for volumes in split.values()) == _REAL_PATIENTS

@@ -1,0 +1,49 @@
+import json
+
+import pytest
+
+from components.shared.errors import UserError
+from pipelines.settings import STEPS, load_preset, pipeline_arguments, preset_names
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid(name):
+    assert set(load_preset(name)) == set(STEPS)
+
+
+def test_a_change_replaces_one_setting():
+    preset = load_preset("quick", ["train.epochs=6", "profile.min_patients=4"])
+    arguments = pipeline_arguments(preset)
+    assert json.loads(arguments["train_settings"])["epochs"] == 6
+    assert json.loads(arguments["train_settings"])["image_size"] == 128
+    assert json.loads(arguments["profile_settings"])["min_patients"] == 4
+
+
+def test_a_preset_can_be_a_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("train: {epochs: 3}\n")
+    assert json.loads(pipeline_arguments(load_preset(str(path)))["train_settings"])["epochs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("fast", [], "no preset 'fast'; there are demo, quick"),
+        ("quick", ["epochs=3"], "--set 'epochs=3' is not understood.*STEP.KEY=VALUE"),
+        ("quick", ["fit.epochs=3"], "STEP one of ingest, profile"),
+        ("quick", ["train.epochs"], "not understood"),
+        ("quick", ["train.epochs=many"], "train.epochs='many': Input should be a valid integer"),
+        ("quick", ["train.epoch=3"], "train.epoch is not a setting"),
+        ("quick", ["split.test_fraction=1.5"], "split.test_fraction=1.5"),
+    ],
+)
+def test_a_wrong_preset_or_change_is_named(name, changes, message):
+    with pytest.raises(UserError, match=message):
+        load_preset(name, changes)
+
+
+def test_a_file_with_other_sections_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("training: {epochs: 3}\n")
+    with pytest.raises(UserError, match="only the sections ingest, profile"):
+        load_preset(str(path))
