@@ -138,7 +138,7 @@ def _site_table(profile: Profile) -> Table:
     if len(rows) > 1:
         rows.append(_site_row("all", "", profile.counts))
     columns = ("patients", "volumes", "slices", "share with tumour", "median tumour pixels")
-    return Table(("site", "institution", *columns, "lack a sequence"), rows)
+    return Table(("site", "institution of the code", *columns, "lack a sequence"), rows)
 
 
 def _site_row(site: str, institution: str, counts: Counts) -> Sequence[Cell]:
