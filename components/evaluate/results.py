@@ -15,9 +15,10 @@ from components.evaluate.evaluation import (
     ranked_volumes,
     recurring_volumes,
 )
-from components.evaluate.overlay import draw_overlays, draw_slice, largest_tumour_slice
+from components.evaluate.overlay import draw_overlays
 from components.evaluate.page import Origin, render_evaluation
 from components.evaluate.settings import EvaluateSettings
+from components.shared.overlay import draw_slice, largest_tumour_slice
 from components.shared.scoring import write_patient_scores
 from components.shared.segmenter import load_segmenter
 from components.shared.tracking import log_metrics, log_params, recording
