@@ -6,14 +6,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from components.shared.volumes import CHANNELS, FLAIR
 from components.train.recipe import Recipe
 
 
 def augment(images: Tensor, masks: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Turns, zooms, mirrors and brightens each slice by its own random draw.
+    """Turns, zooms, mirrors, brightens and impoverishes each slice by its own random draw.
 
     Args:
-        images: float, batch x channels x side x side.
+        images: float, batch x channels x side x side; channels are whole slices of three
+            sequences, see `components.train.network.with_neighbours`.
         masks: float in 0..1, batch x 1 x side x side; moved with its image.
         recipe: Sizes of the changes.
 
@@ -25,7 +27,10 @@ def augment(images: Tensor, masks: Tensor, recipe: Recipe) -> tuple[Tensor, Tens
     )
     images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     masks = functional.grid_sample(masks, grid, padding_mode="border", align_corners=False)
-    return _brighten(images, recipe.intensity_shift), masks
+    count, channels, side, _ = images.shape
+    sequences = images.view(count, channels // len(CHANNELS), len(CHANNELS), side, side)
+    sequences = _brighten(sequences, recipe.intensity_shift)
+    return _lose_sequences(sequences, recipe.missing_sequence_share).flatten(1, 2), masks
 
 
 def _placements(count: int, recipe: Recipe, device: torch.device) -> Tensor:
@@ -38,10 +43,18 @@ def _placements(count: int, recipe: Recipe, device: torch.device) -> Tensor:
     return torch.stack([first_row, second_row], dim=1)
 
 
-def _brighten(images: Tensor, shift: float) -> Tensor:
-    shape = (len(images), 1, 1, 1)
-    gain = 1 + _draw(len(images), shift, images.device).view(shape)
-    return images * gain + _draw(len(images), shift, images.device).view(shape)
+def _brighten(sequences: Tensor, limit: float) -> Tensor:
+    count = len(sequences) * len(CHANNELS)
+    shape = (len(sequences), 1, len(CHANNELS), 1, 1)
+    gain = 1 + _draw(count, limit, sequences.device).view(shape)
+    return sequences * gain + _draw(count, limit, sequences.device).view(shape)
+
+
+def _lose_sequences(sequences: Tensor, share: float) -> Tensor:
+    # as in the data, a sequence that was not taken is a copy of FLAIR
+    shape = (len(sequences), 1, len(CHANNELS), 1, 1)
+    lost = torch.rand(shape, device=sequences.device) < share
+    return torch.where(lost, sequences[:, :, FLAIR : FLAIR + 1], sequences)
 
 
 def _draw(count: int, limit: float, device: torch.device) -> Tensor:

@@ -25,7 +25,10 @@ class Recipe(Config):
         weight_decay: AdamW's decoupled weight decay.
         rotation_degrees: Largest rotation of the augmentation, either way.
         scale_factor: Largest relative zoom of the augmentation, either way.
-        intensity_shift: Largest change of brightness, in standard deviations of the volume.
+        intensity_shift: Largest change of a sequence's brightness (in standard deviations of the
+            volume) and contrast (relative).
+        missing_sequence_share: Share of slices whose pre- or post-contrast sequence is
+            replaced by FLAIR, as in scans that lack it.
         validate_every_epochs: Epochs between two validations; divides `epochs`, so that the last
             epoch is validated.
         precision: Arithmetic of the forward pass; weights stay float32.
@@ -48,6 +51,7 @@ class Recipe(Config):
     rotation_degrees: float = Field(default=15.0, ge=0.0, le=180.0)
     scale_factor: float = Field(default=0.15, ge=0.0, lt=1.0)
     intensity_shift: float = Field(default=0.2, ge=0.0)
+    missing_sequence_share: float = Field(default=0.1, ge=0.0, le=1.0)
     validate_every_epochs: int = Field(default=1, ge=1)
     precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -11,7 +11,7 @@ def _batch():
 
 def test_the_mask_moves_with_its_image(recipe):
     images, masks = _batch()
-    still = recipe.model_copy(update={"intensity_shift": 0.0})
+    still = recipe.model_copy(update={"intensity_shift": 0.0, "missing_sequence_share": 0.0})
     torch.manual_seed(0)
     changed, moved = augment(images, masks, still)
     torch.testing.assert_close(changed[:, :1], moved)
@@ -26,6 +26,7 @@ def test_each_slice_has_its_own_draw(recipe):
 
 def test_without_changes_only_mirroring_is_left(recipe):
     none = {"rotation_degrees": 0.0, "scale_factor": 0.0, "intensity_shift": 0.0}
+    none["missing_sequence_share"] = 0.0
     images, masks = _batch()
     torch.manual_seed(0)
     changed, _ = augment(images, masks, recipe.model_copy(update=none))
@@ -35,3 +36,29 @@ def test_without_changes_only_mirroring_is_left(recipe):
     ]
     assert all(a or b for a, b in zip(same, mirrored, strict=True))
     assert 0 < sum(same) < 16
+
+
+def test_a_lost_sequence_is_a_copy_of_flair(recipe):
+    still = {"rotation_degrees": 0.0, "scale_factor": 0.0, "intensity_shift": 0.0}
+    images = torch.arange(9.0).view(1, 9, 1, 1).expand(64, 9, 8, 8)
+    torch.manual_seed(0)
+    changed, _ = augment(
+        images, images[:, :1], recipe.model_copy(update={**still, "missing_sequence_share": 0.5})
+    )
+    found = {tuple(slices[:, 4, 4].round().int().tolist()) for slices in changed}
+    assert found == {
+        (0, 1, 2, 3, 4, 5, 6, 7, 8),
+        (1, 1, 2, 4, 4, 5, 7, 7, 8),
+        (0, 1, 1, 3, 4, 4, 6, 7, 7),
+        (1, 1, 1, 4, 4, 4, 7, 7, 7),
+    }
+
+
+def test_each_sequence_has_its_own_brightness(recipe):
+    images = torch.ones(8, 9, 16, 16)
+    still = {"rotation_degrees": 0.0, "scale_factor": 0.0, "missing_sequence_share": 0.0}
+    torch.manual_seed(0)
+    changed, _ = augment(images, images[:, :1], recipe.model_copy(update=still))
+    levels = changed[:, :, 8, 8]
+    torch.testing.assert_close(levels[:, :3], levels[:, 3:6])
+    assert len({round(float(level), 4) for level in levels[:, :3].flatten()}) == 24
