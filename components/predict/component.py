@@ -1,0 +1,40 @@
+"""Predict: run a model over new patients."""
+
+from kfp import dsl
+
+from components.shared.step import trainer_step
+
+
+@trainer_step
+def predict(
+    model: str,
+    source: str,
+    settings: str,
+    predictions: dsl.Output[dsl.Dataset],
+    report: dsl.Output[dsl.HTML],
+) -> int:
+    """Predicts every volume of a source; one that cannot be read is told with its reason.
+
+    Args:
+        model: champion, models:/name@alias, models:/name/version or runs:/id/path.
+        source: s3://bucket/prefix, kaggle:owner/dataset, a .zip file or a folder.
+        settings: YAML of `components.predict.settings.PredictSettings`.
+        predictions: Folder with a mask a volume (VOLUME_mask.tif) and predictions.csv.
+        report: One HTML page with pictures.
+
+    Returns:
+        How many volumes have a mask.
+    """
+    import shutil
+    from pathlib import Path
+
+    from components.predict.predict import predict as predict_source
+    from components.predict.settings import PredictSettings
+    from components.shared.config import parse_config
+    from components.shared.process import step_process
+
+    with step_process("predict"):
+        config = parse_config(PredictSettings, settings, "predict")
+        result = predict_source(model, source, Path(predictions.path), config)
+        shutil.copyfile(result.report, report.path)
+    return result.predicted

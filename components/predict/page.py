@@ -1,0 +1,109 @@
+"""The page of predictions: one HTML file that needs no network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from components.predict.rows import VolumePrediction
+from components.shared.overlay import Mask, draw_slice, largest_tumour_slice
+from components.shared.report import (
+    Block,
+    Figures,
+    Gallery,
+    Notice,
+    Picture,
+    Section,
+    Table,
+    photograph,
+    render_page,
+)
+from components.shared.volumes import Volume
+
+_COLUMNS = ("volume", "slices", "tumour px", "tumour slices", "mean prob.", "max prob.")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The slice of a volume with most predicted tumour, drawn and encoded."""
+
+    source: str
+    caption: str
+
+
+def take_snapshot(name: str, volume: Volume, predicted: Mask) -> Snapshot:
+    """Draws a volume; the prediction is outlined in magenta.
+
+    Args:
+        name: Of the volume.
+        volume: Its voxels; no true mask is drawn.
+        predicted: Slices x height x width.
+    """
+    index = largest_tumour_slice(predicted)
+    pixels = int(predicted[index].sum())
+    what = f"{pixels:,} px" if pixels else "no tumour found, middle slice"
+    return Snapshot(
+        source=photograph(draw_slice(volume, predicted, index)),
+        caption=f"{name}, slice {index + 1} of {len(predicted)}: {what}",
+    )
+
+
+def render_predictions(
+    model: str,
+    source: str,
+    rows: Sequence[VolumePrediction],
+    snapshots: Sequence[Snapshot],
+    threshold: float,
+) -> str:
+    """Renders the page.
+
+    Args:
+        model: What MLflow calls the model.
+        source: Where the volumes came from.
+        rows: One a volume.
+        snapshots: Of some of the predicted volumes.
+        threshold: A pixel is tumour from this probability on.
+    """
+    predicted = [row for row in rows if row.status == "ok"]
+    refused = [row for row in rows if row.status == "refused"]
+    sections = [
+        Section("Summary", _summary(predicted, refused, threshold)),
+        Section("Pictures", _pictures(predicted, snapshots)),
+        Section("Volumes", [Table(_COLUMNS, [_cells(row) for row in predicted])]),
+    ]
+    if refused:
+        table = Table(("volume", "reason"), [(row.volume, row.reason) for row in refused])
+        sections.append(Section("Refused volumes", [table]))
+    return render_page("Predictions", f"model {model}, source {source}", sections)
+
+
+def _summary(
+    predicted: Sequence[VolumePrediction], refused: Sequence[VolumePrediction], threshold: float
+) -> list[Block]:
+    found = sum(bool(row.tumour_pixels) for row in predicted)
+    figures = Figures(
+        [
+            ("volumes predicted", str(len(predicted)), ""),
+            ("with tumour found", str(found), f"probability {threshold:g} and above"),
+            ("volumes refused", str(len(refused)), "reasons below" if refused else ""),
+        ]
+    )
+    blocks: list[Block] = [figures]
+    if refused:
+        blocks.append(Notice("warning", f"{len(refused)} volumes could not be predicted."))
+    blocks.append("Predictions of a model for research; they are no diagnosis.")
+    return blocks
+
+
+def _pictures(predicted: Sequence[VolumePrediction], snapshots: Sequence[Snapshot]) -> list[Block]:
+    shown = "Of each volume, FLAIR of the slice with most predicted tumour, outlined in magenta."
+    if len(snapshots) < len(predicted):
+        shown += (
+            f" The first {len(snapshots)} of {len(predicted)} volumes are shown; all masks are in "
+            "the folder of this page."
+        )
+    pictures = [Picture(one.source, one.caption, width_px=240) for one in snapshots]
+    return [shown, Gallery(pictures)]
+
+
+def _cells(row: VolumePrediction) -> tuple[str | float | int | None, ...]:
+    numbers = (row.slices, row.tumour_pixels, row.tumour_slices)
+    return (row.volume, *numbers, row.mean_probability, row.max_probability)

@@ -1,0 +1,67 @@
+import uuid
+
+import pytest
+
+from components.predict.model import resolve_model
+from components.predict.predict import predict
+from components.predict.settings import PredictSettings
+from components.register.registry import add_version
+from components.shared.errors import UserError
+from components.shared.tracking import connect, open_run
+
+
+@pytest.fixture
+def name():
+    return uuid.uuid4().hex
+
+
+def add(name, folder):
+    return add_version(connect(), name, open_run(""), folder, {}, [])
+
+
+def test_the_champion_is_named_by_its_version(any_mlflow, name, threshold_model, tmp_path):
+    add(name, threshold_model(150))
+    add(name, threshold_model(155))
+    connect().set_registered_model_alias(name, "champion", "2")
+    assert resolve_model("champion", name) == f"models:/{name}/2"
+    settings = PredictSettings(model_name=name, device="cpu")
+    result = predict("champion", "synthetic:1", tmp_path / "out", settings)
+    assert (result.model, result.predicted) == (f"models:/{name}/2", 1)
+    assert f"models:/{name}/2" in (tmp_path / "out" / "predictions.html").read_text()
+
+
+def test_a_missing_model_and_a_missing_champion_are_told_apart(
+    local_mlflow, local_mlflow_uri, name, threshold_model
+):
+    with pytest.raises(UserError) as raised:
+        resolve_model("champion", name)
+    assert str(raised.value) == (
+        f"MLflow at {local_mlflow_uri} has no model '{name}'; train one with `brainseg run`, or "
+        "give the URI or the folder of a model"
+    )
+    add(name, threshold_model(150))
+    add(name, threshold_model(155))
+    with pytest.raises(UserError, match=rf"has 2 versions but no champion; .* models:/{name}/2"):
+        resolve_model("champion", name)
+
+
+def test_an_alias_or_version_that_is_not_there_is_told(local_mlflow, name, threshold_model):
+    add(name, threshold_model(150))
+    for uri, problem in (
+        (f"models:/{name}@best", "alias best not found"),
+        (f"models:/{name}/7", "version=7"),
+        (f"models:/{uuid.uuid4().hex}@champion", "Registered Model with name"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            predict(uri, "synthetic:1", "unused", PredictSettings(device="cpu"))
+
+
+@pytest.mark.parametrize("model", ["champion", "models:/brainseg/1", "runs:/0123/model"])
+def test_a_server_that_is_down_is_told_at_once(no_mlflow, monkeypatch, model):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9 cannot be used"):
+        resolve_model(model, "brainseg")
+
+
+def test_a_folder_needs_no_mlflow(no_mlflow, tmp_path):
+    assert resolve_model(str(tmp_path), "brainseg") == str(tmp_path)
