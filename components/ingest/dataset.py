@@ -57,7 +57,7 @@ def ingest(
         source_uri: See `components.shared.source.open_source`.
         store: Where the version is published.
         settings: How strict to be.
-        workers: Processes; by default the usable cores, at most four.
+        workers: Processes; by default the usable cores, at most two.
 
     Raises:
         UserError: If the source or the store cannot be used, nothing is accepted, or

@@ -21,8 +21,9 @@ from components.shared.source import Source
 from components.shared.store import Store, open_store
 from components.shared.volumes import encode_volume, volume_key
 
-# more would read no faster from most disks, and each holds a whole volume in memory
-_MOST_WORKERS = 4
+# each holds a whole volume several times over; two are faster than tifffile alone and stay
+# below 500 MB with the largest volumes
+_MOST_WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ Outcome = Accepted | Quarantined
 
 
 @dataclass(frozen=True)
+class _Stored:
+    """What a worker sends back: not the scan, which would be there twice."""
+
+    entry: VolumeEntry
+    bytes_written: int
+
+
+@dataclass(frozen=True)
 class VolumeWork:
     """Reads, checks, encodes and stores one volume; can be sent to another process."""
 
@@ -51,18 +60,19 @@ class VolumeWork:
     store_uri: str
     settings: IngestSettings
 
-    def __call__(self, scan: Scan) -> Outcome:
+    def __call__(self, scan: Scan) -> _Stored | str:
+        """Returns what was stored, or the reason why nothing was."""
         try:
             volume = read_scan(self.source, scan, self.settings.max_file_mib)
         except BadScanError as error:
-            return Quarantined(scan.name.volume, str(error), scan.paths)
+            return str(error)
         encoded = encode_volume(volume)
         entry = describe_volume(scan.name, volume, encoded)
         key = volume_key(encoded.digest)
         if self._store.exists(key):
-            return Accepted(scan, entry, bytes_written=0)
+            return _Stored(entry, bytes_written=0)
         self._store.write(key, encoded.data)
-        return Accepted(scan, entry, bytes_written=len(encoded.data))
+        return _Stored(entry, bytes_written=len(encoded.data))
 
     @functools.cached_property
     def _store(self) -> Store:
@@ -70,7 +80,7 @@ class VolumeWork:
 
 
 def usable_workers() -> int:
-    """The number of processes when none is given: the usable cores, at most four."""
+    """The number of processes when none is given: the usable cores, at most two."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(cores or 1, _MOST_WORKERS)
 
@@ -87,7 +97,7 @@ def work_on(work: VolumeWork, scans: Iterable[Scan], workers: int) -> Iterator[O
         UserError: If the source or the store fails, or a process was killed.
     """
     if workers == 1:
-        yield from map(work, scans)
+        yield from (_outcome(scan, work(scan)) for scan in scans)
         return
     # pickled: a forked process would share open files and connections with this one
     pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(pickle.dumps(work),))
@@ -103,16 +113,20 @@ def work_on(work: VolumeWork, scans: Iterable[Scan], workers: int) -> Iterator[O
 
 
 def _drain(pool: ProcessPoolExecutor, scans: Iterator[Scan], ahead: int) -> Iterator[Outcome]:
-    running: set[Future[Outcome]] = set()
+    running: dict[Future[_Stored | str], Scan] = {}
     while True:
-        running |= {
-            pool.submit(_work_here, scan) for scan in itertools.islice(scans, ahead - len(running))
-        }
+        for scan in itertools.islice(scans, ahead - len(running)):
+            running[pool.submit(_work_here, scan)] = scan
         if not running:
             return
-        done, running = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            yield future.result()
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            yield _outcome(running.pop(future), future.result())
+
+
+def _outcome(scan: Scan, result: _Stored | str) -> Outcome:
+    if isinstance(result, str):
+        return Quarantined(scan.name.volume, result, scan.paths)
+    return Accepted(scan, result.entry, result.bytes_written)
 
 
 _work: VolumeWork | None = None  # of this worker process; keeps its connections open
@@ -133,6 +147,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work_here(scan: Scan) -> Outcome:
+def _work_here(scan: Scan) -> _Stored | str:
     assert _work is not None
     return _work(scan)

@@ -313,7 +313,7 @@ def _binary(mask: Voxels, files: Sequence[SourceFile]) -> Voxels:
                 f"{file.name}: mask values {shown}; expected 0 and one positive value, "
                 f"{positive} in this volume"
             )
-    return (mask > 0).view(np.uint8)
+    return np.minimum(mask, 1, out=mask)
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -46,7 +46,8 @@ def decode_tiff(data: bytes, max_bytes: int) -> npt.NDArray[Any]:
     if data[:2] not in (b"II", b"MM"):
         raise BadTiffError("not a TIFF")
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        # closed here: tifffile's objects form cycles, which keep the bytes until some later day
+        with io.BytesIO(data) as stream, tifffile.TiffFile(stream) as tiff:
             _check(tiff, len(data), max_bytes)
             # one worker: starting threads takes longer than a slice
             return np.asarray(tiff.pages.first.asarray(maxworkers=1))

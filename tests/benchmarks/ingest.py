@@ -40,15 +40,9 @@ def main() -> None:
             again_bytes += again.report.bytes_written
         peak_mb = max(peak_mb, memory.peak_mb)
     print(f"{result.report.accounting()}; data set {result.report.dataset_id}")
-    print(
-        f"decode only, one process: median {statistics.median(decode_s):.2f} s of {rounded(decode_s)}"
-    )
-    print(
-        f"ingest:                   median {statistics.median(ingest_s):.2f} s of {rounded(ingest_s)}"
-    )
-    print(
-        f"ingest again:             median {statistics.median(again_s):.2f} s of {rounded(again_s)}"
-    )
+    tell("decode only, one process", decode_s)
+    tell("ingest", ingest_s)
+    tell("ingest again", again_s)
     ratio = statistics.median(each / base for each, base in zip(ingest_s, decode_s, strict=True))
     print(f"ratio ingest / decode: {ratio:.2f} (target at most 1.0)")
     print(f"bytes written by the second ingest: {again_bytes} (target 0)")
@@ -62,8 +56,9 @@ def decode(files: list[Path]) -> float:
     return time.perf_counter() - started
 
 
-def rounded(seconds: list[float]) -> str:
-    return ", ".join(f"{value:.2f}" for value in seconds)
+def tell(what: str, seconds: list[float]) -> None:
+    shown = ", ".join(f"{value:.2f}" for value in seconds)
+    print(f"{what}: median {statistics.median(seconds):.2f} s of {shown}")
 
 
 class PeakMemory:

@@ -6,7 +6,7 @@ from typing import Protocol
 NOT_A_FILE = "*"  # last part of a path that stands for a folder nobody can look into
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class SourceFile:
     """A file as it is listed, before it is read.
 
