@@ -23,7 +23,7 @@ class SplitSettings(Config):
 
     method: Literal["stratified", "report2020"] = "stratified"
     seed: int = 0
-    validation_fraction: float = Field(default=0.15, gt=0, lt=1)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     previous: str = ""
 
