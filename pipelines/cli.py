@@ -91,7 +91,6 @@ def ingest(
     """
     from components.ingest.dataset import ingest as ingest_source
     from components.ingest.settings import IngestSettings
-
     from components.shared.store import open_store
 
     result = ingest_source(source, open_store(store), IngestSettings(strict=strict))

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
+from kfp import compiler
+
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
 from components.predict.component import predict
 from components.profile.component import profile
 from components.register.component import register
-from components.split.component import split
-from kfp import compiler
-
 from components.shared.errors import UserError
+from components.split.component import split
 from components.train.component import train
 from pipelines.training import training
 

@@ -62,14 +62,16 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
     started = time.monotonic()
     with _locked(run.output), _environment(_variables(run, arguments)):
         (run.output / "result.json").unlink(missing_ok=True)
-        outputs = _execute(run, arguments)
+        outputs, seconds = _execute(run, arguments)
         result = _collect(outputs, run.output)
-        result["seconds"] = round(time.monotonic() - started, 1)
+        result["seconds"] = {**seconds, "total": round(time.monotonic() - started, 1)}
         (run.output / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
 
 
-def _execute(run: LocalRun, arguments: Mapping[str, str]) -> dict[str, Any]:
+def _execute(
+    run: LocalRun, arguments: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, float]]:
     from kfp import local
 
     from pipelines.training import training
@@ -80,7 +82,7 @@ def _execute(run: LocalRun, arguments: Mapping[str, str]) -> dict[str, Any]:
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
     with StepLog(run.output / "run.log", steps=_STEPS) as log:
         try:
-            return dict(training(**arguments).outputs)
+            return dict(training(**arguments).outputs), log.seconds
         except RuntimeError as error:
             raise UserError(log.failure()) from error
 

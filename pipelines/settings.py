@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from components.evaluate.settings import EvaluateSettings
 from components.ingest.settings import IngestSettings
 from components.profile.settings import ProfileSettings
 from components.register.settings import RegisterSettings
-from components.split.settings import SplitSettings
-
-from components.evaluate.settings import EvaluateSettings
 from components.shared.config import Config, build_config
 from components.shared.errors import UserError
+from components.split.settings import SplitSettings
 from components.train.recipe import Recipe
 
 STEPS: Mapping[str, type[Config]] = {

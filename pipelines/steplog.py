@@ -28,6 +28,9 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
     Args:
         path: File for all lines, as they came.
         steps: Number of steps of the pipeline.
+
+    Attributes:
+        seconds: What each finished step took.
     """
 
     def __init__(self, path: Path, steps: int) -> None:
@@ -42,6 +45,7 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
             disable=not self._console.is_terminal,
         )
         self._bar = self._progress.add_task("starting", total=steps)
+        self.seconds: dict[str, float] = {}
         self._step = ""
         self._started = 0.0
         self._error = ""
@@ -93,8 +97,9 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
 
     def _end(self, status: str) -> None:
         if status == "SUCCESS":
+            self.seconds[self._step] = round(time.monotonic() - self._started, 1)
             self._progress.advance(self._bar)
-            self._show(f"  done in {time.monotonic() - self._started:.1f} s")
+            self._show(f"  done in {self.seconds[self._step]} s")
             self._step = ""
 
     def _show(self, text: str, *, markup: bool = False) -> None:

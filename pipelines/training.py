@@ -2,13 +2,13 @@
 
 from typing import NamedTuple
 
+from kfp import dsl
+
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
 from components.profile.component import profile
 from components.register.component import register
 from components.split.component import split
-from kfp import dsl
-
 from components.train.component import train
 from pipelines.resources import gpu, never_cached, small
 

@@ -1,5 +1,6 @@
 """Compiles every graph and lints the YAML for what KFP gets silently wrong."""
 
+import itertools
 import re
 
 import pytest
@@ -102,7 +103,7 @@ def test_the_data_set_version_is_an_input_of_every_later_step(compiled):
 def test_steps_run_in_the_order_of_the_design(compiled):
     tasks = yaml.safe_load((compiled / "training.yaml").read_text())["root"]["dag"]["tasks"]
     order = ["ingest", "profile", "split", "train", "evaluate", "register"]
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in itertools.pairwise(order):
         assert before in tasks[after]["dependentTasks"]
 
 

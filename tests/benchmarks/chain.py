@@ -1,0 +1,56 @@
+"""The whole chain on a source: minutes, Dice, and where the time goes.
+
+    python -m tests.benchmarks.chain SOURCE [--preset NAME]
+
+Prints the total, training's share, the other steps together, and what the runner adds (all that
+is no step: interpreter, compilation, reports). The store, MLflow and the output are new folders.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source")
+    parser.add_argument("--preset", default="quick")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        _run(str(Path(chosen.source).absolute()), chosen.preset, folder)
+        total = time.monotonic() - started
+        report(json.loads((Path(folder) / "out" / "result.json").read_text()), total)
+
+
+def _run(source: str, preset: str, folder: str) -> None:
+    brainseg = str(Path(sys.executable).with_name("brainseg"))
+    variables = {name: value for name, value in os.environ.items() if "MLFLOW" not in name}
+    subprocess.run(
+        [brainseg, "run", "--source", source, "--preset", preset, "--output", "out"],
+        cwd=folder,
+        env=variables,
+        check=True,
+    )
+
+
+def report(result: dict, total: float) -> None:
+    seconds = {name: value for name, value in result["seconds"].items() if name != "total"}
+    others = sum(value for name, value in seconds.items() if name != "train")
+    print(f"whole chain            {total:7.1f} s")
+    print(f"  training             {seconds['train']:7.1f} s  ({seconds['train'] / total:.0%})")
+    shown = ", ".join(f"{name} {value}" for name, value in seconds.items() if name != "train")
+    print(f"  the other steps      {others:7.1f} s  ({shown})")
+    print(f"  the runner           {total - sum(seconds.values()):7.1f} s")
+    for name in ("patient_dice_mean", "patient_dice_median", "pooled_dice", "slice_dice_mean"):
+        empty = result["metrics"][f"{name}_empty_baseline"]
+        print(f"{name:22} {result['metrics'][name]:7.3f}    (empty prediction {empty:.3f})")
+
+
+if __name__ == "__main__":
+    main()
