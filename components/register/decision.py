@@ -120,7 +120,7 @@ def decide_first(metrics: Mapping[str, float]) -> Decision:
     objections = _baseline_objections(metrics)
     if objections:
         return _refuse(objections)
-    return Decision(True, f"promoted: there was no champion; {_against_baseline(metrics)}")
+    return Decision(True, f"there was no champion; {_against_baseline(metrics)}")
 
 
 def decide(
@@ -150,9 +150,7 @@ def decide(
     against = _against_champion(comparison, champion, settings)
     if objections:
         return _refuse([*objections, against])
-    return Decision(
-        True, f"promoted: {against}; no group falls by more than {settings.group_floor:.3f}"
-    )
+    return Decision(True, f"{against}; no group falls by more than {settings.group_floor:.3f}")
 
 
 def too_few(unseen: int, champion: str) -> Decision | None:
@@ -232,4 +230,4 @@ def _against_champion(comparison: Comparison, champion: str, settings: RegisterS
 
 
 def _refuse(objections: Sequence[str]) -> Decision:
-    return Decision(False, f"not promoted: {'; '.join(objections)}")
+    return Decision(False, "; ".join(objections))

@@ -77,7 +77,7 @@ def score_champion(
     """
     segmenter = load_segmenter(f"models:/{champion.name}/{champion.version}", settings.device)
     scores = []
-    for entry in track(entries, len(entries), "register: champion's volumes"):
+    for entry in track(entries, len(entries), "champion's volumes"):
         volume = fetch_volume(held_out.store, entry.digest, held_out.cache)
         probability = segmenter(volume.image)
         scores.append(score_volume(entry, volume, probability, settings.threshold))

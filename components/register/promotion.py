@@ -109,7 +109,10 @@ def register_model(
         version = _decide(client, version, candidate, held_out, settings)
     registry.apply_decision(client, version)
     record = load_dict(f"runs:/{candidate.run_id}/{_RECORD}")
-    logger.info("version %s of %s: %s", version.version, version.name, record["reason"])
+    outcome = "promoted" if record["promoted"] else "not promoted"
+    logger.info(
+        "version %s of %s: %s: %s", version.version, version.name, outcome, record["reason"]
+    )
     return Registration(
         model_uri=record["model_uri"],
         model_version=record["model_version"],
@@ -176,7 +179,7 @@ def _require_same(client: MlflowClient, name: str, number: str) -> None:
 
 
 def _version_tags(candidate: Candidate) -> dict[str, str]:
-    shown = ("patient_dice_mean", "patient_dice_median", "pooled_dice", "tumour_slice_dice_mean")
+    shown = ("patient_dice_mean", "pooled_dice")
     return {
         "dataset_id": candidate.dataset_id,
         "split_id": candidate.split_id,
@@ -221,6 +224,7 @@ def _log(client: MlflowClient, run_id: str, record: Mapping[str, Any]) -> None:
         "decision_reason": record["reason"],
         "model_version": f"{record['model_name']}/{record['model_version']}",
     }
+    tags["mlflow.note.content"] = _note(record)  # the run's description
     log_tags(client, run_id, tags)
     metrics = {"register/promoted": float(record["promoted"])}
     if record["comparison"]:
@@ -233,3 +237,9 @@ def _log(client: MlflowClient, run_id: str, record: Mapping[str, Any]) -> None:
             "register/difference_high": comparison["high"],
         }
     log_metrics(client, run_id, metrics)
+
+
+def _note(record: Mapping[str, Any]) -> str:
+    outcome = "Promoted to champion" if record["promoted"] else "Not promoted"
+    name = f"version {record['model_version']} of {record['model_name']}"
+    return f"{outcome}, {name}: {record['reason']}"

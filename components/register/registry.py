@@ -1,6 +1,7 @@
 """The MLflow model registry: versions, what was decided about them, and the aliases."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -19,9 +20,10 @@ logger = logging.getLogger(__name__)
 
 CHALLENGER = "challenger"
 
-_DIGEST_TAG = "model_sha256"
+_DIGEST_TAG = "model_digest"
 _DECISION_TAG = "decision"
 _BEFORE_TAG = "champion_before"  # the version that this one replaced: the way back
+_NONE = "none"
 _APPLIED_TAG = "decision_applied"
 
 
@@ -57,13 +59,17 @@ def add_version(
     model = _upload(client, run_id, folder, digest)
     _link_metrics(client, run_id, model.model_id, metrics)
     _check_upload(model.model_id, digest)
-    return client.create_model_version(
+    version = client.create_model_version(
         name,
         source=f"models:/{model.model_id}",
         run_id=run_id,
         model_id=model.model_id,
-        tags={_DIGEST_TAG: digest, **tags},
+        tags={**tags, _DIGEST_TAG: digest},
     )
+    # a server writes this itself, a local file does not: the way from the run to the version
+    link = json.dumps([{"name": name, "version": int(version.version)}])
+    client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
+    return version
 
 
 def is_decided(version: ModelVersion) -> bool:
@@ -84,12 +90,11 @@ def record_decision(
         reason: Why.
     """
     name, number = version.name, str(version.version)
-    client.update_model_version(name, number, description=reason)
-    client.set_model_version_tag(name, number, _BEFORE_TAG, champion)
+    outcome = "promoted" if promoted else "rejected"
+    client.update_model_version(name, number, description=f"{outcome}: {reason}")
+    client.set_model_version_tag(name, number, _BEFORE_TAG, champion or _NONE)
     # last: it is what `is_decided` looks for
-    client.set_model_version_tag(
-        name, number, _DECISION_TAG, "promoted" if promoted else "rejected"
-    )
+    client.set_model_version_tag(name, number, _DECISION_TAG, outcome)
     return client.get_model_version(name, number)
 
 
@@ -120,8 +125,8 @@ def move_back(client: MlflowClient, name: str) -> tuple[str, str]:
     champion = find_champion(client, name)
     if champion is None:
         raise UserError(f"model {name} has no champion, so there is nothing to roll back")
-    number, before = str(champion.version), champion.tags.get(_BEFORE_TAG, "")
-    if not before:
+    number, before = str(champion.version), champion.tags.get(_BEFORE_TAG, _NONE)
+    if before == _NONE:
         raise UserError(
             f"version {number} of model {name} is the first champion, so there is nothing to go "
             "back to; to take it out of use, delete its alias in the MLflow UI"
@@ -133,7 +138,7 @@ def move_back(client: MlflowClient, name: str) -> tuple[str, str]:
 
 
 def folder_digest(folder: Path) -> str:
-    """sha256 over the names and bytes of a model folder's files."""
+    """Digest of the names and bytes of a model folder's files, 16 hexadecimal digits."""
     hasher = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         # MLflow drops this file into a folder when it loads a registered model from it
@@ -141,7 +146,7 @@ def folder_digest(folder: Path) -> str:
             with open(path, "rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             hasher.update(f"{path.relative_to(folder).as_posix()}\n{digest}\n".encode())
-    return hasher.hexdigest()
+    return hasher.hexdigest()[:16]
 
 
 def _ensure_model(client: MlflowClient, name: str) -> None:
@@ -205,7 +210,7 @@ def _check_upload(model_id: str, digest: str) -> None:
 
 def _is_next(client: MlflowClient, version: ModelVersion) -> bool:
     champion = find_champion(client, version.name)
-    number = str(champion.version) if champion else ""
+    number = str(champion.version) if champion else _NONE
     if number in (version.tags[_BEFORE_TAG], str(version.version)):
         return True
     logger.warning(

@@ -65,7 +65,7 @@ def test_a_better_candidate_is_promoted_with_the_numbers():
     decision = judge(np.linspace(0.7, 0.9, 11), np.linspace(0.7, 0.9, 11) - 0.02)
     assert decision.promoted
     assert decision.reason == (
-        "promoted: patient Dice 0.800 against 0.780 of version 3 on the same 11 patients, "
+        "patient Dice 0.800 against 0.780 of version 3 on the same 11 patients, "
         "difference +0.020 (95% interval +0.020 to +0.020, margin -0.030); no group falls by more "
         "than 0.100"
     )

@@ -22,7 +22,7 @@ def versions(world):
 def test_the_first_good_model_is_champion_bit_for_bit(any_world, make_blob):
     found = any_world.register(any_world.candidate(GOOD))
     assert found.promoted
-    assert found.reason.startswith("promoted: there was no champion; patient_dice_mean 0.")
+    assert found.reason.startswith("there was no champion; patient_dice_mean 0.")
     assert found.model_uri == f"models:/{any_world.settings.model_name}/1"
     assert any_world.alias() == found.model_version == "1"
     image = make_blob(77).image
@@ -58,6 +58,8 @@ def test_the_model_has_signature_example_parameters_and_metrics(any_world):
     output = connect().get_run(candidate.run_id).outputs.model_outputs[0]
     model = connect().get_logged_model(output.model_id)
     assert model.params["register.margin"] == "0.03"
+    link = [{"name": any_world.settings.model_name, "version": 1}]
+    assert json.loads(model.tags["mlflow.modelVersions"]) == link
     metrics = {metric.key: metric.value for metric in model.metrics}
     assert metrics["pooled_dice"] == candidate.metrics["pooled_dice"]
 
@@ -70,6 +72,7 @@ def test_the_run_tells_the_decision(world):
     run = connect().get_run(second.run_id).data
     assert run.tags["decision"] == "promoted"
     assert run.tags["decision_reason"] == found.reason
+    assert run.tags["mlflow.note.content"].startswith("Promoted to champion, version 2 of ")
     assert run.tags["model_version"] == f"{world.settings.model_name}/2"
     assert run.metrics["register/promoted"] == 1
     assert run.metrics["register/patients"] == 8

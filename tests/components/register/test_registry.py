@@ -61,7 +61,7 @@ def test_rollback_without_a_model_or_champion(local_mlflow, name, threshold_mode
 
 def champions(name, folder, *numbers):
     """Makes versions champion one after the other."""
-    client, before = connect(), ""
+    client, before = connect(), "none"
     for number in numbers:
         version = add(name, folder)
         assert str(version.version) == number
