@@ -125,7 +125,7 @@ def move_back(client: MlflowClient, name: str) -> tuple[str, str]:
     champion = find_champion(client, name)
     if champion is None:
         raise UserError(f"model {name} has no champion, so there is nothing to roll back")
-    number, before = str(champion.version), champion.tags.get(_BEFORE_TAG, _NONE)
+    number, before = str(champion.version), champion.tags.get(_BEFORE_TAG) or _NONE
     if before == _NONE:
         raise UserError(
             f"version {number} of model {name} is the first champion, so there is nothing to go "

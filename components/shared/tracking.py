@@ -32,8 +32,6 @@ EXPERIMENT = "brainseg"
 CHAMPION = "champion"  # alias of the registered version that is in use
 PIPELINE_RUN_TAG = "kfp_run_id"
 
-# the UI opens on runs and metrics, not on the traces of chats
-_MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 _JOINED_TAG = "brainseg.joined"  # on a run that another tool made and will end
 _PROBE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 # MLflow's own limits let a call to a server that has gone hang for twenty minutes. These
@@ -305,9 +303,7 @@ def _experiment(client: MlflowClient, artifacts: str | None = None) -> str:
 
 def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
     try:
-        return str(
-            client.create_experiment(name, artifact_location=artifacts, tags=_MODEL_TRAINING)
-        )
+        return str(client.create_experiment(name, artifact_location=artifacts))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
