@@ -83,7 +83,7 @@ def predict(model: str, source_uri: str, output: Path, settings: PredictSettings
         uri = resolve_model(model, settings.model_name)
         task = _Task(source, load_segmenter(uri, settings.device), FolderStore(output), settings)
         snapshots: list[Snapshot] = []
-        scans = track(listing.scans, len(listing.scans), "predict: volumes")
+        scans = track(listing.scans, len(listing.scans), "volumes")
         predicted = [_predict_or_refuse(task, scan, snapshots) for scan in scans]
     refused = [_refusal(bad.volume, bad.reason) for bad in listing.quarantined]
     result = _result(uri, source_uri, output, [*predicted, *refused])
