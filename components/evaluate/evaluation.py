@@ -121,7 +121,7 @@ def evaluate_test_part(
     entries = held_out.split.entries("test", held_out.manifest)
     scores = []
     predictions = {}
-    for entry in track(entries, len(entries), "evaluate: volumes"):
+    for entry in track(entries, len(entries), "volumes"):
         volume = held_out.read(entry)
         probability = segmenter(volume.image)
         scores.append(score_volume(entry, volume, probability, settings.threshold))

@@ -80,7 +80,7 @@ def _examine(source_uri: str, store: Store, settings: IngestSettings, workers: i
         outcomes = work_on(work, scans, min(workers, max(len(scans), 1)))
         return _Findings(
             listing=listing,
-            outcomes=[*shared, *track(outcomes, len(scans), "ingest: volumes")],
+            outcomes=[*shared, *track(outcomes, len(scans), "volumes")],
             table=read_attributes(source, listing.tables, settings.max_file_mib),
         )
 

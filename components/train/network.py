@@ -191,6 +191,7 @@ def build_segmenter(recipe: Recipe) -> VolumeSegmenter:
         network = smp.create_model(
             recipe.architecture,
             encoder_name=recipe.encoder,
+            encoder_depth=recipe.encoder_depth,
             encoder_weights=None if recipe.encoder_weights == "none" else recipe.encoder_weights,
             in_channels=3 * (2 * recipe.context_slices + 1),
             classes=1,

@@ -14,7 +14,9 @@ class Recipe(Config):
         architecture: A decoder of `segmentation_models_pytorch`, e.g. `unet`, `fpn`.
         encoder: An encoder of `segmentation_models_pytorch`, e.g. `resnet18`.
         encoder_weights: `imagenet` downloads weights; `none` starts from random ones.
-        decoder_channels: Widths of the U-Net decoder's five stages; `None` is the library's.
+        encoder_depth: Stages of the encoder that are used; each halves the resolution.
+        decoder_channels: Widths of the U-Net decoder's stages, as many as the encoder has;
+            `None` is the library's.
         image_size: Side in pixels to which slices are resized inside the model.
         context_slices: Neighbours on each side that are shown to the network as channels.
         epochs: Passes over the sampled slices.
@@ -40,7 +42,8 @@ class Recipe(Config):
     architecture: str = "unet"
     encoder: str = "resnet18"
     encoder_weights: Literal["imagenet", "none"] = "imagenet"
-    decoder_channels: tuple[int, ...] | None = Field(default=None, min_length=5, max_length=5)
+    encoder_depth: int = Field(default=5, ge=3, le=5)
+    decoder_channels: tuple[int, ...] | None = None
     image_size: int = Field(default=256, ge=32, le=1024, multiple_of=32)
     context_slices: int = Field(default=1, ge=0, le=3)
     epochs: int = Field(default=40, ge=1)

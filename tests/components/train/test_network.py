@@ -78,7 +78,14 @@ def test_missing_weights_say_how_to_go_on(recipe, monkeypatch, tmp_path):
         build_segmenter(recipe.model_copy(update={"encoder_weights": "imagenet"}))
 
 
-@pytest.mark.parametrize("change", [{"encoder": "resnet19"}, {"architecture": "vnet"}])
-def test_an_unknown_network_is_named(recipe, change):
-    with pytest.raises(UserError, match=next(iter(change.values()))):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder": "resnet19"}, "resnet19"),
+        ({"architecture": "vnet"}, "vnet"),
+        ({"encoder_depth": 4}, "mobilenet_v2.*depth"),  # five widths of the decoder
+    ],
+)
+def test_an_impossible_network_is_named(recipe, change, message):
+    with pytest.raises(UserError, match=message):
         build_segmenter(recipe.model_copy(update=change))
