@@ -51,7 +51,9 @@ def load_preset(name: str, changes: Iterable[str] = ()) -> Preset:
     for change in changes:
         step, key, value = _parse_change(change)
         sections[step] = {**sections[step], key: value}
-    return {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
+    preset = {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
+    _agree_on_threshold(preset)
+    return preset
 
 
 def pipeline_arguments(preset: Preset) -> dict[str, str]:
@@ -72,6 +74,17 @@ def _read(name: str) -> dict[str, dict[str, Any]]:
     if not isinstance(content, dict) or not set(content) <= set(STEPS):
         raise UserError(f"preset {name} must have only the sections {', '.join(STEPS)}")
     return {step: content.get(step) or {} for step in STEPS}
+
+
+def _agree_on_threshold(preset: Preset) -> None:
+    evaluate, register = preset["evaluate"], preset["register"]
+    assert isinstance(evaluate, EvaluateSettings)
+    assert isinstance(register, RegisterSettings)
+    if evaluate.threshold != register.threshold:
+        raise UserError(
+            f"evaluate.threshold={evaluate.threshold} and register.threshold="
+            f"{register.threshold} differ: candidate and champion must be scored alike; set both"
+        )
 
 
 def _parse_change(change: str) -> tuple[str, str, Any]:

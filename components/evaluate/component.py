@@ -40,15 +40,17 @@ def evaluate(
 
     from components.evaluate.settings import EvaluateSettings
     from components.shared.config import parse_config
+    from components.shared.dataset import SplitDataset
     from components.shared.process import step_process
 
     with step_process("evaluate") as process:
-        from components.evaluate.evaluation import HeldOut
         from components.evaluate.results import ResultFiles, evaluate_model
 
         files = (Path(artifact.path) for artifact in (report, per_patient, metrics))
         found = evaluate_model(
-            HeldOut.open(store, process.cache, dataset_id, split_id, manifest.path, split.path),
+            SplitDataset.open(
+                store, process.cache, dataset_id, split_id, manifest.path, split.path
+            ),
             parse_config(EvaluateSettings, settings, "evaluate"),
             model=Path(model.path),
             history=Path(history.path),

@@ -3,12 +3,11 @@
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from components.evaluate.settings import EvaluateSettings
-from components.shared.manifest import Manifest, VolumeEntry, read_manifest
+from components.shared.dataset import SplitDataset
 from components.shared.progress import track
 from components.shared.scoring import (
     SIZES,
@@ -21,49 +20,13 @@ from components.shared.scoring import (
     size_thirds,
 )
 from components.shared.segmenter import Segmenter
-from components.shared.split import Split, check_split, read_split
-from components.shared.store import Store, open_store
-from components.shared.volumes import Volume, fetch_volume
+from components.shared.split import check_split
 
 # of the many numbers of a group, those that people compare
 GROUP_METRICS = (
     *("patient_dice_mean", "patient_dice_median", "pooled_dice", "precision_mean"),
     *("recall_mean", "hd95_median", "false_positive_pixels_mean"),
 )
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The test part of a data set version, and where its voxels are.
-
-    Attributes:
-        store: Where the voxels are.
-        cache: Folder for fetched volumes.
-        manifest: The data set version.
-        split: Of this version.
-    """
-
-    store: Store
-    cache: Path
-    manifest: Manifest
-    split: Split
-
-    @classmethod
-    def open(
-        cls, store: str, cache: Path, dataset_id: str, split_id: str, manifest: str, split: str
-    ) -> "HeldOut":
-        """Reads the files that the earlier steps left.
-
-        Raises:
-            UserError: If they are not of the versions asked for, or the split lets a patient
-                or an image into two parts.
-        """
-        known = read_manifest(Path(manifest), dataset_id)
-        return cls(open_store(store), cache, known, read_split(Path(split), split_id, known))
-
-    def read(self, entry: VolumeEntry) -> Volume:
-        """Maps a volume into memory."""
-        return fetch_volume(self.store, entry.digest, self.cache)
 
 
 @dataclass(frozen=True)
@@ -103,13 +66,13 @@ class Evaluation:
 
 
 def evaluate_test_part(
-    segmenter: Segmenter, held_out: HeldOut, settings: EvaluateSettings
+    segmenter: Segmenter, dataset: SplitDataset, settings: EvaluateSettings
 ) -> Evaluation:
     """Predicts and scores every volume of the test part, and no other.
 
     Args:
         segmenter: The exported model.
-        held_out: The data; its split is checked again here, so that no patient or image
+        dataset: The data; its split is checked again here, so that no patient or image
             that was trained on is scored.
         settings: Of the step.
 
@@ -117,12 +80,12 @@ def evaluate_test_part(
         UserError: If the split does not fit the data set, a volume cannot be read, or the
             model gives something else than probabilities.
     """
-    check_split(held_out.split, held_out.manifest)
-    entries = held_out.split.entries("test", held_out.manifest)
+    check_split(dataset.split, dataset.manifest)
+    entries = dataset.entries("test")
     scores = []
     predictions = {}
     for entry in track(entries, len(entries), "volumes"):
-        volume = held_out.read(entry)
+        volume = dataset.volume(entry)
         probability = segmenter(volume.image)
         scores.append(score_volume(entry, volume, probability, settings.threshold))
         predictions[entry.volume] = PackedMask.pack(probability >= settings.threshold)

@@ -10,7 +10,6 @@ from mlflow import MlflowClient
 from components.evaluate.evaluation import (
     GROUP_METRICS,
     Evaluation,
-    HeldOut,
     evaluate_test_part,
     ranked_volumes,
     recurring_volumes,
@@ -18,6 +17,7 @@ from components.evaluate.evaluation import (
 from components.evaluate.overlay import draw_overlays
 from components.evaluate.page import Origin, render_evaluation
 from components.evaluate.settings import EvaluateSettings
+from components.shared.dataset import SplitDataset
 from components.shared.overlay import draw_slice, largest_tumour_slice
 from components.shared.scoring import write_patient_scores
 from components.shared.segmenter import load_segmenter
@@ -41,7 +41,7 @@ class ResultFiles:
 
 
 def evaluate_model(
-    held_out: HeldOut,
+    dataset: SplitDataset,
     settings: EvaluateSettings,
     *,
     model: Path,
@@ -52,7 +52,7 @@ def evaluate_model(
     """Evaluates an exported model on the test part.
 
     Args:
-        held_out: The data.
+        dataset: The data.
         settings: Of the step.
         model: MLflow model folder.
         history: JSON list that the training left, one mapping an epoch.
@@ -67,20 +67,20 @@ def evaluate_model(
     """
     with recording(mlflow_run_id) as client:
         segmenter = load_segmenter(model, settings.device)
-        evaluation = evaluate_test_part(segmenter, held_out, settings)
-        page = _render(evaluation, held_out, settings, history, mlflow_run_id)
+        evaluation = evaluate_test_part(segmenter, dataset, settings)
+        page = _render(evaluation, dataset, settings, history, mlflow_run_id)
         results.report.write_text(page, encoding="utf-8")
         write_patient_scores(evaluation.scores, results.per_patient)
         results.metrics.write_text(json.dumps(evaluation.metrics, indent=2, allow_nan=False))
         _log(client, mlflow_run_id, evaluation, settings, results)
-        for name, pixels in _recurring_overlays(evaluation, held_out, settings):
+        for name, pixels in _recurring_overlays(evaluation, dataset, settings):
             client.log_image(mlflow_run_id, pixels, f"overlays/{name}.png")
     return evaluation.metrics
 
 
 def _render(
     evaluation: Evaluation,
-    held_out: HeldOut,
+    dataset: SplitDataset,
     settings: EvaluateSettings,
     history: Path,
     mlflow_run_id: str,
@@ -88,10 +88,10 @@ def _render(
     ranked = ranked_volumes(evaluation.scores, settings.overlay_volumes)
     names = [name for picked in ranked.values() for name in picked]
     overlays = {
-        name: draw_overlays(_volume(held_out, name), evaluation.predictions[name].unpack())
+        name: draw_overlays(_volume(dataset, name), evaluation.predictions[name].unpack())
         for name in names
     }
-    origin = Origin(held_out.manifest.dataset_id, held_out.split.split_id, mlflow_run_id)
+    origin = Origin(dataset.manifest.dataset_id, dataset.split.split_id, mlflow_run_id)
     epochs = json.loads(history.read_bytes())
     return render_evaluation(evaluation, overlays, epochs, origin, settings)
 
@@ -118,13 +118,13 @@ def _log(
 
 
 def _recurring_overlays(
-    evaluation: Evaluation, held_out: HeldOut, settings: EvaluateSettings
+    evaluation: Evaluation, dataset: SplitDataset, settings: EvaluateSettings
 ) -> Iterator[tuple[str, Voxels]]:
     for name in recurring_volumes(evaluation.scores, settings.overlay_volumes):
-        volume = _volume(held_out, name)
+        volume = _volume(dataset, name)
         index = largest_tumour_slice(volume.mask > 0)
         yield name, draw_slice(volume, evaluation.predictions[name].unpack(), index)
 
 
-def _volume(held_out: HeldOut, name: str) -> Volume:
-    return held_out.read(held_out.manifest.by_name()[name])
+def _volume(dataset: SplitDataset, name: str) -> Volume:
+    return dataset.volume(dataset.manifest.by_name()[name])

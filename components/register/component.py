@@ -45,24 +45,24 @@ def register(
     import json
     from pathlib import Path
 
-    from components.register.held_out import HeldOut
     from components.register.promotion import Candidate, register_model
     from components.register.settings import RegisterSettings
     from components.shared.config import parse_config
+    from components.shared.dataset import SplitDataset
     from components.shared.process import step_process
     from components.shared.tracking import finish_run, recording
 
     with step_process("register") as process:
         config = parse_config(RegisterSettings, settings, "register")
-        held_out = HeldOut.read(
-            store, process.cache, dataset_id, Path(manifest.path), split_id, Path(split.path)
+        dataset = SplitDataset.open(
+            store, process.cache, dataset_id, split_id, manifest.path, split.path
         )
         candidate = Candidate.read(
             *(mlflow_run_id, Path(model.path), dataset_id, split_id),
             *(Path(per_patient.path), Path(metrics.path)),
         )
         with recording(mlflow_run_id) as client:
-            found = register_model(client, candidate, held_out, config)
+            found = register_model(client, candidate, dataset, config)
             finish_run(client, mlflow_run_id)
         Path(decision.path).write_text(json.dumps(found.record, indent=2))
     return found.model_uri, found.model_version, found.promoted, found.reason

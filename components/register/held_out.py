@@ -2,47 +2,21 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
 
 from mlflow.entities.model_registry import ModelVersion
 
 from components.register.settings import RegisterSettings
-from components.shared.manifest import VolumeEntry, fetch_manifest, manifest_key, read_manifest
+from components.shared.dataset import SplitDataset
+from components.shared.manifest import VolumeEntry, fetch_manifest, manifest_key
 from components.shared.progress import track
 from components.shared.scoring import VolumeScore, score_volume
 from components.shared.segmenter import load_segmenter
-from components.shared.split import fetch_split, read_split, split_key
-from components.shared.store import Store, open_store
-from components.shared.volumes import fetch_volume
+from components.shared.split import fetch_split, split_key
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """The test volumes and where their voxels are."""
-
-    store: Store
-    cache: Path
-    entries: Sequence[VolumeEntry]
-
-    @classmethod
-    def read(
-        cls, store: str, cache: Path, dataset_id: str, manifest: Path, split_id: str, split: Path
-    ) -> Self:
-        """Reads the artifacts of the steps before.
-
-        Raises:
-            UserError: If a file is not the version named, or parts overlap.
-        """
-        listed = read_manifest(manifest, dataset_id)
-        parts = read_split(split, split_id, listed)
-        return cls(open_store(store), cache, parts.entries("test", listed))
-
-
-def unseen(champion: ModelVersion, held_out: HeldOut) -> list[VolumeEntry]:
+def unseen(champion: ModelVersion, dataset: SplitDataset) -> list[VolumeEntry]:
     """Returns the test volumes that a model has not learned from.
 
     What it learned from is in the data set version and split that its tags name. A model
@@ -51,23 +25,27 @@ def unseen(champion: ModelVersion, held_out: HeldOut) -> list[VolumeEntry]:
     """
     dataset_id = champion.tags.get("dataset_id", "")
     split_id = champion.tags.get("split_id", "")
-    store = held_out.store
+    store = dataset.store
     if not (store.exists(manifest_key(dataset_id)) and store.exists(split_key(split_id))):
         logger.warning(
             "what version %s learned from is not in store %s: it may have seen test patients",
             *(champion.version, store.uri),
         )
-        return list(held_out.entries)
+        return list(dataset.entries("test"))
     manifest, split = fetch_manifest(store, dataset_id), fetch_split(store, split_id)
     used = [*split.entries("train", manifest), *split.entries("validation", manifest)]
     known = {entry.patient for entry in used} | {entry.image_digest for entry in used}
-    return [entry for entry in held_out.entries if not known & {entry.patient, entry.image_digest}]
+    return [
+        entry
+        for entry in dataset.entries("test")
+        if not known & {entry.patient, entry.image_digest}
+    ]
 
 
 def score_champion(
     champion: ModelVersion,
     entries: Sequence[VolumeEntry],
-    held_out: HeldOut,
+    dataset: SplitDataset,
     settings: RegisterSettings,
 ) -> list[VolumeScore]:
     """Predicts the volumes with a registered version and scores them.
@@ -78,7 +56,7 @@ def score_champion(
     segmenter = load_segmenter(f"models:/{champion.name}/{champion.version}", settings.device)
     scores = []
     for entry in track(entries, len(entries), "champion's volumes"):
-        volume = fetch_volume(held_out.store, entry.digest, held_out.cache)
+        volume = dataset.volume(entry)
         probability = segmenter(volume.image)
         scores.append(score_volume(entry, volume, probability, settings.threshold))
     return scores

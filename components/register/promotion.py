@@ -21,8 +21,9 @@ from components.register.decision import (
     decide_first,
     too_few,
 )
-from components.register.held_out import HeldOut, score_champion, unseen
+from components.register.held_out import score_champion, unseen
 from components.register.settings import RegisterSettings
+from components.shared.dataset import SplitDataset
 from components.shared.errors import UserError
 from components.shared.scoring import PatientScore, read_patient_scores
 from components.shared.tracking import find_champion, log_metrics, log_params, log_tags
@@ -88,7 +89,7 @@ class Registration:
 
 
 def register_model(
-    client: MlflowClient, candidate: Candidate, held_out: HeldOut, settings: RegisterSettings
+    client: MlflowClient, candidate: Candidate, dataset: SplitDataset, settings: RegisterSettings
 ) -> Registration:
     """Registers a candidate and moves the alias `champion` to it if it is good enough.
 
@@ -98,7 +99,7 @@ def register_model(
         UserError: If the scores are not of the test patients, the champion cannot be loaded
             or changed meanwhile, or the server refuses.
     """
-    _check_scores(candidate, held_out)
+    _check_scores(candidate, dataset)
     log_params(client, candidate.run_id, {"register": settings.model_dump(mode="json")})
     version = registry.add_version(
         *(client, settings.model_name, candidate.run_id, candidate.folder),
@@ -106,7 +107,7 @@ def register_model(
         metrics=candidate.metrics,
     )
     if not registry.is_decided(version):
-        version = _decide(client, version, candidate, held_out, settings)
+        version = _decide(client, version, candidate, dataset, settings)
     registry.apply_decision(client, version)
     record = load_dict(f"runs:/{candidate.run_id}/{_RECORD}")
     outcome = "promoted" if record["promoted"] else "not promoted"
@@ -126,7 +127,7 @@ def _decide(
     client: MlflowClient,
     version: ModelVersion,
     candidate: Candidate,
-    held_out: HeldOut,
+    dataset: SplitDataset,
     settings: RegisterSettings,
 ) -> ModelVersion:
     champion = find_champion(client, settings.model_name)
@@ -134,7 +135,7 @@ def _decide(
     if champion is None:
         decision = decide_first(candidate.metrics)
     else:
-        decision, comparison = _against(champion, candidate, held_out, settings)
+        decision, comparison = _against(champion, candidate, dataset, settings)
     number = str(champion.version) if champion else ""
     _require_same(client, settings.model_name, number)
     _log(client, candidate.run_id, _record(version, number, decision, comparison, settings))
@@ -142,25 +143,25 @@ def _decide(
 
 
 def _against(
-    champion: ModelVersion, candidate: Candidate, held_out: HeldOut, settings: RegisterSettings
+    champion: ModelVersion, candidate: Candidate, dataset: SplitDataset, settings: RegisterSettings
 ) -> tuple[Decision, Comparison | None]:
     name = f"version {champion.version}"
-    entries = unseen(champion, held_out)
+    entries = unseen(champion, dataset)
     refusal = too_few(len(entries), name)
     if refusal:
         return refusal, None
     volumes = {entry.volume for entry in entries}
     comparison = compare(
         [score for score in candidate.scores if score.volume in volumes],
-        score_champion(champion, entries, held_out, settings),
+        score_champion(champion, entries, dataset, settings),
         settings,
     )
     return decide(candidate.metrics, comparison, name, settings), comparison
 
 
-def _check_scores(candidate: Candidate, held_out: HeldOut) -> None:
+def _check_scores(candidate: Candidate, dataset: SplitDataset) -> None:
     scored = {score.volume for score in candidate.scores}
-    expected = {entry.volume for entry in held_out.entries}
+    expected = {entry.volume for entry in dataset.entries("test")}
     if scored != expected:
         raise UserError(
             f"the candidate's scores are of {len(scored)} volumes, {len(scored & expected)} of "

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from scipy.stats import bootstrap
 
 from components.shared.errors import UserError
@@ -280,6 +279,9 @@ def hausdorff_95(predicted: Mask, truth: Mask) -> float | None:
     """
     if not predicted.any() or not truth.any():
         return None
+    # takes seconds to import: register needs it only where there is a champion to score
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+
     box = _bounding_box(predicted | truth)  # the same value, in a fraction of the time
     with warnings.catch_warnings():
         # MONAI 1.6 passes an argument that it has itself deprecated

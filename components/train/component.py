@@ -36,19 +36,18 @@ def train(
     from pathlib import Path
 
     from components.shared.config import parse_config
+    from components.shared.dataset import SplitDataset
     from components.shared.process import step_process
-    from components.shared.store import open_store
     from components.train.recipe import Recipe
 
     with step_process("train") as process:
-        from components.train.training import TrainingInputs, train_model
+        from components.train.training import train_model
 
-        inputs = TrainingInputs.read(
-            open_store(store), process.cache, dataset_id, split_id, manifest.path, split.path
-        )
         return train_model(
             parse_config(Recipe, settings, "train"),
-            inputs,
+            SplitDataset.open(
+                store, process.cache, dataset_id, split_id, manifest.path, split.path
+            ),
             pipeline_run=process.pipeline_run,
             profile_report=Path(profile_report.path),
             model=Path(model.path),

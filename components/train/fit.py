@@ -92,7 +92,7 @@ def _trainer(recipe: Recipe, keeper: KeepCheckpoints) -> lightning.Trainer:
         devices=1,
         precision=recipe.precision,
         max_epochs=recipe.epochs,
-        check_val_every_n_epoch=recipe.validate_every_epochs,
+        check_val_every_n_epoch=recipe.validation_interval,
         callbacks=[keeper],
         logger=False,
         enable_checkpointing=False,

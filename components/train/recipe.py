@@ -1,8 +1,8 @@
 """Everything that decides how a model is trained."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from components.shared.config import Config
 
@@ -31,8 +31,8 @@ class Recipe(Config):
             volume) and contrast (relative).
         missing_sequence_share: Share of slices whose pre- or post-contrast sequence is
             replaced by FLAIR, as in scans that lack it.
-        validate_every_epochs: Epochs between two validations; divides `epochs`, so that the last
-            epoch is validated.
+        validate_every_epochs: Most epochs between two validations; fewer where the last epoch
+            would not be validated.
         precision: Arithmetic of the forward pass; weights stay float32.
         device: `cpu`, `cuda` or `auto`.
         loader_workers: Processes that read slices; 0 reads in the training process.
@@ -61,11 +61,8 @@ class Recipe(Config):
     loader_workers: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
 
-    @model_validator(mode="after")
-    def _validates_the_last_epoch(self) -> Self:
-        if self.epochs % self.validate_every_epochs:
-            raise ValueError(
-                f"epochs={self.epochs} is not a multiple of "
-                f"validate_every_epochs={self.validate_every_epochs}"
-            )
-        return self
+    @property
+    def validation_interval(self) -> int:
+        """Epochs between two validations: at most as asked, and the last is validated."""
+        longest = min(self.validate_every_epochs, self.epochs)
+        return next(n for n in range(longest, 0, -1) if self.epochs % n == 0)

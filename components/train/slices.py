@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from components.shared.dataset import SplitDataset
 from components.shared.manifest import VolumeEntry
 from components.shared.progress import track
-from components.shared.store import Store
-from components.shared.volumes import Volume, fetch_volume
+from components.shared.split import Part
+from components.shared.volumes import Volume
 from components.train.network import VolumeSegmenter, cut, head_box
 
 COVERAGE_LEVELS = 255  # a mask's pixel holds the covered share of its area, as uint8
@@ -42,24 +43,26 @@ class PreparedVolume:
 
 
 def prepare_volumes(
-    entries: Sequence[VolumeEntry], store: Store, cache: Path, segmenter: VolumeSegmenter
+    dataset: SplitDataset, part: Part, segmenter: VolumeSegmenter
 ) -> list[PreparedVolume]:
-    """Normalises and resizes volumes once, into files keyed by digest and size.
+    """Normalises and cuts the volumes of a part once, into files keyed by digest and size.
 
     Raises:
         UserError: If the store lacks a volume or it was changed.
     """
+    entries = dataset.entries(part)
     return [
-        _prepared(entry, store, cache, segmenter)
-        for entry in track(entries, len(entries), "volumes prepared")
+        _prepared(entry, dataset, segmenter)
+        for entry in track(entries, len(entries), f"{part} volumes prepared")
     ]
 
 
 def _prepared(
-    entry: VolumeEntry, store: Store, cache: Path, segmenter: VolumeSegmenter
+    entry: VolumeEntry, dataset: SplitDataset, segmenter: VolumeSegmenter
 ) -> PreparedVolume:
-    volume = fetch_volume(store, entry.digest, cache)
-    path = cache / "prepared" / f"{entry.digest}-{segmenter.image_size}-{_PREPARATION}"
+    volume = dataset.volume(entry)
+    key = f"{entry.digest}-{segmenter.image_size}-{_PREPARATION}"
+    path = dataset.cache / "prepared" / key
     if not path.exists():
         _write(path, *_prepare(volume, segmenter))
     images, box, masks = (np.load(path / f"{name}.npy", mmap_mode="c") for name in _FILES)

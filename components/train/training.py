@@ -2,69 +2,27 @@
 
 import json
 import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import torch
 from mlflow import MlflowClient
 
 from components.shared import tracking
-from components.shared.manifest import Manifest, canonical_json, read_manifest, short_digest
-from components.shared.split import Part, Split, read_split
-from components.shared.store import Store
+from components.shared.dataset import SplitDataset
+from components.shared.manifest import canonical_json, short_digest
 from components.train.checkpoints import Checkpoints, Epoch
 from components.train.export import export_segmenter
 from components.train.fit import Fit, fit
-from components.train.network import VolumeSegmenter, build_segmenter
+from components.train.network import build_segmenter
 from components.train.recipe import Recipe
-from components.train.slices import PreparedVolume, prepare_volumes
+from components.train.slices import prepare_volumes
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TrainingInputs:
-    """What is learned from.
-
-    Attributes:
-        store: Where the voxels are.
-        cache: Folder for fetched and prepared volumes.
-        dataset_id: Version of the data set.
-        split_id: Version of the split.
-        manifest: Its volumes.
-        split: Their parts, checked against the manifest.
-    """
-
-    store: Store
-    cache: Path
-    dataset_id: str
-    split_id: str
-    manifest: Manifest
-    split: Split
-
-    @classmethod
-    def read(
-        cls, store: Store, cache: Path, dataset_id: str, split_id: str, manifest: str, split: str
-    ) -> Self:
-        """Reads the artifacts of the steps before.
-
-        Raises:
-            UserError: If a file is not the version named, or parts overlap.
-        """
-        listed = read_manifest(Path(manifest), dataset_id)
-        parts = read_split(Path(split), split_id, listed)
-        return cls(store, cache, dataset_id, split_id, listed, parts)
-
-    def prepared(self, part: Part, segmenter: VolumeSegmenter) -> list[PreparedVolume]:
-        """The volumes of one part as the network sees them."""
-        entries = self.split.entries(part, self.manifest)
-        return prepare_volumes(entries, self.store, self.cache, segmenter)
-
-
 def train_model(
     recipe: Recipe,
-    inputs: TrainingInputs,
+    dataset: SplitDataset,
     *,
     pipeline_run: str,
     profile_report: Path,
@@ -77,7 +35,7 @@ def train_model(
 
     Args:
         recipe: How to train.
-        inputs: What to learn from.
+        dataset: What to learn from.
         pipeline_run: Identity of the pipeline run; retries with the same one resume.
         profile_report: HTML, logged to the run.
         model: Folder to write the MLflow model to.
@@ -91,9 +49,9 @@ def train_model(
     """
     run_id = tracking.open_run(pipeline_run)
     with tracking.recording(run_id) as client:
-        _describe(client, run_id, recipe, inputs, profile_report)
-        checkpoints = _checkpoints(recipe, inputs, run_id)
-        fitted = _fit(recipe, inputs, checkpoints, client, run_id)
+        _describe(client, run_id, recipe, dataset, profile_report)
+        checkpoints = _checkpoints(recipe, dataset, run_id)
+        fitted = _fit(recipe, dataset, checkpoints, client, run_id)
         export_segmenter(fitted.segmenter, model)
         history.write_text(json.dumps(fitted.history))
         checkpoints.remove()
@@ -104,26 +62,28 @@ def _describe(
     client: MlflowClient,
     run_id: str,
     recipe: Recipe,
-    inputs: TrainingInputs,
+    dataset: SplitDataset,
     profile_report: Path,
 ) -> None:
     tracking.log_params(client, run_id, {"train": recipe.model_dump(mode="json")})
-    tracking.log_dataset(client, run_id, inputs.dataset_id, inputs.manifest, inputs.store.uri)
-    client.set_tag(run_id, "dataset_id", inputs.dataset_id)
-    client.set_tag(run_id, "split_id", inputs.split_id)
+    tracking.log_dataset(
+        client, run_id, dataset.manifest.dataset_id, dataset.manifest, dataset.store.uri
+    )
+    client.set_tag(run_id, "dataset_id", dataset.manifest.dataset_id)
+    client.set_tag(run_id, "split_id", dataset.split.split_id)
     client.log_text(run_id, profile_report.read_text(), "reports/profile.html")
-    client.log_text(run_id, inputs.split.to_json().decode(), "split.json")
+    client.log_text(run_id, dataset.split.to_json().decode(), "split.json")
 
 
-def _checkpoints(recipe: Recipe, inputs: TrainingInputs, run_id: str) -> Checkpoints:
+def _checkpoints(recipe: Recipe, dataset: SplitDataset, run_id: str) -> Checkpoints:
     recipe_id = short_digest(canonical_json(recipe.model_dump(mode="json")))
-    key = f"{run_id}-{inputs.dataset_id}-{inputs.split_id}-{recipe_id}"
-    return Checkpoints(inputs.store, key, inputs.cache)
+    key = f"{run_id}-{dataset.manifest.dataset_id}-{dataset.split.split_id}-{recipe_id}"
+    return Checkpoints(dataset.store, key, dataset.cache)
 
 
 def _fit(
     recipe: Recipe,
-    inputs: TrainingInputs,
+    dataset: SplitDataset,
     checkpoints: Checkpoints,
     client: MlflowClient,
     run_id: str,
@@ -138,8 +98,8 @@ def _fit(
     return fit(
         recipe,
         segmenter,
-        inputs.prepared("train", segmenter),
-        inputs.prepared("validation", segmenter),
+        prepare_volumes(dataset, "train", segmenter),
+        prepare_volumes(dataset, "validation", segmenter),
         checkpoints,
         listen,
     )

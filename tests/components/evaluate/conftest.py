@@ -9,7 +9,7 @@ import torch
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from components.evaluate.evaluation import HeldOut
+from components.shared.dataset import SplitDataset
 from components.shared.manifest import VolumeEntry, make_manifest
 from components.shared.split import make_split
 from components.shared.store import open_store
@@ -46,7 +46,7 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def held_out(tmp_path_factory):
+def dataset(tmp_path_factory):
     """Ten patients of two sites and growing tumours, the first without; eight are the test."""
     folder = tmp_path_factory.mktemp("data")
     store = open_store(str(folder / "store"))
@@ -54,7 +54,7 @@ def held_out(tmp_path_factory):
     manifest = make_manifest(entries)
     names = [entry.volume for entry in manifest.volumes]
     split = make_split({"train": names[9:], "validation": names[8:9], "test": names[:8]})
-    return HeldOut(store, folder / "cache", manifest, split)
+    return SplitDataset(store, folder / "cache", manifest, split)
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from components.evaluate.evaluation import (
-    HeldOut,
     PackedMask,
     evaluate_test_part,
     ranked_volumes,
     recurring_volumes,
 )
 from components.evaluate.settings import EvaluateSettings
+from components.shared.dataset import SplitDataset
 from components.shared.errors import UserError
 from components.shared.scoring import PatientScore, aggregate, group, score_volume
 from components.shared.split import Split
@@ -52,28 +52,28 @@ def test_a_mask_survives_packing(mask):
     assert np.array_equal(found, mask)
 
 
-def test_scores_every_test_volume_and_no_other(held_out):
+def test_scores_every_test_volume_and_no_other(dataset):
     seen = []
 
     def segmenter(image):
         seen.append(np.array(image))
         return bright_flair(image)
 
-    found = evaluate_test_part(segmenter, held_out, SETTINGS)
+    found = evaluate_test_part(segmenter, dataset, SETTINGS)
 
-    assert tuple(score.volume for score in found.scores) == held_out.split.test
-    entries = held_out.split.entries("test", held_out.manifest)
+    assert tuple(score.volume for score in found.scores) == dataset.split.test
+    entries = dataset.split.entries("test", dataset.manifest)
     assert len(seen) == len(entries)
     for image, entry, score in zip(seen, entries, found.scores, strict=True):
-        volume = held_out.read(entry)
+        volume = dataset.volume(entry)
         assert np.array_equal(image, volume.image)
         assert score == score_volume(entry, volume, bright_flair(image), SETTINGS.threshold)
         predicted = found.predictions[entry.volume].unpack()
         assert np.array_equal(predicted, bright_flair(image) >= SETTINGS.threshold)
 
 
-def test_the_numbers_are_those_of_the_scores(held_out):
-    found = evaluate_test_part(bright_flair, held_out, SETTINGS)
+def test_the_numbers_are_those_of_the_scores(dataset):
+    found = evaluate_test_part(bright_flair, dataset, SETTINGS)
 
     assert found.metrics == aggregate(found.scores, 200, SETTINGS.seed)
     assert found.groups == {
@@ -83,38 +83,38 @@ def test_the_numbers_are_those_of_the_scores(held_out):
     json.dumps([found.metrics, found.groups], allow_nan=False)
 
 
-def test_the_threshold_decides(held_out):
-    strict = evaluate_test_part(bright_flair, held_out, EvaluateSettings(threshold=0.99))
+def test_the_threshold_decides(dataset):
+    strict = evaluate_test_part(bright_flair, dataset, EvaluateSettings(threshold=0.99))
 
-    assert strict.metrics["precision_undefined"] == len(held_out.split.test)
+    assert strict.metrics["precision_undefined"] == len(dataset.split.test)
     assert "precision_mean" not in strict.metrics
     for name in ("patient_dice_mean", "pooled_dice", "slice_dice_mean"):
         assert strict.metrics[name] == strict.metrics[f"{name}_empty_baseline"]
 
 
-def test_a_patient_in_two_parts_is_refused(held_out):
-    split = held_out.split
+def test_a_patient_in_two_parts_is_refused(dataset):
+    split = dataset.split
     leaking = Split(train=split.test[:1], validation=split.validation, test=split.test)
-    leaking = HeldOut(held_out.store, held_out.cache, held_out.manifest, leaking)
+    leaking = SplitDataset(dataset.store, dataset.cache, dataset.manifest, leaking)
 
     with pytest.raises(UserError, match="named twice"):
         evaluate_test_part(bright_flair, leaking, SETTINGS)
 
 
-def test_opening_refuses_files_of_another_version(held_out, tmp_path):
+def test_opening_refuses_files_of_another_version(dataset, tmp_path):
     manifest, split = tmp_path / "manifest.json", tmp_path / "split.json"
-    manifest.write_bytes(held_out.manifest.to_json())
-    split.write_bytes(held_out.split.to_json())
-    dataset_id, split_id = held_out.manifest.dataset_id, held_out.split.split_id
+    manifest.write_bytes(dataset.manifest.to_json())
+    split.write_bytes(dataset.split.to_json())
+    dataset_id, split_id = dataset.manifest.dataset_id, dataset.split.split_id
     files = (str(manifest), str(split))
 
-    opened = HeldOut.open(held_out.store.uri, tmp_path, dataset_id, split_id, *files)
+    opened = SplitDataset.open(dataset.store.uri, tmp_path, dataset_id, split_id, *files)
 
-    assert (opened.manifest, opened.split) == (held_out.manifest, held_out.split)
+    assert (opened.manifest, opened.split) == (dataset.manifest, dataset.split)
     with pytest.raises(UserError, match="is not data set other"):
-        HeldOut.open(held_out.store.uri, tmp_path, "other", split_id, *files)
+        SplitDataset.open(dataset.store.uri, tmp_path, "other", split_id, *files)
     with pytest.raises(UserError, match=f"is split {split_id}, not other"):
-        HeldOut.open(held_out.store.uri, tmp_path, dataset_id, "other", *files)
+        SplitDataset.open(dataset.store.uri, tmp_path, dataset_id, "other", *files)
 
 
 @given(st.integers(1, 30), st.integers(1, 5))

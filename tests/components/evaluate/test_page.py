@@ -26,12 +26,12 @@ def nothing(image):
     return np.zeros(image.shape[:3], dtype=np.float32)
 
 
-def render(segmenter, held_out, history):
-    evaluation = evaluate_test_part(segmenter, held_out, SETTINGS)
-    entries = held_out.manifest.by_name()
+def render(segmenter, dataset, history):
+    evaluation = evaluate_test_part(segmenter, dataset, SETTINGS)
+    entries = dataset.manifest.by_name()
     ranked = ranked_volumes(evaluation.scores, SETTINGS.overlay_volumes)
     overlays = {
-        name: draw_overlays(held_out.read(entries[name]), evaluation.predictions[name].unpack())
+        name: draw_overlays(dataset.volume(entries[name]), evaluation.predictions[name].unpack())
         for names in ranked.values()
         for name in names
     }
@@ -39,9 +39,9 @@ def render(segmenter, held_out, history):
 
 
 @pytest.fixture(scope="module")
-def rendered(held_out):
+def rendered(dataset):
     history = [{"epoch": 1, "train_loss": 1.0}, {"epoch": 4, "validation_dice": 0.5}]
-    return render(bright_flair, held_out, history)
+    return render(bright_flair, dataset, history)
 
 
 def test_loads_nothing_from_elsewhere(rendered):
@@ -82,16 +82,16 @@ def test_headline_stands_beside_interval_and_baseline(rendered):
     assert f"scores {found['slice_dice_mean_empty_baseline']:.3f} on these patients" in page
 
 
-def test_a_model_that_marks_nothing_is_called_that(rendered, held_out):
-    _, page = render(nothing, held_out, [])
+def test_a_model_that_marks_nothing_is_called_that(rendered, dataset):
+    _, page = render(nothing, dataset, [])
 
     assert "has not learnt to find tumours" in page
     assert "The training left no history." in page
     assert "has not learnt to find tumours" not in rendered[1]
 
 
-def test_undefined_values_are_dashes(held_out):
-    evaluation, page = render(nothing, held_out, [])
+def test_undefined_values_are_dashes(dataset):
+    evaluation, page = render(nothing, dataset, [])
 
     assert evaluation.metrics["hd95_undefined"] == len(evaluation.scores)
     assert "undefined for 8 of 8" in page
@@ -99,8 +99,8 @@ def test_undefined_values_are_dashes(held_out):
     json.dumps(evaluation.metrics, allow_nan=False)
 
 
-def test_one_patient_without_tumour_still_makes_a_page(held_out):
-    split = held_out.split
+def test_one_patient_without_tumour_still_makes_a_page(dataset):
+    split = dataset.split
     one = make_split(
         {
             "train": [*split.train, *split.test[1:]],
@@ -109,7 +109,7 @@ def test_one_patient_without_tumour_still_makes_a_page(held_out):
         }
     )
 
-    evaluation, page = render(nothing, replace(held_out, split=one), [])
+    evaluation, page = render(nothing, replace(dataset, split=one), [])
 
     assert [score.tumour_pixels for score in evaluation.scores] == [0]
     assert "no interval: it takes two patients" in page

@@ -30,9 +30,9 @@ def artifact_paths(client, run_id, folder=None):
             yield item.path
 
 
-def test_evaluates_the_exported_model(held_out, model, history, mlflow_run_id, results):
+def test_evaluates_the_exported_model(dataset, model, history, mlflow_run_id, results):
     found = evaluate_model(
-        held_out,
+        dataset,
         SETTINGS,
         model=model,
         history=history,
@@ -42,8 +42,8 @@ def test_evaluates_the_exported_model(held_out, model, history, mlflow_run_id, r
 
     segmenter = load_segmenter(model, "cpu")
     expected = []
-    for entry in held_out.split.entries("test", held_out.manifest):
-        volume = held_out.read(entry)
+    for entry in dataset.split.entries("test", dataset.manifest):
+        volume = dataset.volume(entry)
         expected.append(score_volume(entry, volume, segmenter(volume.image), 0.5))
     assert found == aggregate(expected, 200)
     assert 0 < found["patient_dice_mean_empty_baseline"] < found["patient_dice_mean"] < 1
@@ -71,10 +71,10 @@ def test_evaluates_the_exported_model(held_out, model, history, mlflow_run_id, r
     assert max(overlay.size) == 384
 
 
-def test_a_failure_marks_the_run(held_out, history, mlflow_run_id, results, tmp_path):
+def test_a_failure_marks_the_run(dataset, history, mlflow_run_id, results, tmp_path):
     with pytest.raises(UserError, match="cannot be loaded"):
         evaluate_model(
-            held_out,
+            dataset,
             SETTINGS,
             model=tmp_path / "no model",
             history=history,
@@ -87,14 +87,14 @@ def test_a_failure_marks_the_run(held_out, history, mlflow_run_id, results, tmp_
 
 
 @pytest.fixture
-def step_arguments(held_out, model, history, mlflow_run_id, results, tmp_path):
+def step_arguments(dataset, model, history, mlflow_run_id, results, tmp_path):
     manifest, split = tmp_path / "manifest.json", tmp_path / "split.json"
-    manifest.write_bytes(held_out.manifest.to_json())
-    split.write_bytes(held_out.split.to_json())
+    manifest.write_bytes(dataset.manifest.to_json())
+    split.write_bytes(dataset.split.to_json())
     return {
-        "store": held_out.store.uri,
-        "dataset_id": held_out.manifest.dataset_id,
-        "split_id": held_out.split.split_id,
+        "store": dataset.store.uri,
+        "dataset_id": dataset.manifest.dataset_id,
+        "split_id": dataset.split.split_id,
         "mlflow_run_id": mlflow_run_id,
         "manifest": dsl.Dataset(uri=str(manifest)),
         "split": dsl.Artifact(uri=str(split)),

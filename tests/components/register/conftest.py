@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from components.register.held_out import HeldOut
 from components.register.promotion import Candidate, register_model
 from components.register.settings import RegisterSettings
+from components.shared.dataset import SplitDataset
 from components.shared.manifest import manifest_key
 from components.shared.scoring import aggregate, score_volume
 from components.shared.segmenter import load_segmenter
@@ -30,8 +30,8 @@ class World:
     evaluated: dict
 
     @property
-    def held_out(self):
-        return HeldOut(self.store, self.cache, self.split.entries("test", self.manifest))
+    def dataset(self):
+        return SplitDataset(self.store, self.cache, self.manifest, self.split)
 
     def candidate(self, level):
         """Trains (so to say) and evaluates a model in a new run."""
@@ -46,13 +46,13 @@ class World:
 
     def evaluate(self, folder):
         segmenter, scores = load_segmenter(folder), []
-        for entry in self.held_out.entries:
+        for entry in self.dataset.entries("test"):
             volume = fetch_volume(self.store, entry.digest, self.cache)
             scores.append(score_volume(entry, volume, segmenter(volume.image), 0.5))
         return scores, aggregate(scores, resamples=100)
 
     def register(self, candidate):
-        return register_model(connect(), candidate, self.held_out, self.settings)
+        return register_model(connect(), candidate, self.dataset, self.settings)
 
     def alias(self, name="champion"):
         aliases = connect().get_registered_model(self.settings.model_name).aliases

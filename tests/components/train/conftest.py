@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from components.shared.dataset import SplitDataset
 from components.shared.manifest import Manifest, VolumeEntry, make_manifest
 from components.shared.split import make_split
 from components.shared.store import Store, open_store
 from components.shared.volumes import Volume, encode_volume, volume_key
 from components.train.recipe import Recipe
-from components.train.training import TrainingInputs
 
 SLICES, SIDE = 6, 48
 
@@ -69,12 +69,10 @@ def manifest(store: Store) -> Manifest:
 
 
 @pytest.fixture
-def inputs(store: Store, manifest: Manifest, tmp_path: Path) -> TrainingInputs:
+def dataset(store: Store, manifest: Manifest, tmp_path: Path) -> SplitDataset:
     names = [entry.volume for entry in manifest.volumes]
     split = make_split({"train": names[:4], "validation": names[4:5], "test": names[5:]})
-    return TrainingInputs(
-        store, tmp_path / "cache", manifest.dataset_id, split.split_id, manifest, split
-    )
+    return SplitDataset(store, tmp_path / "cache", manifest, split)
 
 
 @pytest.fixture

@@ -7,55 +7,56 @@ from components.shared.errors import UserError
 from components.train.checkpoints import Checkpoints
 from components.train.fit import fit
 from components.train.network import build_segmenter
+from components.train.slices import prepare_volumes
 
 
 class Interruption(Exception):
     """Stands for whatever ends a task in the middle."""
 
 
-def _fit(inputs, recipe, tmp_path, name, listen=lambda epoch: None):
+def _fit(dataset, recipe, tmp_path, name, listen=lambda epoch: None):
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(recipe)
     return fit(
         recipe,
         segmenter,
-        inputs.prepared("train", segmenter),
-        inputs.prepared("validation", segmenter),
-        Checkpoints(inputs.store, name, tmp_path / "work"),
+        prepare_volumes(dataset, "train", segmenter),
+        prepare_volumes(dataset, "validation", segmenter),
+        Checkpoints(dataset.store, name, tmp_path / "work"),
         listen,
     )
 
 
-def test_training_learns(inputs, recipe, tmp_path):
+def test_training_learns(dataset, recipe, tmp_path):
     long = recipe.model_copy(update={"epochs": 24, "validate_every_epochs": 8})
-    history = _fit(inputs, long, tmp_path, "learn").history
+    history = _fit(dataset, long, tmp_path, "learn").history
     assert [epoch["epoch"] for epoch in history] == [8, 16, 24]
     assert history[-1]["validation_dice"] > 0.7
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
 
-def test_a_resumed_training_is_the_uninterrupted_one(inputs, recipe, tmp_path):
-    whole = _fit(inputs, recipe, tmp_path, "whole")
+def test_a_resumed_training_is_the_uninterrupted_one(dataset, recipe, tmp_path):
+    whole = _fit(dataset, recipe, tmp_path, "whole")
 
     def interrupt(epoch):
         if epoch["epoch"] == 2:
             raise Interruption
 
     with pytest.raises(Interruption):
-        _fit(inputs, recipe, tmp_path, "cut", interrupt)
+        _fit(dataset, recipe, tmp_path, "cut", interrupt)
     told = []
-    resumed = _fit(inputs, recipe, tmp_path, "cut", told.append)
+    resumed = _fit(dataset, recipe, tmp_path, "cut", told.append)
     assert [epoch["epoch"] for epoch in told] == [3, 4]
     assert resumed.history == whole.history
     for name, weight in whole.segmenter.state_dict().items():
         torch.testing.assert_close(resumed.segmenter.state_dict()[name], weight, rtol=0, atol=0)
 
 
-def test_the_best_epoch_is_kept(inputs, recipe, tmp_path):
-    fitted = _fit(inputs, recipe, tmp_path, "best")
-    (volume,) = inputs.prepared("validation", fitted.segmenter)
+def test_the_best_epoch_is_kept(dataset, recipe, tmp_path):
+    fitted = _fit(dataset, recipe, tmp_path, "best")
+    (volume,) = prepare_volumes(dataset, "validation", fitted.segmenter)
     with torch.inference_mode():
-        image = torch.from_numpy(_image(inputs))
+        image = torch.from_numpy(_image(dataset))
         predicted = fitted.segmenter(image) >= 0.5
     truth = torch.from_numpy(volume.truth).bool()
     dice = 2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()).clamp(min=1)
@@ -63,22 +64,20 @@ def test_the_best_epoch_is_kept(inputs, recipe, tmp_path):
     assert float(dice) == pytest.approx(best, abs=5e-3)
 
 
-def _image(inputs):
-    from components.shared.volumes import fetch_volume
-
-    (entry,) = inputs.split.entries("validation", inputs.manifest)
-    return fetch_volume(inputs.store, entry.digest, inputs.cache).image
+def _image(dataset):
+    (entry,) = dataset.entries("validation")
+    return dataset.volume(entry).image
 
 
-def test_a_diverging_loss_is_told(inputs, recipe, tmp_path):
+def test_a_diverging_loss_is_told(dataset, recipe, tmp_path):
     wild = recipe.model_copy(update={"learning_rate": 1.0, "intensity_shift": 1e38})
     with pytest.raises(UserError, match=r"the loss became .*lower train.learning_rate"):
-        _fit(inputs, wild, tmp_path, "wild")
+        _fit(dataset, wild, tmp_path, "wild")
 
 
-def test_a_part_without_tumour_is_refused(inputs, recipe, tmp_path):
+def test_a_part_without_tumour_is_refused(dataset, recipe, tmp_path):
     segmenter = build_segmenter(recipe)
-    volumes = inputs.prepared("train", segmenter)
+    volumes = prepare_volumes(dataset, "train", segmenter)
     empty = [replace(v, masks=v.masks * 0, truth=v.truth * 0) for v in volumes]
     with pytest.raises(UserError, match="no slice of the training part has tumour"):
-        fit(recipe, segmenter, empty, volumes, Checkpoints(inputs.store, "e", tmp_path), print)
+        fit(recipe, segmenter, empty, volumes, Checkpoints(dataset.store, "e", tmp_path), print)

@@ -16,7 +16,6 @@ def test_defaults_are_a_valid_recipe():
         ("epochs: 0", "train.epochs=0: Input should be greater than or equal to 1"),
         ("image_size: 100", "train.image_size=100.*multiple of 32"),
         ("precision: fp8", "train.precision='fp8'.*bf16-mixed"),
-        ("{epochs: 5, validate_every_epochs: 2}", "epochs=5 is not a multiple"),
         ("learning_rate: .nan", "train.learning_rate=nan"),
         ("[1, 2]", "must be `key: value` pairs"),
         ("a: b: c", "not valid YAML"),
@@ -25,3 +24,11 @@ def test_defaults_are_a_valid_recipe():
 def test_a_wrong_setting_is_named(text, message):
     with pytest.raises(UserError, match=message):
         parse_config(Recipe, text, "train")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "asked", "used"), [(24, 4, 4), (30, 4, 3), (7, 4, 1), (1, 4, 1), (12, 20, 12)]
+)
+def test_the_last_epoch_is_always_validated(epochs, asked, used):
+    recipe = Recipe(epochs=epochs, validate_every_epochs=asked)
+    assert recipe.validation_interval == used

@@ -2,29 +2,29 @@ import numpy as np
 import torch
 
 from components.train.network import build_segmenter, with_neighbours
-from components.train.slices import SliceDataset, TumourSampler
+from components.train.slices import SliceDataset, TumourSampler, prepare_volumes
 
 
-def test_slices_have_the_neighbours_that_prediction_uses(inputs, recipe):
-    volumes = inputs.prepared("train", build_segmenter(recipe))
+def test_slices_have_the_neighbours_that_prediction_uses(dataset, recipe):
+    volumes = prepare_volumes(dataset, "train", build_segmenter(recipe))
     dataset = SliceDataset(volumes, recipe.context_slices)
     whole = torch.cat([with_neighbours(torch.from_numpy(np.array(v.images)), 1) for v in volumes])
     assert len(dataset) == len(whole)
     assert all(torch.equal(dataset[i][0], whole[i]) for i in range(len(whole)))
 
 
-def test_volumes_are_prepared_once(inputs, recipe):
+def test_volumes_are_prepared_once(dataset, recipe):
     segmenter = build_segmenter(recipe)
-    inputs.prepared("train", segmenter)
-    files = {p: p.stat().st_mtime_ns for p in (inputs.cache / "prepared").glob("*/*")}
-    inputs.prepared("train", segmenter)
+    prepare_volumes(dataset, "train", segmenter)
+    files = {p: p.stat().st_mtime_ns for p in (dataset.cache / "prepared").glob("*/*")}
+    prepare_volumes(dataset, "train", segmenter)
     assert len(files) == 4 * 3
-    assert files == {p: p.stat().st_mtime_ns for p in (inputs.cache / "prepared").glob("*/*")}
+    assert files == {p: p.stat().st_mtime_ns for p in (dataset.cache / "prepared").glob("*/*")}
 
 
-def test_masks_come_back_where_they_were(inputs, recipe):
+def test_masks_come_back_where_they_were(dataset, recipe):
     segmenter = build_segmenter(recipe.model_copy(update={"image_size": 64}))
-    for volume in inputs.prepared("train", segmenter):
+    for volume in prepare_volumes(dataset, "train", segmenter):
         logits = torch.logit(torch.from_numpy(volume.masks)[:, None] / 255, eps=1e-6)
         box = torch.from_numpy(volume.box)
         back = segmenter.restore(logits, box, *volume.truth.shape[1:]).numpy() >= 0.5

@@ -8,8 +8,8 @@ import torch
 
 from components.shared.segmenter import load_segmenter
 from components.shared.tracking import initialise_local
-from components.shared.volumes import fetch_volume
 from components.train.network import build_segmenter, with_neighbours
+from components.train.slices import prepare_volumes
 from components.train.training import train_model
 
 
@@ -33,44 +33,44 @@ def _arguments(folder):
     }
 
 
-def test_the_exported_model_is_what_was_trained(recipe, inputs, tracking, tmp_path):
-    run_id = train_model(recipe, inputs, **_arguments(tmp_path / "out"))
+def test_the_exported_model_is_what_was_trained(recipe, dataset, tracking, tmp_path):
+    run_id = train_model(recipe, dataset, **_arguments(tmp_path / "out"))
     segmenter = load_segmenter(tmp_path / "out" / "model", device="cpu")
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     best = max(epoch["validation_dice"] for epoch in history)
-    assert _validation_dice(segmenter, inputs) == pytest.approx(best, abs=5e-3)
+    assert _validation_dice(segmenter, dataset) == pytest.approx(best, abs=5e-3)
 
     from mlflow import MlflowClient
 
     run = MlflowClient(tracking).get_run(run_id)
     assert run.data.params["train.epochs"] == "4"
-    assert run.data.tags["dataset_id"] == inputs.dataset_id
+    assert run.data.tags["dataset_id"] == dataset.manifest.dataset_id
     points = MlflowClient(tracking).get_metric_history(run_id, "validation_dice")
     assert [point.step for point in points] == [1, 2, 3, 4]
-    assert not list(inputs.store.keys("checkpoints/"))
+    assert not list(dataset.store.keys("checkpoints/"))
 
 
-def _validation_dice(segmenter, inputs):
-    (entry,) = inputs.split.entries("validation", inputs.manifest)
-    volume = fetch_volume(inputs.store, entry.digest, inputs.cache)
+def _validation_dice(segmenter, dataset):
+    (entry,) = dataset.entries("validation")
+    volume = dataset.volume(entry)
     predicted = segmenter(volume.image) >= 0.5
     return 2 * (predicted & (volume.mask > 0)).sum() / (predicted.sum() + volume.mask.sum())
 
 
-def test_exported_and_training_time_forward_agree(recipe, inputs, tmp_path):
+def test_exported_and_training_time_forward_agree(recipe, dataset, tmp_path):
     from components.train.export import export_segmenter
 
     torch.manual_seed(0)
     segmenter = build_segmenter(recipe).eval()
     export_segmenter(segmenter, tmp_path / "model")
     exported = load_segmenter(tmp_path / "model", device="cpu")
-    for volume in inputs.prepared("train", segmenter):
+    for volume in prepare_volumes(dataset, "train", segmenter):
         stacked = with_neighbours(torch.from_numpy(np.array(volume.images)).float(), 1)
         with torch.inference_mode():
             trained = segmenter.restore(
                 segmenter.network(stacked), torch.from_numpy(volume.box), *volume.truth.shape[1:]
             )
-        image = fetch_volume(inputs.store, volume.entry.digest, inputs.cache).image
+        image = dataset.volume(volume.entry).image
         # training reads the prepared slices as float16: 3 digits
         np.testing.assert_allclose(exported(image), trained.numpy(), atol=2e-3)
 
@@ -79,14 +79,14 @@ def _has_state(store):
     return any(key.endswith("last.ckpt") for key in store.keys("checkpoints/"))
 
 
-def test_a_killed_training_goes_on(recipe, inputs, tracking, tmp_path, caplog):
+def test_a_killed_training_goes_on(recipe, dataset, tracking, tmp_path, caplog):
     long = recipe.model_copy(update={"epochs": 40})
     process = multiprocessing.get_context("spawn").Process(
-        target=train_model, args=(long, inputs), kwargs=_arguments(tmp_path / "first")
+        target=train_model, args=(long, dataset), kwargs=_arguments(tmp_path / "first")
     )
     process.start()
     deadline = time.monotonic() + 120
-    while process.is_alive() and not _has_state(inputs.store):
+    while process.is_alive() and not _has_state(dataset.store):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.kill()
@@ -95,7 +95,7 @@ def test_a_killed_training_goes_on(recipe, inputs, tracking, tmp_path, caplog):
     assert not (tmp_path / "first" / "model").exists()
 
     caplog.set_level("INFO")
-    run_id = train_model(long, inputs, **_arguments(tmp_path / "second"))
+    run_id = train_model(long, dataset, **_arguments(tmp_path / "second"))
     assert "going on after epoch" in caplog.text
     from mlflow import MlflowClient
 
