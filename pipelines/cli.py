@@ -198,7 +198,8 @@ def doctor(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
 def main() -> NoReturn:
     """Runs the command line; a user's mistake is one message and exit code 1."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("components").setLevel(logging.INFO)  # others' lines only if they warn
     try:
         app(arguments)
     except UserError as error:
