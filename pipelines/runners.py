@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.shared.environment import environment
 from components.shared.errors import UserError
 from components.shared.tracking import initialise_local
 from pipelines.settings import Preset, pipeline_arguments
@@ -60,7 +61,7 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
     arguments = {"source": run.source, "store": run.store, **pipeline_arguments(run.preset)}
     _refuse_unsafe([*arguments.values(), str(run.output)])
     started = time.monotonic()
-    with _locked(run.output), _environment(_variables(run, arguments)):
+    with _locked(run.output), environment(_variables(run, arguments)):
         (run.output / "result.json").unlink(missing_ok=True)
         outputs, seconds = _execute(run, arguments)
         result = _collect(outputs, run.output)
@@ -169,17 +170,3 @@ def _locked(output: Path) -> Iterator[None]:
                 f"another run is writing to {output}; wait for it or choose another --output"
             ) from error
         yield
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

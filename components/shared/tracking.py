@@ -22,6 +22,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import SQLAlchemyError
 
+from components.shared.environment import environment
 from components.shared.errors import UserError
 from components.shared.manifest import Manifest, manifest_key
 
@@ -65,7 +66,7 @@ def connect() -> MlflowClient:
         os.environ.setdefault(name, value)
     try:
         client = MlflowClient(uri)
-        with _environment(_PROBE):
+        with environment(_PROBE):
             client.search_experiments(max_results=1)
     except MlflowException as error:
         raise _explain(error) from error
@@ -268,21 +269,6 @@ def _reason(error: MlflowException) -> str:
 
 def _is_outage(error: MlflowException) -> bool:
     return not isinstance(error, RestException) and "API request to" in str(error.message)
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    # MLflow takes these limits from the environment only, at each request
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _experiment(client: MlflowClient, artifacts: str | None = None) -> str:

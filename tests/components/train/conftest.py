@@ -1,5 +1,6 @@
 """Small volumes of the kind that training reads: a bright ball that is the tumour."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 import torch
 
 from components.shared.dataset import SplitDataset
-from components.shared.manifest import Manifest, VolumeEntry, make_manifest
+from components.shared.manifest import Manifest
 from components.shared.split import make_split
 from components.shared.store import Store, open_store
-from components.shared.volumes import Volume, encode_volume, volume_key
+from components.shared.volumes import Volume
 from components.train.recipe import Recipe
 
 SLICES, SIDE = 6, 48
@@ -36,36 +37,14 @@ def ball_volume(seed: int, slices: int = SLICES, side: int = SIDE) -> Volume:
     return Volume(image.astype(np.uint8), mask)
 
 
-def stored_entry(store: Store, volume: Volume, number: int) -> VolumeEntry:
-    encoded = encode_volume(volume)
-    store.write(volume_key(encoded.digest), encoded.data)
-    slices, height, width = volume.mask.shape
-    return VolumeEntry(
-        volume=f"TCGA_CS_{number:04d}_19990101",
-        patient=f"TCGA_CS_{number:04d}",
-        site="CS",
-        date="19990101",
-        digest=encoded.digest,
-        image_digest=encoded.image_digest,
-        slices=slices,
-        height=height,
-        width=width,
-        tumour_pixels=int(volume.mask.sum()),
-        tumour_slices=int(volume.mask.any(axis=(1, 2)).sum()),
-        missing=(),
-        intensity=(),
-        attributes={},
-    )
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "store"))
 
 
 @pytest.fixture
-def manifest(store: Store) -> Manifest:
-    return make_manifest(stored_entry(store, ball_volume(n), n) for n in range(6))
+def manifest(store: Store, publish: Callable[..., Manifest]) -> Manifest:
+    return publish(store, [ball_volume(seed) for seed in range(6)])
 
 
 @pytest.fixture
