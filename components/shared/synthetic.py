@@ -64,7 +64,7 @@ def write_synthetic(folder: Path, patients: int, seed: int) -> Path:
     of ten.
 
     Args:
-        folder: Where to write; it exists.
+        folder: Where to write; made where it is not there.
         patients: How many.
         seed: Other seeds give other patients under the same patient codes.
 
@@ -72,7 +72,7 @@ def write_synthetic(folder: Path, patients: int, seed: int) -> Path:
         The `kaggle_3m` folder.
     """
     top = folder / "kaggle_3m"
-    top.mkdir()
+    top.mkdir(parents=True)
     with open(top / "data.csv", "w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         table.writerow(("Patient", *ATTRIBUTES))
