@@ -1,6 +1,7 @@
 """A source in a .zip file, read in place: nothing is unpacked to disk."""
 
 import functools
+import lzma
 import re
 import stat
 import zipfile
@@ -15,6 +16,14 @@ from components.shared.sources.files import SourceFile, UnreadableFileError
 
 _ENCRYPTED = 0x1  # general purpose bit 0, APPNOTE.TXT 4.4.4
 _DRIVE = re.compile(r"[A-Za-z]:")
+
+# What zipfile lets through for a damaged member (found by changing bytes at random).
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
+    RuntimeError,  # encrypted by its own header; NotImplementedError: an unknown compression
+    ValueError,  # a negative position, a name that is not UTF-8
+    MemoryError,  # LZMA: the header asks for a dictionary of gigabytes
+)
 
 
 @dataclass(frozen=True)
@@ -39,10 +48,10 @@ class ArchiveSource:
     def read(self, path: str) -> bytes:
         try:
             return self._archive.read(path)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            # NotImplementedError: a compression method that Python lacks
-            raise UnreadableFileError(f"the archive is damaged here: {error}") from error
-        except OSError as error:
+        except _DAMAGE as error:
+            reason = str(error) or type(error).__name__
+            raise UnreadableFileError(f"the archive is damaged here: {reason}") from error
+        except OSError as error:  # bzip2's damage too
             raise UnreadableFileError(f"cannot be read: {error}") from error
 
     def __reduce__(self) -> tuple[Callable[..., "ArchiveSource"], tuple[object, ...]]:
@@ -53,7 +62,7 @@ class ArchiveSource:
     def _archive(self) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(self.path)
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
             raise UserError(
                 f"source {self.uri} is not a whole zip archive ({error}); download it again"
             ) from error
