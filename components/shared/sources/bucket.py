@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from minio import Minio
+from minio.error import S3Error
 
 from components.shared.s3 import connect, explain_s3_errors, parse_s3_uri
-from components.shared.sources.files import SourceFile
+from components.shared.sources.files import SourceFile, UnreadableFileError
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,31 @@ class BucketSource:
     def read(self, path: str) -> bytes:
         bucket, prefix = parse_s3_uri(self.uri)
         with explain_s3_errors(f"source {self.uri}: {path}", bucket):
-            response = self._client.get_object(bucket, prefix + path)
             try:
-                data: bytes = response.read()
-            finally:
-                response.close()
-                response.release_conn()
-        return data
+                return self._get(bucket, prefix + path)
+            except S3Error as error:
+                if error.code == "NoSuchKey":
+                    raise UnreadableFileError("it is gone from the bucket") from error
+                if error.code != "AccessDenied":
+                    raise
+                self._require_listing(bucket, prefix)
+                raise UnreadableFileError("access to it is denied") from error
 
     def __reduce__(self) -> tuple[Callable[..., "BucketSource"], tuple[object, ...]]:
         return BucketSource, (self.uri,)  # without the open connections
+
+    def _get(self, bucket: str, key: str) -> bytes:
+        response = self._client.get_object(bucket, key)
+        try:
+            data: bytes = response.read()
+        finally:
+            response.close()
+            response.release_conn()
+        return data
+
+    def _require_listing(self, bucket: str, prefix: str) -> None:
+        # Refused as well where the keys lost their rights: then no single object is at fault.
+        next(iter(self._client.list_objects(bucket, prefix=prefix)), None)
 
     @functools.cached_property
     def _client(self) -> Minio:

@@ -1,6 +1,7 @@
 import contextlib
 import http.server
 import io
+import json
 import os
 import pickle
 import socket
@@ -8,8 +9,11 @@ import stat
 import sys
 import threading
 import zipfile
+from random import Random
+from urllib.parse import urlsplit
 
 import pytest
+from minio import Minio
 
 from components.shared.errors import UserError
 from components.shared.s3 import connect, parse_s3_uri
@@ -44,6 +48,12 @@ def refusal(uri, **options):
     return str(raised.value)
 
 
+def read_refusal(uri):
+    with pytest.raises(UserError) as raised, open_source(uri) as source:
+        source.read("kaggle_3m/data.csv")
+    return str(raised.value)
+
+
 def check_contents(source):
     again = pickle.loads(pickle.dumps(source))  # as the worker processes receive it
     assert again.files() == [SourceFile(name, len(data)) for name, data in sorted(FILES.items())]
@@ -63,10 +73,7 @@ def test_archive(tmp_path):
 
 
 def test_bucket(s3_store_uri):
-    bucket, prefix = parse_s3_uri(s3_store_uri)
-    for name, data in ({"kaggle_3m/": b""} | FILES).items():
-        connect().put_object(bucket, prefix + name, io.BytesIO(data), len(data))
-    with open_source(s3_store_uri) as source:
+    with open_source(filled(s3_store_uri)) as source:
         check_contents(source)
         assert source.name == "prefix"
 
@@ -197,6 +204,38 @@ class TestArchive:
                 source.read("kaggle_3m/TCGA_CS_0001_19990101/a.tif")
             assert source.read("kaggle_3m/data.csv") == b"Patient\n"
 
+    @pytest.mark.parametrize(
+        "kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+    )
+    @pytest.mark.parametrize("part", [slice(0, 30), slice(30, -90), slice(-90, None)])
+    def test_damage_anywhere_is_the_members_fault_or_the_archives(self, tmp_path, kind, part):
+        random, reasons, path = Random(0), [], tmp_path / "a.zip"
+        with zipfile.ZipFile(path, "w", kind) as archive:
+            archive.writestr("a.tif", random.randbytes(200))
+        whole = path.read_bytes()
+        for _ in range(300):
+            damaged = bytearray(whole)
+            place = random.randrange(*part.indices(len(whole)))
+            damaged[place] ^= random.randrange(1, 256)
+            path.write_bytes(damaged)
+            reasons += read_all(path)
+        assert any(reason.startswith(("the archive is damaged", "cannot be")) for reason in reasons)
+        assert not any(reason.endswith(": ") for reason in reasons)
+
+    def test_damaged_lzma_and_bzip2_leave_the_other_members_readable(self, tmp_path):
+        for name, kind in (("lzma", zipfile.ZIP_LZMA), ("bzip2", zipfile.ZIP_BZIP2)):
+            path = tmp_path / f"{name}.zip"
+            with zipfile.ZipFile(path, "w", kind) as archive:
+                archive.writestr("bad.tif", bytes(range(256)) * 4)
+                archive.writestr("good.tif", b"good")
+            data = bytearray(path.read_bytes())
+            data[60:100] = b"\xff" * 40
+            path.write_bytes(data)
+            with open_source(str(path)) as source:
+                with pytest.raises(UnreadableFileError):
+                    source.read("bad.tif")
+                assert source.read("good.tif") == b"good"
+
     @pytest.mark.filterwarnings("ignore:Duplicate name")  # it is what is tested
     def test_links_and_doubles_are_told(self, tmp_path):
         link = zipfile.ZipInfo("link.tif")
@@ -214,6 +253,41 @@ class TestArchive:
 
 
 class TestBucket:
+    def test_an_object_that_is_gone_is_the_files_fault(self, s3_store_uri):
+        with open_source(filled(s3_store_uri)) as source:
+            source.files()
+            bucket, prefix = parse_s3_uri(s3_store_uri)
+            connect().remove_object(bucket, prefix + "kaggle_3m/data.csv")
+            with pytest.raises(UnreadableFileError, match="gone from the bucket"):
+                source.read("kaggle_3m/data.csv")
+            assert source.read("kaggle_3m/TCGA_CS_0001_19990101/a.tif") == b"one"
+
+    def test_an_object_that_is_denied_is_the_files_fault(self, s3_store_uri):
+        bucket, prefix = parse_s3_uri(filled(s3_store_uri))
+        everything = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+        denied = f"arn:aws:s3:::{bucket}/{prefix}kaggle_3m/data.csv"
+        set_policy(
+            bucket,
+            {"Effect": "Allow", "Action": "s3:*", "Resource": everything},
+            {"Effect": "Deny", "Action": "s3:GetObject", "Resource": denied},
+        )
+        with open_source(s3_store_uri) as source:
+            come_without_keys(source)
+            with pytest.raises(UnreadableFileError, match="access to it is denied"):
+                source.read("kaggle_3m/data.csv")
+            assert source.read("kaggle_3m/TCGA_CS_0001_19990101/a.tif") == b"one"
+            connect().delete_bucket_policy(bucket)  # now every object is denied
+            with pytest.raises(UserError, match=r"access to bucket .* is denied; check AWS_ACCESS"):
+                source.read("kaggle_3m/TCGA_CS_0001_19990101/a.tif")
+
+    def test_what_is_wrong_with_all_objects_is_the_sources_fault(self, s3_store_uri, monkeypatch):
+        elsewhere = s3_store_uri.replace("brainseg-test", "brainseg-none")
+        assert "does not exist; create it" in read_refusal(elsewhere)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        assert "secret key is wrong" in read_refusal(s3_store_uri)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
+        assert "that the server is up" in read_refusal(s3_store_uri)
+
     def test_missing_bucket(self, s3_store_uri):
         assert "bucket 'no-such-bucket' does not exist" in refusal("s3://no-such-bucket/data")
 
@@ -246,6 +320,45 @@ class TestKaggle:
     def test_package_missing(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "kagglehub", None)
         assert "pip install 'brainseg[kaggle]'" in refusal("kaggle:owner/dataset")
+
+
+def read_all(path):
+    """The reasons for what cannot be read."""
+    reasons = []
+    try:
+        with open_source(str(path)) as source:
+            for file in source.files():
+                try:
+                    source.read(file.path)
+                except UnreadableFileError as error:
+                    reasons.append(str(error))
+    except UserError as error:
+        reasons.append(str(error))
+    return reasons
+
+
+def filled(uri):
+    bucket, prefix = parse_s3_uri(uri)
+    for name, data in ({"kaggle_3m/": b""} | FILES).items():
+        connect().put_object(bucket, prefix + name, io.BytesIO(data), len(data))
+    return uri
+
+
+def set_policy(bucket, *statements):
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [{"Principal": "*", **statement} for statement in statements],
+    }
+    connect().set_bucket_policy(bucket, json.dumps(policy))
+
+
+def come_without_keys(source):
+    # the keys of the tests are the server's own, which no policy binds
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ["AWS_ENDPOINT_URL"]
+    parts = urlsplit(endpoint)
+    source.__dict__["_client"] = Minio(
+        parts.netloc, secure=parts.scheme == "https", region="us-east-1"
+    )
 
 
 @pytest.fixture
