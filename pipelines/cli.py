@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -68,9 +69,10 @@ def run(
     from pipelines.settings import load_preset
 
     settings = load_preset(preset, changes or ())
+    _use_local_defaults()
     folder = output or _HOME / f"{datetime.now():%Y-%m-%d-%H%M%S}"
     result = run_locally(
-        LocalRun(_absolute(source), _absolute(store), settings, folder.absolute(), _HOME.absolute())
+        LocalRun(_absolute(source), _absolute(store), settings, folder.expanduser().absolute())
     )
     if as_json:
         _print_json(result)
@@ -93,7 +95,9 @@ def ingest(
     from components.ingest.settings import IngestSettings
     from components.shared.store import open_store
 
-    result = ingest_source(source, open_store(store), IngestSettings(strict=strict))
+    result = ingest_source(
+        _absolute(source), open_store(_absolute(store)), IngestSettings(strict=strict)
+    )
     report = result.report.model_dump(mode="json")
     if as_json:
         _print_json(report)
@@ -120,8 +124,8 @@ def predict(
     from components.predict.predict import predict as predict_source
     from components.predict.settings import PredictSettings
 
-    _use_local_tracking()
-    result = predict_source(model, source, output, PredictSettings())
+    _use_local_defaults()
+    result = predict_source(model, _absolute(source), output.expanduser(), PredictSettings())
     if as_json:
         _print_json(result.model_dump(mode="json"))
     else:
@@ -138,7 +142,7 @@ def compile_pipelines(
     """
     from pipelines.compilation import compile_all
 
-    for path in compile_all(output):
+    for path in compile_all(output.expanduser()):
         typer.echo(path)
 
 
@@ -151,7 +155,7 @@ def datasets(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     from components.shared.manifest import list_datasets
     from components.shared.store import open_store
 
-    rows = list_datasets(open_store(store))
+    rows = list_datasets(open_store(_absolute(store)))
     if as_json:
         _print_json([row.model_dump() for row in rows])
         return
@@ -169,7 +173,7 @@ def rollback(
     """
     from components.register.champion import rollback as roll_back
 
-    _use_local_tracking()
+    _use_local_defaults()
     moved = roll_back(model)
     if as_json:
         _print_json({"from": moved.from_version, "to": moved.to_version})
@@ -185,8 +189,8 @@ def doctor(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     """
     from pipelines.doctor import checks
 
-    _use_local_tracking()
-    found = checks(store)
+    _use_local_defaults(make=False)
+    found = checks(_absolute(store))
     if as_json:
         _print_json([vars(check) for check in found])
     else:
@@ -218,14 +222,18 @@ def _absolute(uri: str) -> str:
     return str(Path(uri).expanduser().absolute())
 
 
-def _use_local_tracking() -> None:
-    from components.shared.tracking import initialise_local
+def _use_local_defaults(*, make: bool = True) -> None:
+    """Points to a local MLflow and cache where the environment names no others."""
+    home = _HOME.absolute()
+    if not os.environ.get("BRAINSEG_CACHE"):
+        os.environ["BRAINSEG_CACHE"] = str(home / "cache")
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home / 'mlflow.db'}"
+        if make:
+            from components.shared.tracking import initialise_local
 
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        home = _HOME.absolute()
-        os.environ["MLFLOW_TRACKING_URI"] = initialise_local(
-            home / "mlflow.db", home / "mlartifacts"
-        )
+            # before any step: concurrent first use corrupts a new SQLite file
+            initialise_local(home / "mlflow.db", home / "mlartifacts")
 
 
 def _print_json(value: object) -> None:
@@ -236,26 +244,33 @@ def _tell_result(result: dict[str, Any]) -> None:
     metrics = result["metrics"]
     typer.echo(
         f"\npatient Dice on the test patients: {metrics['patient_dice_mean']:.3f} "
-        f"(95 % interval {metrics['patient_dice_mean_ci_low']:.3f} to "
-        f"{metrics['patient_dice_mean_ci_high']:.3f}; an empty prediction scores "
+        f"({_interval(metrics)}; an empty prediction scores "
         f"{metrics['patient_dice_mean_empty_baseline']:.3f})"
     )
     decision = "is the new champion" if result["promoted"] else "is not promoted"
     typer.echo(f"model {result['model_uri']} {decision}: {result['reason']}")
     for name, path in result["reports"].items():
         typer.echo(f"  {name:12} {_shown(path)}")
-    typer.echo(f"compare runs: {_ui_command(result['tracking_uri'])}")
+    typer.echo(f"compare runs: {_ui_command(result['tracking_uri'], result['experiment_id'])}")
 
 
-def _ui_command(tracking_uri: str) -> str:
-    page = "#/experiments/1/runs?workflowType=machine_learning"  # else it opens for chat traces
+def _interval(metrics: dict[str, float]) -> str:
+    if "patient_dice_mean_ci_low" not in metrics:
+        return "no interval: that takes two patients"
+    low, high = metrics["patient_dice_mean_ci_low"], metrics["patient_dice_mean_ci_high"]
+    return f"95 % interval {low:.3f} to {high:.3f}"
+
+
+def _ui_command(tracking_uri: str, experiment_id: str) -> str:
+    # without the last part MLflow opens for chat traces
+    page = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
     if tracking_uri.startswith("http"):
-        return f"open {tracking_uri}"
-    mlflow = _shown(str(Path(sys.executable).with_name("mlflow")))
+        return f"open {tracking_uri.rstrip('/')}/{page} in a browser"
+    mlflow = shlex.quote(_shown(str(Path(sys.executable).with_name("mlflow"))))
     # without job execution, which is for those traces, it starts in half of the time
     return (
-        f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {mlflow} ui --backend-store-uri {tracking_uri}"
-        f"\n  then open http://127.0.0.1:5000/{page}"
+        f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {mlflow} ui --backend-store-uri "
+        f"{shlex.quote(tracking_uri)}\n  then open http://127.0.0.1:5000/{page}"
     )
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from components.shared.environment import environment
 from components.shared.errors import UserError
-from components.shared.tracking import initialise_local
+from components.shared.store import FolderStore
+from components.shared.tracking import experiment_id
 from pipelines.settings import Preset, pipeline_arguments
 from pipelines.steplog import StepLog
 
@@ -33,14 +34,12 @@ class LocalRun:
         store: URI of the store.
         preset: Settings of all steps.
         output: Folder for the result, the reports and the log.
-        home: Folder for what outlives a run: MLflow's database and the cache.
     """
 
     source: str
     store: str
     preset: Preset
     output: Path
-    home: Path
 
 
 def run_locally(run: LocalRun) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
         outputs, seconds = _execute(run, arguments)
         result = _collect(outputs, run.output)
         result["seconds"] = {**seconds, "total": round(time.monotonic() - started, 1)}
-        (run.output / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+        FolderStore(run.output).write("result.json", json.dumps(result, indent=2).encode())
     return result
 
 
@@ -85,7 +84,7 @@ def _execute(
         try:
             return dict(training(**arguments).outputs), log.seconds
         except RuntimeError as error:
-            raise UserError(log.failure()) from error
+            raise UserError(log.failure(error)) from error
 
 
 def _collect(outputs: Mapping[str, Any], output: Path) -> dict[str, Any]:
@@ -103,6 +102,7 @@ def _collect(outputs: Mapping[str, Any], output: Path) -> dict[str, Any]:
         "metrics": json.loads(Path(outputs["metrics"].path).read_text()),
         "reports": reports,
         "tracking_uri": os.environ["MLFLOW_TRACKING_URI"],
+        "experiment_id": experiment_id(outputs["mlflow_run_id"]),
     }
 
 
@@ -112,29 +112,22 @@ def _keep(artifact: str, path: Path) -> str:
 
 
 def _variables(run: LocalRun, arguments: Mapping[str, str]) -> dict[str, str]:
-    variables = {
+    return {
         "KFP_RUN_ID": _identity(run.output, arguments),
-        "BRAINSEG_CACHE": os.environ.get("BRAINSEG_CACHE", str(run.home / "cache")),
         "BRAINSEG_EXIT_WITH_LAUNCHER": "1",
         "PYTHONUNBUFFERED": "1",  # else a step's lines are shown only at its end
     }
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        # before the first step: concurrent first use corrupts a new SQLite file
-        variables["MLFLOW_TRACKING_URI"] = initialise_local(
-            run.home / "mlflow.db", run.home / "mlartifacts"
-        )
-    return variables
 
 
 def _identity(output: Path, arguments: Mapping[str, str]) -> str:
-    path = output / "run.json"
-    if path.exists() and not (output / "result.json").exists():
-        begun = json.loads(path.read_text())
+    record = FolderStore(output)
+    if record.exists("run.json") and not record.exists("result.json"):
+        begun = json.loads(record.read("run.json"))
         if begun["arguments"] == dict(arguments):
             return str(begun["pipeline_run"])
     identity = f"local-{uuid.uuid4()}"
     content = {"pipeline_run": identity, "arguments": dict(arguments)}
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    record.write("run.json", json.dumps(content, indent=2).encode())
     return identity
 
 

@@ -65,7 +65,7 @@ def _read(name: str) -> dict[str, dict[str, Any]]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
     try:
         content = yaml.safe_load(path.read_text())
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"no preset {name!r}; there are {', '.join(preset_names())}, or give a .yaml file"
         ) from error
@@ -73,7 +73,11 @@ def _read(name: str) -> dict[str, dict[str, Any]]:
         raise UserError(f"preset {name} is not valid YAML: {error}") from error
     if not isinstance(content, dict) or not set(content) <= set(STEPS):
         raise UserError(f"preset {name} must have only the sections {', '.join(STEPS)}")
-    return {step: content.get(step) or {} for step in STEPS}
+    sections = {step: content.get(step) or {} for step in STEPS}
+    for step, section in sections.items():
+        if not isinstance(section, dict):
+            raise UserError(f"preset {name}: {step} must hold `key: value` pairs, not {section!r}")
+    return sections
 
 
 def _agree_on_threshold(preset: Preset) -> None:
@@ -88,11 +92,15 @@ def _agree_on_threshold(preset: Preset) -> None:
 
 
 def _parse_change(change: str) -> tuple[str, str, Any]:
-    path, equals, value = change.partition("=")
+    path, equals, text = change.partition("=")
+    path = "split.method" if path.strip() == "split" else path  # as in split=report2020
     step, dot, key = path.strip().partition(".")
     if not (equals and dot and key) or step not in STEPS:
         raise UserError(
             f"--set {change!r} is not understood; the form is STEP.KEY=VALUE, e.g. "
             f"train.epochs=20, with STEP one of {', '.join(STEPS)}"
         )
-    return step, key, yaml.safe_load(value)
+    try:
+        return step, key, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {change!r}: the value is not valid YAML") from error

@@ -68,8 +68,14 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
         self._redirect.__exit__(kind, error, traceback)
         self._file.close()
 
-    def failure(self) -> str:
-        """Why the run failed: the step's own message, or the last lines of its crash."""
+    def failure(self, error: RuntimeError) -> str:
+        """Why the run failed: the step's own message, or the last lines of its crash.
+
+        Args:
+            error: What KFP says of it.
+        """
+        if not self._step:
+            return f"KFP: {error}"
         if self._error:
             return f"step {self._step}: {self._error}"
         tail = "\n".join(self._lines[-_TAIL:])

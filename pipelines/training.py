@@ -70,7 +70,11 @@ def training(
     parts = {"split_id": assigned.outputs["Output"], "split": assigned.outputs["split"]}
 
     trained = train(
-        **data, **parts, profile_report=profiled.outputs["report"], settings=train_settings
+        **data,
+        **parts,
+        profile_report=profiled.outputs["report"],
+        pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        settings=train_settings,
     )
     result = {"mlflow_run_id": trained.outputs["Output"], "model": trained.outputs["model"]}
     evaluated = evaluate(

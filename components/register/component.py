@@ -51,6 +51,7 @@ def register(
     from components.shared.dataset import SplitDataset
     from components.shared.process import step_process
     from components.shared.tracking import finish_run, recording
+    from components.shared.training_state import remove_state
 
     with step_process("register") as process:
         config = parse_config(RegisterSettings, settings, "register")
@@ -64,5 +65,6 @@ def register(
         with recording(mlflow_run_id) as client:
             found = register_model(client, candidate, dataset, config)
             finish_run(client, mlflow_run_id)
+        remove_state(dataset.store, mlflow_run_id)
         Path(decision.path).write_text(json.dumps(found.record, indent=2))
     return found.model_uri, found.model_version, found.promoted, found.reason

@@ -46,7 +46,7 @@ def build_config(kind: type[ConfigT], values: dict[str, object], name: str) -> C
         UserError: If a setting is unknown or out of range; every one is named.
     """
     try:
-        return kind(**values)
+        return kind.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(_describe(problem, name) for problem in error.errors())
         allowed = ", ".join(kind.model_fields)

@@ -105,7 +105,7 @@ class FolderStore:
     def download(self, key: str, path: Path) -> None:
         with self._explain(), self._missing(key):
             reading = open(self.root / key, "rb")  # noqa: SIM115  # closed three lines below
-        with reading, _explain_disk(f"folder {path.parent}"), _whole_file(path) as writing:
+        with reading, explain_disk(f"folder {path.parent}"), _whole_file(path) as writing:
             shutil.copyfileobj(reading, writing)
 
     def upload(self, path: Path, key: str) -> None:
@@ -139,7 +139,7 @@ class FolderStore:
             raise KeyError(f"{self.uri}/{key}") from error
 
     def _explain(self) -> contextlib.AbstractContextManager[None]:
-        return _explain_disk(f"store {self.uri}")
+        return explain_disk(f"store {self.uri}")
 
 
 class S3Store:
@@ -172,7 +172,7 @@ class S3Store:
         self._put(key, io.BytesIO(data), len(data))
 
     def download(self, key: str, path: Path) -> None:
-        with _explain_disk(f"folder {path.parent}"), _whole_file(path) as stream:
+        with explain_disk(f"folder {path.parent}"), _whole_file(path) as stream:
             self._get(key, stream)
 
     def upload(self, path: Path, key: str) -> None:
@@ -241,7 +241,12 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _explain_disk(what: str) -> Iterator[None]:
+def explain_disk(what: str) -> Iterator[None]:
+    """Turns a refusal of the file system into a `UserError` that says what to do.
+
+    Args:
+        what: The subject of the message, e.g. `cache /data/cache`.
+    """
     try:
         yield
     except OSError as error:

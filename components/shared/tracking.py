@@ -180,6 +180,15 @@ def finish_run(client: MlflowClient, run_id: str) -> None:
     _set_status(client, run_id, "FINISHED")
 
 
+def experiment_id(run_id: str) -> str:
+    """The experiment that a run belongs to.
+
+    Raises:
+        UserError: If MLflow cannot be used.
+    """
+    return str(connect().get_run(run_id).info.experiment_id)
+
+
 def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
     """Returns the version of a registered model under the alias `champion`, if there is one."""
     try:

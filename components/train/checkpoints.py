@@ -1,6 +1,7 @@
 """The state of a training, kept in the store so that another attempt goes on from it."""
 
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from components.shared.store import Store
+from components.shared.store import Store, explain_disk
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +27,16 @@ class Checkpoints:
 
     Args:
         store: Where they outlive the machine.
-        key: Name of the training, equal in every attempt at it.
+        prefix: Folder in the store, equal in every attempt at the training.
         folder: Local folder for the files in work.
     """
 
-    def __init__(self, store: Store, key: str, folder: Path) -> None:
+    def __init__(self, store: Store, prefix: str, folder: Path) -> None:
         self._store = store
-        self._prefix = f"checkpoints/{key}"
-        self._folder = folder / self._prefix
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._prefix = prefix
+        self._folder = folder / prefix
+        with explain_disk(f"folder {folder}"):
+            self._folder.mkdir(parents=True, exist_ok=True)
 
     def last(self) -> Path | None:
         """Fetches the last whole state; `None` at the first attempt."""
@@ -46,13 +48,15 @@ class Checkpoints:
 
     def save_last(self, trainer: lightning.Trainer) -> None:
         """Stores the training's state."""
-        trainer.save_checkpoint(self._folder / "last.ckpt", weights_only=False)
+        with explain_disk(f"folder {self._folder}"):
+            trainer.save_checkpoint(self._folder / "last.ckpt", weights_only=False)
         self._store.upload(self._folder / "last.ckpt", f"{self._prefix}/last.ckpt")
 
     def save_best(self, network: nn.Module) -> None:
         """Stores the weights of the best epoch so far."""
         weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-        save_file(weights, self._folder / "best.safetensors")
+        with explain_disk(f"folder {self._folder}"):
+            save_file(weights, self._folder / "best.safetensors")
         self._store.upload(self._folder / "best.safetensors", f"{self._prefix}/best.safetensors")
 
     def load_best(self, network: nn.Module) -> None:
@@ -61,11 +65,9 @@ class Checkpoints:
         self._store.download(f"{self._prefix}/best.safetensors", path)
         network.load_state_dict(load_file(path))
 
-    def remove(self) -> None:
-        """Deletes the files: the training is done and its model is stored elsewhere."""
-        for name in ("last.ckpt", "best.safetensors"):
-            self._store.delete(f"{self._prefix}/{name}")
-            (self._folder / name).unlink(missing_ok=True)
+    def remove_local(self) -> None:
+        """Deletes the local files; those in the store stay until the pipeline run is over."""
+        shutil.rmtree(self._folder)
 
 
 class KeepCheckpoints(Callback):

@@ -13,6 +13,7 @@ def train(
     manifest: dsl.Input[dsl.Dataset],
     split: dsl.Input[dsl.Artifact],
     profile_report: dsl.Input[dsl.HTML],
+    pipeline_run: str,
     settings: str,
     model: dsl.Output[dsl.Model],
     history: dsl.Output[dsl.Artifact],
@@ -26,6 +27,8 @@ def train(
         manifest: The data set's list of volumes.
         split: Which volume is in which part.
         profile_report: Logged to the MLflow run; its checks have passed before.
+        pipeline_run: Identity of the pipeline run, equal in every retry
+            (`dsl.PIPELINE_JOB_ID_PLACEHOLDER`); `KFP_RUN_ID` goes before it.
         settings: YAML of `components.train.recipe.Recipe`.
         model: MLflow model folder with the exported segmenter.
         history: JSON list of one entry a validated epoch.
@@ -48,7 +51,7 @@ def train(
             SplitDataset.open(
                 store, process.cache, dataset_id, split_id, manifest.path, split.path
             ),
-            pipeline_run=process.pipeline_run,
+            pipeline_run=process.pipeline_run or pipeline_run,
             profile_report=Path(profile_report.path),
             model=Path(model.path),
             history=Path(history.path),

@@ -1,8 +1,8 @@
 """Everything that decides how a model is trained."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.shared.config import Config
 
@@ -60,6 +60,15 @@ class Recipe(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     loader_workers: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _decoder_fits(self) -> Self:
+        widths = self.decoder_channels
+        if widths and not self.architecture.startswith("unet"):
+            raise ValueError(f"decoder_channels are of the U-Net; {self.architecture} has none")
+        if widths and len(widths) != self.encoder_depth:
+            raise ValueError(f"{len(widths)} widths for {self.encoder_depth} stages")
+        return self
 
     @property
     def validation_interval(self) -> int:

@@ -15,6 +15,7 @@ from components.shared.dataset import SplitDataset
 from components.shared.manifest import VolumeEntry
 from components.shared.progress import track
 from components.shared.split import Part
+from components.shared.store import explain_disk
 from components.shared.volumes import Volume
 from components.train.network import VolumeSegmenter, cut, head_box
 
@@ -81,10 +82,11 @@ def _prepare(
 
 
 def _write(path: Path, *arrays: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=path.parent))
-    for name, array in zip(_FILES, arrays, strict=True):
-        np.save(temporary / f"{name}.npy", array)
+    with explain_disk(f"cache {path.parent}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=path.parent))
+        for name, array in zip(_FILES, arrays, strict=True):
+            np.save(temporary / f"{name}.npy", array)
     try:
         temporary.rename(path)
     except OSError:  # another process was faster; its files are the same

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from components.shared import tracking
 from components.shared.dataset import SplitDataset
 from components.shared.manifest import canonical_json, short_digest
+from components.shared.training_state import state_folder
 from components.train.checkpoints import Checkpoints, Epoch
 from components.train.export import export_segmenter
 from components.train.fit import Fit, fit
@@ -54,7 +55,7 @@ def train_model(
         fitted = _fit(recipe, dataset, checkpoints, client, run_id)
         export_segmenter(fitted.segmenter, model)
         history.write_text(json.dumps(fitted.history))
-        checkpoints.remove()
+        checkpoints.remove_local()
     return run_id
 
 
@@ -76,9 +77,9 @@ def _describe(
 
 
 def _checkpoints(recipe: Recipe, dataset: SplitDataset, run_id: str) -> Checkpoints:
-    recipe_id = short_digest(canonical_json(recipe.model_dump(mode="json")))
-    key = f"{run_id}-{dataset.manifest.dataset_id}-{dataset.split.split_id}-{recipe_id}"
-    return Checkpoints(dataset.store, key, dataset.cache)
+    versions = [dataset.manifest.dataset_id, dataset.split.split_id, recipe.model_dump(mode="json")]
+    prefix = state_folder(run_id) + short_digest(canonical_json(versions))
+    return Checkpoints(dataset.store, prefix, dataset.cache)
 
 
 def _fit(

@@ -13,7 +13,7 @@ COMMANDS = ("run", "ingest", "predict", "compile", "datasets", "rollback", "doct
 def call(tmp_path, monkeypatch, capsys):
     """Calls the command in this process; returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_use_local_tracking", lambda: None)
+    monkeypatch.setattr(cli, "_use_local_defaults", lambda make=True: None)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["brainseg", *arguments])
@@ -117,3 +117,29 @@ def test_run_refuses_a_path_that_kfp_would_change(call):
     assert code == 1
     assert "'python3'" in err
     assert "without it" in err
+
+
+def test_a_home_folder_is_the_users(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write_synthetic(tmp_path / "home" / "data", patients=1, seed=0)
+    assert call("ingest", "--source", "~/data", "--store", "~/store")[0] == 0
+    assert (tmp_path / "home" / "store" / "datasets").is_dir()
+    assert not (tmp_path / "~").exists()
+
+
+def test_one_test_patient_has_no_interval(capsys):
+    metrics = {"patient_dice_mean": 0.5, "patient_dice_mean_empty_baseline": 0.0}
+    cli._tell_result(
+        {
+            "metrics": metrics,
+            "model_uri": "models:/brainseg/1",
+            "promoted": True,
+            "reason": "there was no champion",
+            "reports": {},
+            "tracking_uri": "https://mlflow.example",
+            "experiment_id": "7",
+        }
+    )
+    told = capsys.readouterr().out
+    assert "takes two patients" in told
+    assert "https://mlflow.example/#/experiments/7/runs" in told

@@ -107,6 +107,12 @@ def test_steps_run_in_the_order_of_the_design(compiled):
         assert before in tasks[after]["dependentTasks"]
 
 
+def test_every_retry_of_training_knows_its_pipeline_run(compiled):
+    tasks = yaml.safe_load((compiled / "training.yaml").read_text())["root"]["dag"]["tasks"]
+    value = tasks["train"]["inputs"]["parameters"]["pipeline_run"]["runtimeValue"]["constant"]
+    assert value == "{{$.pipeline_job_uuid}}"
+
+
 @dsl.component(base_image="brainseg-data-python:0.1.0", install_kfp_package=False)
 def _number(value: int) -> int:
     return value

@@ -57,7 +57,7 @@ def killed(tmp_path_factory):
         stderr=subprocess.DEVNULL,
     )
     checkpoints = folder / "brainseg-runs" / "store" / "checkpoints"
-    _wait_for(lambda: list(checkpoints.glob("*/last.ckpt")) or process.poll() is not None, 300)
+    _wait_for(lambda: list(checkpoints.glob("*/*/last.ckpt")) or process.poll() is not None, 300)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     return folder
@@ -85,6 +85,11 @@ def test_steps_end_with_a_killed_launcher(killed):
 def test_a_killed_run_goes_on_from_its_checkpoint(killed, first):
     assert first.returncode == 0, first.stderr
     assert "going on after epoch" in first.stderr
+
+
+def test_checkpoints_are_gone_when_the_run_is_over(killed, first):
+    left = (killed / "brainseg-runs" / "store" / "checkpoints").rglob("*")
+    assert [path for path in left if path.is_file()] == []
 
 
 def test_the_result_names_everything(killed, first):

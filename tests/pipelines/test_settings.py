@@ -32,6 +32,9 @@ def test_a_preset_can_be_a_file(tmp_path):
         ("quick", ["epochs=3"], "--set 'epochs=3' is not understood.*STEP.KEY=VALUE"),
         ("quick", ["fit.epochs=3"], "STEP one of ingest, profile"),
         ("quick", ["train.epochs"], "not understood"),
+        ("quick", ["train.epochs=["], "the value is not valid YAML"),
+        ("quick", ["train.decoder_channels=[8, 8]"], "2 widths for 4 stages"),
+        ("quick", ["train.architecture=fpn"], "decoder_channels are of the U-Net"),
         ("quick", ["train.epochs=many"], "train.epochs='many': Input should be a valid integer"),
         ("quick", ["train.epoch=3"], "train.epoch is not a setting"),
         ("quick", ["evaluate.threshold=0.4"], "register.threshold=0.5 differ.*set both"),
@@ -48,3 +51,24 @@ def test_a_file_with_other_sections_is_refused(tmp_path):
     path.write_text("training: {epochs: 3}\n")
     with pytest.raises(UserError, match="only the sections ingest, profile"):
         load_preset(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"train: 5", "train must hold `key: value` pairs, not 5"),
+        (b"train: {1: 2}", "train.1=1: Keys should be strings"),
+        (b"a: b: c", "not valid YAML"),
+        (b"\xff\xfe\x00", "no preset"),
+    ],
+)
+def test_a_damaged_file_is_told(tmp_path, content, message):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_preset(str(path))
+
+
+def test_the_split_of_the_report_has_a_short_name():
+    arguments = pipeline_arguments(load_preset("quick", ["split=report2020"]))
+    assert json.loads(arguments["split_settings"])["method"] == "report2020"

@@ -83,7 +83,6 @@ def test_missing_weights_say_how_to_go_on(recipe, monkeypatch, tmp_path):
     [
         ({"encoder": "resnet19"}, "resnet19"),
         ({"architecture": "vnet"}, "vnet"),
-        ({"encoder_depth": 4}, "mobilenet_v2.*depth"),  # five widths of the decoder
     ],
 )
 def test_an_impossible_network_is_named(recipe, change, message):

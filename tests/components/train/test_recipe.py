@@ -16,6 +16,7 @@ def test_defaults_are_a_valid_recipe():
         ("epochs: 0", "train.epochs=0: Input should be greater than or equal to 1"),
         ("image_size: 100", "train.image_size=100.*multiple of 32"),
         ("precision: fp8", "train.precision='fp8'.*bf16-mixed"),
+        ("{encoder_depth: 4, decoder_channels: [8, 8, 8]}", "3 widths for 4 stages"),
         ("learning_rate: .nan", "train.learning_rate=nan"),
         ("[1, 2]", "must be `key: value` pairs"),
         ("a: b: c", "not valid YAML"),

@@ -8,6 +8,7 @@ import torch
 
 from components.shared.segmenter import load_segmenter
 from components.shared.tracking import initialise_local
+from components.shared.training_state import remove_state
 from components.train.network import build_segmenter, with_neighbours
 from components.train.slices import prepare_volumes
 from components.train.training import train_model
@@ -47,6 +48,22 @@ def test_the_exported_model_is_what_was_trained(recipe, dataset, tracking, tmp_p
     assert run.data.tags["dataset_id"] == dataset.manifest.dataset_id
     points = MlflowClient(tracking).get_metric_history(run_id, "validation_dice")
     assert [point.step for point in points] == [1, 2, 3, 4]
+
+
+def test_a_finished_training_is_not_repeated(recipe, dataset, tracking, tmp_path):
+    """A run that was cut off in a later step trains no second time."""
+    run_id = train_model(recipe, dataset, **_arguments(tmp_path / "one"))
+    assert train_model(recipe, dataset, **_arguments(tmp_path / "two")) == run_id
+    one, two = ((tmp_path / name / "history.json").read_text() for name in ("one", "two"))
+    assert one == two
+    from mlflow import MlflowClient
+
+    assert len(MlflowClient(tracking).get_metric_history(run_id, "validation_dice")) == 4
+    image = dataset.volume(dataset.entries("test")[0]).image
+    first, second = (load_segmenter(tmp_path / name / "model") for name in ("one", "two"))
+    np.testing.assert_array_equal(first(image), second(image))
+
+    remove_state(dataset.store, run_id)
     assert not list(dataset.store.keys("checkpoints/"))
 
 
