@@ -1,6 +1,7 @@
 """What is wrong with this machine and its settings, and what to do about it."""
 
 import base64
+import http.client
 import os
 import shutil
 import sqlite3
@@ -8,19 +9,21 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from packaging.requirements import Requirement
-
+# what is not of the standard library is imported where it is checked: it may be missing
 from components.shared.errors import UserError
-from components.shared.process import cache_folder
-from components.shared.store import FolderStore, Store, open_store
+from components.shared.process import cache_folder, usable_cores
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 Status = Literal["ok", "warning", "error"]
 
@@ -28,6 +31,7 @@ _DISTRIBUTION = "brainseg"
 _EXTRAS = ("", "kaggle", "trainer", "pipelines")
 _CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 _PYTHONS = ((3, 11), (3, 13))  # as in pyproject.toml
+_OTHER_PLACE = "change its rights, or choose another place"
 _INSTALL = "pip install 'brainseg[all]' (or `make run` in a clone)"
 _TIMEOUT_S = 5
 # /health answers whoever asks; this call is refused to wrong names, hosts and passwords.
@@ -62,10 +66,11 @@ def checks(store_uri: str) -> list[Check]:
     Args:
         store_uri: The store to try, `s3://bucket/prefix` or a folder.
     """
+    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     return [
         check_store(store_uri),
-        check_mlflow(os.environ.get("MLFLOW_TRACKING_URI", "")),
-        *check_disks(store_uri),
+        check_mlflow(tracking_uri),
+        *check_disks(store_uri, tracking_uri),
         check_memory(),
         check_shared_memory(Path("/dev/shm")),
         check_device(),
@@ -78,7 +83,9 @@ def check_store(uri: str) -> Check:
     """Writes, reads, lists and deletes a small object."""
     started = time.monotonic()
     try:
-        _try(open_store(uri))
+        _try_store(uri)
+    except ImportError as error:
+        return Check("store", "error", f"{uri} cannot be tried: {error}", _INSTALL)
     except UserError as error:
         return Check("store", "error", str(error))  # says itself what to do
     milliseconds = 1000 * (time.monotonic() - started)
@@ -91,7 +98,7 @@ def check_mlflow(uri: str) -> Check:
     if scheme in ("http", "https"):
         return _check_server(uri)
     if scheme == "sqlite":
-        return _check_sqlite(Path(uri.removeprefix("sqlite:///")))
+        return _check_sqlite(_database(uri))
     if not uri:
         return Check("MLflow", "ok", "MLFLOW_TRACKING_URI is not set: runs go to a local file")
     return Check(
@@ -102,11 +109,13 @@ def check_mlflow(uri: str) -> Check:
     )
 
 
-def check_disks(store_uri: str) -> list[Check]:
-    """Free space where volumes are kept: the store's folder and the cache."""
-    folders = {"cache": cache_folder()}
+def check_disks(store_uri: str, tracking_uri: str) -> list[Check]:
+    """Free space where a run writes: the cache, and a local store and MLflow."""
+    folders = {"cache": cache_folder().absolute()}
     if "://" not in store_uri:
         folders["store"] = Path(store_uri).absolute()
+    if urlsplit(tracking_uri).scheme == "sqlite":
+        folders["MLflow"] = _database(tracking_uri).parent
     return [_check_disk(f"disk, {name}", folder) for name, folder in folders.items()]
 
 
@@ -135,12 +144,11 @@ def check_device() -> Check:
     """What training would run on."""
     try:
         import torch
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
         return Check("device", "error", f"torch cannot be imported: {error}", _INSTALL)
     if torch.cuda.is_available():
         return _check_gpu()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = f"{cores} CPU cores, no GPU (torch {torch.__version__})"
+    found = f"{usable_cores()} CPU cores, no GPU (torch {torch.__version__})"
     if Path("/dev/nvidia0").exists():
         advice = "a GPU is there but torch cannot use it: install its driver and a CUDA torch"
         return Check("device", "warning", found, advice)
@@ -163,6 +171,8 @@ def check_packages() -> Check:
         missing = list(_missing(metadata.requires(_DISTRIBUTION) or []))
     except metadata.PackageNotFoundError:
         return Check("packages", "error", f"{_DISTRIBUTION} itself is not installed", _INSTALL)
+    except ImportError as error:
+        return Check("packages", "error", f"cannot be listed: {error}", _INSTALL)
     if missing:
         return Check("packages", "error", f"missing: {', '.join(missing)}", _INSTALL)
     differing = list(_differing(_CONSTRAINTS))
@@ -174,15 +184,27 @@ def check_packages() -> Check:
     return Check("packages", "ok", f"all there ({_DISTRIBUTION} {metadata.version(_DISTRIBUTION)})")
 
 
-def _try(store: Store) -> None:
+def _try_store(uri: str) -> None:
+    from components.shared.store import FolderStore, open_store
+
+    store = open_store(uri)
+    root = store.root if isinstance(store, FolderStore) else None
+    existing = root and _existing(root)
     key, data = f"doctor-{uuid.uuid4().hex}", os.urandom(1024)
-    existed = not isinstance(store, FolderStore) or store.root.exists()
     store.write(key, data)
     if store.read(key) != data or not store.exists(key):
         raise UserError(f"store {store.uri}: what is read is not what was written")
     store.delete(key)
-    if not existed and isinstance(store, FolderStore):
-        store.root.rmdir()  # leave no trace of a store that was only asked about
+    if root:
+        _remove_empty(root, existing)
+
+
+def _remove_empty(folder: Path, kept: Path | None) -> None:
+    # leave no trace of a store that was only asked about
+    with suppress(OSError):  # a run has begun to use it
+        while folder != kept:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def _check_server(uri: str) -> Check:
@@ -195,7 +217,7 @@ def _check_server(uri: str) -> Check:
             403: "start the server with --allowed-hosts that lists this name and port",
         }.get(error.code, "check MLFLOW_TRACKING_URI: is this an MLflow server?")
         return Check("MLflow", "error", f"{uri} answers {error.code} {error.reason}", advice)
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         advice = "check MLFLOW_TRACKING_URI and that the server is up"
         return Check("MLflow", "error", f"no answer from {uri}: {reason}", advice)
@@ -204,7 +226,7 @@ def _check_server(uri: str) -> Check:
 def _server_version(uri: str) -> str:
     try:
         return ", version " + _ask(f"{uri.rstrip('/')}/version")
-    except (URLError, OSError):  # only told, so not worth an error
+    except (URLError, OSError, http.client.HTTPException):  # only told, so not worth an error
         return ""
 
 
@@ -222,34 +244,52 @@ def _ask(url: str) -> str:
         return str(answer.read(100).decode(errors="replace"))
 
 
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///")).absolute()
+
+
 def _check_sqlite(path: Path) -> Check:
+    if problem := _cannot_write(path.parent):
+        return Check("MLflow", "error", f"{path}: {problem}", _OTHER_PLACE)
     if not path.exists():
-        folder = _existing(path.parent)
-        if not os.access(folder, os.W_OK):
-            return Check("MLflow", "error", f"{folder} cannot be written", "change its rights")
         return Check("MLflow", "ok", f"{path} will be made by the first run")
     try:
-        with sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=_TIMEOUT_S) as database:
-            database.execute("BEGIN IMMEDIATE")  # asks for the right to write
-            runs = database.execute("SELECT count(*) FROM runs").fetchone()[0]
-            database.rollback()
-    except sqlite3.Error as error:
+        runs = _count_runs(path)
+    except (sqlite3.Error, OSError) as error:
         advice = "end other writers, change its rights, or move it away: the next run makes another"
         return Check("MLflow", "error", f"{path}: {error}", advice)
     return Check("MLflow", "ok", f"{path} holds {runs} runs")
 
 
+def _count_runs(path: Path) -> int:
+    if not os.access(path, os.R_OK | os.W_OK):  # SQLite would silently open it for reading only
+        raise PermissionError("it cannot be written")
+    uri = f"{path.as_uri()}?mode=rw"
+    with closing(sqlite3.connect(uri, uri=True, timeout=_TIMEOUT_S)) as database:
+        database.execute("BEGIN IMMEDIATE")  # asks for the right to write
+        return int(database.execute("SELECT count(*) FROM runs").fetchone()[0])
+
+
 def _check_disk(name: str, folder: Path) -> Check:
+    if problem := _cannot_write(folder):
+        return Check(name, "error", problem, _OTHER_PLACE)
     place = _existing(folder)
     free = shutil.disk_usage(place).free / _GIB
     found = f"{free:.1f} GiB free at {place}"
-    if not os.access(place, os.W_OK):
-        return Check(name, "error", f"{place} cannot be written", "change its rights")
     return _graded(name, free, _DISK_GIB, found, "free space, or choose another place")
 
 
+def _cannot_write(folder: Path) -> str | None:
+    """What stands in the way of files in a folder, which need not be there yet."""
+    place = _existing(folder)
+    if not place.is_dir():
+        return f"{place} is a file where a folder should be"
+    return None if os.access(place, os.W_OK | os.X_OK) else f"{place} cannot be written"
+
+
 def _existing(folder: Path) -> Path:
-    return next(place for place in (folder, *folder.parents) if place.exists())
+    # os.path.exists: Path.exists raises where a folder above may not be entered
+    return next(place for place in (folder, *folder.parents) if os.path.exists(place))
 
 
 def _graded(name: str, value: float, limits: tuple[float, float], found: str, advice: str) -> Check:
@@ -306,6 +346,8 @@ def _check_gpu() -> Check:
 
 
 def _missing(requirements: list[str]) -> Iterator[str]:
+    from packaging.requirements import Requirement
+
     for requirement in map(Requirement, requirements):
         if requirement.name == _DISTRIBUTION or not _wanted(requirement):
             continue
@@ -318,7 +360,7 @@ def _missing(requirements: list[str]) -> Iterator[str]:
             yield f"{requirement.name}{requirement.specifier} (found {version})"
 
 
-def _wanted(requirement: Requirement) -> bool:
+def _wanted(requirement: "Requirement") -> bool:
     marker = requirement.marker
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in _EXTRAS)
 

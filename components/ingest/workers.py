@@ -16,6 +16,7 @@ from components.ingest.entry import describe_volume
 from components.ingest.settings import IngestSettings
 from components.shared.errors import UserError
 from components.shared.manifest import VolumeEntry
+from components.shared.process import usable_cores
 from components.shared.scans import BadScanError, Quarantined, Scan, read_scan
 from components.shared.source import Source
 from components.shared.store import Store, open_store
@@ -81,8 +82,7 @@ class VolumeWork:
 
 def usable_workers() -> int:
     """The number of processes when none is given: the usable cores, at most two."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, _MOST_WORKERS)
+    return min(usable_cores(), _MOST_WORKERS)
 
 
 def work_on(work: VolumeWork, scans: Iterable[Scan], workers: int) -> Iterator[Outcome]:

@@ -1,5 +1,9 @@
 import http.server
+import os
+import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +14,25 @@ from pipelines import doctor
 from pipelines.doctor import Check, checks
 
 
+def test_a_broken_installation_is_a_finding():
+    script = """
+import sys
+for name in ("minio", "packaging", "torch", "mlflow", "pydantic", "yaml", "numpy"):
+    sys.modules[name] = None  # cannot be imported
+from pipelines.doctor import checks
+for check in checks("/tmp/no-such-store"):
+    if check.status == "error":
+        print(check.name, "|", check.found, "|", check.advice)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = dict(line.split(" | ", 1) for line in done.stdout.splitlines())
+    assert set(told) >= {"store", "device", "packages"}
+    assert "import of minio" in told["store"]
+    assert "packaging" in told["packages"]
+    assert all("pip install 'brainseg[all]'" in told[name] for name in ("store", "packages"))
+
+
 def test_a_good_machine_has_no_errors(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     found = checks(str(tmp_path / "store"))
@@ -18,6 +41,7 @@ def test_a_good_machine_has_no_errors(tmp_path, monkeypatch):
         "MLflow",
         "disk, cache",
         "disk, store",
+        "disk, MLflow",
         "memory",
         "shared mem",
         "device",
@@ -30,7 +54,7 @@ def test_a_good_machine_has_no_errors(tmp_path, monkeypatch):
 
 class TestStore:
     def test_leaves_no_trace(self, tmp_path):
-        assert doctor.check_store(str(tmp_path / "new")).status == "ok"
+        assert doctor.check_store(str(tmp_path / "runs" / "new")).status == "ok"
         (tmp_path / "old").mkdir()
         assert doctor.check_store(str(tmp_path / "old")).status == "ok"
         assert [path.name for path in tmp_path.rglob("*")] == ["old"]
@@ -94,9 +118,19 @@ class TestMlflow:
         doctor.check_mlflow(server(200))
         assert server.headers["Authorization"] == "Bearer token"
 
+    def test_a_server_that_is_no_web_server(self):
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            threading.Thread(target=answer_rudely, args=(listening,), daemon=True).start()
+            check = doctor.check_mlflow(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        assert check.status == "error"
+        assert "check MLFLOW_TRACKING_URI" in check.advice
+
     def test_a_new_local_file(self, tmp_path):
         check = doctor.check_mlflow(f"sqlite:///{tmp_path}/new/mlflow.db")
-        assert check.status == "ok"
+        assert (check.status, check.found) == (
+            "ok",
+            f"{tmp_path}/new/mlflow.db will be made by the first run",
+        )
         assert not (tmp_path / "new").exists()
 
     def test_a_local_file(self, tmp_path):
@@ -104,9 +138,48 @@ class TestMlflow:
         database.execute("CREATE TABLE runs (run_uuid TEXT)")
         database.execute("INSERT INTO runs VALUES ('a')")
         database.commit()
+        database.close()
         uri = f"sqlite:///{tmp_path}/mlflow.db"
         check = doctor.check_mlflow(uri)
         assert (check.status, check.found) == ("ok", f"{tmp_path}/mlflow.db holds 1 runs")
+
+    def test_a_local_file_in_a_folder_with_an_odd_name(self, tmp_path):
+        folder = tmp_path / "50% a?b#c"
+        folder.mkdir()
+        sqlite3.connect(folder / "mlflow.db").execute("CREATE TABLE runs (run_uuid TEXT)")
+        assert doctor.check_mlflow(f"sqlite:///{folder}/mlflow.db").status == "ok"
+
+    def test_a_file_that_another_writes(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(doctor, "_TIMEOUT_S", 0.1)
+        writer = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
+        writer.execute("BEGIN EXCLUSIVE")
+        check = doctor.check_mlflow(f"sqlite:///{tmp_path}/mlflow.db")
+        writer.close()
+        assert (check.status, check.found) == ("error", f"{tmp_path}/mlflow.db: database is locked")
+        assert "end other writers" in check.advice
+
+    def test_a_file_that_may_not_be_written(self, tmp_path, as_user):
+        sqlite3.connect(tmp_path / "mlflow.db").execute("CREATE TABLE runs (run_uuid TEXT)")
+        tmp_path.chmod(0o777)
+        (tmp_path / "mlflow.db").chmod(0o444)
+        check = as_user(lambda: doctor.check_mlflow(f"sqlite:///{tmp_path}/mlflow.db"))
+        assert check.status == "error"
+        assert check.found == f"{tmp_path}/mlflow.db: it cannot be written"
+        assert "change its rights" in check.advice
+
+    def test_a_folder_that_may_not_be_entered(self, tmp_path, as_user):
+        tmp_path.chmod(0o755)
+        (tmp_path / "closed").mkdir(mode=0o000)
+        uri = f"sqlite:///{tmp_path}/closed/deep/mlflow.db"
+        check = as_user(lambda: doctor.check_mlflow(uri))
+        assert (check.status, check.advice) == ("error", doctor._OTHER_PLACE)
+        assert f"{tmp_path}/closed cannot be written" in check.found
+
+    def test_a_file_in_place_of_the_folder(self, tmp_path):
+        (tmp_path / "file").touch()
+        check = doctor.check_mlflow(f"sqlite:///{tmp_path}/file/mlflow.db")
+        assert check.status == "error"
+        assert f"{tmp_path}/file is a file where a folder should be" in check.found
 
     def test_a_file_that_is_no_database(self, tmp_path):
         (tmp_path / "mlflow.db").write_text("no database" * 100)
@@ -165,15 +238,37 @@ class TestMemory:
 class TestDisk:
     def test_looks_at_the_nearest_folder_that_exists(self, tmp_path, monkeypatch):
         monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "no" / "cache"))
-        (check,) = doctor.check_disks("s3://bucket/x")
+        (check,) = doctor.check_disks("s3://bucket/x", "http://mlflow:5000")
         assert check.name == "disk, cache"
         assert check.found.endswith(f"GiB free at {tmp_path}")
 
+    def test_looks_at_each_place_that_a_local_run_writes(self, tmp_path, monkeypatch):
+        for name in ("cache", "mlflow", "store"):
+            (tmp_path / name).mkdir()
+        monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
+        found = doctor.check_disks(f"{tmp_path}/store", f"sqlite:///{tmp_path}/mlflow/mlflow.db")
+        assert {check.name: check.found.split()[-1] for check in found} == {
+            "disk, cache": f"{tmp_path}/cache",
+            "disk, store": f"{tmp_path}/store",
+            "disk, MLflow": f"{tmp_path}/mlflow",
+        }
+
+    def test_a_cache_in_the_working_folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("BRAINSEG_CACHE", "cache")
+        (check,) = doctor.check_disks("s3://bucket/x", "")
+        assert check.found.endswith(f"GiB free at {tmp_path}")
+
+    def test_a_file_in_place_of_the_folder(self, tmp_path):
+        (tmp_path / "store").touch()
+        check = doctor.check_disks(f"{tmp_path}/store", "")[1]
+        assert (check.status, check.advice) == ("error", doctor._OTHER_PLACE)
+
     def test_little_space_is_told(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(doctor, "_DISK_GIB", (0, 1e9))
-        assert [check.status for check in doctor.check_disks(str(tmp_path))] == ["warning"] * 2
-        monkeypatch.setattr(doctor, "_DISK_GIB", (1e9, 1e9))
-        assert [check.status for check in doctor.check_disks(str(tmp_path))] == ["error"] * 2
+        for limits, status in (((0, 1e9), "warning"), ((1e9, 1e9), "error")):
+            monkeypatch.setattr(doctor, "_DISK_GIB", limits)
+            found = doctor.check_disks(str(tmp_path), "")
+            assert [check.status for check in found] == [status] * 2
 
 
 class TestVersions:
@@ -218,6 +313,34 @@ class TestVersions:
         text = (Path(doctor.__file__).parents[1] / "pyproject.toml").read_text()
         assert 'requires-python = ">=3.11,<3.14"' in text
         assert doctor._PYTHONS == ((3, 11), (3, 13))
+
+
+def answer_rudely(listening):
+    connection, _ = listening.accept()
+    with connection:
+        connection.recv(1000)
+        connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+
+@pytest.fixture
+def as_user(tmp_path):
+    """Calls a function as a user whom file rights stop, as they do not stop root."""
+    if os.geteuid() != 0:
+        return lambda work: work()
+
+    def as_user(work):
+        above = {folder: folder.stat().st_mode for folder in tmp_path.parents[:2]}
+        for folder in above:
+            folder.chmod(0o755)
+        os.setresuid(65534, 65534, 0)
+        try:
+            return work()
+        finally:
+            os.setresuid(0, 0, 0)
+            for folder, mode in above.items():
+                folder.chmod(mode)
+
+    return as_user
 
 
 @pytest.fixture
