@@ -65,8 +65,9 @@ def predict(model: str, source_uri: str, output: Path, settings: PredictSettings
     """Predicts every volume of a source, with or without masks of its own.
 
     Writes `VOLUME_mask.tif` (uint8, 0 or 255, one page a slice, in order), `predictions.csv`
-    and `predictions.html`. A volume that cannot be read has its reason in the table; the
-    others go on. One volume is in memory at a time, and every file appears whole or not at all.
+    and `predictions.html`. A volume that cannot be read has its reason in the table, and no
+    mask, even if an earlier call left one; the others go on. One volume is in memory at a time,
+    and every file appears whole or not at all.
 
     Args:
         model: `champion`, a URI that MLflow reads, or a model folder.
@@ -75,8 +76,8 @@ def predict(model: str, source_uri: str, output: Path, settings: PredictSettings
         settings: Of the step.
 
     Raises:
-        UserError: If the model or the source cannot be used, no volume can be read, or the
-            folder cannot be written.
+        UserError: If the model or the source cannot be used, no volume can be read (the table
+            with the reasons is written all the same), or the folder cannot be written.
     """
     with open_source(source_uri, settings.max_archive_gib) as source:
         listing = list_scans(source)
@@ -85,9 +86,12 @@ def predict(model: str, source_uri: str, output: Path, settings: PredictSettings
         snapshots: list[Snapshot] = []
         scans = track(listing.scans, len(listing.scans), "volumes")
         predicted = [_predict_or_refuse(task, scan, snapshots) for scan in scans]
-    refused = [_refusal(bad.volume, bad.reason) for bad in listing.quarantined]
-    result = _result(uri, source_uri, output, [*predicted, *refused])
-    _write_results(result, snapshots, task)
+    refused = [_refuse(task, bad.volume, bad.reason) for bad in listing.quarantined]
+    rows = sorted([*predicted, *refused], key=lambda row: row.volume)
+    _write_table(rows, task.output)
+    _require_predictions(rows, source_uri, task.output)
+    result = _result(uri, source_uri, output, rows)
+    _write_page(result, snapshots, task)
     return result
 
 
@@ -125,9 +129,9 @@ def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Snapshot]) -> Vo
         probability = _apply(task.segmenter, volume)
     except BadScanError as error:
         logger.warning("%s is not predicted: %s", name, error)
-        return _refusal(name, str(error))
+        return _refuse(task, name, str(error))
     mask = probability >= task.settings.threshold
-    task.output.write(f"{name}_mask.tif", encode_mask(mask))
+    task.output.write(_mask_key(name), encode_mask(mask))
     if len(snapshots) < task.settings.most_pictures:
         snapshots.append(take_snapshot(name, volume, mask))
     return VolumePrediction(
@@ -155,35 +159,49 @@ def _apply(segmenter: Segmenter, volume: Volume) -> Probability:
     return probability
 
 
-def _refusal(volume: str, reason: str) -> VolumePrediction:
+def _refuse(task: _Task, volume: str, reason: str) -> VolumePrediction:
+    task.output.delete(_mask_key(volume))  # of an earlier call: it would pass for this one's
     return VolumePrediction(volume=volume, status="refused", reason=reason)
+
+
+def _mask_key(volume: str) -> str:
+    return f"{volume}_mask.tif"
+
+
+def _write_table(rows: Sequence[VolumePrediction], output: FolderStore) -> None:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(VolumePrediction.model_fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.model_dump() for row in rows)
+    output.write(_TABLE, table.getvalue().encode())
+
+
+def _require_predictions(
+    rows: Sequence[VolumePrediction], source_uri: str, output: FolderStore
+) -> None:
+    refused = [Quarantined(row.volume, row.reason, ()) for row in rows if row.status == "refused"]
+    if len(refused) == len(rows):
+        output.delete(_PAGE)  # of an earlier call
+        told = nothing_accepted(source_uri, refused)
+        raise UserError(f"{told}; all reasons are in {output.root / _TABLE}")
 
 
 def _result(
     model: str, source_uri: str, output: Path, rows: Sequence[VolumePrediction]
 ) -> PredictResult:
-    refused = [row for row in rows if row.status == "refused"]
-    if len(refused) == len(rows):
-        raise nothing_accepted(
-            source_uri, [Quarantined(row.volume, row.reason, ()) for row in refused]
-        )
+    failed = sum(row.status == "refused" for row in rows)
     return PredictResult(
         model=model,
         source=source_uri,
-        predicted=len(rows) - len(refused),
-        failed=len(refused),
+        predicted=len(rows) - failed,
+        failed=failed,
         predictions=output / _TABLE,
         report=output / _PAGE,
-        volumes=tuple(sorted(rows, key=lambda row: row.volume)),
+        volumes=tuple(rows),
     )
 
 
-def _write_results(result: PredictResult, snapshots: Sequence[Snapshot], task: _Task) -> None:
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(VolumePrediction.model_fields), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row.model_dump() for row in result.volumes)
-    task.output.write(_TABLE, table.getvalue().encode())
+def _write_page(result: PredictResult, snapshots: Sequence[Snapshot], task: _Task) -> None:
     page = render_predictions(
         result.model, result.source, result.volumes, snapshots, task.settings.threshold
     )

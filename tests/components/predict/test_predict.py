@@ -125,13 +125,35 @@ def test_bad_volumes_are_told_and_the_others_go_on(
     assert "patient-four" in page
 
 
-def test_nothing_usable_is_an_error_and_leaves_no_table(
+def test_nothing_usable_is_an_error_that_names_the_table_of_all_reasons(
     tmp_path, write_scan, make_blob, threshold_model
 ):
-    (write_scan(tmp_path / "in", make_blob(1)) / f"{NAMES[0]}_1.tif").unlink()
-    with pytest.raises(UserError, match=r"holds no usable volume: 1 refused \(TCGA_CS_0001"):
+    bad = [f"TCGA_CS_000{number}_19990101" for number in range(5)]
+    for number, name in enumerate(bad):
+        (write_scan(tmp_path / "in", make_blob(number), name) / f"{name}_1.tif").unlink()
+    with pytest.raises(
+        UserError, match=r"holds no usable volume: 5 refused \(TCGA_CS_0000"
+    ) as told:
         predict(str(threshold_model(150)), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
-    assert not (tmp_path / "out" / "predictions.csv").exists()
+    assert str(told.value).endswith(f"; all reasons are in {tmp_path}/out/predictions.csv")
+    rows = table(tmp_path / "out")
+    assert list(rows) == bad
+    assert all("slice" in row["reason"] for row in rows.values())
+
+
+def test_a_refused_volume_loses_the_mask_of_an_earlier_call(
+    tmp_path, write_scan, make_blob, threshold_model
+):
+    model, output = str(threshold_model(150)), tmp_path / "out"
+    folders = [write_scan(tmp_path / "in", make_blob(1), name) for name in NAMES]
+    predict(model, str(tmp_path / "in"), output, SETTINGS)
+    (folders[1] / f"{NAMES[1]}_1.tif").unlink()
+    predict(model, str(tmp_path / "in"), output, SETTINGS)
+    assert [path.name for path in output.glob("*.tif")] == [f"{NAMES[0]}_mask.tif"]
+    (folders[0] / f"{NAMES[0]}_1.tif").unlink()
+    with pytest.raises(UserError, match="no usable volume"):
+        predict(model, str(tmp_path / "in"), output, SETTINGS)
+    assert [path.name for path in output.iterdir()] == ["predictions.csv"]
 
 
 def test_an_empty_source_is_an_error_before_the_model_is_loaded(tmp_path):
