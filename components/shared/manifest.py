@@ -2,13 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.shared.errors import UserError
 from components.shared.store import Store
+
+logger = logging.getLogger(__name__)
 
 _DIGEST_LENGTH = 16  # hexadecimal digits of an id: enough for people and for uniqueness
 
@@ -136,11 +139,24 @@ def fetch_manifest(store: Store, dataset_id: str) -> Manifest:
 def list_datasets(store: Store) -> list[DatasetSummary]:
     """The data set versions of a store, sorted by id.
 
+    Manifests that were changed or are of another release are left out with a warning.
+
     Raises:
-        UserError: If the store cannot be read or a manifest was changed.
+        UserError: If the store cannot be read.
     """
-    ids = [key.split("/")[1] for key in store.keys("datasets/") if key.endswith("/manifest.json")]
-    return [_summary(fetch_manifest(store, dataset_id)) for dataset_id in ids]
+    return [_summary(manifest) for manifest in _readable(store)]
+
+
+def _readable(store: Store) -> Iterator[Manifest]:
+    for key in store.keys("datasets/"):
+        if not key.endswith("/manifest.json"):
+            continue
+        data, dataset_id = store.read(key), key.split("/", 1)[1].removesuffix("/manifest.json")
+        try:
+            yield _parse(data, dataset_id, f"{store.uri}/{key}")
+        except UserError as error:
+            # the first line: there may be one for each volume
+            logger.warning("left out: %s", str(error).splitlines()[0])
 
 
 def _summary(manifest: Manifest) -> DatasetSummary:

@@ -90,3 +90,29 @@ def test_lists_the_versions_of_a_store(make_data, tmp_path):
     assert [item.dataset_id for item in found] == [data.dataset_id for data in versions]
     assert [item.volumes for item in found] == [len(data.volumes) for data in versions]
     assert found[0].slices == sum(entry.slices for entry in versions[0].volumes)
+
+
+def test_a_bad_manifest_does_not_hide_the_others(make_data, tmp_path, caplog):
+    store = FolderStore(tmp_path)
+    good, changed, foreign = make_data(3), make_data(4), b'{"made by": "another tool"}'
+    store.write(manifest_key(good.dataset_id), good.to_json())
+    store.write(manifest_key(changed.dataset_id), changed.to_json()[:-9])
+    store.write(manifest_key(short_digest(foreign)), foreign)
+    store.write("datasets/manifest.json", foreign)
+    store.write("datasets/deep/er/manifest.json", foreign)
+
+    found = list_datasets(store)
+
+    assert [item.dataset_id for item in found] == [good.dataset_id]
+    names = sorted([changed.dataset_id, short_digest(foreign), "deep/er", "manifest.json"])
+    told = sorted(record.getMessage() for record in caplog.records)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 4
+    assert len(told) == len(names)
+    assert all(any(f"{tmp_path}/datasets/{name}" in line for line in told) for name in names)
+    assert not any("\n" in line for line in told)
+
+
+def test_a_store_that_cannot_be_read_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="a file stands where a folder should be"):
+        list_datasets(FolderStore(tmp_path / "file"))
