@@ -113,28 +113,10 @@ def apply_decision(client: MlflowClient, version: ModelVersion) -> None:
     client.set_model_version_tag(name, number, _APPLIED_TAG, "true")
 
 
-def move_back(client: MlflowClient, name: str) -> tuple[str, str]:
-    """Moves `champion` to the version that the present one replaced.
-
-    Returns:
-        The numbers of the version that was champion and of the one that is now.
-
-    Raises:
-        UserError: If there is no champion, or nothing to go back to.
-    """
-    champion = find_champion(client, name)
-    if champion is None:
-        raise UserError(f"model {name} has no champion, so there is nothing to roll back")
-    number, before = str(champion.version), champion.tags.get(_BEFORE_TAG) or _NONE
-    if before == _NONE:
-        raise UserError(
-            f"version {number} of model {name} is the first champion, so there is nothing to go "
-            "back to; to take it out of use, delete its alias in the MLflow UI"
-        )
-    _require_version(client, name, before, number)
-    client.set_registered_model_alias(name, CHAMPION, before)
-    client.set_model_version_tag(name, number, "rolled_back_to", before)
-    return number, before
+def version_before(version: ModelVersion) -> str | None:
+    """Number of the champion that a version replaced; `None` where there was none."""
+    before = version.tags.get(_BEFORE_TAG, _NONE)
+    return None if before == _NONE else before
 
 
 def folder_digest(folder: Path) -> str:
@@ -219,13 +201,3 @@ def _is_next(client: MlflowClient, version: ModelVersion) -> bool:
         *(number, version.version, version.tags[_BEFORE_TAG]),
     )
     return False
-
-
-def _require_version(client: MlflowClient, name: str, before: str, number: str) -> None:
-    try:
-        client.get_model_version(name, before)
-    except MlflowException as error:
-        raise UserError(
-            f"version {number} of model {name} replaced version {before}, which was deleted; set "
-            "the alias champion by hand in the MLflow UI"
-        ) from error

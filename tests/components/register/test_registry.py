@@ -3,10 +3,9 @@ import uuid
 
 import pytest
 
-from components.register.champion import rollback
-from components.register.registry import add_version, folder_digest, move_back
+from components.register.registry import add_version, folder_digest
 from components.shared.errors import UserError
-from components.shared.tracking import connect, find_champion, open_run
+from components.shared.tracking import connect, open_run
 
 
 @pytest.fixture
@@ -49,46 +48,3 @@ def test_the_digest_is_of_names_and_bytes(tmp_path):
     a, b, c, d = (folder_digest(tmp_path / folder) for folder in "abcd")
     assert a == b
     assert len({a, c, d}) == 3
-
-
-def test_rollback_without_a_model_or_champion(local_mlflow, name, threshold_model):
-    with pytest.raises(UserError, match=f"model {name} has no champion"):
-        rollback(name)
-    add(name, threshold_model(140))
-    with pytest.raises(UserError, match="has no champion, so there is nothing to roll back"):
-        rollback(name)
-
-
-def champions(name, folder, *numbers):
-    """Makes versions champion one after the other."""
-    client, before = connect(), "none"
-    for number in numbers:
-        version = add(name, folder)
-        assert str(version.version) == number
-        client.set_model_version_tag(name, number, "champion_before", before)
-        client.set_registered_model_alias(name, "champion", number)
-        before = number
-
-
-def test_rollback_goes_back_step_by_step_to_the_first(local_mlflow, name, threshold_model):
-    champions(name, threshold_model(140), "1", "2", "3")
-    assert move_back(connect(), name) == ("3", "2")
-    assert move_back(connect(), name) == ("2", "1")
-    with pytest.raises(UserError, match=r"version 1 of model .* is the first champion"):
-        move_back(connect(), name)
-    assert str(find_champion(connect(), name).version) == "1"
-    assert connect().get_model_version(name, "3").tags["rolled_back_to"] == "2"
-
-
-def test_rollback_to_a_deleted_version_is_told(local_mlflow, name, threshold_model):
-    champions(name, threshold_model(140), "1", "2")
-    connect().delete_model_version(name, "1")
-    with pytest.raises(UserError, match="replaced version 1, which was deleted"):
-        move_back(connect(), name)
-    assert str(find_champion(connect(), name).version) == "2"
-
-
-def test_rollback_needs_a_server(no_mlflow, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match="cannot be used: connection refused"):
-        rollback("brainseg")
