@@ -8,12 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from components.shared.chart_style import COLOURS, SOFT_INK, style
 from components.shared.scoring import PatientScore, Reliability
 
-_COLOURS = ("#1f6feb", "#d1570a", "#1a7f37", "#8250df", "#bf3989", "#0b7285", "#9a6700", "#57606a")
 _MARKERS = "osD^vP"
-_INK = "#1c2430"
-_SOFT = "#5d6b7e"
 
 Epoch = Mapping[str, float]
 
@@ -21,15 +19,15 @@ Epoch = Mapping[str, float]
 def dice_by_size(scores: Sequence[PatientScore]) -> Figure:
     """Patient Dice against true tumour size, one colour a site; no patient without tumour."""
     figure = Figure(figsize=(9.6, 3.8))
-    axes = _axes(figure, figure.subplots(), "true tumour pixels (log scale)", "patient Dice")
+    axes = style(figure.subplots(), "true tumour pixels (log scale)", "patient Dice")
     for index, site in enumerate(sorted({score.site for score in scores})):
         points = [score for score in scores if score.site == site and score.tumour_pixels]
         axes.scatter(
             [score.tumour_pixels for score in points],
             [score.dice for score in points],
             s=42,
-            color=_COLOURS[index % len(_COLOURS)],
-            marker=_MARKERS[index // len(_COLOURS) % len(_MARKERS)],
+            color=COLOURS[index % len(COLOURS)],
+            marker=_MARKERS[index // len(COLOURS) % len(_MARKERS)],
             alpha=0.85,
             edgecolors="white",
             linewidths=0.6,
@@ -44,7 +42,7 @@ def dice_by_size(scores: Sequence[PatientScore]) -> Figure:
 def dice_by_group(groups: Mapping[str, Sequence[PatientScore]]) -> Figure:
     """Patient Dice of each group: every patient a point, with box and median."""
     figure = Figure(figsize=(9.6, 0.45 * len(groups) + 1.2))
-    axes = _axes(figure, figure.subplots(), "patient Dice", "")
+    axes = style(figure.subplots(), "patient Dice")
     for row, scores in enumerate(groups.values()):
         dice = [score.dice for score in scores]
         axes.boxplot(
@@ -53,12 +51,12 @@ def dice_by_group(groups: Mapping[str, Sequence[PatientScore]]) -> Figure:
             orientation="horizontal",
             widths=0.5,
             showfliers=False,
-            boxprops={"color": _SOFT},
-            whiskerprops={"color": _SOFT},
-            capprops={"color": _SOFT},
-            medianprops={"color": _COLOURS[1], "linewidth": 2},
+            boxprops={"color": SOFT_INK},
+            whiskerprops={"color": SOFT_INK},
+            capprops={"color": SOFT_INK},
+            medianprops={"color": COLOURS[1], "linewidth": 2},
         )
-        axes.scatter(dice, row + _spread(len(dice)), s=20, color=_COLOURS[0], alpha=0.7, zorder=3)
+        axes.scatter(dice, row + _spread(len(dice)), s=20, color=COLOURS[0], alpha=0.7, zorder=3)
     names = [f"{name.replace('/', ' ')} ({len(scores)})" for name, scores in groups.items()]
     axes.set_yticks(range(len(groups)), names)
     axes.set_ylim(len(groups) - 0.4, -0.6)
@@ -70,15 +68,15 @@ def reliability(curve: Reliability) -> Figure:
     """Share of tumour against predicted probability, and how many voxels each bin has."""
     figure = Figure(figsize=(5.2, 5.2), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
-    _axes(figure, upper, "", "share of voxels that are tumour")
-    _axes(figure, lower, "predicted probability", "voxels (log)")
+    style(upper, y_label="share of voxels that are tumour")
+    style(lower, "predicted probability", "voxels (log)")
     filled = np.flatnonzero(curve.voxels)
     voxels = np.array(curve.voxels)[filled]
-    upper.plot([0, 1], [0, 1], color=_SOFT, linestyle="--", linewidth=1, label="perfect")
+    upper.plot([0, 1], [0, 1], color=SOFT_INK, linestyle="--", linewidth=1, label="perfect")
     upper.plot(
         np.array(curve.probability)[filled] / voxels,
         np.array(curve.tumour)[filled] / voxels,
-        color=_COLOURS[0],
+        color=COLOURS[0],
         marker="o",
         label="model",
     )
@@ -86,7 +84,7 @@ def reliability(curve: Reliability) -> Figure:
     upper.set_ylim(0, 1)
     upper.legend(frameon=False)
     width = 1 / len(curve.voxels)
-    lower.bar((filled + 0.5) * width, voxels, width=width * 0.9, color=_COLOURS[0], log=True)
+    lower.bar((filled + 0.5) * width, voxels, width=width * 0.9, color=COLOURS[0], log=True)
     return figure
 
 
@@ -94,9 +92,9 @@ def training_curves(history: Sequence[Epoch]) -> Figure:
     """Loss, validation Dice and learning rate by epoch, as far as the history holds them."""
     figure = Figure(figsize=(10, 3), layout="constrained")
     losses, dice, rate = figure.subplots(1, 3)
-    _lines(_axes(figure, losses, "epoch", "loss"), history, "train_loss", "validation_loss")
-    _lines(_axes(figure, dice, "epoch", "validation Dice"), history, "validation_dice")
-    _lines(_axes(figure, rate, "epoch", "learning rate"), history, "learning_rate")
+    _lines(style(losses, "epoch", "loss"), history, "train_loss", "validation_loss")
+    _lines(style(dice, "epoch", "validation Dice"), history, "validation_dice")
+    _lines(style(rate, "epoch", "learning rate"), history, "learning_rate")
     losses.legend(frameon=False)
     dice.set_ylim(0, 1)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
@@ -113,7 +111,7 @@ def _log_scale(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _lines(axes: Axes, history: Sequence[Epoch], *names: str) -> None:
-    for name, colour in zip(names, _COLOURS, strict=False):
+    for name, colour in zip(names, COLOURS, strict=False):
         points = [(row["epoch"], row[name]) for row in history if name in row]
         label = name.split("_")[0]
         if points:
@@ -123,14 +121,3 @@ def _lines(axes: Axes, history: Sequence[Epoch], *names: str) -> None:
 def _spread(count: int) -> npt.NDArray[np.float64]:
     # points of one group beside each other, the same way each time
     return np.resize(np.array([0.0, 0.13, -0.13, 0.06, -0.06]), count)
-
-
-def _axes(figure: Figure, axes: Axes, x_label: str, y_label: str) -> Axes:
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.grid(color="#e6eaef", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#b3bdc9")
-    axes.tick_params(colors=_INK, labelsize=9)
-    return axes

@@ -9,11 +9,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from components.profile.attributes import Attribute
 from components.profile.measures import Measures, Numbers
+from components.shared.chart_style import COLOURS, INK, SOFT_INK, style
 from components.shared.volumes import CHANNELS
 
-_COLOURS = ("#1f6feb", "#d1570a", "#1a7f37", "#8250df", "#bf3989", "#0b7285", "#9a6700", "#57606a")
-_INK = "#1c2430"
-_SOFT = "#5d6b7e"
 _OTHERS = "other sites"
 _ATTRIBUTE_COLUMNS = 6
 _FEWEST_FOR_BOX = 5
@@ -29,7 +27,7 @@ def volume_histograms(measures: Measures) -> Figure:
     _stack(share, measures.tumour_share, groups, "slices with tumour")
     share.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _stack(size, measures.tumour_pixels / 1000, groups, "tumour, thousand pixels")
-    slices.set_ylabel("volumes")
+    slices.set_ylabel("volumes", color=INK)
     figure.legend(
         *size.get_legend_handles_labels(), loc="outside upper center", ncols=9, frameon=False
     )
@@ -43,7 +41,7 @@ def intensities_by_site(measures: Measures) -> Figure:
     panels = figure.subplots(1, len(CHANNELS), sharey=True)
     for index, (axes, channel) in enumerate(zip(panels, CHANNELS, strict=True)):
         _boxes(axes, measures.bright_intensity[:, index], groups)
-        _style(axes, f"{channel}: 99th percentile")
+        style(axes, f"{channel}: 99th percentile")
         axes.grid(axis="y", visible=False)
         axes.set_xlim(0, 260)
     return figure
@@ -65,7 +63,7 @@ def _site_groups(measures: Measures) -> Mapping[str, np.typing.NDArray[np.bool_]
     """Sites by size; those beyond the number of colours are put together."""
     names, counts = np.unique(measures.site, return_counts=True)
     ordered = [str(names[index]) for index in np.argsort(-counts, kind="stable")]
-    shown = ordered if len(ordered) <= len(_COLOURS) else ordered[: len(_COLOURS) - 1]
+    shown = ordered if len(ordered) <= len(COLOURS) else ordered[: len(COLOURS) - 1]
     groups = {site: measures.site == site for site in shown}
     if len(shown) < len(ordered):
         groups[_OTHERS] = ~np.isin(measures.site, shown)
@@ -79,18 +77,18 @@ def _stack(
         [values[chosen] for chosen in groups.values()],
         bins=min(24, max(6, int(len(values) ** 0.5) * 2)),
         stacked=True,
-        color=_COLOURS[: len(groups)],
+        color=COLOURS[: len(groups)],
         label=list(groups),
         edgecolor="white",
         linewidth=0.5,
     )
-    _style(axes, label)
+    style(axes, label)
     axes.grid(axis="x", visible=False)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
 
 
 def _boxes(axes: Axes, values: Numbers, groups: Mapping[str, np.typing.NDArray[np.bool_]]) -> None:
-    for row, (chosen, colour) in enumerate(zip(groups.values(), _COLOURS, strict=False), start=1):
+    for row, (chosen, colour) in enumerate(zip(groups.values(), COLOURS, strict=False), start=1):
         if chosen.sum() < _FEWEST_FOR_BOX:
             axes.scatter(values[chosen], np.full(chosen.sum(), row), s=22, color=colour)
         else:
@@ -110,30 +108,21 @@ def _box(axes: Axes, values: Numbers, row: int, colour: str) -> None:
         showfliers=False,  # a hundred thousand points are no drawing; the table names outliers
         boxprops={"facecolor": colour, "edgecolor": colour},
         medianprops={"color": "white", "linewidth": 1.6},
-        whiskerprops={"color": _SOFT},
-        capprops={"color": _SOFT},
+        whiskerprops={"color": SOFT_INK},
+        capprops={"color": SOFT_INK},
     )
 
 
 def _bars(axes: Axes, attribute: Attribute) -> None:
-    _style(axes, "")
-    axes.set_title(attribute.column, fontsize=8, color=_INK)
+    style(axes)
+    axes.set_title(attribute.column, fontsize=8, color=INK)
     axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_yticks([])
     names = [name if len(name) < 10 else name[:8] + ".." for name in attribute.counts]
-    bars = axes.bar(range(len(names)), list(attribute.counts.values()), color=_COLOURS[0])
-    axes.bar_label(bars, fontsize=7, color=_SOFT, fmt="{:,.0f}")
+    bars = axes.bar(range(len(names)), list(attribute.counts.values()), color=COLOURS[0])
+    axes.bar_label(bars, fontsize=7, color=SOFT_INK, fmt="{:,.0f}")
     axes.margins(y=0.18)
     spare = max(0, _FEWEST_BARS - len(names)) / 2  # one bar alone is not a wall
     axes.set_xlim(-0.6 - spare, len(names) - 0.4 + spare)
     axes.set_xticks(range(len(names)), names, fontsize=7)
-
-
-def _style(axes: Axes, x_label: str) -> None:
-    axes.set_xlabel(x_label, color=_INK)
-    axes.grid(color="#e6eaef", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#b3bdc9")
-    axes.tick_params(colors=_INK, labelsize=9)

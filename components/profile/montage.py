@@ -5,22 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
-from components.profile.measures import Measures, Numbers
+from components.profile.measures import Measures
 from components.profile.outliers import Outlier
 from components.shared.manifest import Manifest, VolumeEntry
+from components.shared.overlay import Mask, draw_channel, draw_slice, largest_tumour_slice
 from components.shared.progress import track
 from components.shared.store import Store
-from components.shared.volumes import FLAIR, Volume, Voxels, fetch_volume
+from components.shared.volumes import Volume, Voxels, fetch_volume
 
 _PANEL_PX = 160
 _GAP_PX = 4
 _COLUMNS = 4
-_CONTOUR = (46, 204, 64)  # the colour of true tumour in every report
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -66,8 +62,11 @@ def make_cards(
 
 def draw_card(volume: Volume) -> Voxels:
     """Draws a volume, see `Card.pixels`."""
-    best = _slice_to_show(volume.mask)
-    above = [_channel(volume, best, channel) for channel in range(volume.image.shape[3])]
+    best = largest_tumour_slice(volume.mask > 0)
+    above = [
+        _squared(draw_channel(volume, channel, best, _PANEL_PX))
+        for channel in range(volume.image.shape[3])
+    ]
     through = np.linspace(0, len(volume.image) - 1, _COLUMNS + 2)[1:-1].round().astype(int)
     below = [_outlined(volume, index) for index in through]
     rows = [[*above, _outlined(volume, best)], below]
@@ -99,44 +98,17 @@ def _first(condition: Mask, reason: str) -> Iterator[tuple[int, str]]:
         yield int(condition.argmax()), reason
 
 
-def _slice_to_show(mask: Voxels) -> int:
-    areas: Numbers = mask.sum(axis=(1, 2), dtype=np.float64)
-    return int(areas.argmax()) if areas.any() else len(mask) // 2
-
-
-def _channel(volume: Volume, index: int, channel: int) -> Voxels:
-    grey = _panel(_brighten(volume.image[..., channel], index), Image.Resampling.BICUBIC)
-    return np.repeat(grey[..., None], 3, axis=-1)
-
-
 def _outlined(volume: Volume, index: int) -> Voxels:
-    drawn = _channel(volume, index, FLAIR)
-    tumour = _panel(volume.mask[index] * np.uint8(255), Image.Resampling.BILINEAR) >= 128
-    drawn[tumour & ~_shrink(tumour)] = _CONTOUR
-    return drawn
+    return _squared(draw_slice(volume, None, index, _PANEL_PX))
 
 
-def _brighten(channel: Voxels, index: int) -> Voxels:
-    # one scale for the volume, so that its slices can be compared
-    white = max(float(np.percentile(channel[:, ::4, ::4], 99.5)), 1.0)
-    return np.asarray(np.clip(channel[index] * (255 / white), 0, 255), dtype=np.uint8)
-
-
-def _panel(picture: Voxels, resampling: Image.Resampling) -> Voxels:
-    """Fits a slice into a black square."""
-    height, width = picture.shape
-    scale = _PANEL_PX / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    fitted = np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, resampling))
-    top, left = (_PANEL_PX - size[1]) // 2, (_PANEL_PX - size[0]) // 2
-    panel = np.zeros((_PANEL_PX, _PANEL_PX), np.uint8)
-    panel[top : top + size[1], left : left + size[0]] = fitted
+def _squared(drawn: Voxels) -> Voxels:
+    """Puts a slice into the middle of a black square."""
+    height, width = drawn.shape[:2]
+    top, left = (_PANEL_PX - height) // 2, (_PANEL_PX - width) // 2
+    panel = np.zeros((_PANEL_PX, _PANEL_PX, 3), np.uint8)
+    panel[top : top + height, left : left + width] = drawn
     return panel
-
-
-def _shrink(area: Mask) -> Mask:
-    inner = np.pad(area, 1)
-    return inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
 
 
 def _row(panels: Sequence[Voxels]) -> Voxels:

@@ -1,11 +1,8 @@
 """A slice with the contours of tumour on it, the same in every report."""
 
-from typing import cast
-
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
-from scipy.ndimage import binary_dilation, binary_erosion
+from PIL import Image, ImageFilter
 
 from components.shared.volumes import FLAIR, Volume, Voxels
 
@@ -13,7 +10,8 @@ Mask = npt.NDArray[np.bool_]
 
 TRUTH_COLOUR = (46, 204, 64)  # green
 PREDICTION_COLOUR = (240, 18, 190)  # magenta
-_SIDE_PX = 384  # of the drawn slice's longer side: contours stay thin beside the anatomy
+_SIDE_PX = 384  # contours stay thin beside the anatomy
+_LINE_PX = 2
 
 
 def largest_tumour_slice(tumour: Mask) -> int:
@@ -22,41 +20,51 @@ def largest_tumour_slice(tumour: Mask) -> int:
     return int(areas.argmax()) if areas.any() else len(tumour) // 2
 
 
-def draw_slice(volume: Volume, predicted: Mask, index: int) -> Voxels:
-    """Draws a slice of FLAIR, truth outlined in green, prediction in magenta.
+def draw_slice(
+    volume: Volume, predicted: Mask | None, index: int, side_px: int = _SIDE_PX
+) -> Voxels:
+    """Draws a slice of FLAIR, truth outlined in green, prediction (if any) in magenta.
+
+    Args:
+        volume: The truth is its mask.
+        predicted: Slices x height x width.
+        index: Of the slice, from 0.
+        side_px: Length of the drawn slice's longer side.
 
     Returns:
         uint8, height x width x 3.
     """
-    flair = _brighten(volume.image[..., FLAIR], index)
-    size = _drawn_size(flair.shape)
-    pixels = np.array(Image.fromarray(flair).resize(size, Image.Resampling.BICUBIC))
-    drawn = np.repeat(pixels[..., None], 3, axis=-1)
-    drawn[_contour(volume.mask[index] > 0, size, inside=False)] = TRUTH_COLOUR
-    drawn[_contour(predicted[index], size, inside=True)] = PREDICTION_COLOUR
+    drawn = draw_channel(volume, FLAIR, index, side_px)
+    drawn[_contour(volume.mask[index] > 0, drawn.shape, inside=False)] = TRUTH_COLOUR
+    if predicted is not None:
+        drawn[_contour(predicted[index], drawn.shape, inside=True)] = PREDICTION_COLOUR
     return drawn
 
 
-def _brighten(flair: Voxels, index: int) -> Voxels:
+def draw_channel(volume: Volume, channel: int, index: int, side_px: int) -> Voxels:
+    """Draws a slice of one channel in grey; arguments and result as for `draw_slice`."""
+    pixels = _brighten(volume.image[..., channel], index)
+    scale = side_px / max(pixels.shape)
+    height, width = (max(1, round(side * scale)) for side in pixels.shape)
+    drawn = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+    return np.repeat(drawn[..., None], 3, axis=-1)
+
+
+def _brighten(channel: Voxels, index: int) -> Voxels:
     # one scale for the volume, so that its slices can be compared
-    white = max(float(np.percentile(flair[:, ::4, ::4], 99.5)), 1.0)
-    return np.asarray(np.clip(flair[index] * (255 / white), 0, 255), dtype=np.uint8)
+    white = max(float(np.percentile(channel[:, ::4, ::4], 99.5)), 1.0)
+    return np.asarray(np.clip(channel[index] * (255 / white), 0, 255), dtype=np.uint8)
 
 
-def _drawn_size(shape: tuple[int, ...]) -> tuple[int, int]:
-    height, width = shape
-    scale = _SIDE_PX / max(shape)
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _contour(mask: Mask, size: tuple[int, int], *, inside: bool) -> Mask:
+def _contour(mask: Mask, shape: tuple[int, ...], *, inside: bool) -> Mask:
     # truth is drawn just outside its edge and prediction just inside, so that neither hides
     # the other where they agree
-    smooth = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
-    area = np.asarray(smooth) >= 128
-    line = (
-        area & ~binary_erosion(area, iterations=2)
-        if inside
-        else binary_dilation(area, iterations=2) & ~area
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    smooth = np.asarray(picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+    area = np.pad(smooth >= 128, _LINE_PX)  # padded: an area ends where the picture does
+    size = 2 * _LINE_PX + 1
+    moved = Image.fromarray(area.astype(np.uint8)).filter(
+        ImageFilter.MinFilter(size) if inside else ImageFilter.MaxFilter(size)
     )
-    return cast(Mask, line)
+    line: Mask = area != np.asarray(moved, dtype=bool)
+    return line[_LINE_PX:-_LINE_PX, _LINE_PX:-_LINE_PX]

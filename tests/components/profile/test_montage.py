@@ -6,10 +6,9 @@ from components.profile.montage import choose_volumes, draw_card, make_cards
 from components.profile.outliers import Outlier
 from components.shared.errors import UserError
 from components.shared.manifest import make_manifest
+from components.shared.overlay import TRUTH_COLOUR
 from components.shared.store import FolderStore
 from components.shared.volumes import Volume, encode_volume, volume_key
-
-GREEN = (46, 204, 64)
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def panel(card, row, column):
 
 
 def is_green(pixels):
-    return (pixels == GREEN).all(axis=-1)
+    return (pixels == TRUTH_COLOUR).all(axis=-1)
 
 
 def test_a_card_has_two_rows_of_four_panels(volume):
@@ -41,9 +40,12 @@ def test_the_outline_surrounds_the_tumour(volume):
     rows, columns = np.nonzero(green)
     # 90 pixels wide, drawn on 160; 60 high, in the middle of the square
     scale, top = 160 / 90, (160 - 60 * 160 / 90) / 2
-    edges = (20 * scale + top, 40 * scale + top, 30 * scale, 60 * scale)
+    line = 2  # drawn outside
+    edges = np.array([20 * scale + top, 40 * scale + top, 30 * scale, 60 * scale])
+    edges += (-line, line, -line, line)
     found = (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)
     np.testing.assert_allclose(found, edges, atol=1.5)
+    # nothing inside of it
     assert not green[rows.min() + 3 : rows.max() - 2, columns.min() + 3 : columns.max() - 2].any()
 
 

@@ -3,6 +3,7 @@ import numpy as np
 from components.shared.overlay import (
     PREDICTION_COLOUR,
     TRUTH_COLOUR,
+    draw_channel,
     draw_slice,
     largest_tumour_slice,
 )
@@ -44,6 +45,36 @@ def test_neither_outline_hides_the_other_where_they_agree():
 
     for colour in (TRUTH_COLOUR, PREDICTION_COLOUR):
         assert coloured(pixels, colour).sum() > 4 * 20 * 6
+
+
+def test_an_area_ends_where_the_picture_does():
+    everything = np.ones((1, 32, 32), dtype=bool)
+
+    magenta = coloured(draw_slice(volume(everything), everything, 0), PREDICTION_COLOUR)
+
+    assert magenta[[0, 1, -2, -1]].all()
+    assert magenta[:, [0, 1, -2, -1]].all()
+    assert not magenta[2:-2, 2:-2].any()
+
+
+def test_the_truth_alone_is_drawn_as_with_an_empty_prediction():
+    mask = np.zeros((1, 64, 64), dtype=bool)
+    mask[0, 20:40, 20:40] = True
+
+    alone = draw_slice(volume(mask), None, 0)
+
+    assert coloured(alone, TRUTH_COLOUR).any()
+    assert np.array_equal(alone, draw_slice(volume(mask), np.zeros_like(mask), 0))
+
+
+def test_channels_are_grey_and_of_the_asked_size():
+    image = np.full((1, 10, 20, 3), 50, dtype=np.uint8)
+    image[0, :, :10, 2] = 0  # the left half of the last channel is dark
+    dark_left = draw_channel(Volume(image, image[..., 0]), 2, 0, 100)
+
+    assert dark_left.shape == (50, 100, 3)
+    assert dark_left[:, :40].max() == 0
+    assert dark_left[:, 60:].min() >= 254
 
 
 def test_nothing_is_drawn_on_an_empty_slice():
