@@ -265,11 +265,10 @@ def _attribute_row(attribute: Attribute) -> Sequence[Cell]:
 
 def _ingest(ingest: IngestReport) -> list[Block]:
     refused = [(item.volume, item.reason, len(item.files)) for item in ingest.quarantined]
-    ignored = sum(ingest.ignored.values())
     told: list[Block] = [
         f"{ingest.files_found:,} files were found: {ingest.files_accepted:,} in accepted volumes, "
-        f"{ingest.files_found - ingest.files_accepted - ignored:,} in quarantined volumes, "
-        f"{ignored:,} ignored."
+        f"{ingest.files_quarantined:,} in quarantined volumes, "
+        f"{sum(ingest.ignored.values()):,} ignored."
     ]
     if refused:
         told.append(Table(("quarantined volume", "reason", "files"), refused))

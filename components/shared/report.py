@@ -105,12 +105,10 @@ def draw(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue().encode()).decode()
 
 
-def photograph(pixels: Voxels, *, lossless: bool = False) -> str:
+def photograph(pixels: Voxels) -> str:
     """An image (height x width, or x 3, uint8) as a data URI (WebP)."""
     stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(
-        stream, format="WEBP", quality=80, lossless=lossless
-    )
+    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, format="WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
