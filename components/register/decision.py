@@ -148,9 +148,12 @@ def decide(
         *_group_objections(comparison, settings),
     ]
     against = _against_champion(comparison, champion, settings)
+    skipped = _skipped_groups(comparison, settings)
     if objections:
-        return _refuse([*objections, against])
-    return Decision(True, f"{against}; no group falls by more than {settings.group_floor:.3f}")
+        return _refuse([*objections, against, *skipped])
+    which = f"group of at least {settings.min_group_patients} patients" if skipped else "group"
+    floor = f"no {which} falls by more than {settings.group_floor:.3f}"
+    return Decision(True, "; ".join([against, floor, *skipped]))
 
 
 def too_few(unseen: int, champion: str) -> Decision | None:
@@ -206,11 +209,26 @@ def _mean_objections(comparison: Comparison, settings: RegisterSettings) -> list
 
 def _group_objections(comparison: Comparison, settings: RegisterSettings) -> list[str]:
     return [
-        f"{one.group} falls from {one.champion:.3f} to {one.candidate:.3f} ({one.patients} "
-        f"patients), by more than {settings.group_floor:.3f}"
+        f"{_fall(one)}, by more than {settings.group_floor:.3f}"
         for one in comparison.groups
         if one.decides and one.difference < -settings.group_floor
     ]
+
+
+def _skipped_groups(comparison: Comparison, settings: RegisterSettings) -> list[str]:
+    skipped = [one for one in comparison.groups if not one.decides]
+    fallen = [_fall(one) for one in skipped if one.difference < 0]
+    if not skipped:
+        return []
+    return [
+        f"groups of fewer than {settings.min_group_patients} patients do not decide: "
+        f"{', '.join(one.group for one in skipped)}; of these, {', '.join(fallen) or 'none falls'}"
+    ]
+
+
+def _fall(one: GroupDifference) -> str:
+    people = "1 patient" if one.patients == 1 else f"{one.patients} patients"
+    return f"{one.group} falls from {one.champion:.3f} to {one.candidate:.3f} ({people})"
 
 
 def _against_baseline(metrics: Mapping[str, float]) -> str:

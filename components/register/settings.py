@@ -14,7 +14,8 @@ class RegisterSettings(Config):
         model_name: The registered model.
         margin: The interval of the mean difference must lie above minus this.
         group_floor: No site and no tumour-size third may fall by more than this.
-        min_group_patients: Smaller groups are told but do not decide.
+        min_group_patients: Smaller groups do not decide; the reason says so. By default
+            every group decides.
         confidence: Of the two-sided bootstrap interval.
         bootstrap_resamples: Of the paired bootstrap over patients.
         seed: Of the bootstrap.
@@ -26,7 +27,7 @@ class RegisterSettings(Config):
     model_name: str = Field("brainseg", pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
     margin: float = Field(0.03, ge=0, le=1)
     group_floor: float = Field(0.1, ge=0, le=1)
-    min_group_patients: int = Field(3, ge=1)
+    min_group_patients: int = Field(1, ge=1)
     confidence: float = Field(0.95, gt=0.5, lt=1)
     bootstrap_resamples: int = Field(2000, ge=100, le=100_000)
     seed: int = Field(0, ge=0)

@@ -122,15 +122,40 @@ def test_a_fall_of_one_size_third_is_refused():
     assert "size/large falls from 0.600 to 0.300" in decision.reason
 
 
-def test_a_small_group_is_told_but_does_not_decide():
+def judge_with_one_of_ez(change, **settings):
     champion, sites = np.full(12, 0.6), ("EZ", *("CS",) * 11)
     candidate = champion + 0.15
-    candidate[0] = 0.3
-    comparison = compare(scores(candidate, sites), scores(champion, sites), SETTINGS)
-    group = next(one for one in comparison.groups if one.group == "site/EZ")
-    assert (group.patients, group.decides) == (1, False)
-    assert group.difference == pytest.approx(-0.3)
-    assert decide(GOOD, comparison, "version 3", SETTINGS).promoted
+    candidate[0] += change - 0.15
+    options = RegisterSettings(**settings)
+    comparison = compare(scores(candidate, sites), scores(champion, sites), options)
+    return decide(GOOD, comparison, "version 3", options)
+
+
+def test_a_group_of_one_patient_decides():
+    decision = judge_with_one_of_ez(-0.3)
+    assert not decision.promoted
+    assert "site/EZ falls from 0.600 to 0.300 (1 patient), by more than 0.100" in decision.reason
+
+
+def test_groups_that_do_not_decide_are_told_with_their_falls():
+    decision = judge_with_one_of_ez(-0.3, min_group_patients=3)
+    assert decision.promoted
+    assert decision.reason.endswith(
+        "; no group of at least 3 patients falls by more than 0.100; groups of fewer than 3 "
+        "patients do not decide: site/EZ; of these, site/EZ falls from 0.600 to 0.300 (1 patient)"
+    )
+    decision = judge_with_one_of_ez(0.1, min_group_patients=3)
+    assert decision.reason.endswith("do not decide: site/EZ; of these, none falls")
+
+
+def test_a_refusal_tells_the_groups_that_do_not_decide_too():
+    champion = np.full(30, 0.6)
+    decision = judge(champion - 0.2, champion, RegisterSettings(min_group_patients=11))
+    assert not decision.promoted
+    assert (
+        "fewer than 11 patients do not decide: site/CS, site/DU, site/HT, size" in decision.reason
+    )
+    assert "site/DU falls from 0.600 to 0.400 (10 patients)" in decision.reason
 
 
 def test_patients_are_paired_by_name_not_by_order():
