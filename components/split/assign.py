@@ -1,10 +1,10 @@
 """Which patient belongs to which part: stratified, seeded, and stable as data grow."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 
 from components.shared.errors import UserError
 from components.shared.manifest import Manifest, VolumeEntry
@@ -32,7 +32,8 @@ def assign_split(manifest: Manifest, settings: SplitSettings, previous: Split | 
     Patients are put in a row, by site, within a site by tumour volume (thirds of the data
     set), within a third by chance, and dealt along it to whichever part lags furthest behind its
     size. So every stretch of the row, a site or a third of it, is shared in about the asked
-    fractions, and the parts' sizes are within one patient of them.
+    fractions, and the parts' sizes are within one patient of them. A part left without a
+    patient with tumour gets one in exchange: without tumour it trains and measures nothing.
 
     Args:
         manifest: The data set. The order of its volumes has no influence.
@@ -44,7 +45,8 @@ def assign_split(manifest: Manifest, settings: SplitSettings, previous: Split | 
         A split that has passed `check_split`.
 
     Raises:
-        UserError: If there are too few patients, or `report2020` lacks volumes.
+        UserError: If there are too few patients, or too few with tumour for each part to have
+            one, or `report2020` lacks volumes.
     """
     patients = _patients(manifest)
     if settings.method == "report2020":
@@ -53,8 +55,9 @@ def assign_split(manifest: Manifest, settings: SplitSettings, previous: Split | 
         kept = _kept(previous, patients) if previous else {}
     new = [patient for patient in patients if patient.name not in kept]
     sizes = _sizes(settings, _count(kept.values()), len(new))
-    parts = kept | dict(_deal(_in_a_row(patients, set(kept), settings.seed), sizes))
-    split = _by_volume(manifest, parts)
+    row = _in_a_row(patients, set(kept), settings.seed)
+    parts = kept | dict(_deal(row, sizes))
+    split = _by_volume(manifest, _share_tumour(parts, patients, row))
     check_split(split, manifest)
     return split
 
@@ -171,6 +174,38 @@ def _deal(row: Sequence[str], sizes: Sizes) -> Iterable[tuple[str, Part]]:
         )
         given[part] += 1
         yield name, part
+
+
+def _share_tumour(
+    parts: Assignment, patients: Sequence[_Patient], row: Sequence[str]
+) -> Assignment:
+    """Swaps new patients, alike if possible, until every part has one with tumour."""
+    site = {patient.name: patient.site for patient in patients}
+    place = {name: number for number, name in enumerate(row)}
+    tumour = {patient.name for patient in patients if patient.tumour_pixels}
+
+    def unlike(pair: tuple[str, str]) -> tuple[bool, int]:
+        one, other = pair
+        return (site[one] != site[other], abs(place[one] - place[other]))
+
+    for part in PARTS:
+        having = Counter(parts[name] for name in tumour)
+        if having[part]:
+            continue
+        givers = [name for name in row if name in tumour and having[parts[name]] > 1]
+        takers = [name for name in row if parts[name] == part]
+        if not givers or not takers:
+            raise _lacks_tumour(part, len(tumour))
+        giver, taker = min(product(givers, takers), key=unlike)
+        parts = parts | {giver: part, taker: parts[giver]}
+    return parts
+
+
+def _lacks_tumour(part: Part, patients: int) -> UserError:
+    return UserError(
+        f"split: the {part} part would have no patient with tumour (the data set has {patients}); "
+        "train, validation and test need one each: add patients with tumour or drop `previous`"
+    )
 
 
 def _by_volume(manifest: Manifest, parts: Assignment) -> Split:

@@ -15,10 +15,13 @@ from components.split.settings import SplitSettings
 DEFAULT = SplitSettings()
 FEW = settings(max_examples=60, deadline=None)
 
-patients_of_sites = st.lists(
-    st.tuples(st.sampled_from(["CS", "DU", "EZ", "FG", "HT"]), st.integers(0, 5000)),
-    min_size=3,
-    max_size=120,
+sites = st.sampled_from(["CS", "DU", "EZ", "FG", "HT"])
+patients_of_sites = st.lists(st.tuples(sites, st.integers(1, 5000)), min_size=3, max_size=120)
+with_few_tumours = st.builds(
+    lambda tumours, rest, order: order.sample(tumours + rest, len(tumours + rest)),
+    st.lists(st.tuples(sites, st.integers(1, 5000)), min_size=3, max_size=5),
+    st.lists(st.tuples(sites, st.just(0)), max_size=60),
+    st.randoms(use_true_random=False),
 )
 split_settings = st.builds(
     SplitSettings,
@@ -58,7 +61,46 @@ def test_every_volume_is_in_one_part_and_sizes_are_within_one_of_the_fractions(
 
 
 @FEW
-@given(pairs=patients_of_sites, options=split_settings, order=st.randoms(use_true_random=False))
+@given(pairs=with_few_tumours, options=split_settings)
+def test_every_part_has_tumour_if_three_patients_do(build, pairs, options):
+    manifest = build(pairs)
+    split = assign_split(manifest, options, None)
+    for part in PARTS:
+        assert any(entry.tumour_pixels for entry in split.entries(part, manifest))
+    everywhere = assign_split(build([(site, pixels + 1) for site, pixels in pairs]), options, None)
+    assert all(len(split.part(part)) == len(everywhere.part(part)) for part in PARTS)
+
+
+@pytest.mark.parametrize("tumours", [0, 1, 2])
+def test_too_few_patients_with_tumour(build, tumours):
+    manifest = build([("CS", int(number < tumours)) for number in range(30)])
+    message = rf"part would have no patient with tumour \(the data set has {tumours}\); train, val"
+    with pytest.raises(UserError, match=message):
+        assign_split(manifest, DEFAULT, None)
+
+
+def test_a_previous_split_may_leave_a_part_without_tumour(build):
+    manifest = build([("CS", 100 + number) for number in range(30)])
+    previous = assign_split(manifest, DEFAULT, None)
+    empty = [
+        entry.model_copy(update={"tumour_pixels": 0}) if entry.volume in previous.test else entry
+        for entry in manifest.volumes
+    ]
+    with pytest.raises(UserError, match=r"the test part would have no patient .* drop `previous`"):
+        assign_split(make_manifest(empty), DEFAULT, previous)
+    grown = make_manifest([*empty, *build([("CS", 0)] * 14 + [("CS", 5)], first=1000).volumes])
+    split = assign_split(grown, DEFAULT, previous)
+    assert any(entry.tumour_pixels for entry in split.entries("test", grown))
+    before, after = part_of(previous), part_of(split)
+    assert all(after[volume] == before[volume] for volume in before)
+
+
+@FEW
+@given(
+    pairs=patients_of_sites | with_few_tumours,
+    options=split_settings,
+    order=st.randoms(use_true_random=False),
+)
 def test_the_order_of_the_volumes_has_no_influence(build, pairs, options, order):
     manifest = build(pairs)
     shuffled = list(manifest.volumes)
@@ -83,7 +125,7 @@ def test_each_site_is_shared_in_about_the_fractions(build, pairs, options):
 @FEW
 @given(
     old=patients_of_sites,
-    new=st.lists(st.tuples(st.sampled_from(["CS", "XX"]), st.integers(0, 5000)), max_size=60),
+    new=st.lists(st.tuples(st.sampled_from(["CS", "XX"]), st.integers(1, 5000)), max_size=60),
     gone=st.sets(st.integers(0, 119)),
     options=split_settings,
 )
