@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from components.register.settings import RegisterSettings
 from components.shared.errors import UserError
-from components.shared.scoring import BASELINE_SUFFIX, PatientScore, group
+from components.shared.scoring import BASELINE_SUFFIX, PatientScore, group, mean_interval
 
 _FEWEST_PATIENTS = 2  # no interval can be had from fewer
 _HEADLINES = ("patient_dice_mean", "pooled_dice")  # both must beat an all-empty prediction
@@ -86,20 +85,17 @@ def compare(
     by_volume = {score.volume: score.dice for score in champion}
     pairs = {score.volume: (score.dice, by_volume[score.volume]) for score in candidate}
     dice = np.array(list(pairs.values()))
-    interval = bootstrap(
-        (dice[:, 0] - dice[:, 1],),
-        np.mean,
-        n_resamples=settings.bootstrap_resamples,
-        confidence_level=settings.confidence,
-        method="percentile",
-        batch=1000,  # bounds the memory for many patients
-        rng=np.random.default_rng(settings.seed),
-    ).confidence_interval
+    low, high = mean_interval(
+        (dice[:, 0] - dice[:, 1]).tolist(),
+        settings.confidence,
+        settings.bootstrap_resamples,
+        settings.seed,
+    )
     return Comparison(
         candidate=float(dice[:, 0].mean()),
         champion=float(dice[:, 1].mean()),
-        low=float(interval.low),
-        high=float(interval.high),
+        low=low,
+        high=high,
         groups=tuple(
             _group_difference(name, [pairs[score.volume] for score in scores], settings)
             for name, scores in group(candidate).items()

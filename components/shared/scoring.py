@@ -216,6 +216,22 @@ def aggregate(
     return _measure(scores) | _interval(scores, resamples, seed) | baseline
 
 
+def mean_interval(
+    values: Sequence[float], confidence: float, resamples: int, seed: int
+) -> tuple[float, float]:
+    """The two-sided percentile bootstrap interval of the mean of at least two values."""
+    found = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        method="percentile",
+        batch=1000,  # bounds the memory for many patients
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
 def calibration_curve(scores: Iterable[VolumeScore]) -> Reliability:
     """Adds up the voxels of many volumes."""
     counts = [score.reliability for score in scores]
@@ -442,18 +458,8 @@ def _calibration_measures(curve: Reliability) -> dict[str, float]:
 def _interval(scores: Sequence[VolumeScore], resamples: int, seed: int) -> dict[str, float]:
     if len(scores) < 2:
         return {}
-    found = bootstrap(
-        ([score.dice for score in scores],),
-        np.mean,
-        n_resamples=resamples,
-        method="percentile",
-        batch=1000,  # bounds the memory for many patients
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return {
-        "patient_dice_mean_ci_low": float(found.low),
-        "patient_dice_mean_ci_high": float(found.high),
-    }
+    low, high = mean_interval([score.dice for score in scores], 0.95, resamples, seed)
+    return {"patient_dice_mean_ci_low": low, "patient_dice_mean_ci_high": high}
 
 
 def _sites(scores: Sequence[PatientScore]) -> set[str]:
