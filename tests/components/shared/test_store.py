@@ -1,10 +1,7 @@
-import contextlib
 import hashlib
 import os
 import subprocess
-import tempfile
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -143,16 +140,16 @@ class TestFolderStore:
         with pytest.raises(UserError, match="a file stands where a folder should be"):
             FolderStore(tmp_path / "store").write("one", b"1")
 
-    def test_no_permission_to_write(self, open_folder):
-        open_folder.chmod(0o555)
-        with unprivileged(), pytest.raises(UserError, match="no permission; change the folder's"):
-            FolderStore(open_folder).write("one", b"1")
+    def test_no_permission_to_write(self, public_path, without_root):
+        public_path.chmod(0o555)
+        with without_root(), pytest.raises(UserError, match="no permission; change the folder's"):
+            FolderStore(public_path).write("one", b"1")
 
-    def test_no_permission_to_read(self, open_folder):
-        store = FolderStore(open_folder / "store")
+    def test_no_permission_to_read(self, public_path, without_root):
+        store = FolderStore(public_path / "store")
         store.write("d/one", b"1")
-        (open_folder / "store" / "d").chmod(0)
-        with unprivileged():
+        (public_path / "store" / "d").chmod(0)
+        with without_root():
             for use in (store.exists, store.read, store.local_path, lambda _: [*store.keys("d/")]):
                 with pytest.raises(UserError, match="no permission"):
                     use("d/one")
@@ -174,29 +171,6 @@ class TestFolderStore:
         subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
         with pytest.raises(UserError, match="read-only; choose a place that can be written"):
             FolderStore(small_disk).write("one", b"1")
-
-
-@contextlib.contextmanager
-def unprivileged():
-    """Root may do everything: be nobody meanwhile."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@pytest.fixture
-def open_folder():
-    """A folder that another user can reach, as pytest's own are not."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-        for path in Path(name).rglob("*"):
-            path.chmod(0o755)
 
 
 @pytest.fixture
