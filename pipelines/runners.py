@@ -78,6 +78,8 @@ def _execute(
 
     # cpu, memory and accelerators are for the cluster
     warnings.filterwarnings("ignore", ".*have no effect in the current local runner.*")
+    for task in training.pipeline_spec.root.dag.tasks.values():
+        task.ClearField("retry_policy")  # of a cluster; here a mistake would be made thrice
     root = run.output / "pipeline"
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
     with StepLog(run.output / "run.log", steps=_STEPS) as log:

@@ -159,6 +159,7 @@ def test_a_failing_step_ends_the_run_with_its_own_message(tmp_path, brainseg):
     assert failed.returncode == 1
     assert "step profile" in failed.stderr
     assert "50" in failed.stderr.splitlines()[-1]
+    assert failed.stderr.splitlines().count("profile") == 1  # a mistake is not made again
     assert "Traceback" not in failed.stderr
     assert not (tmp_path / "out" / "result.json").exists()
 
