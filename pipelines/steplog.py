@@ -43,6 +43,8 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
             TimeElapsedColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
+            redirect_stdout=False,  # it is redirected here, to be read
+            redirect_stderr=False,
         )
         self._bar = self._progress.add_task("starting", total=steps)
         self.seconds: dict[str, float] = {}
@@ -52,7 +54,7 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
         self._lines: list[str] = []
 
     def __enter__(self) -> Self:
-        self._file = open(self._path, "w")
+        self._file = open(self._path, "a")
         self._redirect = contextlib.redirect_stdout(_Lines(self._take))
         self._redirect.__enter__()
         self._progress.start()
