@@ -163,9 +163,9 @@ def too_few(unseen: int, champion: str) -> Decision | None:
         return None
     return _refuse(
         [
-            f"{champion} has learned from all but {unseen} of the test patients, so the two "
-            f"cannot be compared (at least {_FEWEST_PATIENTS} are needed); keep its test patients "
-            "apart by giving its split as `split.previous`, or roll it back"
+            f"{unseen} of the test patients are new to {champion}, and a comparison takes at "
+            f"least {_FEWEST_PATIENTS}; add patients, and keep its test patients apart by giving "
+            "its split as `split.previous`"
         ]
     )
 

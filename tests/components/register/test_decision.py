@@ -180,5 +180,5 @@ def test_too_few_unseen_patients_say_what_to_do():
     assert too_few(2, "version 3") is None
     decision = too_few(1, "version 3")
     assert not decision.promoted
-    assert "learned from all but 1 of the test patients" in decision.reason
+    assert "1 of the test patients are new to version 3" in decision.reason
     assert "`split.previous`" in decision.reason
