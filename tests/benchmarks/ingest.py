@@ -1,6 +1,6 @@
 """Ingest against one process that only decodes the same files, side by side.
 
-    python tests/benchmarks/ingest.py /path/to/kaggle_3m
+    python -m tests.benchmarks.ingest SOURCE
 
 Targets: ratio at most 1.0, second ingest writes 0 bytes, peak memory at most 500 MB.
 """
