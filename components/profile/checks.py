@@ -72,71 +72,72 @@ def tell_check(check: Check) -> str:
 def _checks(measures: Measures, quarantined: int, settings: ProfileSettings) -> Iterator[Check]:
     with_tumour = measures.patient[measures.tumour_pixels > 0]
     volumes = len(measures.volume)
-    yield _at_least(
-        "patients", len(np.unique(measures.patient)), settings, "min_patients", "add patients"
+    yield _check(
+        "patients",
+        len(np.unique(measures.patient)),
+        "at least",
+        settings,
+        "min_patients",
+        "add patients",
     )
-    yield _at_least(
+    yield _check(
         "patients with tumour",
         len(np.unique(with_tumour)),
+        "at least",
         settings,
         "min_tumour_patients",
         "add patients with tumour and look whether the masks are those of the images",
     )
-    yield _at_least(
+    yield _check(
         "median slices per volume",
         float(np.median(measures.slices)),
+        "at least",
         settings,
         "min_median_slices",
         "deliver whole volumes, one folder each",
     )
-    yield _at_most(
+    yield _check(
         "share of tumour in all pixels",
         float(measures.tumour_pixels.sum() / measures.pixels.sum()),
+        "at most",
         settings,
         "max_tumour_pixel_share",
         "look whether the masks are inverted",
     )
-    yield _at_most(
+    yield _check(
         "share of volumes quarantined",
         quarantined / (volumes + quarantined),
+        "at most",
         settings,
         "max_quarantined_share",
         "mend the volumes of the quarantine list and ingest again",
     )
-    yield _at_most(
+    yield _check(
         "share of volumes that lack a sequence",
         float(measures.lacks_sequence.mean()),
+        "at most",
         settings,
         "max_missing_sequence_share",
         "deliver pre-contrast, FLAIR and post-contrast",
     )
 
 
-def _at_least(
-    name: str, value: float, settings: ProfileSettings, setting: str, advice: str
+def _check(
+    name: str,
+    value: float,
+    bound: Literal["at least", "at most"],
+    settings: ProfileSettings,
+    setting: str,
+    advice: str,
 ) -> Check:
     limit = float(getattr(settings, setting))
+    lower = bound == "at least"
     return Check(
         name=name,
         value=value,
-        bound="at least",
+        bound=bound,
         limit=limit,
         setting=setting,
-        passed=value >= limit,
-        advice=f"{advice}, or lower profile.{setting}",
-    )
-
-
-def _at_most(
-    name: str, value: float, settings: ProfileSettings, setting: str, advice: str
-) -> Check:
-    limit = float(getattr(settings, setting))
-    return Check(
-        name=name,
-        value=value,
-        bound="at most",
-        limit=limit,
-        setting=setting,
-        passed=value <= limit,
-        advice=f"{advice}, or raise profile.{setting}",
+        passed=value >= limit if lower else value <= limit,
+        advice=f"{advice}, or {'lower' if lower else 'raise'} profile.{setting}",
     )

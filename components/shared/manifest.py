@@ -1,5 +1,6 @@
 """A data set version: the list of its volumes, named by its own digest."""
 
+import functools
 import hashlib
 import json
 import logging
@@ -67,7 +68,7 @@ class Manifest(_Frozen):
 
     volumes: tuple[VolumeEntry, ...]
 
-    @property
+    @functools.cached_property
     def dataset_id(self) -> str:
         """Digest of the manifest: equal content has an equal id, wherever it came from."""
         return short_digest(self.to_json())

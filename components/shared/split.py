@@ -1,5 +1,6 @@
 """Which volumes are for training, which for validation and which for the test."""
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -28,7 +29,7 @@ class Split(BaseModel):
     validation: tuple[str, ...]
     test: tuple[str, ...]
 
-    @property
+    @functools.cached_property
     def split_id(self) -> str:
         """Digest of the split: equal parts have an equal id."""
         return short_digest(self.to_json())

@@ -70,8 +70,8 @@ def _describe(
     tracking.log_dataset(
         client, run_id, dataset.manifest.dataset_id, dataset.manifest, dataset.store.uri
     )
-    client.set_tag(run_id, "dataset_id", dataset.manifest.dataset_id)
-    client.set_tag(run_id, "split_id", dataset.split.split_id)
+    versions = {"dataset_id": dataset.manifest.dataset_id, "split_id": dataset.split.split_id}
+    tracking.log_tags(client, run_id, versions)
     client.log_text(run_id, profile_report.read_text(), "reports/profile.html")
     client.log_text(run_id, dataset.split.to_json().decode(), "split.json")
 
