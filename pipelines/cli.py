@@ -14,7 +14,7 @@ import typer
 from components.shared.errors import UserError
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must be quick
-    from components.shared.manifest import DatasetSummary
+    from components.shared.dataset.manifest import DatasetSummary
     from pipelines.doctor import Check
 
 app = typer.Typer(
@@ -91,9 +91,9 @@ def ingest(
 
     Example: brainseg ingest --source lgg.zip --store s3://mri/brainseg --json
     """
-    from components.ingest.dataset import ingest as ingest_source
+    from components.ingest.ingestion import ingest_source
     from components.ingest.settings import IngestSettings
-    from components.shared.store import open_store
+    from components.shared.storage.store import open_store
 
     result = ingest_source(
         _absolute(source), open_store(_absolute(store)), IngestSettings(strict=strict)
@@ -121,7 +121,7 @@ def predict(
 
     Example: brainseg predict --model champion --source new-patients/ --output masks/
     """
-    from components.predict.predict import predict as predict_source
+    from components.predict.prediction import predict_source
     from components.predict.settings import PredictSettings
 
     _use_local_defaults()
@@ -152,8 +152,8 @@ def datasets(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
 
     Example: brainseg datasets --store s3://mri/brainseg
     """
-    from components.shared.manifest import list_datasets
-    from components.shared.store import open_store
+    from components.shared.dataset.manifest import list_datasets
+    from components.shared.storage.store import open_store
 
     rows = list_datasets(open_store(_absolute(store)))
     if as_json:
@@ -164,21 +164,21 @@ def datasets(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
 
 @app.command()
 def rollback(
-    model: Annotated[str, typer.Option(help="Name of the registered model.")] = "brainseg",
+    model_name: Annotated[str, typer.Option(help="Name of the registered model.")] = "brainseg",
     as_json: Json = False,
 ) -> None:
     """Give the alias `champion` back to the version that had it before.
 
     Example: brainseg rollback
     """
-    from components.register.champion import rollback as roll_back
+    from components.register.rollback import rollback as roll_back
 
     _use_local_defaults()
-    moved = roll_back(model)
+    moved = roll_back(model_name)
     if as_json:
         _print_json({"from": moved.from_version, "to": moved.to_version})
     else:
-        typer.echo(f"champion of {model}: version {moved.from_version} -> {moved.to_version}")
+        typer.echo(f"champion of {model_name}: version {moved.from_version} -> {moved.to_version}")
 
 
 @app.command()
@@ -230,7 +230,7 @@ def _use_local_defaults(*, make: bool = True) -> None:
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home / 'mlflow.db'}"
         if make:
-            from components.shared.tracking import initialise_local
+            from components.shared.tracking.local import initialise_local
 
             # before any step: concurrent first use corrupts a new SQLite file
             initialise_local(home / "mlflow.db", home / "mlartifacts")

@@ -20,7 +20,8 @@ from urllib.request import Request, urlopen
 
 # what is not of the standard library is imported where it is checked: it may be missing
 from components.shared.errors import UserError
-from components.shared.process import cache_folder, usable_cores
+from components.shared.machine import free_memory, usable_cores
+from components.shared.process import cache_folder
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -121,7 +122,7 @@ def check_disks(store_uri: str, tracking_uri: str) -> list[Check]:
 
 def check_memory() -> Check:
     """Memory that this process may still use."""
-    free = _free_memory()
+    free = free_memory()
     if free is None:
         return Check("memory", "ok", "not known on this system")
     advice = "close other programs, or give the container more memory; or lower train.batch_size"
@@ -185,7 +186,7 @@ def check_packages() -> Check:
 
 
 def _try_store(uri: str) -> None:
-    from components.shared.store import FolderStore, open_store
+    from components.shared.storage.store import FolderStore, open_store
 
     store = open_store(uri)
     root = store.root if isinstance(store, FolderStore) else None
@@ -296,42 +297,6 @@ def _graded(name: str, value: float, limits: tuple[float, float], found: str, ad
     if value >= limits[1]:
         return Check(name, "ok", found)
     return Check(name, "error" if value < limits[0] else "warning", found, advice)
-
-
-def _free_memory() -> int | None:
-    """Bytes: what the system has, or what the container's limit leaves if that is less."""
-    free = [_available(), _cgroup_rest(Path("/sys/fs/cgroup"))]
-    return min((value for value in free if value is not None), default=None)
-
-
-def _available() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    return next(found, None)
-
-
-def _cgroup_rest(root: Path) -> int | None:
-    """What the container's limit leaves; the cache of files counts as free."""
-    names = (
-        ("memory.max", "memory.current", "memory.stat", "inactive_file"),  # cgroup v2
-        (  # v1
-            "memory/memory.limit_in_bytes",
-            "memory/memory.usage_in_bytes",
-            "memory/memory.stat",
-            "total_inactive_file",
-        ),
-    )
-    for limit, usage, statistics, cached in names:
-        try:
-            rest = int((root / limit).read_text()) - int((root / usage).read_text())
-            lines = map(str.split, (root / statistics).read_text().splitlines())
-        except (OSError, ValueError):  # not there, or "max": no limit
-            continue
-        return rest + next((int(value) for name, value in lines if name == cached), 0)
-    return None
 
 
 def _check_gpu() -> Check:

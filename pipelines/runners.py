@@ -16,8 +16,8 @@ from typing import Any
 
 from components.shared.environment import environment
 from components.shared.errors import UserError
-from components.shared.store import FolderStore
-from components.shared.tracking import experiment_id
+from components.shared.storage.store import FolderStore
+from components.shared.tracking.runs import experiment_id
 from pipelines.settings import Preset, pipeline_arguments
 from pipelines.steplog import StepLog
 

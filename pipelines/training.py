@@ -64,7 +64,7 @@ def training(
     data = {"store": store, "dataset_id": dataset_id, "manifest": manifest}
 
     profiled = profile(
-        **data, ingest_report=ingested.outputs["ingest_report"], settings=profile_settings
+        **data, ingest_account=ingested.outputs["ingest_account"], settings=profile_settings
     )
     assigned = split(**data, settings=split_settings).after(profiled)
     parts = {"split_id": assigned.outputs["Output"], "split": assigned.outputs["split"]}

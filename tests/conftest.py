@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from components.shared.dataset.manifest import ChannelIntensity, VolumeEntry, make_manifest
 from components.shared.errors import UserError
-from components.shared.manifest import ChannelIntensity, VolumeEntry, make_manifest
-from components.shared.s3 import connect, explain_s3_errors
-from components.shared.synthetic import write_synthetic
+from components.shared.reading.sources.synthetic import write_synthetic
+from components.shared.storage.s3 import connect, explain_s3_errors
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from components.shared.chart_style import COLOURS, SOFT_INK, style
-from components.shared.scoring import PatientScore, Reliability
+from components.shared.report.chart_style import COLOURS, SOFT_INK, style
+from components.shared.scoring.scores import PatientScore, Reliability
 
 _MARKERS = "osD^vP"
 

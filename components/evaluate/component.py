@@ -40,16 +40,21 @@ def evaluate(
 
     from components.evaluate.settings import EvaluateSettings
     from components.shared.config import parse_config
-    from components.shared.dataset import SplitDataset
+    from components.shared.dataset.parts import SplitDataset
     from components.shared.process import step_process
 
     with step_process("evaluate") as process:
-        from components.evaluate.results import ResultFiles, evaluate_model
+        from components.evaluate.evaluation import ResultFiles, evaluate_model
 
         files = (Path(artifact.path) for artifact in (report, per_patient, metrics))
         found = evaluate_model(
             SplitDataset.open(
-                store, process.cache, dataset_id, split_id, manifest.path, split.path
+                store=store,
+                cache=process.cache,
+                dataset_id=dataset_id,
+                split_id=split_id,
+                manifest=manifest.path,
+                split=split.path,
             ),
             parse_config(EvaluateSettings, settings, "evaluate"),
             model=Path(model.path),

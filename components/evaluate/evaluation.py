@@ -1,140 +1,130 @@
-"""Scores the exported segmenter on the test part, one volume in memory at a time."""
+"""The whole of the evaluate step: files for the next step, MLflow for people."""
 
-import zlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
+from mlflow import MlflowClient
 
+from components.evaluate.page import Origin, render_evaluation
+from components.evaluate.results import (
+    GROUP_METRICS,
+    Evaluation,
+    evaluate_test_part,
+    ranked_volumes,
+    recurring_volumes,
+)
 from components.evaluate.settings import EvaluateSettings
-from components.shared.dataset import SplitDataset
-from components.shared.progress import track
-from components.shared.scoring import (
-    SIZES,
-    Mask,
-    PatientScore,
-    VolumeScore,
-    aggregate,
-    group,
-    score_volume,
-    size_thirds,
-)
-from components.shared.segmenter import Segmenter
-from components.shared.split import check_split
-
-# of the many numbers of a group, those that people compare
-GROUP_METRICS = (
-    *("patient_dice_mean", "patient_dice_median", "pooled_dice", "precision_mean"),
-    *("recall_mean", "hd95_median", "false_positive_pixels_mean"),
-)
+from components.evaluate.slices import draw_overlays
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.volumes import Volume, Voxels
+from components.shared.report.overlay import draw_slice, largest_tumour_slice
+from components.shared.scoring.segmenter import load_segmenter
+from components.shared.scoring.table import write_patient_scores
+from components.shared.tracking.runs import log_metrics, log_params, recording
 
 
 @dataclass(frozen=True)
-class PackedMask:
-    """A predicted mask, small enough to keep one for every patient (some 10 kB)."""
-
-    data: bytes
-    shape: tuple[int, ...]
-
-    @classmethod
-    def pack(cls, mask: Mask) -> "PackedMask":
-        """Packs a mask of any shape."""
-        return cls(zlib.compress(np.packbits(mask).tobytes(), level=1), mask.shape)
-
-    def unpack(self) -> Mask:
-        """The mask again."""
-        bits = np.frombuffer(zlib.decompress(self.data), np.uint8)
-        count = int(np.prod(self.shape))
-        return np.unpackbits(bits, count=count).reshape(self.shape).astype(bool)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What the test part says about a segmenter.
+class ResultFiles:
+    """Where the results go.
 
     Attributes:
-        scores: One a patient, by the volume's name.
-        predictions: The predicted masks under the volumes' names.
-        metrics: Over all patients, see `components.shared.scoring.DEFINITIONS`.
-        groups: The same metrics under `site/<code>` and `size/<third>`.
+        report: One HTML page.
+        per_patient: CSV, see `components.shared.scoring.scores.write_patient_scores`.
+        metrics: JSON mapping of names to numbers; undefined ones are left out.
     """
 
-    scores: tuple[VolumeScore, ...]
-    predictions: Mapping[str, PackedMask]
-    metrics: Mapping[str, float]
-    groups: Mapping[str, Mapping[str, float]]
+    report: Path
+    per_patient: Path
+    metrics: Path
 
 
-def evaluate_test_part(
-    segmenter: Segmenter, dataset: SplitDataset, settings: EvaluateSettings
-) -> Evaluation:
-    """Predicts and scores every volume of the test part, and no other.
+def evaluate_model(
+    dataset: SplitDataset,
+    settings: EvaluateSettings,
+    *,
+    model: Path,
+    history: Path,
+    mlflow_run_id: str,
+    results: ResultFiles,
+) -> Mapping[str, float]:
+    """Evaluates an exported model on the test part.
 
     Args:
-        segmenter: The exported model.
-        dataset: The data; its split is checked again here, so that no patient or image
-            that was trained on is scored.
+        dataset: The data.
         settings: Of the step.
+        model: MLflow model folder.
+        history: JSON list that the training left, one mapping an epoch.
+        mlflow_run_id: The run that gets the results too.
+        results: Where they go.
+
+    Returns:
+        The numbers over all test patients.
 
     Raises:
-        UserError: If the split does not fit the data set, a volume cannot be read, or the
-            model gives something else than probabilities.
+        UserError: If the model, the data or the MLflow server cannot be used.
     """
-    check_split(dataset.split, dataset.manifest)
-    entries = dataset.entries("test")
-    scores = []
-    predictions = {}
-    for entry in track(entries, len(entries), "volumes"):
-        volume = dataset.volume(entry)
-        probability = segmenter(volume.image)
-        scores.append(score_volume(entry, volume, probability, settings.threshold))
-        predictions[entry.volume] = PackedMask.pack(probability >= settings.threshold)
-    return _evaluation(scores, predictions, settings)
+    with recording(mlflow_run_id) as client:
+        segmenter = load_segmenter(model, settings.device)
+        evaluation = evaluate_test_part(segmenter, dataset, settings)
+        page = _render(evaluation, dataset, settings, history, mlflow_run_id)
+        results.report.write_text(page, encoding="utf-8")
+        write_patient_scores(evaluation.scores, results.per_patient)
+        results.metrics.write_text(json.dumps(evaluation.metrics, indent=2, allow_nan=False))
+        _log(client, mlflow_run_id, evaluation, settings, results)
+        for name, pixels in _recurring_overlays(evaluation, dataset, settings):
+            client.log_image(mlflow_run_id, pixels, f"overlays/{name}.png")
+    return evaluation.metrics
 
 
-def ranked_volumes(scores: Sequence[PatientScore], count: int) -> dict[str, list[str]]:
-    """Picks the patients that the report shows, by Dice; each one once.
-
-    Returns:
-        Names under `best`, `median` and `worst`, best Dice first; at most `count` each, and
-        at most a third of the patients.
-    """
-    order = [one.volume for one in sorted(scores, key=lambda one: (-one.dice, one.volume))]
-    count = min(count, max(len(order) // 3, 1))
-    start = (len(order) - count) // 2
-    picks = {"worst": order[-count:], "best": order[:count], "median": order[start:][:count]}
-    shown: set[str] = set()
-    for name, volumes in picks.items():  # with one or two patients the picks overlap
-        picks[name] = [volume for volume in volumes if volume not in shown]
-        shown.update(volumes)
-    return {name: picks[name] for name in ("best", "median", "worst")}
-
-
-def recurring_volumes(scores: Sequence[PatientScore], count: int) -> list[str]:
-    """Picks the patients whose overlays MLflow gets: the same ones for every model.
-
-    Returns:
-        The first `count` names of each third by true tumour size, sorted.
-    """
-    thirds = size_thirds(scores)
-    return sorted(
-        name
-        for size in SIZES
-        for name in sorted(volume for volume, third in thirds.items() if third == size)[:count]
-    )
-
-
-def _evaluation(
-    scores: Sequence[VolumeScore],
-    predictions: Mapping[str, PackedMask],
+def _render(
+    evaluation: Evaluation,
+    dataset: SplitDataset,
     settings: EvaluateSettings,
-) -> Evaluation:
-    def measure(some: Sequence[VolumeScore]) -> dict[str, float]:
-        return aggregate(some, settings.bootstrap_resamples, settings.seed)
+    history: Path,
+    mlflow_run_id: str,
+) -> str:
+    ranked = ranked_volumes(evaluation.scores, settings.overlay_volumes)
+    names = [name for picked in ranked.values() for name in picked]
+    overlays = {
+        name: draw_overlays(_volume(dataset, name), evaluation.predictions[name].unpack())
+        for name in names
+    }
+    origin = Origin(dataset.manifest.dataset_id, dataset.split.split_id, mlflow_run_id)
+    epochs = json.loads(history.read_bytes())
+    return render_evaluation(evaluation, overlays, epochs, origin, settings)
 
-    return Evaluation(
-        scores=tuple(scores),
-        predictions=predictions,
-        metrics=measure(scores),
-        groups={name: measure(some) for name, some in group(scores).items()},
-    )
+
+def _log(
+    client: MlflowClient,
+    run_id: str,
+    evaluation: Evaluation,
+    settings: EvaluateSettings,
+    results: ResultFiles,
+) -> None:
+    log_params(client, run_id, {"evaluate": settings.model_dump(mode="json")})
+    grouped = {
+        f"{name}/{metric}": found[metric]
+        for name, found in evaluation.groups.items()
+        for metric in ("patients", *GROUP_METRICS)
+        if metric in found
+    }
+    log_metrics(client, run_id, {**evaluation.metrics, **grouped})
+    # as text under their proper names: KFP names a file by its artifact, without an ending
+    client.log_text(run_id, results.report.read_text("utf-8"), "evaluation/report.html")
+    client.log_text(run_id, results.per_patient.read_text("utf-8"), "evaluation/per_patient.csv")
+    client.log_dict(run_id, dict(evaluation.groups), "evaluation/groups.json")
+
+
+def _recurring_overlays(
+    evaluation: Evaluation, dataset: SplitDataset, settings: EvaluateSettings
+) -> Iterator[tuple[str, Voxels]]:
+    for name in recurring_volumes(evaluation.scores, settings.overlay_volumes):
+        volume = _volume(dataset, name)
+        index = largest_tumour_slice(volume.mask > 0)
+        yield name, draw_slice(volume, evaluation.predictions[name].unpack(), index)
+
+
+def _volume(dataset: SplitDataset, name: str) -> Volume:
+    return dataset.volume(dataset.manifest.by_name()[name])

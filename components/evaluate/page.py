@@ -10,10 +10,10 @@ from components.evaluate.charts import (
     reliability,
     training_curves,
 )
-from components.evaluate.evaluation import GROUP_METRICS, Evaluation, ranked_volumes
-from components.evaluate.overlay import Overlay
+from components.evaluate.results import GROUP_METRICS, Evaluation, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
-from components.shared.report import (
+from components.evaluate.slices import Overlay
+from components.shared.report.page import (
     Block,
     Cell,
     Figures,
@@ -26,15 +26,9 @@ from components.shared.report import (
     photograph,
     render_page,
 )
-from components.shared.scoring import (
-    BASELINE_SUFFIX,
-    BINS,
-    DEFINITIONS,
-    PatientScore,
-    calibration_curve,
-    group,
-    size_thirds,
-)
+from components.shared.scoring.groups import group, size_thirds
+from components.shared.scoring.metrics import BASELINE_SUFFIX, DEFINITIONS
+from components.shared.scoring.scores import BINS, PatientScore, calibration_curve
 
 _HEADLINE = {
     "patient_dice_median": "patient Dice, median",

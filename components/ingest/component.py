@@ -11,7 +11,7 @@ def ingest(
     store: str,
     settings: str,
     manifest: dsl.Output[dsl.Dataset],
-    ingest_report: dsl.Output[dsl.Artifact],
+    ingest_account: dsl.Output[dsl.Artifact],
 ) -> str:
     """Checks patients at the door and publishes them as an immutable data set version.
 
@@ -21,23 +21,23 @@ def ingest(
         store: `s3://bucket/prefix` or a folder, where the version is published.
         settings: YAML of `IngestSettings`: strict, max_file_mib, max_archive_gib.
         manifest: The version's volumes (JSON).
-        ingest_report: What was accepted, quarantined and ignored (JSON).
+        ingest_account: What was accepted, quarantined and ignored (JSON).
 
     Returns:
         The data set's id.
     """
     from pathlib import Path
 
-    from components.ingest.dataset import ingest as publish
+    from components.ingest.ingestion import ingest_source
     from components.ingest.settings import IngestSettings
     from components.shared.config import parse_config
     from components.shared.process import step_process
-    from components.shared.store import open_store
+    from components.shared.storage.store import open_store
 
     with step_process("ingest"):
         options = parse_config(IngestSettings, settings, "ingest")
-        result = publish(source, open_store(store), options)
+        result = ingest_source(source, open_store(store), options)
         Path(manifest.path).write_bytes(result.manifest.to_json())
-        Path(ingest_report.path).write_text(result.report.model_dump_json(indent=2))
+        Path(ingest_account.path).write_text(result.report.model_dump_json(indent=2))
         manifest.metadata["dataset_id"] = result.report.dataset_id
     return result.report.dataset_id

@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from components.shared.manifest import ChannelIntensity, VolumeEntry
-from components.shared.tcga import ScanName
-from components.shared.volumes import CHANNELS, FLAIR, EncodedVolume, Volume, Voxels
+from components.shared.dataset.manifest import ChannelIntensity, VolumeEntry
+from components.shared.dataset.volumes import CHANNELS, FLAIR, EncodedVolume, Volume, Voxels
+from components.shared.reading.tcga import ScanName
 
 _STEP = 4  # every fourth row and column: percentiles move by less than one grey value
 

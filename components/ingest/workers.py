@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 from components.ingest.entry import describe_volume
 from components.ingest.settings import IngestSettings
+from components.shared.dataset.ingest_account import Quarantined
+from components.shared.dataset.manifest import VolumeEntry
+from components.shared.dataset.volumes import encode_volume, volume_key
 from components.shared.errors import UserError
-from components.shared.manifest import VolumeEntry
-from components.shared.process import usable_cores
-from components.shared.scans import BadScanError, Quarantined, Scan, read_scan
-from components.shared.source import Source
-from components.shared.store import Store, open_store
-from components.shared.volumes import encode_volume, volume_key
+from components.shared.machine import usable_cores
+from components.shared.reading.scans import BadScanError, Scan, read_scan
+from components.shared.reading.sources.source import Source
+from components.shared.storage.store import Store, open_store
 
 # each holds a whole volume several times over; two are faster than tifffile alone and stay
 # below 500 MB with the largest volumes

@@ -28,7 +28,7 @@ def predict(
     import shutil
     from pathlib import Path
 
-    from components.predict.predict import predict as predict_source
+    from components.predict.prediction import predict_source
     from components.predict.settings import PredictSettings
     from components.shared.config import parse_config
     from components.shared.process import step_process

@@ -1,7 +1,8 @@
 """Which model is meant."""
 
 from components.shared.errors import UserError
-from components.shared.tracking import connect, find_champion
+from components.shared.tracking.champion import find_champion
+from components.shared.tracking.server import connect
 
 
 def resolve_model(model: str, model_name: str) -> str:

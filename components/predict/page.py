@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.predict.rows import VolumePrediction
-from components.shared.overlay import Mask, draw_slice, largest_tumour_slice
-from components.shared.report import (
+from components.predict.volume_prediction import VolumePrediction
+from components.shared.dataset.volumes import Mask, Volume
+from components.shared.report.overlay import draw_slice, largest_tumour_slice
+from components.shared.report.page import (
     Block,
     Figures,
     Gallery,
@@ -16,7 +17,6 @@ from components.shared.report import (
     photograph,
     render_page,
 )
-from components.shared.volumes import Volume
 
 _COLUMNS = ("volume", "slices", "tumour px", "tumour slices", "mean prob.", "max prob.")
 

@@ -1,45 +1,24 @@
 """The genomic and clinical columns of `data.csv`, summed up over patients."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from components.profile.quantiles import Quantiles, quantiles
-from components.shared.manifest import Manifest
-from components.shared.tcga import ATTRIBUTES
+from components.shared.config import Record
+from components.shared.dataset.manifest import Manifest
+from components.shared.reading.tcga import ATTRIBUTES
 
 Value = float | str | None
-
-# What the columns hold, after the papers on the set (Mazurowski 2017, Buda 2019). The set comes
-# without a key to the codes.
-MEANINGS: Mapping[str, str] = {
-    "RNASeqCluster": "tumour cluster by gene expression (RNA sequencing)",
-    "MethylationCluster": "tumour cluster by DNA methylation",
-    "miRNACluster": "tumour cluster by micro-RNA expression",
-    "CNCluster": "tumour cluster by DNA copy number",
-    "RPPACluster": "tumour cluster by protein expression (reverse-phase protein array)",
-    "OncosignCluster": "tumour cluster by mutations and copy-number events (OncoSign)",
-    "COCCluster": "cluster of clusters: all genomic platforms together",
-    "histological_type": "type of the tumour under the microscope (code)",
-    "neoplasm_histologic_grade": "grade of the tumour under the microscope (code)",
-    "tumor_tissue_site": "organ of the tumour (code)",
-    "laterality": "side of the brain (code)",
-    "tumor_location": "lobe of the brain (code)",
-    "gender": "sex (code)",
-    "age_at_initial_pathologic": "age at diagnosis, years",
-    "race": "race (code)",
-    "ethnicity": "ethnicity (code)",
-    "death01": "outcome: 1 = died in follow-up, 0 = did not",
-}
 
 _MOST_VALUES = 12  # more are a measurement, not a code
 
 
-class Attribute(BaseModel):
+class Attribute(Record):
     """One column.
 
     Attributes:
@@ -53,14 +32,12 @@ class Attribute(BaseModel):
         quantiles: Of numbers.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     column: str
     meaning: str
     kind: Literal["codes", "numbers", "text"]
     filled: int
     empty: int
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = Field(default_factory=dict)
     quantiles: Quantiles | None = None
 
 
@@ -86,7 +63,7 @@ def _describe(column: str, cells: Sequence[Value]) -> Attribute:
         kind = "codes" if whole and len(counts) <= _MOST_VALUES else "numbers"
     return Attribute(
         column=column,
-        meaning=MEANINGS.get(column, ""),
+        meaning=ATTRIBUTES.get(column, ""),
         kind=kind,
         filled=len(values),
         empty=len(cells) - len(values),

@@ -9,8 +9,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from components.profile.attributes import Attribute
 from components.profile.measures import Measures, Numbers
-from components.shared.chart_style import COLOURS, INK, SOFT_INK, style
-from components.shared.volumes import CHANNELS
+from components.shared.dataset.volumes import CHANNELS
+from components.shared.report.chart_style import COLOURS, INK, SOFT_INK, style
 
 _OTHERS = "other sites"
 _ATTRIBUTE_COLUMNS = 6

@@ -1,37 +1,22 @@
 """What a data set version consists of, for machines: the profile's JSON."""
 
-from collections.abc import Mapping
-
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from components.profile.attributes import Attribute, describe_attributes
-from components.profile.checks import Check, run_checks
+from components.profile.limits import Limit, check_limits
 from components.profile.measures import Measures, Numbers, measure
 from components.profile.outliers import Outlier, find_outliers
 from components.profile.quantiles import Quantiles, quantiles
 from components.profile.settings import ProfileSettings
-from components.shared.ingest_report import IngestReport
-from components.shared.manifest import Manifest
-from components.shared.volumes import CHANNELS
-
-# Tissue source sites of The Cancer Genome Atlas.
-SITE_NAMES: Mapping[str, str] = {
-    "CS": "Thomas Jefferson University",
-    "DU": "Henry Ford Hospital",
-    "EZ": "University of North Carolina",
-    "FG": "Case Western",
-    "HT": "Case Western, St. Joseph's",
-}
+from components.shared.config import Record
+from components.shared.dataset.ingest_account import IngestAccount
+from components.shared.dataset.manifest import Manifest
+from components.shared.dataset.volumes import CHANNELS
 
 _MOST_OUTLIERS = 200
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Counts(_Frozen):
+class Counts(Record):
     """Sizes of a data set or of one of its sites."""
 
     patients: int
@@ -43,7 +28,7 @@ class Counts(_Frozen):
     tumour_pixels: Quantiles | None
 
 
-class Channel(_Frozen):
+class Channel(Record):
     """Intensities (0 to 255) of one channel: quantiles over the volumes.
 
     Attributes:
@@ -59,7 +44,7 @@ class Channel(_Frozen):
     lacking: int
 
 
-class Profile(_Frozen):
+class Profile(Record):
     """The description of one data set version.
 
     Attributes:
@@ -72,7 +57,7 @@ class Profile(_Frozen):
         attributes: Columns of `data.csv`.
         outliers: The most extreme ones.
         outliers_found: How many there are.
-        checks: Limits that were kept or not.
+        limits: Which were kept and which not.
         ingest: The account of ingest: quarantine, ignored files, warnings.
     """
 
@@ -85,18 +70,17 @@ class Profile(_Frozen):
     attributes: tuple[Attribute, ...]
     outliers: tuple[Outlier, ...]
     outliers_found: int
-    checks: tuple[Check, ...]
-    ingest: IngestReport
+    limits: tuple[Limit, ...]
+    ingest: IngestAccount
 
 
 def describe(
-    manifest: Manifest, dataset_id: str, ingest: IngestReport, settings: ProfileSettings
+    manifest: Manifest, ingest: IngestAccount, settings: ProfileSettings
 ) -> tuple[Profile, Measures]:
     """Describes a data set from its manifest alone, in linear time.
 
     Args:
         manifest: The data set.
-        dataset_id: Its id.
         ingest: What ingest did with the source's files.
         settings: The limits.
 
@@ -106,7 +90,7 @@ def describe(
     measures = measure(manifest)
     outliers = find_outliers(measures)
     profile = Profile(
-        dataset_id=dataset_id,
+        dataset_id=manifest.dataset_id,
         counts=_count(measures, np.full(len(measures.volume), True)),
         sites={str(site): _count(measures, measures.site == site) for site in _sites(measures)},
         slices=quantiles(measures.slices),
@@ -115,7 +99,7 @@ def describe(
         attributes=tuple(describe_attributes(manifest)),
         outliers=tuple(outliers[:_MOST_OUTLIERS]),
         outliers_found=len(outliers),
-        checks=tuple(run_checks(measures, len(ingest.quarantined), settings)),
+        limits=tuple(check_limits(measures, len(ingest.quarantined), settings)),
         ingest=ingest,
     )
     return profile, measures

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.shared.manifest import Manifest
+from components.shared.dataset.manifest import Manifest
 
 Numbers = npt.NDArray[np.float64]
 Names = npt.NDArray[np.str_]

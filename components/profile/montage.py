@@ -8,11 +8,11 @@ import numpy as np
 
 from components.profile.measures import Measures
 from components.profile.outliers import Outlier
-from components.shared.manifest import Manifest, VolumeEntry
-from components.shared.overlay import Mask, draw_channel, draw_slice, largest_tumour_slice
+from components.shared.dataset.manifest import Manifest, VolumeEntry
+from components.shared.dataset.volumes import Mask, Volume, Voxels, fetch_volume
 from components.shared.progress import track
-from components.shared.store import Store
-from components.shared.volumes import Volume, Voxels, fetch_volume
+from components.shared.report.overlay import draw_channel, draw_slice, largest_tumour_slice
+from components.shared.storage.store import Store
 
 _PANEL_PX = 160
 _GAP_PX = 4

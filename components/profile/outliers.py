@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 from components.profile.measures import Measures, Numbers
-from components.shared.volumes import CHANNELS
+from components.shared.config import Record
+from components.shared.dataset.volumes import CHANNELS
 
 # Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993): modified z-score and its limit.
 LIMIT = 3.5
@@ -16,7 +16,7 @@ _FEWEST_VOLUMES = 8  # below this a median says little about what is usual
 _GREY_UNIT = 2.5  # limit x this is 3 % of the grey scale: less is not seen
 
 
-class Outlier(BaseModel):
+class Outlier(Record):
     """One measure of one volume that lies far from those of the others.
 
     Attributes:
@@ -27,8 +27,6 @@ class Outlier(BaseModel):
         usual_high: Upper end of the usual range.
         score: Robust z-score; its sign tells low from high.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     volume: str
     measure: str

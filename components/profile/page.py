@@ -4,15 +4,17 @@ from collections.abc import Sequence
 
 from components.profile.attributes import Attribute
 from components.profile.charts import attribute_charts, intensities_by_site, volume_histograms
-from components.profile.checks import Check, tell_check
-from components.profile.describe import SITE_NAMES, Counts, Profile
+from components.profile.describe import Counts, Profile
+from components.profile.limits import Limit, tell_limit
 from components.profile.measures import Measures
 from components.profile.montage import Card
 from components.profile.outliers import LIMIT
 from components.profile.quantiles import Quantiles
-from components.shared.ingest_report import IngestReport
-from components.shared.manifest import Manifest
-from components.shared.report import (
+from components.shared.dataset.ingest_account import IngestAccount
+from components.shared.dataset.manifest import Manifest
+from components.shared.dataset.volumes import CHANNELS
+from components.shared.reading.tcga import SITE_NAMES
+from components.shared.report.page import (
     Block,
     Cell,
     Figures,
@@ -25,7 +27,6 @@ from components.shared.report import (
     photograph,
     render_page,
 )
-from components.shared.volumes import CHANNELS
 
 _CARD_PX = 509
 _QUANTILES = ("minimum", "25%", "median", "75%", "maximum")
@@ -59,10 +60,10 @@ def render_profile(
 
 
 def _glance(profile: Profile) -> list[Block]:
-    counts, failed = profile.counts, [check for check in profile.checks if not check.passed]
+    counts, failed = profile.counts, [limit for limit in profile.limits if not limit.kept]
     verdict: list[Block] = [
-        Notice("bad", f"Stopped here. {tell_check(check)}: {check.advice}.") for check in failed
-    ] or [Notice("good", f"All {len(profile.checks)} checks passed: fit for training.")]
+        Notice("bad", f"Stopped here. {tell_limit(limit)}: {limit.advice}.") for limit in failed
+    ] or [Notice("good", f"All {len(profile.limits)} limits kept: fit for training.")]
     return [
         *verdict,
         *(Notice("warning", warning) for warning in profile.ingest.warnings),
@@ -89,23 +90,23 @@ def _glance(profile: Profile) -> list[Block]:
                 ("outliers", f"{profile.outliers_found:,}", "unusual values, see below"),
             ]
         ),
-        _check_table(profile.checks),
+        _limit_table(profile.limits),
     ]
 
 
-def _check_table(checks: Sequence[Check]) -> Table:
+def _limit_table(limits: Sequence[Limit]) -> Table:
     return Table(
-        ("check", "value", "must be", "limit", "result", "setting"),
+        ("property", "value", "must be", "limit", "result", "setting"),
         [
             (
-                check.name,
-                _tidy(check.value),
-                check.bound,
-                _tidy(check.limit),
-                "passed" if check.passed else "FAILED",
-                f"profile.{check.setting}",
+                limit.name,
+                _tidy(limit.value),
+                limit.bound,
+                _tidy(limit.limit),
+                "kept" if limit.kept else "EXCEEDED",
+                f"profile.{limit.setting}",
             )
-            for check in checks
+            for limit in limits
         ],
     )
 
@@ -263,7 +264,7 @@ def _attribute_row(attribute: Attribute) -> Sequence[Cell]:
     return attribute.column, attribute.meaning, attribute.filled, attribute.empty, told
 
 
-def _ingest(ingest: IngestReport) -> list[Block]:
+def _ingest(ingest: IngestAccount) -> list[Block]:
     refused = [(item.volume, item.reason, len(item.files)) for item in ingest.quarantined]
     told: list[Block] = [
         f"{ingest.files_found:,} files were found: {ingest.files_accepted:,} in accepted volumes, "

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from components.profile.measures import Numbers
+from components.shared.config import Record
 
 
-class Quantiles(BaseModel):
+class Quantiles(Record):
     """Minimum, quartiles and maximum."""
-
-    model_config = ConfigDict(frozen=True)
 
     minimum: float
     lower_quartile: float

@@ -45,18 +45,23 @@ def register(
     import json
     from pathlib import Path
 
-    from components.register.promotion import Candidate, register_model
+    from components.register.registration import Candidate, register_model
     from components.register.settings import RegisterSettings
     from components.shared.config import parse_config
-    from components.shared.dataset import SplitDataset
+    from components.shared.dataset.parts import SplitDataset
     from components.shared.process import step_process
-    from components.shared.tracking import finish_run, recording
-    from components.shared.training_state import remove_state
+    from components.shared.tracking.runs import finish_run, recording
+    from components.shared.tracking.training_state import remove_state
 
     with step_process("register") as process:
         config = parse_config(RegisterSettings, settings, "register")
         dataset = SplitDataset.open(
-            store, process.cache, dataset_id, split_id, manifest.path, split.path
+            store=store,
+            cache=process.cache,
+            dataset_id=dataset_id,
+            split_id=split_id,
+            manifest=manifest.path,
+            split=split.path,
         )
         candidate = Candidate.read(
             *(mlflow_run_id, Path(model.path), dataset_id, split_id),

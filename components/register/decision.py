@@ -7,7 +7,10 @@ import numpy as np
 
 from components.register.settings import RegisterSettings
 from components.shared.errors import UserError
-from components.shared.scoring import BASELINE_SUFFIX, PatientScore, group, mean_interval
+from components.shared.scoring.groups import group
+from components.shared.scoring.intervals import mean_interval
+from components.shared.scoring.metrics import BASELINE_SUFFIX
+from components.shared.scoring.scores import PatientScore
 
 _FEWEST_PATIENTS = 2  # no interval can be had from fewer
 _HEADLINES = ("patient_dice_mean", "pooled_dice")  # both must beat an all-empty prediction

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from mlflow.entities.model_registry import ModelVersion
 
 from components.register.settings import RegisterSettings
-from components.shared.dataset import SplitDataset
-from components.shared.manifest import VolumeEntry, fetch_manifest, manifest_key
+from components.shared.dataset.manifest import VolumeEntry, fetch_manifest, manifest_key
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.split import fetch_split, split_key
 from components.shared.progress import track
-from components.shared.scoring import VolumeScore, score_volume
-from components.shared.segmenter import load_segmenter
-from components.shared.split import fetch_split, split_key
+from components.shared.scoring.scores import VolumeScore, score_volume
+from components.shared.scoring.segmenter import load_segmenter
 
 logger = logging.getLogger(__name__)
 

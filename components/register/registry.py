@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from components.shared.errors import UserError
-from components.shared.tracking import CHAMPION, find_champion
+from components.shared.tracking.champion import CHAMPION, find_champion
 
 logger = logging.getLogger(__name__)
 

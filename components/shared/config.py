@@ -1,4 +1,4 @@
-"""Frozen, validated settings: the form in which every step receives its options."""
+"""Frozen, validated records, and the settings in whose form every step receives its options."""
 
 from typing import TypeVar
 
@@ -8,10 +8,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from components.shared.errors import UserError
 
 
-class Config(BaseModel):
+class Record(BaseModel):
+    """Values that belong together; they do not change, and unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Config(Record):
     """Settings of one step: unknown keys and values out of range are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

@@ -64,12 +64,6 @@ def cache_folder() -> Path:
     return Path(base) / "brainseg"
 
 
-def usable_cores() -> int:
-    """CPU cores that this process may use; a container may be given less than there are."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return cores or 1
-
-
 def _exit_with_launcher() -> None:
     """Ends this process when nobody reads its output any more.
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 
+from components.shared.dataset.manifest import Manifest, VolumeEntry
+from components.shared.dataset.split import PARTS, Part, Split, check_split, make_split
 from components.shared.errors import UserError
-from components.shared.manifest import Manifest, VolumeEntry
-from components.shared.split import PARTS, Part, Split, check_split, make_split
-from components.shared.tcga import parse_scan_name
+from components.shared.reading.tcga import parse_scan_name
 from components.split.report2020 import report2020_patients
 from components.split.settings import SplitSettings
 

@@ -26,26 +26,21 @@ def split(
     Returns:
         The split's id.
     """
-    import logging
     from pathlib import Path
 
     from components.shared.config import parse_config
-    from components.shared.manifest import read_manifest
+    from components.shared.dataset.manifest import read_manifest
     from components.shared.process import step_process
-    from components.shared.split import fetch_split, split_key
-    from components.shared.store import open_store
-    from components.split.assign import assign_split, describe_split
+    from components.shared.storage.store import open_store
     from components.split.settings import SplitSettings
+    from components.split.splitting import split_dataset
 
     with step_process("split"):
-        options = parse_config(SplitSettings, settings, "split")
-        keeper = open_store(store)
-        data = read_manifest(Path(manifest.path), dataset_id)
-        previous = fetch_split(keeper, options.previous) if options.previous else None
-        made = assign_split(data, options, previous)
-        keeper.write(split_key(made.split_id), made.to_json())
+        made = split_dataset(
+            read_manifest(Path(manifest.path), dataset_id),
+            parse_config(SplitSettings, settings, "split"),
+            open_store(store),
+        )
         Path(split.path).write_bytes(made.to_json())
         split.metadata["split_id"] = made.split_id
-        for line in describe_split(made, data):
-            logging.info(line)
         return made.split_id

@@ -1,7 +1,7 @@
 """The volumes that the 2020 report on this data set held out."""
 
+from components.shared.dataset.manifest import Manifest
 from components.shared.errors import UserError
-from components.shared.manifest import Manifest
 
 # The report calls them its validation set; it had no other.
 REPORT2020_VOLUMES = (

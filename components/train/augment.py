@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from components.shared.volumes import CHANNELS, FLAIR
+from components.shared.dataset.volumes import CHANNELS, FLAIR
 from components.train.recipe import Recipe
 
 

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from components.shared.store import Store, explain_disk
+from components.shared.storage.store import Store, explain_disk
 
 logger = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ def train(
     from pathlib import Path
 
     from components.shared.config import parse_config
-    from components.shared.dataset import SplitDataset
+    from components.shared.dataset.parts import SplitDataset
     from components.shared.process import step_process
     from components.train.recipe import Recipe
 
@@ -49,7 +49,12 @@ def train(
         return train_model(
             parse_config(Recipe, settings, "train"),
             SplitDataset.open(
-                store, process.cache, dataset_id, split_id, manifest.path, split.path
+                store=store,
+                cache=process.cache,
+                dataset_id=dataset_id,
+                split_id=split_id,
+                manifest=manifest.path,
+                split=split.path,
             ),
             pipeline_run=process.pipeline_run or pipeline_run,
             profile_report=Path(profile_report.path),

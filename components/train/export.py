@@ -10,8 +10,8 @@ import torch
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from components.shared.segmenter import load_segmenter
-from components.shared.volumes import CHANNELS, Voxels
+from components.shared.dataset.volumes import CHANNELS, Voxels
+from components.shared.scoring.segmenter import load_segmenter
 from components.train.network import VolumeSegmenter
 
 logger = logging.getLogger(__name__)

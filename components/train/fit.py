@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from components.shared.errors import UserError
-from components.shared.segmenter import pick_device
+from components.shared.scoring.segmenter import pick_device
 from components.train.augment import augment
 from components.train.checkpoints import Checkpoints, Epoch, EpochListener, KeepCheckpoints
 from components.train.network import VolumeSegmenter, with_neighbours

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from components.shared.dataset import SplitDataset
-from components.shared.manifest import VolumeEntry
+from components.shared.dataset.manifest import VolumeEntry
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.split import Part
+from components.shared.dataset.volumes import Volume
 from components.shared.progress import track
-from components.shared.split import Part
-from components.shared.store import explain_disk
-from components.shared.volumes import Volume
+from components.shared.storage.store import explain_disk
 from components.train.network import VolumeSegmenter, cut, head_box
 
 COVERAGE_LEVELS = 255  # a mask's pixel holds the covered share of its area, as uint8

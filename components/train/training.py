@@ -7,10 +7,17 @@ from pathlib import Path
 import torch
 from mlflow import MlflowClient
 
-from components.shared import tracking
-from components.shared.dataset import SplitDataset
-from components.shared.manifest import canonical_json, short_digest
-from components.shared.training_state import state_folder
+from components.shared.dataset.manifest import canonical_json, short_digest
+from components.shared.dataset.parts import SplitDataset
+from components.shared.tracking.runs import (
+    log_dataset,
+    log_metrics,
+    log_params,
+    log_tags,
+    open_run,
+    recording,
+)
+from components.shared.tracking.training_state import state_folder
 from components.train.checkpoints import Checkpoints, Epoch
 from components.train.export import export_segmenter
 from components.train.fit import Fit, fit
@@ -48,8 +55,8 @@ def train_model(
     Raises:
         UserError: If the server, the store, the data or the recipe do not allow it.
     """
-    run_id = tracking.open_run(pipeline_run)
-    with tracking.recording(run_id) as client:
+    run_id = open_run(pipeline_run)
+    with recording(run_id) as client:
         _describe(client, run_id, recipe, dataset, profile_report)
         checkpoints = _checkpoints(recipe, dataset, run_id)
         fitted = _fit(recipe, dataset, checkpoints, client, run_id)
@@ -66,12 +73,10 @@ def _describe(
     dataset: SplitDataset,
     profile_report: Path,
 ) -> None:
-    tracking.log_params(client, run_id, {"train": recipe.model_dump(mode="json")})
-    tracking.log_dataset(
-        client, run_id, dataset.manifest.dataset_id, dataset.manifest, dataset.store.uri
-    )
+    log_params(client, run_id, {"train": recipe.model_dump(mode="json")})
+    log_dataset(client, run_id, dataset.manifest.dataset_id, dataset.manifest, dataset.store.uri)
     versions = {"dataset_id": dataset.manifest.dataset_id, "split_id": dataset.split.split_id}
-    tracking.log_tags(client, run_id, versions)
+    log_tags(client, run_id, versions)
     client.log_text(run_id, profile_report.read_text(), "reports/profile.html")
     client.log_text(run_id, dataset.split.to_json().decode(), "split.json")
 
@@ -94,7 +99,7 @@ def _fit(
 
     def listen(epoch: Epoch) -> None:
         values = {name: value for name, value in epoch.items() if name != "epoch"}
-        tracking.log_metrics(client, run_id, values, step=int(epoch["epoch"]))
+        log_metrics(client, run_id, values, step=int(epoch["epoch"]))
 
     return fit(
         recipe,

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import tifffile
 
-from components.ingest.dataset import ingest
+from components.ingest.ingestion import ingest_source
 from components.ingest.settings import IngestSettings
-from components.shared.store import open_store
+from components.shared.storage.store import open_store
 
 ROUNDS = 3
 
@@ -32,10 +32,10 @@ def main() -> None:
         decode_s.append(decode(files))
         with tempfile.TemporaryDirectory() as folder, PeakMemory() as memory:
             started = time.perf_counter()
-            result = ingest(str(source), open_store(folder), IngestSettings())
+            result = ingest_source(str(source), open_store(folder), IngestSettings())
             ingest_s.append(time.perf_counter() - started)
             started = time.perf_counter()
-            again = ingest(str(source), open_store(folder), IngestSettings())
+            again = ingest_source(str(source), open_store(folder), IngestSettings())
             again_s.append(time.perf_counter() - started)
             again_bytes += again.report.bytes_written
         peak_mb = max(peak_mb, memory.peak_mb)

@@ -16,7 +16,7 @@ from pathlib import Path
 from kfp import dsl
 
 from components.profile.component import profile
-from components.shared.ingest_report import IngestReport
+from components.shared.dataset.ingest_account import IngestAccount
 from components.split.component import split
 from tests.conftest import simulate_manifest
 
@@ -64,7 +64,7 @@ def measure(patients):
 def prepare(folder, patients):
     data = simulate_manifest(patients)
     (folder / "manifest").write_bytes(data.to_json())
-    account = IngestReport(
+    account = IngestAccount(
         source="simulated",
         dataset_id=data.dataset_id,
         volumes=patients,

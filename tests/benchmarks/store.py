@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from minio import Minio
 
-from components.shared.s3 import connect, parse_s3_uri
-from components.shared.store import open_store
+from components.shared.storage.s3 import connect, parse_s3_uri
+from components.shared.storage.store import open_store
 
 GOAL = 0.8
 

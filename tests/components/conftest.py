@@ -14,13 +14,13 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from components.shared.manifest import VolumeEntry, make_manifest
-from components.shared.volumes import Volume, encode_volume, volume_key
+from components.shared.dataset.manifest import VolumeEntry, make_manifest
+from components.shared.dataset.volumes import Volume, encode_volume, volume_key
 
 
 @pytest.fixture(scope="session")
 def local_mlflow_uri(tmp_path_factory):
-    from components.shared.tracking import initialise_local
+    from components.shared.tracking.local import initialise_local
 
     folder = tmp_path_factory.mktemp("mlflow")
     return initialise_local(folder / "mlflow.db", folder / "artifacts")

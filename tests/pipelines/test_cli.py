@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from components.shared.synthetic import write_synthetic
+from components.shared.reading.sources.synthetic import write_synthetic
 from pipelines import cli
 
 COMMANDS = ("run", "ingest", "predict", "compile", "datasets", "rollback", "doctor")

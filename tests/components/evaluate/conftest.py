@@ -9,12 +9,13 @@ import torch
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from components.shared.dataset import SplitDataset
-from components.shared.manifest import VolumeEntry, make_manifest
-from components.shared.split import make_split
-from components.shared.store import open_store
-from components.shared.tracking import initialise_local, open_run
-from components.shared.volumes import FLAIR, Volume, encode_volume, volume_key
+from components.shared.dataset.manifest import VolumeEntry, make_manifest
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.split import make_split
+from components.shared.dataset.volumes import FLAIR, Volume, encode_volume, volume_key
+from components.shared.storage.store import open_store
+from components.shared.tracking.local import initialise_local
+from components.shared.tracking.runs import open_run
 
 SLICES, HEIGHT, WIDTH = 5, 40, 32
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from components.evaluate.charts import dice_by_group, dice_by_size, reliability, training_curves
-from components.shared.scoring import BINS, PatientScore, Reliability
+from components.shared.scoring.scores import BINS, PatientScore, Reliability
 
 
 def patient(index, tumour_pixels, site="CS"):

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.evaluate.evaluation import evaluate_test_part, ranked_volumes
-from components.evaluate.overlay import draw_overlays
 from components.evaluate.page import Origin, render_evaluation
+from components.evaluate.results import evaluate_test_part, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
-from components.shared.scoring import DEFINITIONS
-from components.shared.split import make_split
-from components.shared.volumes import FLAIR
+from components.evaluate.slices import draw_overlays
+from components.shared.dataset.split import make_split
+from components.shared.dataset.volumes import FLAIR
+from components.shared.scoring.metrics import DEFINITIONS
 
 SETTINGS = EvaluateSettings(bootstrap_resamples=200)
 ORIGIN = Origin("dataset0", "split0", "run0")

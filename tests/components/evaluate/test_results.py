@@ -1,127 +1,148 @@
-import csv
 import json
 
 import numpy as np
 import pytest
-from kfp import dsl
-from mlflow import MlflowClient
-from PIL import Image
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
-from components.evaluate.component import evaluate
-from components.evaluate.results import ResultFiles, evaluate_model
+from components.evaluate.results import (
+    PackedMask,
+    evaluate_test_part,
+    ranked_volumes,
+    recurring_volumes,
+)
 from components.evaluate.settings import EvaluateSettings
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.split import Split
+from components.shared.dataset.volumes import FLAIR
 from components.shared.errors import UserError
-from components.shared.scoring import aggregate, read_patient_scores, score_volume
-from components.shared.segmenter import load_segmenter
+from components.shared.scoring.groups import group
+from components.shared.scoring.metrics import aggregate
+from components.shared.scoring.scores import PatientScore, score_volume
 
-SETTINGS = EvaluateSettings(bootstrap_resamples=200, overlay_volumes=1, device="cpu")
-
-
-@pytest.fixture
-def results(tmp_path):
-    return ResultFiles(*(tmp_path / name for name in ("report", "per_patient", "metrics")))
+SETTINGS = EvaluateSettings(bootstrap_resamples=200)
 
 
-def artifact_paths(client, run_id, folder=None):
-    for item in client.list_artifacts(run_id, folder):
-        if item.is_dir:
-            yield from artifact_paths(client, run_id, item.path)
-        else:
-            yield item.path
+def bright_flair(image):
+    return (image[..., FLAIR] / 255).astype(np.float32)
 
 
-def test_evaluates_the_exported_model(dataset, model, history, mlflow_run_id, results):
-    found = evaluate_model(
-        dataset,
-        SETTINGS,
-        model=model,
-        history=history,
-        mlflow_run_id=mlflow_run_id,
-        results=results,
+def patient(name, tumour_pixels, true_positives):
+    return PatientScore(
+        volume=name,
+        patient=name,
+        site="CS",
+        slices=1,
+        tumour_slices=1,
+        tumour_pixels=tumour_pixels,
+        predicted_pixels=true_positives,
+        true_positives=true_positives,
+        hd95=None,
     )
 
-    segmenter = load_segmenter(model, "cpu")
-    expected = []
-    for entry in dataset.split.entries("test", dataset.manifest):
+
+def patients(count):
+    return [patient(f"v{index:02}", 100 + index, index + 1) for index in range(count)]
+
+
+@given(arrays(bool, array_shapes(max_dims=3)))
+def test_a_mask_survives_packing(mask):
+    found = PackedMask.pack(mask).unpack()
+
+    assert found.dtype == bool
+    assert np.array_equal(found, mask)
+
+
+def test_scores_every_test_volume_and_no_other(dataset):
+    seen = []
+
+    def segmenter(image):
+        seen.append(np.array(image))
+        return bright_flair(image)
+
+    found = evaluate_test_part(segmenter, dataset, SETTINGS)
+
+    assert tuple(score.volume for score in found.scores) == dataset.split.test
+    entries = dataset.split.entries("test", dataset.manifest)
+    assert len(seen) == len(entries)
+    for image, entry, score in zip(seen, entries, found.scores, strict=True):
         volume = dataset.volume(entry)
-        expected.append(score_volume(entry, volume, segmenter(volume.image), 0.5))
-    assert found == aggregate(expected, 200)
-    assert 0 < found["patient_dice_mean_empty_baseline"] < found["patient_dice_mean"] < 1
-    assert json.loads(results.metrics.read_text()) == found
-    assert [score.dice for score in read_patient_scores(results.per_patient)] == [
-        score.dice for score in expected
-    ]
-    assert results.report.read_text().startswith("<!doctype html>")
-
-    client = MlflowClient()
-    run = client.get_run(mlflow_run_id)
-    assert run.data.metrics == pytest.approx(run.data.metrics | found)
-    assert run.data.metrics["site/CS/patients"] == 5
-    assert "size/large/patient_dice_mean" in run.data.metrics
-    assert run.data.params["evaluate.threshold"] == "0.5"
-    paths = sorted(artifact_paths(client, mlflow_run_id))
-    assert paths[:3] == [
-        f"evaluation/{name}" for name in ("groups.json", "per_patient.csv", "report.html")
-    ]
-    # the first name of each size third
-    assert paths[3:] == [
-        f"overlays/TCGA_{name}_20000101.png" for name in ("CS_0000", "CS_0004", "CS_0006")
-    ]
-    overlay = Image.open(client.download_artifacts(mlflow_run_id, paths[3]))
-    assert max(overlay.size) == 384
+        assert np.array_equal(image, volume.image)
+        assert score == score_volume(entry, volume, bright_flair(image), SETTINGS.threshold)
+        predicted = found.predictions[entry.volume].unpack()
+        assert np.array_equal(predicted, bright_flair(image) >= SETTINGS.threshold)
 
 
-def test_a_failure_marks_the_run(dataset, history, mlflow_run_id, results, tmp_path):
-    with pytest.raises(UserError, match="cannot be loaded"):
-        evaluate_model(
-            dataset,
-            SETTINGS,
-            model=tmp_path / "no model",
-            history=history,
-            mlflow_run_id=mlflow_run_id,
-            results=results,
-        )
+def test_the_numbers_are_those_of_the_scores(dataset):
+    found = evaluate_test_part(bright_flair, dataset, SETTINGS)
 
-    assert MlflowClient().get_run(mlflow_run_id).info.status == "FAILED"
-    assert not results.metrics.exists()
+    assert found.metrics == aggregate(found.scores, 200, SETTINGS.seed)
+    assert found.groups == {
+        name: aggregate(some, 200, SETTINGS.seed) for name, some in group(found.scores).items()
+    }
+    assert list(found.groups)[:2] == ["site/CS", "site/DU"]
+    json.dumps([found.metrics, found.groups], allow_nan=False)
 
 
-@pytest.fixture
-def step_arguments(dataset, model, history, mlflow_run_id, results, tmp_path):
+def test_the_threshold_decides(dataset):
+    strict = evaluate_test_part(bright_flair, dataset, EvaluateSettings(threshold=0.99))
+
+    assert strict.metrics["precision_undefined"] == len(dataset.split.test)
+    assert "precision_mean" not in strict.metrics
+    for name in ("patient_dice_mean", "pooled_dice", "slice_dice_mean"):
+        assert strict.metrics[name] == strict.metrics[f"{name}_empty_baseline"]
+
+
+def test_a_patient_in_two_parts_is_refused(dataset):
+    split = dataset.split
+    leaking = Split(train=split.test[:1], validation=split.validation, test=split.test)
+    leaking = SplitDataset(dataset.store, dataset.cache, dataset.manifest, leaking)
+
+    with pytest.raises(UserError, match="named twice"):
+        evaluate_test_part(bright_flair, leaking, SETTINGS)
+
+
+def test_opening_refuses_files_of_another_version(dataset, tmp_path):
     manifest, split = tmp_path / "manifest.json", tmp_path / "split.json"
     manifest.write_bytes(dataset.manifest.to_json())
     split.write_bytes(dataset.split.to_json())
-    return {
-        "store": dataset.store.uri,
-        "dataset_id": dataset.manifest.dataset_id,
-        "split_id": dataset.split.split_id,
-        "mlflow_run_id": mlflow_run_id,
-        "manifest": dsl.Dataset(uri=str(manifest)),
-        "split": dsl.Artifact(uri=str(split)),
-        "model": dsl.Model(uri=str(model)),
-        "history": dsl.Artifact(uri=str(history)),
-        "settings": SETTINGS.model_dump_json(),
-        "report": dsl.HTML(uri=str(results.report)),
-        "per_patient": dsl.Dataset(uri=str(results.per_patient)),
-        "metrics": dsl.Metrics(uri=str(results.metrics)),
-    }
+    places = {"store": dataset.store.uri, "cache": tmp_path, "manifest": manifest, "split": split}
+    dataset_id, split_id = dataset.manifest.dataset_id, dataset.split.split_id
+
+    opened = SplitDataset.open(**places, dataset_id=dataset_id, split_id=split_id)
+
+    assert (opened.manifest, opened.split) == (dataset.manifest, dataset.split)
+    with pytest.raises(UserError, match="is not data set other"):
+        SplitDataset.open(**places, dataset_id="other", split_id=split_id)
+    with pytest.raises(UserError, match=f"is split {split_id}, not other"):
+        SplitDataset.open(**places, dataset_id=dataset_id, split_id="other")
 
 
-def test_the_step_logs_every_number_as_a_kfp_metric(step_arguments):
-    evaluate.python_func(**step_arguments)
+@given(st.integers(1, 30), st.integers(1, 5))
+def test_ranked_patients_are_shown_once_and_in_order(total, count):
+    scores = patients(total)  # the later, the better
 
-    metrics = step_arguments["metrics"]
-    with open(metrics.path) as stream:
-        assert metrics.metadata == json.load(stream)
-    with open(step_arguments["per_patient"].path, newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert np.mean([float(row["dice"]) for row in rows]) == metrics.metadata["patient_dice_mean"]
+    picks = ranked_volumes(scores, count)
+
+    shown = [name for names in picks.values() for name in names]
+    assert list(picks) == ["best", "median", "worst"]
+    assert shown == sorted(set(shown), reverse=True)
+    assert picks["worst"][-1] == "v00"
+    assert all(len(names) <= count for names in picks.values())
+    if total >= 3:
+        assert picks["best"][0] == f"v{total - 1:02}"
+        assert len({len(names) for names in picks.values()}) == 1
+    if total >= 3 * count:
+        assert len(shown) == 3 * count
+        assert scores[total // 2].volume in picks["median"]
 
 
-def test_the_step_tells_a_users_mistake_in_one_line(step_arguments, capsys):
-    with pytest.raises(SystemExit):
-        evaluate.python_func(**{**step_arguments, "settings": "treshold: 0.4"})
+def test_recurring_patients_do_not_depend_on_the_model():
+    scores = patients(9)
+    worse = [patient(score.volume, score.tumour_pixels, 0) for score in reversed(scores)]
 
-    error = capsys.readouterr().err
-    assert "evaluate.treshold is not a setting" in error
-    assert "Traceback" not in error
+    names = recurring_volumes(scores, 2)
+
+    assert names == ["v00", "v01", "v03", "v04", "v06", "v07"]  # two of each third
+    assert recurring_volumes(worse, 2) == names

@@ -5,7 +5,7 @@ import pytest
 from kfp import dsl
 
 from components.ingest.component import ingest
-from components.shared.manifest import read_manifest
+from components.shared.dataset.manifest import read_manifest
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def artifacts(tmp_path, monkeypatch):
     monkeypatch.setattr(logging.root, "handlers", [])  # a step sets up its process's log
     return {
         "manifest": dsl.Dataset(uri=str(tmp_path / "manifest.json")),
-        "ingest_report": dsl.Artifact(uri=str(tmp_path / "report.json")),
+        "ingest_account": dsl.Artifact(uri=str(tmp_path / "report.json")),
     }
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from components.ingest.dataset import ingest
+from components.ingest.ingestion import ingest_source
 from components.ingest.settings import IngestSettings
 from components.shared.errors import UserError
-from components.shared.store import open_store
+from components.shared.storage.store import open_store
 
 GOOD = ("TCGA_CS_0001_19990101", "TCGA_FG_0003_19990101")
 BAD = "TCGA_DU_0002_19990101"
@@ -34,7 +34,7 @@ def run(public_path):
     mask = os.umask(0)  # the store may be written without root, too
 
     def run(uri, **settings):
-        result = ingest(
+        result = ingest_source(
             str(uri), open_store(str(public_path / "store")), IngestSettings(**settings), 1
         )
         report = result.report

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from components.ingest.entry import describe_volume
-from components.shared.tcga import parse_scan_name
-from components.shared.volumes import Volume, encode_volume
+from components.shared.dataset.volumes import Volume, encode_volume
+from components.shared.reading.tcga import parse_scan_name
 
 NAME = parse_scan_name("TCGA_CS_4941_19960909")
 

@@ -3,11 +3,12 @@ import uuid
 import pytest
 
 from components.predict.model import resolve_model
-from components.predict.predict import predict
+from components.predict.prediction import predict_source
 from components.predict.settings import PredictSettings
 from components.register.registry import add_version
 from components.shared.errors import UserError
-from components.shared.tracking import connect, open_run
+from components.shared.tracking.runs import open_run
+from components.shared.tracking.server import connect
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_the_champion_is_named_by_its_version(any_mlflow, name, threshold_model,
     connect().set_registered_model_alias(name, "champion", "2")
     assert resolve_model("champion", name) == f"models:/{name}/2"
     settings = PredictSettings(model_name=name, device="cpu")
-    result = predict("champion", "synthetic:1", tmp_path / "out", settings)
+    result = predict_source("champion", "synthetic:1", tmp_path / "out", settings)
     assert (result.model, result.predicted) == (f"models:/{name}/2", 1)
     assert f"models:/{name}/2" in (tmp_path / "out" / "predictions.html").read_text()
 
@@ -53,7 +54,7 @@ def test_an_alias_or_version_that_is_not_there_is_told(local_mlflow, name, thres
         (f"models:/{uuid.uuid4().hex}@champion", "Registered Model with name"),
     ):
         with pytest.raises(UserError, match=problem):
-            predict(uri, "synthetic:1", "unused", PredictSettings(device="cpu"))
+            predict_source(uri, "synthetic:1", "unused", PredictSettings(device="cpu"))
 
 
 @pytest.mark.parametrize("model", ["champion", "models:/brainseg/1", "runs:/0123/model"])

@@ -1,6 +1,6 @@
 import pytest
 
-from components.shared.ingest_report import IngestReport
+from components.shared.dataset.ingest_account import IngestAccount
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +22,6 @@ def make_account():
             "bytes_written": 0,
             "warnings": (),
         }
-        return IngestReport.model_validate(values | changes)
+        return IngestAccount.model_validate(values | changes)
 
     return make_account

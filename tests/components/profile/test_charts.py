@@ -3,8 +3,8 @@ import pytest
 from components.profile.attributes import describe_attributes
 from components.profile.charts import attribute_charts, intensities_by_site, volume_histograms
 from components.profile.measures import measure
-from components.shared.manifest import make_manifest
-from components.shared.report import draw
+from components.shared.dataset.manifest import make_manifest
+from components.shared.report.page import draw
 
 
 @pytest.mark.parametrize("patients", [1, 2, 300])

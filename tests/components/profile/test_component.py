@@ -6,9 +6,9 @@ import pytest
 from kfp import dsl
 
 from components.profile.component import profile
-from components.shared.manifest import make_manifest
-from components.shared.store import FolderStore
-from components.shared.volumes import Volume, encode_volume, volume_key
+from components.shared.dataset.manifest import make_manifest
+from components.shared.dataset.volumes import Volume, encode_volume, volume_key
+from components.shared.storage.store import FolderStore
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_leaves_them_before_it_stops_the_run(run, tmp_path, capfd):
     message = capfd.readouterr().err
     assert "brainseg error: profile: this data set is not fit for training. patients: 4" in message
     assert str(tmp_path / "report") in message
-    assert json.loads((tmp_path / "profile").read_text())["checks"][0]["passed"] is False
+    assert json.loads((tmp_path / "profile").read_text())["limits"][0]["kept"] is False
     assert "Stopped here." in (tmp_path / "report").read_text()
 
 

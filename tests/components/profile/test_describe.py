@@ -4,7 +4,7 @@ import pytest
 
 from components.profile.describe import Profile, describe
 from components.profile.settings import ProfileSettings
-from components.shared.manifest import ChannelIntensity, make_manifest
+from components.shared.dataset.manifest import ChannelIntensity, make_manifest
 
 DEFAULT = ProfileSettings()
 
@@ -45,7 +45,7 @@ def small(make_entry):
 
 @pytest.fixture
 def found(small, make_account):
-    profile, _ = describe(small, "0123", make_account(), DEFAULT)
+    profile, _ = describe(small, make_account(), DEFAULT)
     return profile
 
 
@@ -88,15 +88,15 @@ def test_is_json_that_reads_back(found):
     assert Profile.model_validate_json(text) == found
     loaded = json.loads(text)
     assert loaded["dataset_id"] == "0123"
-    assert loaded["checks"][0]["passed"] is False
+    assert loaded["limits"][0]["kept"] is False
     assert loaded["ingest"]["files_found"] == 1600
 
 
 def test_a_site_without_any_tumour_has_no_size(make_data, make_account):
-    profile, _ = describe(make_data(12, tumour_pixels=0), "0123", make_account(), DEFAULT)
+    profile, _ = describe(make_data(12, tumour_pixels=0), make_account(), DEFAULT)
     assert profile.counts.tumour_pixels is None
 
 
 def test_the_order_of_the_volumes_has_no_influence(small, make_account, found):
     turned = small.model_copy(update={"volumes": small.volumes[::-1]})
-    assert describe(turned, "0123", make_account(), DEFAULT)[0] == found
+    assert describe(turned, make_account(), DEFAULT)[0] == found

@@ -4,11 +4,11 @@ import pytest
 from components.profile.measures import measure
 from components.profile.montage import choose_volumes, draw_card, make_cards
 from components.profile.outliers import Outlier
+from components.shared.dataset.manifest import make_manifest
+from components.shared.dataset.volumes import Volume, encode_volume, volume_key
 from components.shared.errors import UserError
-from components.shared.manifest import make_manifest
-from components.shared.overlay import TRUTH_COLOUR
-from components.shared.store import FolderStore
-from components.shared.volumes import Volume, encode_volume, volume_key
+from components.shared.report.overlay import TRUTH_COLOUR
+from components.shared.storage.store import FolderStore
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import pytest
 
 from components.profile.measures import measure
 from components.profile.outliers import LIMIT, find_outliers
-from components.shared.manifest import ChannelIntensity, make_manifest
+from components.shared.dataset.manifest import ChannelIntensity, make_manifest
 
 
 def intensity(p50=20, p99=150):

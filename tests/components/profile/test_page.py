@@ -7,7 +7,7 @@ from components.profile.describe import describe
 from components.profile.montage import Card
 from components.profile.page import render_profile
 from components.profile.settings import ProfileSettings
-from components.shared.manifest import make_manifest
+from components.shared.dataset.manifest import make_manifest
 
 QUARANTINE = ({"volume": "TCGA_XX_1_2000", "reason": "gap in slice numbers", "files": ("a", "b")},)
 
@@ -18,7 +18,7 @@ DEFAULT = ProfileSettings()
 @pytest.fixture(scope="module")
 def render(make_account):
     def render(data, cards=(), **account):
-        profile, measures = describe(data, "0123", make_account(**account), DEFAULT)
+        profile, measures = describe(data, make_account(**account), DEFAULT)
         return render_profile(profile, data, measures, cards)
 
     return render
@@ -62,7 +62,7 @@ def test_has_a_part_for_everything_that_is_to_be_told(page):
         "Quarantine and files",
         "All volumes",
     ]
-    assert "All 6 checks passed: fit for training." in page
+    assert "All 6 limits kept: fit for training." in page
     assert "Thomas Jefferson University" in page
     assert "age at diagnosis, years" in page
 
@@ -97,7 +97,7 @@ def test_equal_data_make_equal_pages(page, render_full):
 def test_tells_why_a_run_was_stopped_and_that_there_are_no_attributes(render, make_data):
     page = render(make_data(4, attributes={}))
     assert "Stopped here. patients: 4, must be at least 10: add patients" in page
-    assert "checks passed" not in page
+    assert "limits kept" not in page
     assert "The source has none." in page
 
 

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 
 import pytest
 
-from components.register.promotion import Candidate, register_model
+from components.register.registration import Candidate, register_model
 from components.register.settings import RegisterSettings
-from components.shared.dataset import SplitDataset
-from components.shared.manifest import manifest_key
-from components.shared.scoring import aggregate, score_volume
-from components.shared.segmenter import load_segmenter
-from components.shared.split import make_split, split_key
-from components.shared.store import open_store
-from components.shared.tracking import connect, log_metrics, open_run
-from components.shared.volumes import fetch_volume
+from components.shared.dataset.manifest import manifest_key
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.split import make_split, split_key
+from components.shared.dataset.volumes import fetch_volume
+from components.shared.scoring.metrics import aggregate
+from components.shared.scoring.scores import score_volume
+from components.shared.scoring.segmenter import load_segmenter
+from components.shared.storage.store import open_store
+from components.shared.tracking.runs import log_metrics, open_run
+from components.shared.tracking.server import connect
 
 
 @dataclass

@@ -5,8 +5,8 @@ import pytest
 from kfp import dsl
 
 from components.register.component import register
-from components.shared.scoring import write_patient_scores
-from components.shared.tracking import connect
+from components.shared.scoring.table import write_patient_scores
+from components.shared.tracking.server import connect
 
 
 @pytest.fixture

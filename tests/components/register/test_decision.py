@@ -9,7 +9,7 @@ from components.register.decision import (
 )
 from components.register.settings import RegisterSettings
 from components.shared.errors import UserError
-from components.shared.scoring import PatientScore
+from components.shared.scoring.scores import PatientScore
 
 SETTINGS = RegisterSettings()
 GOOD = {

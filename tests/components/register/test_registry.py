@@ -5,7 +5,8 @@ import pytest
 
 from components.register.registry import add_version, folder_digest
 from components.shared.errors import UserError
-from components.shared.tracking import connect, open_run
+from components.shared.tracking.runs import open_run
+from components.shared.tracking.server import connect
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from components.shared.dataset.manifest import make_manifest
+from components.shared.dataset.split import PARTS
 from components.shared.errors import UserError
-from components.shared.manifest import make_manifest
-from components.shared.split import PARTS
 from components.split.assign import assign_split, describe_split
 from components.split.report2020 import REPORT2020_VOLUMES
 from components.split.settings import SplitSettings

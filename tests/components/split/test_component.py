@@ -3,8 +3,8 @@ import json
 import pytest
 from kfp import dsl
 
-from components.shared.split import fetch_split
-from components.shared.store import open_store
+from components.shared.dataset.split import fetch_split
+from components.shared.storage.store import open_store
 from components.split.component import split
 
 

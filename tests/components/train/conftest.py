@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from components.shared.dataset import SplitDataset
-from components.shared.manifest import Manifest
-from components.shared.split import make_split
-from components.shared.store import Store, open_store
-from components.shared.volumes import Volume
+from components.shared.dataset.manifest import Manifest
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.split import make_split
+from components.shared.dataset.volumes import Volume
+from components.shared.storage.store import Store, open_store
 from components.train.recipe import Recipe
 
 SLICES, SIDE = 6, 48

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from components.shared.segmenter import load_segmenter
-from components.shared.tracking import initialise_local
-from components.shared.training_state import remove_state
+from components.shared.scoring.segmenter import load_segmenter
+from components.shared.tracking.local import initialise_local
+from components.shared.tracking.training_state import remove_state
 from components.train.network import build_segmenter, with_neighbours
 from components.train.slices import prepare_volumes
 from components.train.training import train_model

@@ -1,0 +1,194 @@
+"""The whole of the ingest step: a source's patients become an immutable data set version."""
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from components.ingest.settings import IngestSettings
+from components.ingest.table import AttributeTable, join_attributes, read_attributes
+from components.ingest.workers import Accepted, Outcome, VolumeWork, usable_workers, work_on
+from components.shared.dataset.ingest_account import IngestAccount, Quarantined
+from components.shared.dataset.manifest import Manifest, make_manifest, manifest_key
+from components.shared.errors import UserError
+from components.shared.progress import track
+from components.shared.reading.scans import Listing, Scan, list_scans, nothing_accepted
+from components.shared.reading.sources.opening import open_source
+from components.shared.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """A published version and the account of how it came about."""
+
+    manifest: Manifest
+    report: IngestAccount
+
+
+@dataclass(frozen=True)
+class _Findings:
+    listing: Listing
+    outcomes: Sequence[Outcome]
+    table: AttributeTable
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    accepted: Sequence[Accepted]
+    quarantined: Sequence[Quarantined]
+
+
+def ingest_source(
+    source_uri: str, store: Store, settings: IngestSettings, workers: int | None = None
+) -> IngestResult:
+    """Checks every volume of a source, stores the good ones and publishes their manifest.
+
+    The manifest is written last: a version exists whole or not at all. Volumes that the
+    store holds already are not written again, so a killed ingest is continued by the next.
+
+    Args:
+        source_uri: See `components.shared.reading.sources.opening.open_source`.
+        store: Where the version is published.
+        settings: How strict to be.
+        workers: Processes; by default the usable cores, at most two.
+
+    Raises:
+        UserError: If the source or the store cannot be used, nothing is accepted, or
+            `settings.strict` is set and a volume is quarantined.
+    """
+    findings = _examine(source_uri, store, settings, workers or usable_workers())
+    verdict = _judge(findings)
+    _refuse(source_uri, verdict, settings.strict)
+    result = _describe(source_uri, findings, verdict)
+    _tell(result.report)
+    store.write(manifest_key(result.manifest.dataset_id), result.manifest.to_json())
+    return result
+
+
+def _examine(source_uri: str, store: Store, settings: IngestSettings, workers: int) -> _Findings:
+    with open_source(source_uri, settings.max_archive_gib) as source:
+        listing = list_scans(source)
+        scans, shared = _one_per_patient(listing.scans)
+        work = VolumeWork(source, store.uri, settings)
+        outcomes = work_on(work, scans, min(workers, max(len(scans), 1)))
+        return _Findings(
+            listing=listing,
+            outcomes=[*shared, *track(outcomes, len(scans), "volumes")],
+            table=read_attributes(source, listing.tables, settings.max_file_mib),
+        )
+
+
+def _one_per_patient(scans: Iterable[Scan]) -> tuple[list[Scan], list[Quarantined]]:
+    alone, shared = _grouped(scans, lambda scan: scan.name.patient)
+    return alone, [
+        Quarantined(
+            scan.name.volume,
+            f"patient {scan.name.patient} is in {len(group)} folders: "
+            + ", ".join(other.name.volume for other in group),
+            scan.paths,
+        )
+        for group in shared
+        for scan in group
+    ]
+
+
+def _judge(findings: _Findings) -> _Verdict:
+    accepted, twins = _one_per_image(
+        [outcome for outcome in findings.outcomes if isinstance(outcome, Accepted)]
+    )
+    refused = [outcome for outcome in findings.outcomes if isinstance(outcome, Quarantined)]
+    quarantined = [*findings.listing.quarantined, *refused, *twins]
+    return _Verdict(accepted, sorted(quarantined, key=lambda bad: bad.volume))
+
+
+def _one_per_image(accepted: Iterable[Accepted]) -> tuple[list[Accepted], list[Quarantined]]:
+    alone, shared = _grouped(accepted, lambda volume: volume.entry.image_digest)
+    return alone, [
+        Quarantined(
+            volume.entry.volume,
+            "the same pixels are under two patients: "
+            + ", ".join(sorted(other.entry.volume for other in group)),
+            volume.scan.paths,
+        )
+        for group in shared
+        for volume in group
+    ]
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], str]) -> tuple[list[T], list[list[T]]]:
+    """Items whose key no other has, and the groups of those that share one."""
+    groups: dict[str, list[T]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    alone = [group[0] for group in groups.values() if len(group) == 1]
+    return alone, [group for group in groups.values() if len(group) > 1]
+
+
+def _refuse(source_uri: str, verdict: _Verdict, strict: bool) -> None:
+    if not verdict.accepted:
+        raise nothing_accepted(source_uri, verdict.quarantined)
+    if strict and verdict.quarantined:
+        reasons = "; ".join(f"{bad.volume}: {bad.reason}" for bad in verdict.quarantined[:_SHOWN])
+        raise UserError(
+            f"ingest is strict and {len(verdict.quarantined)} of the volumes are bad: {reasons}"
+            + ("; ..." if len(verdict.quarantined) > _SHOWN else "")
+            + ". Mend or remove them, or run without strict to leave them out"
+        )
+
+
+def _describe(source_uri: str, findings: _Findings, verdict: _Verdict) -> IngestResult:
+    patients = [scan.name.patient for scan in findings.listing.scans]
+    entries, warnings = join_attributes(
+        [volume.entry for volume in verdict.accepted], findings.table, patients
+    )
+    manifest = make_manifest(entries)
+    stored = [outcome for outcome in findings.outcomes if isinstance(outcome, Accepted)]
+    report = IngestAccount(
+        source=source_uri,
+        dataset_id=manifest.dataset_id,
+        volumes=len(entries),
+        slices=sum(entry.slices for entry in entries),
+        tumour_slices=sum(entry.tumour_slices for entry in entries),
+        quarantined=tuple(verdict.quarantined),
+        ignored=_count_ignored(findings, verdict),
+        files_found=findings.listing.files_found,
+        files_accepted=sum(len(volume.scan.copies[0]) for volume in verdict.accepted),
+        objects_written=sum(volume.bytes_written > 0 for volume in stored),
+        bytes_written=sum(volume.bytes_written for volume in stored),
+        warnings=tuple(warnings),
+    )
+    return IngestResult(manifest, report)
+
+
+def _count_ignored(findings: _Findings, verdict: _Verdict) -> dict[str, int]:
+    count = Counter({rule: len(paths) for rule, paths in findings.listing.ignored.items()})
+    count.update(findings.table.files)
+    count["identical copy"] += sum(
+        len(copy) for volume in verdict.accepted for copy in volume.scan.copies[1:]
+    )
+    return {rule: files for rule, files in sorted(count.items()) if files}
+
+
+def _tell(report: IngestAccount) -> None:
+    for bad in report.quarantined[:_SHOWN]:
+        logger.warning("quarantined %s: %s (%d files)", bad.volume, bad.reason, len(bad.files))
+    if len(report.quarantined) > _SHOWN:
+        logger.warning("quarantined %d volumes more", len(report.quarantined) - _SHOWN)
+    for warning in report.warnings:
+        logger.warning("%s", warning)
+    for rule, files in report.ignored.items():
+        logger.info("ignored, %s: %d", rule, files)
+    logger.info("%s", report.accounting())
+    logger.info(
+        "data set %s: wrote %d volumes, %.1f MB",
+        report.dataset_id,
+        report.objects_written,
+        report.bytes_written / 1e6,
+    )

@@ -1,0 +1,208 @@
+"""The whole of the predict step: new patients become masks, a table and a page."""
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from components.predict.model import resolve_model
+from components.predict.page import Snapshot, render_predictions, take_snapshot
+from components.predict.settings import PredictSettings
+from components.predict.volume_prediction import VolumePrediction
+from components.shared.config import Record
+from components.shared.dataset.ingest_account import Quarantined
+from components.shared.dataset.volumes import Mask, Probability, Volume
+from components.shared.errors import UserError
+from components.shared.progress import track
+from components.shared.reading.scans import (
+    BadScanError,
+    Scan,
+    list_scans,
+    nothing_accepted,
+    read_scan,
+)
+from components.shared.reading.sources.opening import open_source
+from components.shared.reading.sources.source import Source
+from components.shared.scoring.segmenter import Segmenter, load_segmenter
+from components.shared.storage.store import FolderStore
+
+logger = logging.getLogger(__name__)
+
+_TABLE = "predictions.csv"
+_PAGE = "predictions.html"
+
+
+class PredictResult(Record):
+    """What `predict_source` made.
+
+    Attributes:
+        model: The model that was used; the champion by its version.
+        source: Where the volumes came from.
+        predicted: How many have a mask.
+        failed: How many have a reason instead.
+        predictions: The table.
+        report: The page.
+        volumes: All volumes, sorted by name.
+    """
+
+    model: str
+    source: str
+    predicted: int
+    failed: int
+    predictions: Path
+    report: Path
+    volumes: tuple[VolumePrediction, ...]
+
+
+def predict_source(
+    model: str, source_uri: str, output: Path, settings: PredictSettings
+) -> PredictResult:
+    """Predicts every volume of a source, with or without masks of its own.
+
+    Writes `VOLUME_mask.tif` (uint8, 0 or 255, one page a slice, in order), `predictions.csv`
+    and `predictions.html`. A volume that cannot be read has its reason in the table, and no
+    mask, even if an earlier call left one; the others go on. One volume is in memory at a time,
+    and every file appears whole or not at all.
+
+    Args:
+        model: `champion`, a URI that MLflow reads, or a model folder.
+        source_uri: See `components.shared.reading.sources.opening.open_source`.
+        output: Folder for the files; made where it is not there.
+        settings: Of the step.
+
+    Raises:
+        UserError: If the model or the source cannot be used, no volume can be read (the table
+            with the reasons is written all the same), or the folder cannot be written.
+    """
+    with open_source(source_uri, settings.max_archive_gib) as source:
+        listing = list_scans(source)
+        uri = resolve_model(model, settings.model_name)
+        task = _Task(source, load_segmenter(uri, settings.device), FolderStore(output), settings)
+        snapshots: list[Snapshot] = []
+        scans = track(listing.scans, len(listing.scans), "volumes")
+        predicted = [_predict_or_refuse(task, scan, snapshots) for scan in scans]
+    refused = [_refuse(task, bad.volume, bad.reason) for bad in listing.quarantined]
+    rows = sorted([*predicted, *refused], key=lambda row: row.volume)
+    _write_table(rows, task.output)
+    _require_predictions(rows, source_uri, task.output)
+    result = _result(uri, source_uri, output, rows)
+    _write_page(result, snapshots, task)
+    return result
+
+
+def encode_mask(mask: Mask) -> bytes:
+    """A mask as a TIFF file: uint8, 0 or 255, one page a slice.
+
+    Args:
+        mask: Slices x height x width.
+    """
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as tiff:
+        for pixels in mask:
+            tiff.write(
+                pixels * np.uint8(255),
+                photometric="minisblack",
+                compression="zlib",
+                metadata=None,
+                contiguous=False,
+            )
+    return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class _Task:
+    source: Source
+    segmenter: Segmenter
+    output: FolderStore
+    settings: PredictSettings
+
+
+def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Snapshot]) -> VolumePrediction:
+    name = scan.name.volume
+    try:
+        volume = read_scan(task.source, scan, task.settings.max_file_mib, with_masks=False)
+        probability = _apply(task.segmenter, volume)
+    except BadScanError as error:
+        logger.warning("%s is not predicted: %s", name, error)
+        return _refuse(task, name, str(error))
+    mask = probability >= task.settings.threshold
+    task.output.write(_mask_key(name), encode_mask(mask))
+    if len(snapshots) < task.settings.most_pictures:
+        snapshots.append(take_snapshot(name, volume, mask))
+    return VolumePrediction(
+        volume=name,
+        slices=len(mask),
+        tumour_pixels=int(mask.sum()),
+        tumour_slices=int(mask.any(axis=(1, 2)).sum()),
+        mean_probability=float(probability.mean(dtype=np.float64)),
+        max_probability=float(probability.max()),
+    )
+
+
+def _apply(segmenter: Segmenter, volume: Volume) -> Probability:
+    size = " x ".join(str(length) for length in volume.mask.shape)
+    try:
+        probability = segmenter(volume.image)
+    except (RuntimeError, AssertionError) as error:  # out of memory, or a size it was not made for
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise BadScanError(f"the model cannot take {size} voxels: {reason[0]}") from error
+    if probability.shape != volume.mask.shape:
+        raise UserError(
+            f"the model answers {size} voxels with an array of {probability.shape}; it is no "
+            "segmenter of this project"
+        )
+    return probability
+
+
+def _refuse(task: _Task, volume: str, reason: str) -> VolumePrediction:
+    task.output.delete(_mask_key(volume))  # of an earlier call: it would pass for this one's
+    return VolumePrediction(volume=volume, status="refused", reason=reason)
+
+
+def _mask_key(volume: str) -> str:
+    return f"{volume}_mask.tif"
+
+
+def _write_table(rows: Sequence[VolumePrediction], output: FolderStore) -> None:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(VolumePrediction.model_fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.model_dump() for row in rows)
+    output.write(_TABLE, table.getvalue().encode())
+
+
+def _require_predictions(
+    rows: Sequence[VolumePrediction], source_uri: str, output: FolderStore
+) -> None:
+    refused = [Quarantined(row.volume, row.reason, ()) for row in rows if row.status == "refused"]
+    if len(refused) == len(rows):
+        output.delete(_PAGE)  # of an earlier call
+        told = nothing_accepted(source_uri, refused)
+        raise UserError(f"{told}; all reasons are in {output.root / _TABLE}")
+
+
+def _result(
+    model: str, source_uri: str, output: Path, rows: Sequence[VolumePrediction]
+) -> PredictResult:
+    failed = sum(row.status == "refused" for row in rows)
+    return PredictResult(
+        model=model,
+        source=source_uri,
+        predicted=len(rows) - failed,
+        failed=failed,
+        predictions=output / _TABLE,
+        report=output / _PAGE,
+        volumes=tuple(rows),
+    )
+
+
+def _write_page(result: PredictResult, snapshots: Sequence[Snapshot], task: _Task) -> None:
+    page = render_predictions(
+        result.model, result.source, result.volumes, snapshots, task.settings.threshold
+    )
+    task.output.write(_PAGE, page.encode())

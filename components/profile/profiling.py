@@ -1,0 +1,44 @@
+"""The whole of the profile step: describes a data set version and checks it against limits."""
+
+from pathlib import Path
+
+from components.profile.describe import describe
+from components.profile.limits import require_kept
+from components.profile.montage import choose_volumes, make_cards
+from components.profile.page import render_profile
+from components.profile.settings import ProfileSettings
+from components.shared.dataset.ingest_account import IngestAccount
+from components.shared.dataset.manifest import Manifest
+from components.shared.storage.store import Store
+
+
+def profile_dataset(
+    manifest: Manifest,
+    account: IngestAccount,
+    settings: ProfileSettings,
+    store: Store,
+    *,
+    cache: Path,
+    profile: Path,
+    report: Path,
+) -> None:
+    """Describes a data set version; both files are written before a limit stops the run.
+
+    Args:
+        manifest: The version.
+        account: What ingest did with the source's files.
+        settings: The limits, and how many volumes are pictured.
+        store: Where the voxels of the pictured volumes are.
+        cache: Folder for fetched volumes.
+        profile: JSON file for the description.
+        report: HTML file for people.
+
+    Raises:
+        UserError: If a limit is not kept, or a pictured volume cannot be read.
+    """
+    described, measures = describe(manifest, account, settings)
+    profile.write_text(described.model_dump_json(indent=2))
+    chosen = choose_volumes(measures, described.outliers, settings.montage_volumes)
+    cards = make_cards(manifest, chosen, store, cache)
+    report.write_text(render_profile(described, manifest, measures, cards))
+    require_kept(described.limits, str(report))

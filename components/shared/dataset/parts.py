@@ -1,0 +1,68 @@
+"""A data set version divided by a split: what training and scoring read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from components.shared.dataset.manifest import Manifest, VolumeEntry, read_manifest
+from components.shared.dataset.split import Part, Split, read_split
+from components.shared.dataset.volumes import Volume, fetch_volume
+from components.shared.storage.store import Store, open_store
+
+
+@dataclass(frozen=True)
+class SplitDataset:
+    """The volumes of a version, their parts, and where the voxels are.
+
+    Attributes:
+        store: Where the voxels are.
+        cache: Folder for fetched volumes.
+        manifest: The data set version.
+        split: Of this version.
+    """
+
+    store: Store
+    cache: Path
+    manifest: Manifest
+    split: Split
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        store: str,
+        cache: Path,
+        dataset_id: str,
+        split_id: str,
+        manifest: str | Path,
+        split: str | Path,
+    ) -> Self:
+        """Reads the files that the earlier steps left.
+
+        Args:
+            store: URI of the store.
+            cache: Folder for fetched volumes.
+            dataset_id: The version that `manifest` must be.
+            split_id: The version that `split` must be.
+            manifest: Path of the manifest.
+            split: Path of the split.
+
+        Raises:
+            UserError: If they are not of the versions asked for, or the split lets a patient
+                or an image into two parts.
+        """
+        listed = read_manifest(Path(manifest), dataset_id)
+        return cls(open_store(store), cache, listed, read_split(Path(split), split_id, listed))
+
+    def entries(self, part: Part) -> Sequence[VolumeEntry]:
+        """The volumes of one part."""
+        return self.split.entries(part, self.manifest)
+
+    def volume(self, entry: VolumeEntry) -> Volume:
+        """Maps a volume into memory.
+
+        Raises:
+            UserError: If the store lacks it or its bytes were changed.
+        """
+        return fetch_volume(self.store, entry.digest, self.cache)

@@ -1,0 +1,125 @@
+"""One patient's scan: voxels in memory and as one object in the store.
+
+The object is a safetensors file with two uint8 tensors, `image` (slices x height x width
+x 3, channels pre-contrast, FLAIR, post-contrast) and `mask` (slices x height x width, 0 or
+1). It holds no names and no metadata, so equal voxels give an equal digest.
+"""
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save
+
+from components.shared.errors import UserError
+from components.shared.storage.store import Store
+
+Voxels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Probability = npt.NDArray[np.float32]
+
+CHANNELS = ("pre-contrast", "FLAIR", "post-contrast")
+FLAIR = 1
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The voxels of one scan.
+
+    Attributes:
+        image: uint8, slices x height x width x 3.
+        mask: uint8 in {0, 1}, slices x height x width.
+    """
+
+    image: Voxels
+    mask: Voxels
+
+
+@dataclass(frozen=True)
+class EncodedVolume:
+    """A volume as the store keeps it.
+
+    Attributes:
+        data: The safetensors file's bytes.
+        digest: sha256 of `data`, hexadecimal: the object's address.
+        image_digest: sha256 of the image's voxels and shape, whatever the mask.
+    """
+
+    data: bytes
+    digest: str
+    image_digest: str
+
+
+def encode_volume(volume: Volume) -> EncodedVolume:
+    """Serialises a volume; the same voxels give the same bytes on every machine."""
+    data = save({"image": volume.image, "mask": volume.mask})
+    header, start = _header(data)
+    image_end = start + header["image"]["data_offsets"][1]
+    hasher = hashlib.sha256(memoryview(data)[:image_end])  # image comes first: name order
+    image_digest = hasher.hexdigest()
+    hasher.update(memoryview(data)[image_end:])
+    return EncodedVolume(data, hasher.hexdigest(), image_digest)
+
+
+def volume_key(digest: str) -> str:
+    """Where the store keeps the volume with this digest."""
+    return f"volumes/{digest[:2]}/{digest}.safetensors"
+
+
+def map_volume(path: Path) -> Volume:
+    """Maps a volume's file into memory: voxels are read from disk when touched.
+
+    The arrays are private to the process (copy on write); the file is never changed.
+    """
+    with open(path, "rb") as stream:
+        header, start = _header(stream.read(8192))
+
+    def tensor(name: str) -> Voxels:
+        entry = header[name]
+        return np.memmap(
+            path,
+            dtype=np.uint8,
+            mode="c",
+            offset=start + entry["data_offsets"][0],
+            shape=tuple(entry["shape"]),
+        )
+
+    return Volume(image=tensor("image"), mask=tensor("mask"))
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
+    # safetensors: u64 little-endian header size, JSON header, then the tensors' bytes
+    (size,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + size]), 8 + size
+
+
+def fetch_volume(store: Store, digest: str, cache: Path) -> Volume:
+    """Returns a stored volume, mapped into memory from a local file.
+
+    The file is the store's own where that is a local folder, else a copy in `cache`, made
+    once. Its bytes are checked against the digest each time the file is opened.
+
+    Raises:
+        UserError: If the store lacks the volume or its bytes were changed.
+    """
+    path = store.local_path(volume_key(digest)) or cache / volume_key(digest)
+    if not path.exists():
+        try:
+            store.download(volume_key(digest), path)
+        except KeyError as error:
+            raise UserError(
+                f"store {store.uri} lacks volume {digest}; ingest the data set again"
+            ) from error
+    with open(path, "rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != digest:
+        raise UserError(
+            f"{path} was changed: its digest is {found}, not {digest}; delete it and "
+            "ingest the data set again"
+        )
+    return map_volume(path)

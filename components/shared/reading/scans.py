@@ -1,0 +1,316 @@
+"""From a source's files to volumes, checked at the door."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from components.shared.dataset.ingest_account import Quarantined
+from components.shared.dataset.volumes import Volume, Voxels
+from components.shared.errors import UserError
+from components.shared.reading.sources.source import Source, SourceFile, UnreadableFileError
+from components.shared.reading.tcga import (
+    ATTRIBUTE_FILE,
+    EXPECTED_LAYOUT,
+    ScanName,
+    parse_scan_name,
+    parse_slice_name,
+)
+from components.shared.reading.tiff import BadTiffError, decode_tiff
+
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+_SYSTEM_FOLDERS = ("__MACOSX",)
+_MIB = 2**20
+
+Kind = Literal["image", "mask"]
+
+
+class BadScanError(Exception):
+    """A scan does not pass the door; the text is the reason, the scan's name is not in it."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The TIFF files of one volume.
+
+    Attributes:
+        name: The volume's name and its parts.
+        copies: Its files, once for each folder of this name; one copy unless the source
+            holds the volume more than once.
+    """
+
+    name: ScanName
+    copies: tuple[tuple[SourceFile, ...], ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All files of all copies."""
+        return tuple(file.path for copy in self.copies for file in copy)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Every file of a source, in one of four places.
+
+    Attributes:
+        scans: Folders that may be volumes, sorted by name.
+        quarantined: Folders that hold TIFF files but cannot be a volume.
+        ignored: The other files, by the rule that says why.
+        tables: Files called `data.csv`.
+        files_found: All files, these and no others.
+    """
+
+    scans: tuple[Scan, ...]
+    quarantined: tuple[Quarantined, ...]
+    ignored: Mapping[str, tuple[str, ...]]
+    tables: tuple[SourceFile, ...]
+    files_found: int
+
+
+@dataclass
+class _Sorted:
+    folders: dict[str, list[SourceFile]] = field(default_factory=lambda: defaultdict(list))
+    ignored: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    tables: list[SourceFile] = field(default_factory=list)
+
+
+def list_scans(source: Source) -> Listing:
+    """Groups a source's files by volume without reading them.
+
+    Volumes are folders named as in `components.shared.reading.tcga`, at any depth.
+
+    Raises:
+        UserError: If the source holds no file.
+    """
+    files = source.files()
+    if not files:
+        raise UserError(f"source {source.uri} is empty; {EXPECTED_LAYOUT}")
+    found = _sort(files, source.name)
+    scans, quarantined = _group(found, source.name)
+    return Listing(
+        scans=scans,
+        quarantined=quarantined,
+        ignored={rule: tuple(paths) for rule, paths in sorted(found.ignored.items())},
+        tables=tuple(found.tables),
+        files_found=len(files),
+    )
+
+
+def nothing_accepted(source_uri: str, quarantined: Sequence[Quarantined]) -> UserError:
+    """The error for a source without one good volume."""
+    reasons = "; ".join(f"{bad.volume}: {bad.reason}" for bad in quarantined[:3])
+    found = f"{len(quarantined)} refused ({reasons})" if quarantined else "no folder of TIFF files"
+    return UserError(f"source {source_uri} holds no usable volume: {found}; {EXPECTED_LAYOUT}")
+
+
+def read_scan(source: Source, scan: Scan, max_file_mib: float, with_masks: bool = True) -> Volume:
+    """Reads a scan and checks all of it.
+
+    Args:
+        source: Where its files lie.
+        scan: One of `list_scans`.
+        max_file_mib: A larger file, or one that unpacks to more, is refused.
+        with_masks: Whether every slice must have a mask. If not, masks are not read and
+            the volume's mask is empty.
+
+    Returns:
+        The voxels; where the source holds several copies, they are equal.
+
+    Raises:
+        BadScanError: If anything is wrong with any copy.
+    """
+    first, *others = scan.copies
+    volume = _read_copy(source, scan.name, first, max_file_mib, with_masks)
+    for copy in others:
+        again = _read_copy(source, scan.name, copy, max_file_mib, with_masks)
+        if not (
+            np.array_equal(volume.image, again.image) and np.array_equal(volume.mask, again.mask)
+        ):
+            raise BadScanError(f"its copies differ: {first[0].folder} and {copy[0].folder}")
+    return volume
+
+
+def _sort(files: Iterable[SourceFile], top: str) -> _Sorted:
+    found = _Sorted()
+    folders = {file.folder for file in files}
+    scans = {folder for folder in folders if parse_scan_name(_last(folder, top))}
+    holders = {parent for folder in scans for parent in _parents(folder)}
+    with_tiff = {file.folder for file in files if _is_tiff(file)}
+    for file in files:
+        in_scan = file.folder in scans
+        if _is_system(file.path):
+            found.ignored["hidden or system file"].append(file.path)
+        elif in_scan and (_is_tiff(file) or file.problem or file.folder not in with_tiff):
+            found.folders[file.folder].append(file)
+        elif file.problem:
+            found.ignored[file.problem].append(file.path)
+        elif file.name.lower() == ATTRIBUTE_FILE and not in_scan:
+            found.tables.append(file)
+        elif not _is_tiff(file):
+            found.ignored["not a TIFF"].append(file.path)
+        elif file.folder in holders:
+            found.ignored["TIFF outside a volume folder"].append(file.path)
+        else:
+            found.folders[file.folder].append(file)
+    return found
+
+
+def _group(found: _Sorted, top: str) -> tuple[tuple[Scan, ...], tuple[Quarantined, ...]]:
+    copies: dict[str, list[tuple[SourceFile, ...]]] = defaultdict(list)
+    for folder in sorted(found.folders):
+        copies[_last(folder, top)].append(tuple(found.folders[folder]))
+    scans, quarantined = [], []
+    for label in sorted(copies):
+        name = parse_scan_name(label)
+        if name is not None:
+            scans.append(Scan(name, tuple(copies[label])))
+        else:
+            files = tuple(file.path for copy in copies[label] for file in copy)
+            reason = "the folder's name is not TCGA_<site>_<patient>_<yyyymmdd>"
+            quarantined.append(Quarantined(label, reason, files))
+    return tuple(scans), tuple(quarantined)
+
+
+def _last(folder: str, top: str) -> str:
+    return folder.rpartition("/")[2] or top
+
+
+def _parents(folder: str) -> list[str]:
+    parts = folder.split("/") if folder else []
+    return ["/".join(parts[:depth]) for depth in range(len(parts))]
+
+
+def _is_tiff(file: SourceFile) -> bool:
+    return file.name.lower().endswith((".tif", ".tiff"))
+
+
+def _is_system(path: str) -> bool:
+    parts = path.split("/")
+    return (
+        any(part.startswith(".") or part in _SYSTEM_FOLDERS for part in parts)
+        or parts[-1].lower() in _SYSTEM_FILES
+    )
+
+
+def _read_copy(
+    source: Source,
+    name: ScanName,
+    files: Sequence[SourceFile],
+    max_file_mib: float,
+    with_masks: bool,
+) -> Volume:
+    images, masks = _pair(name, files, max_file_mib, with_masks)
+    max_bytes = int(max_file_mib * _MIB)
+    image = _stack(source, images, "image", max_bytes)
+    if not with_masks:
+        return Volume(image, np.zeros(image.shape[:3], np.uint8))
+    mask = _stack(source, masks, "mask", max_bytes)
+    if mask.shape != image.shape[:3]:
+        raise BadScanError(
+            f"masks are {_size(mask.shape[1:])}, images are {_size(image.shape[1:3])}"
+        )
+    return Volume(image, _binary(mask, masks))
+
+
+def _pair(
+    name: ScanName, files: Sequence[SourceFile], max_file_mib: float, with_masks: bool
+) -> tuple[list[SourceFile], list[SourceFile]]:
+    found: dict[Kind, dict[int, SourceFile]] = {"image": {}, "mask": {}}
+    for file in files:
+        _check_file(file, max_file_mib)
+        part = parse_slice_name(file.name)
+        if part is None or part.volume != name.volume:
+            raise BadScanError(
+                f"{file.name} disagrees with its folder: expected {name.volume}_<n>.tif "
+                f"or {name.volume}_<n>_mask.tif"
+            )
+        kind: Kind = "mask" if part.is_mask else "image"
+        twin = found[kind].setdefault(part.number, file)
+        if twin is not file:
+            raise BadScanError(f"two {kind}s of slice {part.number}: {twin.name}, {file.name}")
+    images, masks = found["image"], found["mask"]
+    _check_numbers(images, masks, with_masks)
+    order = sorted(images)
+    return [images[number] for number in order], [masks[n] for n in order if n in masks]
+
+
+def _check_file(file: SourceFile, max_file_mib: float) -> None:
+    if file.problem:
+        raise BadScanError(f"{file.name}: {file.problem}")
+    if not _is_tiff(file):
+        raise BadScanError(f"no TIFF in the folder, only e.g. {file.name}")
+    if file.size > max_file_mib * _MIB:
+        raise BadScanError(
+            f"{file.name}: {file.size / _MIB:.1f} MiB, the limit is max_file_mib={max_file_mib:g}"
+        )
+
+
+def _check_numbers(
+    images: Mapping[int, SourceFile], masks: Mapping[int, SourceFile], with_masks: bool
+) -> None:
+    if with_masks:
+        _refuse_numbers("missing mask", images.keys() - masks.keys())
+    _refuse_numbers("missing image", masks.keys() - images.keys())
+    if 0 in images:
+        raise BadScanError("slice number 0: numbers start at 1")
+    for expected, number in enumerate(sorted(images), start=1):
+        if number != expected:
+            raise BadScanError(f"gap in slice numbers: {expected} is missing, {number} is there")
+
+
+def _refuse_numbers(what: str, numbers: set[int]) -> None:
+    if numbers:
+        shown = ", ".join(str(number) for number in sorted(numbers)[:5])
+        more = ", ..." if len(numbers) > 5 else ""
+        raise BadScanError(f"{what} of slice {shown}{more}")
+
+
+def _stack(source: Source, files: Sequence[SourceFile], kind: Kind, max_bytes: int) -> Voxels:
+    stack: Voxels | None = None
+    for index, file in enumerate(files):
+        pixels = _read_slice(source, file, kind, max_bytes)
+        if stack is None:
+            stack = np.empty((len(files), *pixels.shape), np.uint8)
+        if pixels.shape != stack.shape[1:]:
+            raise BadScanError(
+                f"{file.name}: {kind} is {_size(pixels.shape)}, the slices before it are "
+                f"{_size(stack.shape[1:])}"
+            )
+        stack[index] = pixels
+    assert stack is not None, "a scan has at least one slice"
+    return stack
+
+
+def _read_slice(source: Source, file: SourceFile, kind: Kind, max_bytes: int) -> Voxels:
+    try:
+        pixels = decode_tiff(source.read(file.path), max_bytes)
+    except (UnreadableFileError, BadTiffError) as error:
+        raise BadScanError(f"{file.name}: {error}") from error
+    if pixels.dtype != np.uint8:
+        raise BadScanError(f"{file.name}: {kind} is {pixels.dtype}, expected uint8")
+    if kind == "mask" and pixels.ndim != 2:
+        raise BadScanError(f"{file.name}: mask is {_size(pixels.shape)}, expected one channel")
+    if kind == "image" and (pixels.ndim != 3 or pixels.shape[2] != 3):
+        raise BadScanError(f"{file.name}: image is {_size(pixels.shape)}, expected 3 channels")
+    if kind == "image" and pixels.min() == pixels.max():
+        raise BadScanError(f"{file.name}: constant image, all pixels are {pixels.min()}")
+    return pixels
+
+
+def _binary(mask: Voxels, files: Sequence[SourceFile]) -> Voxels:
+    positive = mask.max()
+    for pixels, file in zip(mask, files, strict=True):
+        if np.count_nonzero(pixels) != np.count_nonzero(pixels == positive) and positive:
+            values = Counter(pixels.ravel().tolist())
+            shown = ", ".join(str(value) for value in sorted(values)[:5])
+            raise BadScanError(
+                f"{file.name}: mask values {shown}; expected 0 and one positive value, "
+                f"{positive} in this volume"
+            )
+    return np.minimum(mask, 1, out=mask)
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(str(length) for length in shape)

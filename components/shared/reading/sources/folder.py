@@ -1,0 +1,76 @@
+"""A source in a local folder."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.shared.errors import UserError
+from components.shared.reading.sources.source import NOT_A_FILE, SourceFile, UnreadableFileError
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """All files below `root`, an absolute path; symbolic links may not lead out of it."""
+
+    uri: str
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    def files(self) -> list[SourceFile]:
+        unlistable: list[OSError] = []
+        found = []
+        for folder, folders, names in os.walk(self.root, onerror=unlistable.append):
+            paths = [Path(folder, name) for name in folders]
+            found += [self._link(path) for path in paths if path.is_symlink()]
+            found += [self._file(Path(folder, name)) for name in names]
+        found += [self._unlistable(error) for error in unlistable]
+        return sorted(found, key=lambda file: file.path)
+
+    def read(self, path: str) -> bytes:
+        try:
+            return (self.root / path).read_bytes()
+        except OSError as error:
+            raise UnreadableFileError(f"cannot be read: {error.strerror}") from error
+
+    def _file(self, path: Path) -> SourceFile:
+        relative = self._relative(path)
+        try:
+            status = path.stat()
+        except OSError as error:
+            return SourceFile(relative, 0, f"cannot be read: {error.strerror}")
+        return SourceFile(relative, status.st_size, self._problem(path, status))
+
+    def _problem(self, path: Path, status: os.stat_result) -> str | None:
+        if path.is_symlink() and not self._inside(path):
+            return "symbolic link out of the source"
+        if not stat.S_ISREG(status.st_mode):
+            return "not a regular file"
+        return None if _printable(str(path)) == str(path) else "its name is not UTF-8"
+
+    def _link(self, path: Path) -> SourceFile:
+        problem = "symbolic link " + ("to a folder" if self._inside(path) else "out of the source")
+        return SourceFile(f"{self._relative(path)}/{NOT_A_FILE}", 0, problem)
+
+    def _unlistable(self, error: OSError) -> SourceFile:
+        relative = self._relative(Path(str(error.filename)))
+        if relative == ".":
+            raise UserError(
+                f"source {self.uri} cannot be read: {error.strerror}; change the folder's rights "
+                "or run as its owner"
+            )
+        return SourceFile(f"{relative}/{NOT_A_FILE}", 0, f"cannot be listed: {error.strerror}")
+
+    def _inside(self, path: Path) -> bool:
+        return path.resolve().is_relative_to(self.root)
+
+    def _relative(self, path: Path) -> str:
+        return _printable(path.relative_to(self.root).as_posix())
+
+
+def _printable(path: str) -> str:
+    # bytes that are not UTF-8 arrive as lone surrogates, which no report can hold
+    return path.encode("utf-8", "replace").decode()

@@ -1,0 +1,223 @@
+"""Made-up patients in the layout of the real data set, for trying and testing everything.
+
+The files are equal on every machine: all arithmetic is on integers or by `+ - * / sqrt`,
+which IEEE 754 rounds in one way only (sums of arrays and `exp` differ between processors).
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from components.shared.dataset.volumes import FLAIR, Voxels
+from components.shared.reading.tcga import ATTRIBUTES
+
+Field = npt.NDArray[np.float64]
+Region = npt.NDArray[np.bool_]
+
+_SITES = ("CS", "DU", "FG", "HT")
+_SIDE = 96
+_SLICES = (12, 20)
+
+# grey values of pre-contrast, FLAIR, post-contrast, in the manner of T1, T2-FLAIR, T1 + Gd
+_AIR = (4.0, 4.0, 4.0)
+_SCALP = (150.0, 135.0, 165.0)
+_SKULL = (22.0, 18.0, 24.0)
+_FLUID = (38.0, 30.0, 42.0)
+_GREY = (84.0, 112.0, 92.0)
+_WHITE = (112.0, 88.0, 120.0)
+_TUMOUR = (74.0, 158.0, 84.0)
+_RIM = (96.0, 150.0, 186.0)
+_CORE = (52.0, 120.0, 60.0)
+
+
+@dataclass(frozen=True)
+class _Patient:
+    volume: str
+    image: Voxels
+    mask: Voxels
+    attributes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.volume.rpartition("_")[0]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    z: Field
+    y: Field
+    x: Field
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.z.size, self.y.size, self.x.size
+
+
+def write_synthetic(folder: Path, patients: int, seed: int) -> Path:
+    """Writes made-up patients as `folder/kaggle_3m/TCGA_*/..._N.tif`, masks and `data.csv`.
+
+    A patient depends on its number and the seed only: the first ten of twenty are the ten
+    of ten.
+
+    Args:
+        folder: Where to write; made where it is not there.
+        patients: How many.
+        seed: Other seeds give other patients under the same patient codes.
+
+    Returns:
+        The `kaggle_3m` folder.
+    """
+    top = folder / "kaggle_3m"
+    top.mkdir(parents=True)
+    with open(top / "data.csv", "w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream)
+        table.writerow(("Patient", *ATTRIBUTES))
+        for number in range(patients):
+            patient = _make_patient(number, seed)
+            _write_slices(top / patient.volume, patient)
+            table.writerow((patient.name, *patient.attributes))
+    return top
+
+
+def _write_slices(folder: Path, patient: _Patient) -> None:
+    folder.mkdir()
+    for number, (image, mask) in enumerate(zip(patient.image, patient.mask, strict=True), start=1):
+        stem = f"{patient.volume}_{number}"
+        tifffile.imwrite(folder / f"{stem}.tif", image, photometric="rgb", metadata=None)
+        tifffile.imwrite(folder / f"{stem}_mask.tif", mask * np.uint8(255), metadata=None)
+
+
+def _make_patient(number: int, seed: int) -> _Patient:
+    rng = np.random.default_rng([seed, number])
+    site = _SITES[number % len(_SITES)]
+    year, month, day = (int(rng.integers(*bounds)) for bounds in ((1990, 2005), (1, 13), (1, 29)))
+    image, mask = _make_voxels(rng)
+    if number % 7 == 3:
+        image[..., 2] = image[..., FLAIR]
+    if number % 11 == 5:
+        image[..., 0] = image[..., FLAIR]
+    return _Patient(
+        volume=f"TCGA_{site}_{number + 1:04d}_{year}{month:02d}{day:02d}",
+        image=image,
+        mask=mask,
+        attributes=_make_attributes(rng),
+    )
+
+
+def _make_attributes(rng: np.random.Generator) -> tuple[str, ...]:
+    codes = {column: str(rng.integers(1, 5)) for column in ATTRIBUTES}
+    codes["age_at_initial_pathologic"] = str(rng.integers(20, 76))
+    codes["gender"] = str(rng.integers(1, 3))
+    codes["death01"] = str(rng.integers(0, 2))
+    return tuple("" if rng.random() < 0.06 else code for code in codes.values())
+
+
+def _make_voxels(rng: np.random.Generator) -> tuple[Voxels, Voxels]:
+    grid = _make_grid(int(rng.integers(_SLICES[0], _SLICES[1] + 1)))
+    image, reach = _paint_head(rng, grid)
+    mask = _paint_tumour(rng, grid, image, reach)
+    return _scan(rng, grid, image), mask.astype(np.uint8)
+
+
+def _make_grid(slices: int) -> _Grid:
+    plane = (np.arange(_SIDE) * 2 + 1 - _SIDE) / _SIDE
+    z = (np.arange(slices) * 2 + 1 - slices) / slices
+    return _Grid(z[:, None, None], plane[None, :, None], plane[None, None, :])
+
+
+def _paint_head(rng: np.random.Generator, grid: _Grid) -> tuple[Field, Field]:
+    """Returns tissue, and how far a voxel is from the middle of the brain (1: surface)."""
+    wide, long = 0.70 + 0.06 * rng.random(), 0.86 + 0.06 * rng.random()
+    egg = _Grid(grid.z, grid.y, grid.x * (1 + 0.1 * grid.y))  # narrower in front
+    radius = _radius(egg, (0, 0, 0), (1.45, long, wide)) + 0.04 * _noise(rng, grid, (2, 4, 4))
+    image = np.empty((*grid.shape, 3))
+    image[:] = _AIR
+    for limit, tissue in ((1.0, _SCALP), (0.93, _SKULL), (0.87, _FLUID), (0.83, _GREY)):
+        image[radius < limit] = tissue
+    folds = _noise(rng, grid, (5, 20, 20)) + 0.5 * _noise(rng, grid, (5, 32, 32))
+    image[radius + 0.14 * folds < 0.71] = _WHITE
+    furrow = (folds > 0.38) & (radius > 0.62) & (radius < 0.85)
+    image[furrow] = 0.6 * image[furrow] + 0.4 * np.array(_FLUID)
+    image[(np.abs(grid.x) < 0.018) & (np.abs(grid.y) > 0.25) & (radius < 0.85)] = _FLUID
+    _paint_ventricles(rng, grid, image)
+    return image, radius / 0.83
+
+
+def _paint_ventricles(rng: np.random.Generator, grid: _Grid, image: Field) -> None:
+    size = 0.8 + 0.5 * rng.random()
+    for side in (-1, 1):
+        bend = grid.x - side * (0.07 + 0.22 * grid.y * grid.y)
+        radius = _radius(_Grid(grid.z, grid.y, bend), (0.1, 0.05, 0), (0.5, 0.36, 0.065 * size))
+        nucleus = _radius(grid, (0, -0.02, side * 0.2), (0.35, 0.17, 0.075))
+        image[nucleus < 1] = _GREY
+        image[(radius < 1.15) & (np.abs(grid.y) > 0.27), FLAIR] = 150  # caps: bright, no tumour
+        image[radius < 1] = _FLUID
+
+
+def _paint_tumour(rng: np.random.Generator, grid: _Grid, image: Field, reach: Field) -> Region:
+    side = 1 if rng.random() < 0.5 else -1
+    centre = (rng.random() - 0.5, 0.9 * rng.random() - 0.45, side * (0.2 + 0.2 * rng.random()))
+    size = 0.12 + 0.18 * rng.random()
+    shape = (0.8 * size + 0.14, size * (0.8 + 0.5 * rng.random()), size)
+    edge = 0.35 * (_noise(rng, grid, (3, 7, 8)) + _noise(rng, grid, (4, 17, 19)))
+    radius = _radius(grid, centre, shape) + edge
+    tumour = (radius < 1) & (reach < 0.98)
+    patchy = 0.75 + 0.25 * _noise(rng, grid, (4, 16, 16))[tumour, None]
+    image[tumour] += patchy * (np.array(_TUMOUR) - image[tumour])
+    if rng.random() < 0.4:  # a core that takes up contrast agent at its rim
+        image[(radius < 0.55) & tumour] = _RIM
+        image[(radius < 0.35) & tumour] = _CORE
+    return tumour
+
+
+def _scan(rng: np.random.Generator, grid: _Grid, image: Field) -> Voxels:
+    """Adds what a scanner adds: blur, uneven sensitivity, gain, Rician noise."""
+    image = _blur(_blur(image, axis=1), axis=2)
+    gain = 0.8 + 0.4 * rng.random(3)
+    bias = 1 + 0.22 * _noise(rng, grid, (1, 2, 2))
+    level = 3 + 4 * rng.random()
+    signal = image * gain * bias[..., None] + level * _bell(rng, image.shape)
+    other = level * _bell(rng, image.shape)
+    return np.minimum(np.sqrt(signal * signal + other * other), 255).astype(np.uint8)
+
+
+def _blur(values: Field, axis: int) -> Field:
+    before, after = np.roll(values, 1, axis), np.roll(values, -1, axis)
+    return (before + 2 * values + after) / 4
+
+
+def _bell(rng: np.random.Generator, shape: tuple[int, ...]) -> Field:
+    # three uniform numbers have variance 1/4: nearly normal, without a logarithm
+    return 2 * (rng.random(shape) + rng.random(shape) + rng.random(shape) - 1.5)
+
+
+def _radius(
+    grid: _Grid, centre: tuple[float, float, float], half: tuple[float, float, float]
+) -> Field:
+    z, y, x = (
+        (axis - middle) / length
+        for axis, middle, length in zip((grid.z, grid.y, grid.x), centre, half, strict=True)
+    )
+    return np.sqrt(z * z + y * y + x * x)
+
+
+def _noise(rng: np.random.Generator, grid: _Grid, cells: tuple[int, int, int]) -> Field:
+    """Smooth noise in -1 to 1: random values at the corners of cells, blended in between."""
+    values = rng.random(tuple(count + 1 for count in cells)) * 2 - 1
+    for axis, (points, count) in enumerate(zip(grid.shape, cells, strict=True)):
+        values = _blend(values, axis, points, count)
+    return values
+
+
+def _blend(values: Field, axis: int, points: int, cells: int) -> Field:
+    place = (np.arange(points) * 2 + 1) * cells / (2 * points)
+    corner = np.minimum(place.astype(np.int64), cells - 1)
+    part = place - corner
+    weight = part * part * (3 - 2 * part)
+    weight = weight.reshape([-1 if dimension == axis else 1 for dimension in range(3)])
+    low, high = np.take(values, corner, axis), np.take(values, corner + 1, axis)
+    return low + weight * (high - low)

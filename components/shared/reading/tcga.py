@@ -1,0 +1,112 @@
+"""What is particular to The Cancer Genome Atlas and to Kaggle's LGG MRI segmentation set.
+
+Names of folders and files, sites, and the columns of `data.csv`.
+"""
+
+import datetime
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+EXPECTED_LAYOUT = (
+    "the expected form is one folder a volume, TCGA_<site>_<patient>_<yyyymmdd>, holding "
+    "slices TCGA_<site>_<patient>_<yyyymmdd>_<n>.tif and masks "
+    "TCGA_<site>_<patient>_<yyyymmdd>_<n>_mask.tif, with n from 1; "
+    "e.g. kaggle_3m/TCGA_CS_4941_19960909/TCGA_CS_4941_19960909_1_mask.tif"
+)
+
+ATTRIBUTE_FILE = "data.csv"
+
+# Its columns beside `Patient` and what they hold, after the papers on the set (Mazurowski 2017,
+# Buda 2019). All are numbers, most of them codes; the set comes without a key to these.
+ATTRIBUTES: Mapping[str, str] = {
+    "RNASeqCluster": "tumour cluster by gene expression (RNA sequencing)",
+    "MethylationCluster": "tumour cluster by DNA methylation",
+    "miRNACluster": "tumour cluster by micro-RNA expression",
+    "CNCluster": "tumour cluster by DNA copy number",
+    "RPPACluster": "tumour cluster by protein expression (reverse-phase protein array)",
+    "OncosignCluster": "tumour cluster by mutations and copy-number events (OncoSign)",
+    "COCCluster": "cluster of clusters: all genomic platforms together",
+    "histological_type": "type of the tumour under the microscope (code)",
+    "neoplasm_histologic_grade": "grade of the tumour under the microscope (code)",
+    "tumor_tissue_site": "organ of the tumour (code)",
+    "laterality": "side of the brain (code)",
+    "tumor_location": "lobe of the brain (code)",
+    "gender": "sex (code)",
+    "age_at_initial_pathologic": "age at diagnosis, years",
+    "race": "race (code)",
+    "ethnicity": "ethnicity (code)",
+    "death01": "outcome: 1 = died in follow-up, 0 = did not",
+}
+
+# Tissue source sites of The Cancer Genome Atlas.
+SITE_NAMES: Mapping[str, str] = {
+    "CS": "Thomas Jefferson University",
+    "DU": "Henry Ford Hospital",
+    "EZ": "University of North Carolina",
+    "FG": "Case Western",
+    "HT": "Case Western, St. Joseph's",
+}
+
+_SCAN = re.compile(
+    r"(?P<patient>TCGA_(?P<site>[A-Z0-9]{2})_[A-Z0-9]+)_(?P<year>[0-9]{4})"
+    r"(?P<month>[0-9]{2})(?P<day>[0-9]{2})"
+)
+_SLICE = re.compile(r"(?P<volume>.+)_(?P<number>[0-9]{1,9})(?P<mask>_mask)?\.tiff?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ScanName:
+    """The parts of a volume's name.
+
+    Attributes:
+        volume: The whole name, e.g. `TCGA_CS_4941_19960909`.
+        patient: The person, e.g. `TCGA_CS_4941`.
+        site: Code of the institution, e.g. `CS`.
+        date: Day of the scan, `yyyymmdd`.
+    """
+
+    volume: str
+    patient: str
+    site: str
+    date: str
+
+
+@dataclass(frozen=True)
+class SliceName:
+    """The parts of a slice's file name.
+
+    Attributes:
+        volume: What stands before the number; equal to the folder's name if all is well.
+        number: Place of the slice in its volume, from 1.
+        is_mask: Whether the file is the slice's mask.
+    """
+
+    volume: str
+    number: int
+    is_mask: bool
+
+
+def parse_scan_name(text: str) -> ScanName | None:
+    """Parses a folder's name; `None` if it is not that of a scan."""
+    match = _SCAN.fullmatch(text)
+    if match is None or not _is_date(match["year"], match["month"], match["day"]):
+        return None
+    date = match["year"] + match["month"] + match["day"]
+    return ScanName(volume=text, patient=match["patient"], site=match["site"], date=date)
+
+
+def parse_slice_name(text: str) -> SliceName | None:
+    """Parses a slice's or a mask's file name; `None` if it is neither."""
+    match = _SLICE.fullmatch(text)
+    if match is None:
+        return None
+    return SliceName(match["volume"], int(match["number"]), match["mask"] is not None)
+
+
+def _is_date(year: str, month: str, day: str) -> bool:
+    try:
+        datetime.date(int(year), int(month), int(day))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,67 @@
+"""A slice with the contours of tumour on it, the same in every report."""
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from components.shared.dataset.volumes import FLAIR, Mask, Volume, Voxels
+
+TRUTH_COLOUR = (46, 204, 64)  # green
+PREDICTION_COLOUR = (240, 18, 190)  # magenta
+_SIDE_PX = 384  # contours stay thin beside the anatomy
+_LINE_PX = 2
+
+
+def largest_tumour_slice(tumour: Mask) -> int:
+    """The slice (from 0) with most tumour; the middle one where there is none."""
+    areas = tumour.sum(axis=(1, 2))
+    return int(areas.argmax()) if areas.any() else len(tumour) // 2
+
+
+def draw_slice(
+    volume: Volume, predicted: Mask | None, index: int, side_px: int = _SIDE_PX
+) -> Voxels:
+    """Draws a slice of FLAIR, truth outlined in green, prediction (if any) in magenta.
+
+    Args:
+        volume: The truth is its mask.
+        predicted: Slices x height x width.
+        index: Of the slice, from 0.
+        side_px: Length of the drawn slice's longer side.
+
+    Returns:
+        uint8, height x width x 3.
+    """
+    drawn = draw_channel(volume, FLAIR, index, side_px)
+    drawn[_contour(volume.mask[index] > 0, drawn.shape, inside=False)] = TRUTH_COLOUR
+    if predicted is not None:
+        drawn[_contour(predicted[index], drawn.shape, inside=True)] = PREDICTION_COLOUR
+    return drawn
+
+
+def draw_channel(volume: Volume, channel: int, index: int, side_px: int) -> Voxels:
+    """Draws a slice of one channel in grey; arguments and result as for `draw_slice`."""
+    pixels = _window(volume.image[..., channel], index)
+    scale = side_px / max(pixels.shape)
+    height, width = (max(1, round(side * scale)) for side in pixels.shape)
+    drawn = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+    return np.repeat(drawn[..., None], 3, axis=-1)
+
+
+def _window(channel: Voxels, index: int) -> Voxels:
+    # one scale for the volume, so that its slices can be compared
+    white = max(float(np.percentile(channel[:, ::4, ::4], 99.5)), 1.0)
+    return np.asarray(np.clip(channel[index] * (255 / white), 0, 255), dtype=np.uint8)
+
+
+def _contour(mask: Mask, shape: tuple[int, ...], *, inside: bool) -> Mask:
+    # truth is drawn just outside its edge and prediction just inside, so that neither hides
+    # the other where they agree
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    smooth = np.asarray(picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+    area = np.pad(smooth >= 128, _LINE_PX)  # padded: an area ends where the picture does
+    size = 2 * _LINE_PX + 1
+    moved = Image.fromarray(area.astype(np.uint8)).filter(
+        ImageFilter.MinFilter(size) if inside else ImageFilter.MaxFilter(size)
+    )
+    line: Mask = area != np.asarray(moved, dtype=bool)
+    return line[_LINE_PX:-_LINE_PX, _LINE_PX:-_LINE_PX]

@@ -1,0 +1,200 @@
+"""How a predicted volume is scored against its mask.
+
+Every number is built from counts of pixels, so what an all-empty prediction would score on the
+same patients is computed by the same code from the same counts.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from components.shared.dataset.manifest import VolumeEntry
+from components.shared.dataset.volumes import Mask, Probability, Volume
+from components.shared.errors import UserError
+from components.shared.scoring.voxels import hausdorff_95, inside_head
+
+BINS = 10  # of the calibration, equally wide over 0..1
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predicted probability against truth over the voxels inside the head, by bin.
+
+    Attributes:
+        voxels: Voxels in each of the `BINS` bins.
+        probability: Sum of their probabilities.
+        tumour: How many of them are tumour.
+        squared_error: Sum over all voxels of (probability - truth) squared.
+    """
+
+    voxels: tuple[int, ...]
+    probability: tuple[float, ...]
+    tumour: tuple[int, ...]
+    squared_error: float
+
+
+@dataclass(frozen=True)
+class PatientScore:
+    """Pixel counts of one scored volume, and what follows from them.
+
+    A data set has one volume a patient, so this is one patient's score.
+
+    Attributes:
+        tumour_pixels: Pixels that are tumour in truth.
+        predicted_pixels: Pixels that are tumour by the model.
+        true_positives: Pixels that are both.
+        hd95: 95th percentile Hausdorff distance in pixels; `None` where prediction or truth
+            is empty.
+    """
+
+    volume: str
+    patient: str
+    site: str
+    slices: int
+    tumour_slices: int
+    tumour_pixels: int
+    predicted_pixels: int
+    true_positives: int
+    hd95: float | None
+
+    @property
+    def dice(self) -> float:
+        """Dice of the whole volume; empty against empty is 1."""
+        return dice_of_counts(self.true_positives, self.predicted_pixels, self.tumour_pixels)
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the predicted pixels that are tumour; `None` where there are none."""
+        return _ratio(self.true_positives, self.predicted_pixels)
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the tumour pixels that are predicted; `None` where there are none."""
+        return _ratio(self.true_positives, self.tumour_pixels)
+
+    @property
+    def false_positive_pixels(self) -> int:
+        """Predicted pixels outside the tumour."""
+        return self.predicted_pixels - self.true_positives
+
+
+@dataclass(frozen=True)
+class VolumeScore(PatientScore):
+    """A patient's score with what only the voxels can tell.
+
+    Attributes:
+        slice_dice: Dice of each slice; an empty slice left empty counts 1.
+        slice_has_tumour: Whether each slice truly has tumour.
+        reliability: Counts for the calibration.
+    """
+
+    slice_dice: tuple[float, ...]
+    slice_has_tumour: tuple[bool, ...]
+    reliability: Reliability
+
+
+def score_volume(
+    entry: VolumeEntry, volume: Volume, probability: Probability, threshold: float
+) -> VolumeScore:
+    """Scores one prediction.
+
+    Args:
+        entry: The volume's entry in the manifest.
+        volume: Its voxels, slices x height x width.
+        probability: Tumour probability in 0..1, slices x height x width.
+        threshold: A pixel is predicted as tumour from this probability on.
+
+    Raises:
+        UserError: If the probability has another shape or leaves 0..1.
+    """
+    _check_probability(entry.volume, volume, probability)
+    truth = volume.mask.astype(bool)
+    predicted = probability >= threshold
+    tumour = _per_slice(truth)
+    marked = _per_slice(predicted)
+    common = _per_slice(truth & predicted)
+    return VolumeScore(
+        volume=entry.volume,
+        patient=entry.patient,
+        site=entry.site,
+        slices=len(truth),
+        tumour_slices=sum(count > 0 for count in tumour),
+        tumour_pixels=sum(tumour),
+        predicted_pixels=sum(marked),
+        true_positives=sum(common),
+        hd95=hausdorff_95(predicted, truth),
+        slice_dice=tuple(map(dice_of_counts, common, marked, tumour)),
+        slice_has_tumour=tuple(count > 0 for count in tumour),
+        reliability=_reliability(inside_head(volume.image), truth, probability),
+    )
+
+
+def empty_score(score: VolumeScore) -> VolumeScore:
+    """The score that a probability of 0 everywhere gets on the same volume."""
+    counts = score.reliability
+    nothing = (0,) * (BINS - 1)
+    return replace(
+        score,
+        predicted_pixels=0,
+        true_positives=0,
+        hd95=None,
+        slice_dice=tuple(float(not tumour) for tumour in score.slice_has_tumour),
+        reliability=Reliability(
+            voxels=(sum(counts.voxels), *nothing),
+            probability=(0.0,) * BINS,
+            tumour=(sum(counts.tumour), *nothing),
+            squared_error=float(sum(counts.tumour)),
+        ),
+    )
+
+
+def calibration_curve(scores: Iterable[VolumeScore]) -> Reliability:
+    """Adds up the voxels of many volumes."""
+    counts = [score.reliability for score in scores]
+    return Reliability(
+        voxels=tuple(map(sum, zip(*(one.voxels for one in counts), strict=True))),
+        probability=tuple(map(sum, zip(*(one.probability for one in counts), strict=True))),
+        tumour=tuple(map(sum, zip(*(one.tumour for one in counts), strict=True))),
+        squared_error=sum(one.squared_error for one in counts),
+    )
+
+
+def dice_of_counts(true_positives: int, predicted: int, tumour: int) -> float:
+    """Dice of two masks by their counts of pixels; empty against empty is 1."""
+    return 2 * true_positives / (predicted + tumour) if predicted + tumour else 1.0
+
+
+def _check_probability(name: str, volume: Volume, probability: Probability) -> None:
+    if probability.shape != volume.mask.shape:
+        raise UserError(
+            f"{name}: the model gave {probability.shape}, not {volume.mask.shape} (slices, height, "
+            "width)"
+        )
+    low, high = float(probability.min()), float(probability.max())
+    if not (low >= 0 and high <= 1):  # NaN fails both
+        raise UserError(
+            f"{name}: the model gave values from {low} to {high}, not probabilities in 0..1; "
+            "train it again or check what it exports"
+        )
+
+
+def _per_slice(mask: Mask) -> list[int]:
+    counts: list[int] = np.count_nonzero(mask, axis=(1, 2)).tolist()
+    return counts
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _reliability(head: Mask, truth: Mask, probability: Probability) -> Reliability:
+    tumour = truth[head]
+    values = probability[head]
+    bins = np.minimum((values * BINS).astype(np.intp), BINS - 1)  # 1.0 belongs to the last
+    return Reliability(
+        voxels=tuple(np.bincount(bins, minlength=BINS).tolist()),
+        probability=tuple(np.bincount(bins, weights=values, minlength=BINS).tolist()),
+        tumour=tuple(np.bincount(bins[tumour], minlength=BINS).tolist()),
+        squared_error=float(np.square(values - tumour).sum(dtype=np.float64)),
+    )

@@ -1,0 +1,52 @@
+"""Scores of patients as a CSV file."""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from components.shared.errors import UserError
+from components.shared.scoring.groups import size_thirds
+from components.shared.scoring.scores import PatientScore
+
+_COLUMNS = (
+    *("volume", "patient", "site", "slices", "tumour_pixels", "dice", "precision", "recall"),
+    *("hd95", "tumour_slices", "predicted_pixels", "true_positives", "false_positive_pixels"),
+)
+
+
+def write_patient_scores(scores: Sequence[PatientScore], path: Path) -> None:
+    """Writes one CSV row a patient; what is undefined stays blank."""
+    thirds = size_thirds(scores)
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow((*_COLUMNS, "size_third"))
+        for score in scores:
+            row = [getattr(score, column) for column in _COLUMNS]
+            writer.writerow((*row, thirds[score.volume]))
+
+
+def read_patient_scores(path: Path) -> list[PatientScore]:
+    """Reads what `write_patient_scores` wrote.
+
+    Raises:
+        UserError: If the file is not of that form.
+    """
+    with open(path, newline="", encoding="utf-8") as stream:
+        try:
+            return [_parse_row(row) for row in csv.DictReader(stream)]
+        except (KeyError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{path} is not a table of patient scores as evaluate writes it: {error!r}"
+            ) from error
+
+
+def _parse_row(row: dict[str, str]) -> PatientScore:
+    parse: dict[object, Callable[[str], object]] = {
+        str: str,
+        int: int,
+        float | None: lambda text: float(text) if text else None,
+    }
+    return PatientScore(
+        **{field.name: parse[field.type](row[field.name]) for field in fields(PatientScore)}  # type: ignore[arg-type]
+    )

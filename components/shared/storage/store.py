@@ -1,0 +1,270 @@
+"""The object store: an S3 bucket or a local folder behind one small interface.
+
+Nothing outside this file knows which of the two is used.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from minio import Minio
+from minio.error import S3Error
+
+from components.shared.errors import UserError
+from components.shared.storage.s3 import connect, explain_s3_errors, missing_bucket, parse_s3_uri
+
+# One request for any volume: quicker than parts, and a killed upload leaves no parts behind.
+_PART_BYTES = 128 * 1024 * 1024
+_UNFINISHED = ".part-"
+
+
+class Store(Protocol):
+    """Objects under string keys such as `volumes/ab/abcd.safetensors`.
+
+    Every method raises `UserError` when the storage refuses (missing bucket, wrong
+    keys, endpoint down, disk full, no permission).
+    """
+
+    uri: str
+
+    def exists(self, key: str) -> bool:
+        """Tells whether a whole object is stored under `key`."""
+
+    def read(self, key: str) -> bytes:
+        """Returns an object's bytes.
+
+        Raises:
+            KeyError: If there is none.
+        """
+
+    def write(self, key: str, data: bytes) -> None:
+        """Stores an object: afterwards it is there whole, or not at all."""
+
+    def download(self, key: str, path: Path) -> None:
+        """Writes an object to a local file that appears whole, or not at all.
+
+        Raises:
+            KeyError: If there is no such object.
+        """
+
+    def upload(self, path: Path, key: str) -> None:
+        """Stores a local file; like `write`, for files too large for memory."""
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Yields the keys that start with the folder `prefix` (ending in `/`), sorted."""
+
+    def delete(self, key: str) -> None:
+        """Removes an object; a missing one is no error."""
+
+    def local_path(self, key: str) -> Path | None:
+        """The object's file where it already lies on this machine, else `None`."""
+
+
+def open_store(uri: str) -> Store:
+    """Opens the store at `s3://bucket/prefix` or at a local folder.
+
+    S3 settings come from the standard `AWS_*` variables (see `components.shared.storage.s3`).
+
+    Raises:
+        UserError: If the URI has another scheme or names no bucket.
+    """
+    if uri.startswith("s3://"):
+        bucket, prefix = parse_s3_uri(uri)
+        return S3Store(uri, connect(), bucket, prefix)
+    if "://" in uri or not uri:
+        raise UserError(
+            f"store {uri!r} is not understood; give s3://bucket/prefix or a local folder"
+        )
+    return FolderStore(Path(uri))
+
+
+class FolderStore:
+    """A store in a local folder, made at the first write."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.uri = str(self.root)
+
+    def exists(self, key: str) -> bool:
+        return self.local_path(key) is not None
+
+    def read(self, key: str) -> bytes:
+        with self._explain(), self._missing(key):
+            return (self.root / key).read_bytes()
+
+    def write(self, key: str, data: bytes) -> None:
+        with self._explain(), _whole_file(self.root / key) as stream:
+            stream.write(data)
+
+    def download(self, key: str, path: Path) -> None:
+        with self._explain(), self._missing(key):
+            reading = open(self.root / key, "rb")  # noqa: SIM115  # closed three lines below
+        with reading, explain_disk(f"folder {path.parent}"), _whole_file(path) as writing:
+            shutil.copyfileobj(reading, writing)
+
+    def upload(self, path: Path, key: str) -> None:
+        with open(path, "rb") as reading, self._explain(), _whole_file(self.root / key) as writing:
+            shutil.copyfileobj(reading, writing)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        with self._explain():
+            yield from sorted(self._walk(prefix))
+
+    def delete(self, key: str) -> None:
+        with self._explain():
+            (self.root / key).unlink(missing_ok=True)
+
+    def local_path(self, key: str) -> Path | None:
+        path = self.root / key
+        with self._explain():
+            return path if path.is_file() else None
+
+    def _walk(self, prefix: str) -> Iterator[str]:
+        for folder, _, files in os.walk(self.root / prefix, onerror=_raise_unless_missing):
+            for name in files:
+                if not name.startswith(_UNFINISHED):
+                    yield (Path(folder) / name).relative_to(self.root).as_posix()
+
+    @contextlib.contextmanager
+    def _missing(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise KeyError(f"{self.uri}/{key}") from error
+
+    def _explain(self) -> contextlib.AbstractContextManager[None]:
+        return explain_disk(f"store {self.uri}")
+
+
+class S3Store:
+    """A store under a prefix of an S3 bucket."""
+
+    def __init__(self, uri: str, client: Minio, bucket: str, prefix: str) -> None:
+        self.uri = uri.rstrip("/")
+        self._client = client
+        self._bucket = bucket
+        self._prefix = prefix
+        self._bucket_seen = False
+
+    def exists(self, key: str) -> bool:
+        with self._explain():
+            try:
+                self._client.stat_object(self._bucket, self._prefix + key)
+            except S3Error as error:
+                if error.code not in ("NoSuchKey", "NotFound"):
+                    raise
+                self._require_bucket()
+                return False
+            return True
+
+    def read(self, key: str) -> bytes:
+        stream = io.BytesIO()
+        self._get(key, stream)
+        return stream.getvalue()
+
+    def write(self, key: str, data: bytes) -> None:
+        self._put(key, io.BytesIO(data), len(data))
+
+    def download(self, key: str, path: Path) -> None:
+        with explain_disk(f"folder {path.parent}"), _whole_file(path) as stream:
+            self._get(key, stream)
+
+    def upload(self, path: Path, key: str) -> None:
+        with open(path, "rb") as stream:
+            self._put(key, stream, path.stat().st_size)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        with self._explain():
+            for item in self._client.list_objects(
+                self._bucket, prefix=self._prefix + prefix, recursive=True
+            ):
+                assert item.object_name is not None
+                yield item.object_name.removeprefix(self._prefix)
+
+    def delete(self, key: str) -> None:
+        with self._explain():
+            self._client.remove_object(self._bucket, self._prefix + key)
+
+    def local_path(self, key: str) -> Path | None:
+        return None
+
+    def _put(self, key: str, stream: BinaryIO, length: int) -> None:
+        with self._explain():
+            self._client.put_object(
+                self._bucket, self._prefix + key, stream, length, part_size=_PART_BYTES
+            )
+
+    def _get(self, key: str, target: BinaryIO) -> None:
+        with self._explain():
+            try:
+                response = self._client.get_object(self._bucket, self._prefix + key)
+            except S3Error as error:
+                if error.code == "NoSuchKey":
+                    raise KeyError(f"{self.uri}/{key}") from error
+                raise
+            try:
+                for chunk in response.stream(1024 * 1024):
+                    target.write(chunk)
+            finally:
+                response.close()
+                response.release_conn()
+
+    def _require_bucket(self) -> None:
+        # A HEAD answer has no body: a missing bucket looks like a missing object.
+        if not self._bucket_seen and not self._client.bucket_exists(self._bucket):
+            raise UserError(f"store {self.uri}: {missing_bucket(self._bucket)}")
+        self._bucket_seen = True
+
+    def _explain(self) -> contextlib.AbstractContextManager[None]:
+        return explain_s3_errors(f"store {self.uri}", self._bucket)
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a new file that appears under its name when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=_UNFINISHED, dir=path.parent)
+    try:
+        with open(descriptor, "wb") as stream:
+            yield stream
+        Path(temporary).chmod(0o644)  # mkstemp makes 0600; other users read the file too
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def explain_disk(what: str) -> Iterator[None]:
+    """Turns a refusal of the file system into a `UserError` that says what to do.
+
+    Args:
+        what: The subject of the message, e.g. `cache /data/cache`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what}: {_advice(error)}") from error
+
+
+def _advice(error: OSError) -> str:
+    advice = {
+        errno.ENOSPC: "the disk is full; free space or choose another place",
+        errno.EDQUOT: "the disk quota is used up; free space or choose another place",
+        errno.EROFS: "the file system is read-only; choose a place that can be written",
+        errno.EACCES: "no permission; change the folder's rights or choose another place",
+        errno.ENOTDIR: "a file stands where a folder should be; choose another place",
+        errno.EEXIST: "a file stands where a folder should be; choose another place",
+    }
+    return advice.get(error.errno or 0, f"{error.strerror or error}")
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

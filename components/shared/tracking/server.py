@@ -1,0 +1,134 @@
+"""The way to MLflow: a client, and its refusals in words that say what to do.
+
+The server is given by `MLFLOW_TRACKING_URI` and the other standard `MLFLOW_*` variables.
+"""
+
+import logging
+import os
+import re
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException, RestException
+
+from components.shared.environment import environment
+from components.shared.errors import UserError
+
+# MLflow tells every step that it takes
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+EXPERIMENT = "brainseg"
+
+_PROBE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+
+# MLflow's own limits let a call to a server that has gone hang for twenty minutes. These
+# outlast the restart of a server (half a minute) and no more.
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # fills logs with carriage returns
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # clusters without internet, and nobody was asked
+}
+
+_ADVICE = {
+    "PERMISSION_DENIED": (
+        "its --allowed-hosts must name this host and port, and the user needs the right to it"
+    ),
+    "ENDPOINT_NOT_FOUND": "the address must be an MLflow server's",
+    "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN",
+}
+
+
+def connect() -> MlflowClient:
+    """Returns a client of `MLFLOW_TRACKING_URI` after one call to it.
+
+    Raises:
+        UserError: If the variable is not set, or the server does not answer within about
+            15 s or refuses.
+    """
+    uri = tracking_uri()
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    try:
+        client = MlflowClient(uri)
+        with environment(_PROBE):
+            client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise explain(error) from error
+    return client
+
+
+def tracking_uri() -> str:
+    """What `MLFLOW_TRACKING_URI` says.
+
+    Raises:
+        UserError: If it is not set, or names a SQLite file that is not there.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        raise UserError(
+            "MLFLOW_TRACKING_URI is not set; give a server (http://host:5000) or a local file "
+            "(sqlite:////folder/mlflow.db)"
+        )
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.is_file():
+        # MLflow would make the file, and two steps at once would break it
+        raise UserError(f"there is no MLflow file {path}; make it with `brainseg run`")
+    return uri
+
+
+def explain(error: MlflowException) -> UserError:
+    """MLflow's refusal in words that say what to do."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    advice = _ADVICE.get(
+        error.error_code, "start the server, or set MLFLOW_TRACKING_URI to one that runs"
+    )
+    return UserError(f"MLflow at {uri} cannot be used: {_reason(error)}; {advice}")
+
+
+def is_outage(error: MlflowException) -> bool:
+    """Whether the server did not answer; a refusal is an answer."""
+    return not isinstance(error, RestException) and "API request to" in str(error.message)
+
+
+def open_experiment(client: MlflowClient, artifacts: str | None = None) -> str:
+    """The id of the experiment that runs belong to; made where it is not there.
+
+    Args:
+        client: Of the tracking server.
+        artifacts: Where the files of its runs go, if the experiment is made.
+
+    Raises:
+        UserError: If the experiment was deleted.
+    """
+    given = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if given and artifacts is None:
+        return given
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return _create_experiment(client, name, artifacts)
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"MLflow's experiment {name!r} was deleted; restore it with `mlflow experiments "
+            f"restore --experiment-id {found.experiment_id}` or set MLFLOW_EXPERIMENT_NAME"
+        )
+    return str(found.experiment_id)
+
+
+def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
+    try:
+        return str(client.create_experiment(name, artifact_location=artifacts))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return open_experiment(client)  # another process was faster
+
+
+def _reason(error: MlflowException) -> str:
+    text = str(error.message)
+    for known in ("Connection refused", "Name or service not known", "timed out"):
+        if known in text:
+            return known.lower()
+    text = re.sub(r"API request to .* error code (\d+) != 200. Response body:", r"HTTP \1", text)
+    return text if len(text) < 300 else text[:300] + "..."

@@ -1,0 +1,262 @@
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import components
+from components.ingest.ingestion import ingest_source
+from components.ingest.settings import IngestSettings
+from components.shared.dataset.ingest_account import IngestAccount
+from components.shared.dataset.manifest import fetch_manifest, manifest_key
+from components.shared.dataset.volumes import fetch_volume, volume_key
+from components.shared.errors import UserError
+from components.shared.storage.s3 import connect, parse_s3_uri
+from components.shared.storage.store import open_store
+
+SETTINGS = IngestSettings()
+PROJECT = Path(components.__file__).parents[1]
+
+INGEST = """
+import sys
+from components.ingest.ingestion import ingest_source
+from components.ingest.settings import IngestSettings
+from components.shared.storage.store import open_store
+result = ingest_source(sys.argv[1], open_store(sys.argv[2]), IngestSettings(), int(sys.argv[3]))
+print(result.report.model_dump_json())
+"""
+
+PEAK = """
+import re
+from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
+# not RUSAGE_SELF: that starts with what the process before exec had
+own = int(re.search(r"VmHWM:\\s+([0-9]+) kB", Path("/proc/self/status").read_text())[1])
+print((own + 2 * getrusage(RUSAGE_CHILDREN).ru_maxrss) / 1024)
+"""
+
+
+def start(source, store, workers=2, script=INGEST):
+    command = [sys.executable, "-c", script, str(source), str(store), str(workers)]
+    return subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        start_new_session=True,  # its workers are found, and signalled, as one group
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def objects(store):
+    return sorted(Path(store).glob("volumes/*/*.safetensors"))
+
+
+def manifests(store):
+    return sorted(Path(store).glob("datasets/*/*"))
+
+
+@pytest.fixture
+def many(tmp_path, write_volume):
+    """A source of 60 small volumes."""
+    for number in range(60):
+        write_volume(tmp_path / "many", f"TCGA_CS_{number:04d}_19990101", side=64)
+    return tmp_path / "many"
+
+
+def test_publishes_what_it_read(synthetic_folder, tmp_path):
+    store = open_store(str(tmp_path))
+    result = ingest_source(str(synthetic_folder), store, SETTINGS, workers=2)
+    report = result.report
+    assert fetch_manifest(store, report.dataset_id) == result.manifest
+    assert [entry.volume for entry in result.manifest.volumes] == sorted(
+        path.name for path in synthetic_folder.glob("TCGA_*")
+    )
+    for entry in result.manifest.volumes:
+        volume = fetch_volume(store, entry.digest, tmp_path / "cache")
+        assert volume.image.shape == (entry.slices, entry.height, entry.width, 3)
+        assert int(volume.mask.sum()) == entry.tumour_pixels
+    assert report.volumes == report.objects_written == len(objects(tmp_path)) == 6
+    assert report.bytes_written == sum(path.stat().st_size for path in objects(tmp_path))
+    assert report.files_found == 2 * report.slices + 1
+    assert report.ignored == {"data.csv: read as attributes": 1}
+    assert report.warnings == ()
+
+
+def test_report_has_the_promised_keys(synthetic_folder, tmp_path):
+    report = ingest_source(str(synthetic_folder), open_store(str(tmp_path)), SETTINGS, 1).report
+    found = json.loads(report.model_dump_json())
+    assert {"dataset_id", "volumes", "slices", "tumour_slices", "quarantined", "ignored"} <= set(
+        found
+    )
+    assert IngestAccount.model_validate_json(report.model_dump_json()) == report
+
+
+def test_second_ingest_writes_nothing(synthetic_folder, tmp_path):
+    first = ingest_source(str(synthetic_folder), open_store(str(tmp_path)), SETTINGS, 2).report
+    times = {path: path.stat().st_mtime_ns for path in objects(tmp_path)}
+    second = ingest_source(str(synthetic_folder), open_store(str(tmp_path)), SETTINGS, 1).report
+    assert second.dataset_id == first.dataset_id
+    assert second.bytes_written == second.objects_written == 0
+    assert times == {path: path.stat().st_mtime_ns for path in objects(tmp_path)}
+    assert len(manifests(tmp_path)) == 1
+
+
+def test_one_id_from_every_kind_of_source(synthetic_folder, tmp_path):
+    files = sorted(synthetic_folder.rglob("*.*"), reverse=True)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in files:
+            archive.write(path, Path("deep") / "kaggle_3m" / path.relative_to(synthetic_folder))
+    sources = (str(synthetic_folder), str(tmp_path / "set.zip"), "synthetic:6,seed=0")
+    store = open_store(str(tmp_path / "store"))
+    ids = {ingest_source(source, store, SETTINGS, 2).report.dataset_id for source in sources}
+    assert len(ids) == 1
+
+
+def test_one_id_from_a_bucket_into_a_bucket(synthetic_folder, tmp_path, s3_store_uri):
+    bucket, prefix = parse_s3_uri(s3_store_uri)
+    for path in synthetic_folder.rglob("*.*"):
+        data = path.read_bytes()
+        name = f"{prefix}source/{path.relative_to(synthetic_folder).as_posix()}"
+        connect().put_object(bucket, name, io.BytesIO(data), len(data))
+    store = open_store(f"{s3_store_uri}/store")
+    first = ingest_source(f"{s3_store_uri}/source", store, SETTINGS, 2).report
+    again = ingest_source(str(synthetic_folder), store, SETTINGS, 2).report
+    local = ingest_source(str(synthetic_folder), open_store(str(tmp_path)), SETTINGS, 2).report
+    assert first.dataset_id == again.dataset_id == local.dataset_id
+    assert first.objects_written == 6
+    assert again.objects_written == 0
+    assert store.exists(manifest_key(first.dataset_id))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_ingest_leaves_no_version_and_is_continued(many, tmp_path, how):
+    store = tmp_path / "store"
+    process = start(many, store)
+    wait_for(lambda: len(objects(store)) >= 3)
+    os.kill(process.pid, how)
+    process.communicate(timeout=20)
+    assert process.returncode != 0
+    wait_for(lambda: not living(group=process.pid))
+    there = objects(store)
+    assert 3 <= len(there) < 60
+    assert manifests(store) == []
+    report = ingest_source(str(many), open_store(str(store)), SETTINGS, 2).report
+    assert report.volumes == 60
+    assert report.objects_written == 60 - len(there)
+    assert len(manifests(store)) == 1
+
+
+def test_two_at_once_give_one_version(many, tmp_path):
+    store = tmp_path / "store"
+    pair = [start(many, store), start(many, store)]
+    reports = [json.loads(process.communicate(timeout=60)[0]) for process in pair]
+    assert reports[0]["dataset_id"] == reports[1]["dataset_id"]
+    assert len(manifests(store)) == 1
+    assert len(objects(store)) == 60
+    assert list(store.rglob(".part-*")) == []
+
+
+def test_killed_worker_is_told(many, tmp_path):
+    process = start(many, tmp_path / "store")
+    wait_for(lambda: len(objects(tmp_path / "store")) >= 3)
+    workers = [pid for pid in living(group=process.pid) if pid != process.pid]
+    os.kill(workers[0], signal.SIGKILL)
+    errors = process.communicate(timeout=20)[1]
+    assert process.returncode == 1
+    assert "one of its processes was killed, most likely for want of memory" in errors
+    assert manifests(tmp_path / "store") == []
+
+
+def test_memory_does_not_grow_with_the_number_of_volumes(tmp_path, write_volume):
+    peaks = {}
+    for count in (20, 200):
+        for number in range(count):
+            name = f"TCGA_CS_{number:04d}_19990101"
+            write_volume(tmp_path / str(count), name, slices=4, side=112)
+        process = start(tmp_path / str(count), tmp_path / f"store{count}", script=INGEST + PEAK)
+        peaks[count] = float(process.communicate(timeout=60)[0].splitlines()[-1])
+    stored = sum(path.stat().st_size for path in objects(tmp_path / "store200")) / 2**20
+    assert stored > 35
+    assert peaks[200] - peaks[20] < stored / 3
+    assert peaks[200] < 500
+
+
+class TestStoreThatRefuses:
+    def test_read_only(self, public_path, write_volume, without_root):
+        write_volume(public_path / "source", "TCGA_CS_0001_19990101")
+        (public_path / "store").mkdir()
+        with without_root(), pytest.raises(UserError, match="no permission; change the folder's"):
+            self.ingest(public_path / "source", public_path / "store")
+        assert list((public_path / "store").iterdir()) == []
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_full(self, tmp_path, synthetic_folder, workers):
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+            pytest.skip("a small disk can be mounted by root only")
+        try:
+            with pytest.raises(UserError, match="the disk is full; free space"):
+                self.ingest(synthetic_folder, disk, workers)
+            assert manifests(disk) == []
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
+
+    def test_bucket_missing(self, s3_store_uri, synthetic_folder):
+        with pytest.raises(UserError, match="bucket 'no-such-bucket' does not exist; create it"):
+            self.ingest(synthetic_folder, "s3://no-such-bucket/store")
+
+    def test_wrong_keys(self, s3_store_uri, synthetic_folder, monkeypatch):
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        with pytest.raises(UserError, match="check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"):
+            self.ingest(synthetic_folder, s3_store_uri, workers=2)
+
+    def test_endpoint_down(self, synthetic_folder, monkeypatch):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        with pytest.raises(UserError, match="check AWS_ENDPOINT_URL and that the server is up"):
+            self.ingest(synthetic_folder, "s3://bucket/store")
+
+    def ingest(self, source, store, workers=1):
+        return ingest_source(str(source), open_store(str(store)), SETTINGS, workers)
+
+
+def test_same_voxels_make_the_same_object(synthetic_folder, tmp_path):
+    """A fixed digest: a change of the format would orphan every store."""
+    store = open_store(str(tmp_path))
+    manifest = ingest_source(str(synthetic_folder), store, SETTINGS, 1).manifest
+    assert manifest.dataset_id == "2a3dd642a2073025"
+    assert all(store.exists(volume_key(entry.digest)) for entry in manifest.volumes)
+
+
+def wait_for(condition, timeout_s=30):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.002)
+
+
+def living(group):
+    """Processes of a group that have not ended (an ended one may wait for its parent)."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, of = status.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(of) == group and state != "Z":
+            found.append(int(status.parent.name))
+    return found

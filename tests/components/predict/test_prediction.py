@@ -1,0 +1,262 @@
+import csv
+import stat
+import tracemalloc
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from components.predict.prediction import encode_mask, predict_source
+from components.predict.settings import PredictSettings
+from components.shared.errors import UserError
+from components.shared.scoring.segmenter import load_segmenter
+
+SETTINGS = PredictSettings(device="cpu")
+NAMES = ("TCGA_CS_0001_19990101", "TCGA_DU_0002_20010203")
+
+
+def table(output):
+    with open(output / "predictions.csv", newline="") as stream:
+        return {row["volume"]: row for row in csv.DictReader(stream)}
+
+
+def expected(model, volume):
+    return load_segmenter(model)(volume.image)
+
+
+def test_labelled_and_unlabelled_volumes_get_the_same_mask(
+    tmp_path, write_scan, make_blob, threshold_model
+):
+    model, volume = threshold_model(150), make_blob(1, slices=11, side=20)
+    write_scan(tmp_path / "labelled", volume)
+    write_scan(tmp_path / "plain", volume, masks=False)
+    outputs = []
+    for name in ("labelled", "plain"):
+        result = predict_source(
+            str(model), str(tmp_path / name), tmp_path / f"{name}-out", SETTINGS
+        )
+        assert (result.predicted, result.failed) == (1, 0)
+        outputs.append(tifffile.imread(tmp_path / f"{name}-out" / f"{NAMES[0]}_mask.tif"))
+    np.testing.assert_array_equal(*outputs)
+    np.testing.assert_array_equal(outputs[0], (expected(model, volume) >= 0.5) * np.uint8(255))
+
+
+def test_masks_are_multi_page_tiff_files_in_slice_order(
+    tmp_path, write_scan, make_blob, threshold_model
+):
+    volumes = {NAMES[0]: make_blob(1, slices=12, side=20), NAMES[1]: make_blob(2, slices=3, side=9)}
+    for name, volume in volumes.items():
+        write_scan(tmp_path / "in" / "kaggle_3m", volume, name)
+    predict_source(str(threshold_model(150)), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
+    for name, volume in volumes.items():
+        with Image.open(tmp_path / "out" / f"{name}_mask.tif") as image:
+            assert (image.n_frames, image.mode) == (len(volume.mask), "L")
+            for index in range(image.n_frames):
+                image.seek(index)
+                wanted = expected(threshold_model(150), volume)[index] >= 0.5
+                np.testing.assert_array_equal(np.asarray(image), wanted * np.uint8(255))
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 7), (3, 4, 6), (4, 4, 4), (2, 1, 1), (5, 300, 2)])
+def test_any_shape_of_mask_is_written_page_by_page(tmp_path, shape):
+    mask = np.random.default_rng(0).random(shape) < 0.5
+    (tmp_path / "mask.tif").write_bytes(encode_mask(mask))
+    with tifffile.TiffFile(tmp_path / "mask.tif") as tiff:
+        pages = [page.asarray() for page in tiff.pages]
+    assert {(page.dtype, page.shape) for page in pages} == {(np.dtype("uint8"), shape[1:])}
+    np.testing.assert_array_equal(np.stack(pages), mask * np.uint8(255))
+
+
+def test_the_table_has_the_numbers_of_each_volume(tmp_path, write_scan, make_blob, threshold_model):
+    model, volume = threshold_model(150), make_blob(3)
+    write_scan(tmp_path / "in", volume)
+    predict_source(str(model), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
+    probability = expected(model, volume)
+    row = table(tmp_path / "out")[NAMES[0]]
+    assert list(row) == [
+        *("volume", "slices", "tumour_pixels", "tumour_slices"),
+        *("mean_probability", "max_probability", "status", "reason"),
+    ]
+    assert int(row["slices"]) == len(volume.mask)
+    assert int(row["tumour_pixels"]) == (probability >= 0.5).sum() > 0
+    assert int(row["tumour_slices"]) == (probability >= 0.5).any(axis=(1, 2)).sum()
+    assert float(row["mean_probability"]) == pytest.approx(probability.mean())
+    assert float(row["max_probability"]) == pytest.approx(probability.max())
+    assert (row["status"], row["reason"]) == ("ok", "")
+
+
+def test_the_threshold_is_a_setting(tmp_path, write_scan, make_blob, threshold_model):
+    write_scan(tmp_path / "in", make_blob(3))
+    pixels = []
+    for threshold in (0.1, 0.9):
+        settings = PredictSettings(device="cpu", threshold=threshold)
+        output = tmp_path / f"out{threshold}"
+        result = predict_source(str(threshold_model(150)), str(tmp_path / "in"), output, settings)
+        pixels.append(result.volumes[0].tumour_pixels)
+    assert pixels[0] > pixels[1] > 0
+
+
+def test_bad_volumes_are_told_and_the_others_go_on(
+    tmp_path, write_scan, make_blob, threshold_model
+):
+    source = tmp_path / "in"
+    write_scan(source, make_blob(1))
+    (write_scan(source, make_blob(2), NAMES[1]) / f"{NAMES[1]}_2.tif").unlink()
+    truncated = write_scan(source, make_blob(3), "TCGA_HT_0003_20010203")
+    slice_file = truncated / "TCGA_HT_0003_20010203_1.tif"
+    slice_file.write_bytes(slice_file.read_bytes()[:300])
+    write_scan(source, make_blob(4), "patient-four")
+    result = predict_source(str(threshold_model(150)), str(source), tmp_path / "out", SETTINGS)
+    assert (result.predicted, result.failed) == (1, 3)
+    rows = table(tmp_path / "out")
+    assert {name: row["status"] for name, row in rows.items()} == {
+        NAMES[0]: "ok",
+        NAMES[1]: "refused",
+        "TCGA_HT_0003_20010203": "refused",
+        "patient-four": "refused",
+    }
+    assert "slice" in rows[NAMES[1]]["reason"]
+    assert "TCGA_HT_0003_20010203_1.tif" in rows["TCGA_HT_0003_20010203"]["reason"]
+    assert "folder's name" in rows["patient-four"]["reason"]
+    assert rows[NAMES[1]]["tumour_pixels"] == ""
+    masks = [path.name for path in (tmp_path / "out").glob("*.tif")]
+    assert masks == [f"{NAMES[0]}_mask.tif"]
+    page = (tmp_path / "out" / "predictions.html").read_text()
+    assert "3 volumes could not be predicted" in page
+    assert "patient-four" in page
+
+
+def test_nothing_usable_is_an_error_that_names_the_table_of_all_reasons(
+    tmp_path, write_scan, make_blob, threshold_model
+):
+    bad = [f"TCGA_CS_000{number}_19990101" for number in range(5)]
+    for number, name in enumerate(bad):
+        (write_scan(tmp_path / "in", make_blob(number), name) / f"{name}_1.tif").unlink()
+    with pytest.raises(
+        UserError, match=r"holds no usable volume: 5 refused \(TCGA_CS_0000"
+    ) as told:
+        predict_source(str(threshold_model(150)), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
+    assert str(told.value).endswith(f"; all reasons are in {tmp_path}/out/predictions.csv")
+    rows = table(tmp_path / "out")
+    assert list(rows) == bad
+    assert all("slice" in row["reason"] for row in rows.values())
+
+
+def test_a_refused_volume_loses_the_mask_of_an_earlier_call(
+    tmp_path, write_scan, make_blob, threshold_model
+):
+    model, output = str(threshold_model(150)), tmp_path / "out"
+    folders = [write_scan(tmp_path / "in", make_blob(1), name) for name in NAMES]
+    predict_source(model, str(tmp_path / "in"), output, SETTINGS)
+    (folders[1] / f"{NAMES[1]}_1.tif").unlink()
+    predict_source(model, str(tmp_path / "in"), output, SETTINGS)
+    assert [path.name for path in output.glob("*.tif")] == [f"{NAMES[0]}_mask.tif"]
+    (folders[0] / f"{NAMES[0]}_1.tif").unlink()
+    with pytest.raises(UserError, match="no usable volume"):
+        predict_source(model, str(tmp_path / "in"), output, SETTINGS)
+    assert [path.name for path in output.iterdir()] == ["predictions.csv"]
+
+
+def test_an_empty_source_is_an_error_before_the_model_is_loaded(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(UserError, match="is empty"):
+        predict_source(str(tmp_path / "no-model"), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
+
+
+def test_a_size_that_the_model_refuses_is_a_bad_volume(tmp_path, write_scan, make_blob):
+    import mlflow.pytorch
+    import torch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    class Square(torch.nn.Module):
+        def forward(self, image):
+            return image[..., 1].float() / 255
+
+    signature = ModelSignature(Schema([TensorSpec(np.dtype("uint8"), (-1, 24, 24, 3))]))
+    mlflow.pytorch.save_model(
+        *(Square(), tmp_path / "model"),
+        serialization_format="pt2",
+        signature=signature,
+        input_example=np.zeros((3, 24, 24, 3), np.uint8),
+        pip_requirements=["torch"],
+    )
+    write_scan(tmp_path / "in", make_blob(1, side=24))
+    write_scan(tmp_path / "in", make_blob(1, side=20), NAMES[1])
+    result = predict_source(
+        str(tmp_path / "model"), str(tmp_path / "in"), tmp_path / "out", SETTINGS
+    )
+    assert (result.predicted, result.failed) == (1, 1)
+    assert "the model cannot take 5 x 20 x 20 voxels" in table(tmp_path / "out")[NAMES[1]]["reason"]
+
+
+def test_a_model_that_is_no_segmenter_is_told(tmp_path, write_scan, make_blob):
+    import mlflow.pytorch
+    import torch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    signature = ModelSignature(Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]))
+    mlflow.pytorch.save_model(
+        *(torch.nn.Flatten(), tmp_path / "model"),
+        serialization_format="pt2",
+        signature=signature,
+        input_example=np.zeros((3, 8, 8, 3), np.uint8),
+        pip_requirements=["torch"],
+    )
+    write_scan(tmp_path / "in", make_blob(1))
+    with pytest.raises(UserError, match="it is no segmenter of this project"):
+        predict_source(str(tmp_path / "model"), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
+
+
+def test_the_page_shows_some_volumes_and_says_so(tmp_path, write_scan, make_blob, threshold_model):
+    for number in range(4):
+        write_scan(tmp_path / "in", make_blob(number), f"TCGA_CS_000{number}_19990101")
+    settings = PredictSettings(device="cpu", most_pictures=2)
+    predict_source(str(threshold_model(150)), str(tmp_path / "in"), tmp_path / "out", settings)
+    page = (tmp_path / "out" / "predictions.html").read_text()
+    assert page.count("data:image/webp") == 2
+    assert "The first 2 of 4 volumes are shown" in page
+    assert "TCGA_CS_0003_19990101" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_files_are_readable_by_others_and_nothing_else_is_left(
+    tmp_path, write_scan, make_blob, threshold_model
+):
+    write_scan(tmp_path / "in", make_blob(1))
+    predict_source(str(threshold_model(150)), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == [f"{NAMES[0]}_mask.tif", "predictions.csv", "predictions.html"]
+    assert stat.S_IMODE((tmp_path / "out" / files[0]).stat().st_mode) == 0o644
+
+
+def test_an_output_that_cannot_be_written_is_told(tmp_path, write_scan, make_blob, threshold_model):
+    write_scan(tmp_path / "in", make_blob(1))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file"):
+        predict_source(str(threshold_model(150)), str(tmp_path / "in"), tmp_path / "file", SETTINGS)
+
+
+def test_memory_does_not_grow_with_the_volumes(tmp_path, write_scan, make_blob, threshold_model):
+    peaks = []
+    for count in (2, 12):
+        for number in range(count):
+            volume = make_blob(number, slices=8, side=96)
+            write_scan(tmp_path / f"in{count}", volume, f"TCGA_CS_{number:04d}_19990101")
+        settings = PredictSettings(device="cpu", most_pictures=2)
+        tracemalloc.start()
+        predict_source(
+            *(str(threshold_model(150)), str(tmp_path / f"in{count}")),
+            *(tmp_path / f"out{count}", settings),
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 500_000, peaks  # a volume is 220 kB with its mask
+
+
+def test_synthetic_patients_can_be_predicted(tmp_path, threshold_model):
+    result = predict_source(str(threshold_model(150)), "synthetic:2", tmp_path / "out", SETTINGS)
+    assert result.predicted == 2
+    assert len(list((tmp_path / "out").glob("*"))) == 4

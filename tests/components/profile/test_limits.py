@@ -1,0 +1,77 @@
+import pytest
+
+from components.profile.limits import check_limits, require_kept
+from components.profile.measures import measure
+from components.profile.settings import ProfileSettings
+from components.shared.dataset.manifest import make_manifest
+from components.shared.errors import UserError
+
+DEFAULT = ProfileSettings()
+
+
+def stop(data, quarantined=0, settings=DEFAULT):
+    with pytest.raises(UserError) as caught:
+        require_kept(check_limits(measure(data), quarantined, settings), "page.html")
+    return str(caught.value)
+
+
+def test_good_data_pass(make_data):
+    require_kept(check_limits(measure(make_data(20)), 1, DEFAULT), "page.html")
+
+
+def test_too_few_patients(make_data):
+    assert stop(make_data(4)) == (
+        "profile: this data set is not fit for training. patients: 4, must be at least 10: add "
+        "patients, or lower profile.min_patients. The page page.html shows more"
+    )
+
+
+def test_many_volumes_of_few_patients_are_few_patients(make_entry):
+    data = make_manifest(
+        make_entry(number, patient=f"P{number % 4}", volume=f"V{number}") for number in range(20)
+    )
+    assert "patients: 4, must be at least 10" in stop(data)
+
+
+def test_no_tumour(make_data):
+    message = stop(make_data(20, tumour_pixels=0, tumour_slices=0))
+    assert "patients with tumour: 0, must be at least 3: add patients with tumour" in message
+
+
+def test_single_slices_in_place_of_volumes(make_data):
+    message = stop(make_data(20, slices=1, tumour_slices=1, tumour_pixels=10))
+    assert "median slices per volume: 1, must be at least 5: deliver whole volumes" in message
+
+
+def test_inverted_masks(make_data):
+    message = stop(make_data(20, slices=20, tumour_pixels=20 * 256 * 256 - 500))
+    assert "share of tumour in all pixels: 0.9996, must be at most 0.3: look whether" in message
+
+
+def test_too_many_quarantined(make_data):
+    message = stop(make_data(20), quarantined=20)
+    assert "share of volumes quarantined: 0.5, must be at most 0.2: mend the volumes" in message
+
+
+def test_too_many_lack_a_sequence(make_data):
+    message = stop(make_data(20, missing=("post-contrast",)))
+    assert "share of volumes that lack a sequence: 1, must be at most 0.5: deliver" in message
+
+
+def test_names_every_failed_check(make_data):
+    message = stop(make_data(4), quarantined=4)
+    assert "patients: 4" in message
+    assert "quarantined: 0.5" in message
+
+
+def test_a_value_at_its_limit_passes(make_data):
+    limits = check_limits(measure(make_data(10)), 2, ProfileSettings(max_quarantined_share=2 / 12))
+    assert all(limit.kept for limit in limits)
+
+
+def test_every_limit_is_a_setting_with_a_check(make_data):
+    limits = check_limits(measure(make_data(20)), 0, DEFAULT)
+    limits = {limit.setting: limit.limit for limit in limits}
+    assert limits == {
+        name: value for name, value in DEFAULT.model_dump().items() if name != "montage_volumes"
+    }

@@ -1,0 +1,263 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from components.register.registration import Candidate
+from components.register.rollback import rollback
+from components.shared.dataset.split import make_split
+from components.shared.errors import UserError
+from components.shared.scoring.segmenter import load_segmenter
+from components.shared.scoring.table import write_patient_scores
+from components.shared.tracking.server import connect
+
+GOOD, BETTER, WORSE, USELESS = 155, 150, 170, 250
+
+
+def versions(world):
+    return connect().search_model_versions(f"name = '{world.settings.model_name}'")
+
+
+def test_the_first_good_model_is_champion_bit_for_bit(any_world, make_blob):
+    found = any_world.register(any_world.candidate(GOOD))
+    assert found.promoted
+    assert found.reason.startswith("there was no champion; patient_dice_mean 0.")
+    assert found.model_uri == f"models:/{any_world.settings.model_name}/1"
+    assert any_world.alias() == found.model_version == "1"
+    image = make_blob(77).image
+    registered = load_segmenter(f"models:/{any_world.settings.model_name}@champion")
+    np.testing.assert_array_equal(
+        registered(image), load_segmenter(any_world.model_folder(GOOD))(image)
+    )
+
+
+def test_a_version_shows_where_it_comes_from(world):
+    candidate = world.candidate(GOOD)
+    world.register(candidate)
+    (version,) = versions(world)
+    assert version.run_id == candidate.run_id
+    assert version.tags["dataset_id"] == world.manifest.dataset_id
+    assert version.tags["split_id"] == world.split.split_id
+    assert version.tags["test_patients"] == "8"
+    assert float(version.tags["patient_dice_mean"]) == pytest.approx(
+        candidate.metrics["patient_dice_mean"], abs=1e-4
+    )
+    assert version.tags["decision"] == "promoted"
+    assert version.description.startswith("promoted: there was no champion")
+
+
+def test_the_model_has_signature_example_parameters_and_metrics(any_world):
+    from mlflow.models import get_model_info
+
+    candidate = any_world.candidate(GOOD)
+    found = any_world.register(candidate)
+    info = get_model_info(found.model_uri)
+    assert info.signature.inputs.inputs[0].shape == (-1, -1, -1, 3)
+    assert info.saved_input_example_info["artifact_path"] == "input_example.json"
+    output = connect().get_run(candidate.run_id).outputs.model_outputs[0]
+    model = connect().get_logged_model(output.model_id)
+    assert model.params["register.margin"] == "0.03"
+    link = [{"name": any_world.settings.model_name, "version": 1}]
+    assert json.loads(model.tags["mlflow.modelVersions"]) == link
+    metrics = {metric.key: metric.value for metric in model.metrics}
+    assert metrics["pooled_dice"] == candidate.metrics["pooled_dice"]
+
+
+def test_the_run_tells_the_decision(world):
+    candidate = world.candidate(GOOD)
+    world.register(candidate)
+    second = world.candidate(BETTER)
+    found = world.register(second)
+    run = connect().get_run(second.run_id).data
+    assert run.tags["decision"] == "promoted"
+    assert run.tags["decision_reason"] == found.reason
+    assert run.tags["mlflow.note.content"].startswith("Promoted to champion, version 2 of ")
+    assert run.tags["model_version"] == f"{world.settings.model_name}/2"
+    assert run.metrics["register/promoted"] == 1
+    assert run.metrics["register/patients"] == 8
+    difference = second.metrics["patient_dice_mean"] - candidate.metrics["patient_dice_mean"]
+    assert run.metrics["register/difference"] == pytest.approx(difference)
+    text = json.dumps(found.record)
+    assert json.loads(text) == found.record
+    assert found.record["champion_version"] == "1"
+
+
+def test_a_model_that_finds_nothing_is_never_champion(world):
+    found = world.register(world.candidate(USELESS))
+    assert not found.promoted
+    assert "patient_dice_mean 0.000 is not better than the 0.000" in found.reason
+    assert world.alias() is None
+    assert world.alias("challenger") == "1"
+
+
+def test_a_better_model_is_promoted_and_can_be_rolled_back(any_world):
+    any_world.register(any_world.candidate(GOOD))
+    found = any_world.register(any_world.candidate(BETTER))
+    assert found.promoted
+    assert "of version 1 on the same 8 patients" in found.reason
+    assert any_world.alias() == "2"
+    back = rollback(any_world.settings.model_name)
+    assert (back.from_version, back.to_version) == ("2", "1")
+    assert any_world.alias() == "1"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_planted_worse_model_is_never_promoted(make_world, local_mlflow, seed):
+    world = make_world(seed)
+    assert world.register(world.candidate(GOOD)).promoted
+    for level in (158, WORSE, USELESS):
+        found = world.register(world.candidate(level))
+        assert not found.promoted, found.reason
+    assert world.alias() == "1"
+    assert world.alias("challenger") == "4"
+
+
+def test_the_same_model_again_keeps_the_champion(world):
+    world.register(world.candidate(GOOD))
+    found = world.register(world.candidate(GOOD))
+    assert not found.promoted
+    assert "same scores on every patient as version 1" in found.reason
+    assert world.alias() == "1"
+
+
+def test_a_retry_changes_nothing(any_world):
+    any_world.register(any_world.candidate(GOOD))
+    candidate = any_world.candidate(BETTER)
+    first = any_world.register(candidate)
+    run = connect().get_run(candidate.run_id).to_dictionary()
+    version = versions(any_world)[0].last_updated_timestamp
+    assert any_world.register(candidate) == first
+    assert len(versions(any_world)) == 2
+    assert versions(any_world)[0].last_updated_timestamp == version
+    assert connect().get_run(candidate.run_id).to_dictionary() == run
+
+
+def test_a_retry_after_a_newer_champion_does_not_take_the_alias_back(world):
+    old = world.candidate(WORSE)
+    first = world.register(old)
+    world.register(world.candidate(GOOD))
+    assert world.register(old) == first
+    assert world.alias() == "2"
+
+
+def test_a_retry_after_a_rollback_does_not_undo_it(world):
+    world.register(world.candidate(WORSE))
+    newer = world.candidate(GOOD)
+    world.register(newer)
+    rollback(world.settings.model_name)
+    world.register(newer)
+    assert world.alias() == "1"
+
+
+def stop(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "last_call",
+    [
+        *("log_model_artifacts", "finalize_logged_model", "create_model_version", "log_dict"),
+        *("update_model_version", "set_registered_model_alias"),
+    ],
+)
+def test_a_step_stopped_anywhere_is_completed_by_its_retry(world, monkeypatch, last_call):
+    world.register(world.candidate(WORSE))
+    candidate = world.candidate(GOOD)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"mlflow.MlflowClient.{last_call}", stop)
+        with pytest.raises(KeyboardInterrupt):
+            world.register(candidate)
+    assert world.alias() == "1"
+    assert world.register(candidate).promoted
+    assert world.alias() == "2"
+    assert len(versions(world)) == 2
+    assert len(connect().get_run(candidate.run_id).outputs.model_outputs) == 1
+
+
+def test_a_stopped_step_does_not_replace_a_champion_it_was_not_compared_with(world, monkeypatch):
+    world.register(world.candidate(WORSE))
+    slow = world.candidate(GOOD)
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.MlflowClient.set_registered_model_alias", stop)
+        with pytest.raises(KeyboardInterrupt):
+            world.register(slow)
+    world.register(world.candidate(BETTER))
+    assert world.alias() == "3"
+    world.register(slow)
+    assert world.alias() == "3"
+
+
+def test_a_champion_that_changes_meanwhile_stops_the_step(world, monkeypatch):
+    world.register(world.candidate(WORSE))
+    world.register(world.candidate(USELESS))
+    name = world.settings.model_name
+
+    def score_and_meddle(*arguments):
+        connect().set_registered_model_alias(name, "champion", "2")
+        return score_champion(*arguments)
+
+    from components.register import registration
+
+    score_champion = registration.score_champion
+    monkeypatch.setattr(registration, "score_champion", score_and_meddle)
+    with pytest.raises(UserError, match="changed while the candidate was compared"):
+        world.register(world.candidate(GOOD))
+    assert world.alias() == "2"
+
+
+def test_only_patients_that_the_champion_has_not_seen_are_compared(world):
+    world.register(world.candidate(GOOD))
+    names = [entry.volume for entry in world.manifest.volumes]
+    world.publish(make_split({"train": names[8:], "validation": names[7:8], "test": names[:7]}))
+    found = world.register(world.candidate(BETTER))
+    # patients 0 to 3 were in training and validation of the champion
+    assert sorted(found.record["comparison"]["pairs"]) == names[4:7]
+    assert "on the same 3 patients" in found.reason
+
+
+def test_a_champion_that_has_seen_every_patient_stays(world):
+    world.register(world.candidate(WORSE))
+    names = [entry.volume for entry in world.manifest.volumes]
+    world.publish(make_split({"train": names[4:], "validation": names[3:4], "test": names[:3]}))
+    found = world.register(world.candidate(GOOD))
+    assert not found.promoted
+    assert "0 of the test patients are new to version 1" in found.reason
+    assert found.record["comparison"] is None
+    assert world.alias() == "1"
+
+
+def test_a_champion_from_elsewhere_is_compared_on_all_patients(world, caplog):
+    world.register(world.candidate(WORSE))
+    connect().set_model_version_tag(world.settings.model_name, "1", "split_id", "0123")
+    found = world.register(world.candidate(GOOD))
+    assert len(found.record["comparison"]["pairs"]) == 8
+    assert "may have seen test patients" in caplog.text
+
+
+def test_a_champion_that_cannot_be_loaded_stops_the_step(world, tmp_path):
+    world.register(world.candidate(GOOD))
+    client, name = connect(), world.settings.model_name
+    client.create_model_version(name, source=str(tmp_path / "gone"))
+    client.set_registered_model_alias(name, "champion", "2")
+    with pytest.raises(UserError, match=f"model models:/{name}/2 cannot be loaded"):
+        world.register(world.candidate(BETTER))
+
+
+def test_scores_of_other_patients_are_refused(world):
+    candidate = world.candidate(GOOD)
+    short = dataclasses.replace(candidate, scores=candidate.scores[1:])
+    with pytest.raises(UserError, match="of 7 volumes, 7 of them among the 8 test volumes"):
+        world.register(short)
+    assert not versions(world)
+
+
+def test_a_candidate_is_read_from_the_files_of_evaluate(world, tmp_path):
+    candidate = world.candidate(GOOD)
+    write_patient_scores(candidate.scores, tmp_path / "scores")
+    (tmp_path / "metrics").write_text(json.dumps(candidate.metrics))
+    read = Candidate.read(
+        *(candidate.run_id, candidate.folder, candidate.dataset_id, candidate.split_id),
+        *(tmp_path / "scores", tmp_path / "metrics"),
+    )
+    assert world.register(read).promoted

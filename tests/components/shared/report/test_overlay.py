@@ -1,0 +1,99 @@
+import numpy as np
+
+from components.shared.dataset.volumes import Volume
+from components.shared.report.overlay import (
+    PREDICTION_COLOUR,
+    TRUTH_COLOUR,
+    draw_channel,
+    draw_slice,
+    largest_tumour_slice,
+)
+
+
+def volume(mask):
+    return Volume(np.full((*mask.shape, 3), 60, dtype=np.uint8), mask.astype(np.uint8))
+
+
+def coloured(pixels, colour):
+    return (pixels == colour).all(axis=-1)
+
+
+def test_outlines_stand_where_truth_and_prediction_are():
+    truth, predicted = np.zeros((2, 3, 64, 48), dtype=bool)
+    truth[1, 10:20, 4:14] = True
+    predicted[1, 40:50, 30:40] = True
+
+    pixels = draw_slice(volume(truth), predicted, 1)
+
+    assert (pixels.shape, pixels.dtype) == ((384, 288, 3), np.uint8)
+    scale = 384 / 64
+    for colour, (top, left) in ((TRUTH_COLOUR, (10, 4)), (PREDICTION_COLOUR, (40, 30))):
+        rows, columns = coloured(pixels, colour).nonzero()
+        assert np.allclose([rows.min(), columns.min()], np.multiply((top, left), scale), atol=4)
+        assert np.allclose(
+            [rows.max(), columns.max()], np.multiply((top + 10, left + 10), scale), atol=4
+        )
+        middle = np.multiply((top + 5, left + 5), scale).astype(int)
+        assert len(set(pixels[tuple(middle)])) == 1  # the anatomy stays visible, grey
+
+
+def test_neither_outline_hides_the_other_where_they_agree():
+    mask = np.zeros((1, 64, 64), dtype=bool)
+    mask[0, 20:40, 20:40] = True
+
+    pixels = draw_slice(volume(mask), mask, 0)
+
+    for colour in (TRUTH_COLOUR, PREDICTION_COLOUR):
+        assert coloured(pixels, colour).sum() > 4 * 20 * 6
+
+
+def test_an_area_ends_where_the_picture_does():
+    everything = np.ones((1, 32, 32), dtype=bool)
+
+    magenta = coloured(draw_slice(volume(everything), everything, 0), PREDICTION_COLOUR)
+
+    assert magenta[[0, 1, -2, -1]].all()
+    assert magenta[:, [0, 1, -2, -1]].all()
+    assert not magenta[2:-2, 2:-2].any()
+
+
+def test_the_truth_alone_is_drawn_as_with_an_empty_prediction():
+    mask = np.zeros((1, 64, 64), dtype=bool)
+    mask[0, 20:40, 20:40] = True
+
+    alone = draw_slice(volume(mask), None, 0)
+
+    assert coloured(alone, TRUTH_COLOUR).any()
+    assert np.array_equal(alone, draw_slice(volume(mask), np.zeros_like(mask), 0))
+
+
+def test_channels_are_grey_and_of_the_asked_size():
+    image = np.full((1, 10, 20, 3), 50, dtype=np.uint8)
+    image[0, :, :10, 2] = 0  # the left half of the last channel is dark
+    dark_left = draw_channel(Volume(image, image[..., 0]), 2, 0, 100)
+
+    assert dark_left.shape == (50, 100, 3)
+    assert dark_left[:, :40].max() == 0
+    assert dark_left[:, 60:].min() >= 254
+
+
+def test_nothing_is_drawn_on_an_empty_slice():
+    empty = np.zeros((2, 32, 32), dtype=bool)
+
+    pixels = draw_slice(volume(empty), empty, 0)
+
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_a_long_and_narrow_slice_is_drawn():
+    empty = np.zeros((1, 1, 1000), dtype=bool)
+
+    assert draw_slice(volume(empty), empty, 0).shape == (1, 384, 3)
+
+
+def test_a_volume_without_tumour_has_its_middle_slice():
+    mask = np.zeros((5, 4, 4), dtype=bool)
+
+    assert largest_tumour_slice(mask) == 2
+    mask[4, :2] = True
+    assert largest_tumour_slice(mask) == 4
