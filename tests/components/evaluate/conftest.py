@@ -53,8 +53,8 @@ def dataset(tmp_path_factory):
     store = open_store(str(folder / "store"))
     entries = [_put(store, index) for index in range(10)]
     manifest = make_manifest(entries)
-    names = [entry.volume for entry in manifest.volumes]
-    split = make_split({"train": names[9:], "validation": names[8:9], "test": names[:8]})
+    volumes = manifest.volumes
+    split = make_split({"train": volumes[9:], "validation": volumes[8:9], "test": volumes[:8]})
     return SplitDataset(store, folder / "cache", manifest, split)
 
 

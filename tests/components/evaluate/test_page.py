@@ -10,7 +10,7 @@ from components.evaluate.page import Origin, render_evaluation
 from components.evaluate.results import evaluate_test_part, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
 from components.evaluate.slices import draw_overlays
-from components.shared.dataset.split import make_split
+from components.shared.dataset.split import PARTS, make_split
 from components.shared.dataset.volumes import FLAIR
 from components.shared.scoring.metrics import DEFINITIONS
 
@@ -100,14 +100,9 @@ def test_undefined_values_are_dashes(dataset):
 
 
 def test_one_patient_without_tumour_still_makes_a_page(dataset):
-    split = dataset.split
-    one = make_split(
-        {
-            "train": [*split.train, *split.test[1:]],
-            "validation": split.validation,
-            "test": split.test[:1],
-        }
-    )
+    parts = {part: list(dataset.entries(part)) for part in PARTS}
+    only, *others = parts["test"]
+    one = make_split({**parts, "train": [*parts["train"], *others], "test": [only]})
 
     evaluation, page = render(nothing, replace(dataset, split=one), [])
 

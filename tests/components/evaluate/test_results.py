@@ -14,7 +14,6 @@ from components.evaluate.results import (
 )
 from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.parts import SplitDataset
-from components.shared.dataset.split import Split
 from components.shared.dataset.volumes import FLAIR
 from components.shared.errors import UserError
 from components.shared.scoring.groups import group
@@ -63,7 +62,7 @@ def test_scores_every_test_volume_and_no_other(dataset):
 
     found = evaluate_test_part(segmenter, dataset, SETTINGS)
 
-    assert tuple(score.volume for score in found.scores) == dataset.split.test
+    assert tuple(score.volume for score in found.scores) == dataset.split.part("test")
     entries = dataset.split.entries("test", dataset.manifest)
     assert len(seen) == len(entries)
     for image, entry, score in zip(seen, entries, found.scores, strict=True):
@@ -96,7 +95,7 @@ def test_the_threshold_decides(dataset):
 
 def test_a_patient_in_two_parts_is_refused(dataset):
     split = dataset.split
-    leaking = Split(train=split.test[:1], validation=split.validation, test=split.test)
+    leaking = split.model_copy(update={"train": split.test})
     leaking = SplitDataset(dataset.store, dataset.cache, dataset.manifest, leaking)
 
     with pytest.raises(UserError, match="named twice"):

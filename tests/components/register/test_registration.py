@@ -208,18 +208,20 @@ def test_a_champion_that_changes_meanwhile_stops_the_step(world, monkeypatch):
 
 def test_only_patients_that_the_champion_has_not_seen_are_compared(world):
     world.register(world.candidate(GOOD))
-    names = [entry.volume for entry in world.manifest.volumes]
-    world.publish(make_split({"train": names[8:], "validation": names[7:8], "test": names[:7]}))
+    entries = world.manifest.volumes
+    parts = {"train": entries[8:], "validation": entries[7:8], "test": entries[:7]}
+    world.publish(make_split(parts))
     found = world.register(world.candidate(BETTER))
     # patients 0 to 3 were in training and validation of the champion
-    assert sorted(found.record["comparison"]["pairs"]) == names[4:7]
+    assert sorted(found.record["comparison"]["pairs"]) == [entry.volume for entry in entries[4:7]]
     assert "on the same 3 patients" in found.reason
 
 
 def test_a_champion_that_has_seen_every_patient_stays(world):
     world.register(world.candidate(WORSE))
-    names = [entry.volume for entry in world.manifest.volumes]
-    world.publish(make_split({"train": names[4:], "validation": names[3:4], "test": names[:3]}))
+    entries = world.manifest.volumes
+    parts = {"train": entries[4:], "validation": entries[3:4], "test": entries[:3]}
+    world.publish(make_split(parts))
     found = world.register(world.candidate(GOOD))
     assert not found.promoted
     assert "0 of the test patients are new to version 1" in found.reason

@@ -49,8 +49,8 @@ def manifest(store: Store, publish: Callable[..., Manifest]) -> Manifest:
 
 @pytest.fixture
 def dataset(store: Store, manifest: Manifest, tmp_path: Path) -> SplitDataset:
-    names = [entry.volume for entry in manifest.volumes]
-    split = make_split({"train": names[:4], "validation": names[4:5], "test": names[5:]})
+    volumes = manifest.volumes
+    split = make_split({"train": volumes[:4], "validation": volumes[4:5], "test": volumes[5:]})
     return SplitDataset(store, tmp_path / "cache", manifest, split)
 
 
