@@ -10,6 +10,7 @@ import numpy as np
 from components.shared.dataset.ingest_account import Quarantined
 from components.shared.dataset.volumes import Volume, Voxels, size_text
 from components.shared.errors import UserError
+from components.shared.printable import printable
 from components.shared.reading.sources.source import Source, SourceFile, UnreadableFileError
 from components.shared.reading.tcga import (
     ATTRIBUTE_FILE,
@@ -97,8 +98,9 @@ def list_scans(source: Source) -> Listing:
     files = source.files()
     if not files:
         raise UserError(f"source {source.uri} is empty; {EXPECTED_LAYOUT}")
-    found = _sort(files, source.name)
-    scans, quarantined = _group(found, source.name)
+    top = printable(source.name)
+    found = _sort(files, top)
+    scans, quarantined = _group(found, top)
     return Listing(
         scans=scans,
         quarantined=quarantined,
@@ -174,12 +176,11 @@ def _ignored_by(file: SourceFile, folders: _Folders) -> str | None:
         # are kept here, and quarantine the volume.
         kept = _is_tiff(file) or file.problem or file.folder not in folders.with_tiff
         return None if kept else "not a TIFF"
+    if _is_tiff(file) and file.folder not in folders.holders:
+        return None  # a folder of its own: a volume under a wrong name
     if file.problem or file.name.lower() == ATTRIBUTE_FILE:
         return file.problem
-    if not _is_tiff(file):
-        return "not a TIFF"
-    # Beside volumes a TIFF is a stray; a folder of its own is a volume under a wrong name.
-    return "TIFF outside a volume folder" if file.folder in folders.holders else None
+    return "TIFF outside a volume folder" if _is_tiff(file) else "not a TIFF"
 
 
 def _group(found: _Sorted, top: str) -> tuple[tuple[Scan, ...], tuple[Quarantined, ...]]:
