@@ -11,7 +11,7 @@ from components.shared.errors import UserError
 from components.shared.reading.sources.opening import open_source
 from components.shared.reading.sources.source import UnreadableFileError
 from components.shared.storage.s3 import connect, parse_s3_uri
-from tests.components.shared.reading.sources.opened import FILES, check_contents, refusal
+from tests.components.shared.reading.sources.opened import FILES, check_contents, problems, refusal
 
 
 def test_bucket(s3_store_uri):
@@ -56,6 +56,14 @@ def test_what_is_wrong_with_all_objects_is_the_sources_fault(s3_store_uri, monke
     assert "secret key is wrong" in read_refusal(s3_store_uri)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
     assert "that the server is up" in read_refusal(s3_store_uri)
+
+
+def test_keys_that_cannot_be_printed_are_told(s3_store_uri):
+    bucket, prefix = parse_s3_uri(s3_store_uri)
+    connect().put_object(bucket, prefix + "a\nerror: lost/a.tif", io.BytesIO(b"x"), 1)
+    with open_source(s3_store_uri) as source:
+        reason = "its name holds control characters or is not UTF-8"
+        assert problems(source) == {r"a\nerror: lost/a.tif": reason}
 
 
 def test_missing_bucket(s3_store_uri):
