@@ -13,11 +13,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from components.shared.dataset.volumes import Voxels
+from components.shared.printable import printable
 
 Cell = str | float | int | None
 
+
+def _visible(value: object) -> object:
+    return printable(value) if type(value) is str else value  # not what is HTML already
+
+
 _TEMPLATE = jinja2.Environment(
     autoescape=True,
+    finalize=_visible,
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     trim_blocks=True,
     lstrip_blocks=True,
@@ -84,7 +91,7 @@ class Section:
 def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """Renders a page that needs no network: styles, pictures and script are inside.
 
-    All text is escaped: names come from the user's data.
+    All text is escaped, control characters visibly: names come from the user's data.
     """
     return _TEMPLATE.render(
         title=title,

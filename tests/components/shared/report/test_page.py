@@ -123,3 +123,10 @@ def test_photographs_keep_what_they_show(shape):
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"), dtype=float)
     assert shown.shape == (9, 7, 3)
     np.testing.assert_allclose(shown.mean(axis=(1, 2)), brightness, atol=10)
+
+
+def test_shows_control_characters_as_escapes():
+    name = "scan\u202e\x1b[2J\x9b\nnext"
+    page = render_page(name, name, [Section(name, [name, Table((name,), [(name,)])])])
+    assert r"scan\u202e\x1b[2J\x9b\nnext" in page
+    assert not set("\u202e\x1b\x9b") & set(page)
