@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from components.shared.dataset.volumes import Voxels
+from components.shared.report.chart_style import PAGE_COLOURS
 
 Cell = str | float | int | None
 
@@ -94,6 +95,7 @@ def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         show=_show,
         number=_number,
         numeric=_numeric,
+        colours=PAGE_COLOURS,
     )
 
 
