@@ -1,0 +1,144 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from components.shared.errors import UserError
+from components.shared.scoring.scores import BINS, calibration_curve, empty_score
+
+SHAPE = (3, 6, 5)
+PROBABILITIES = arrays(np.float32, SHAPE, elements=st.floats(0, 1, width=32))
+MASKS = arrays(np.uint8, SHAPE, elements=st.integers(0, 1))
+FAST = settings(max_examples=60, deadline=None)
+
+
+def test_scores_a_case_computed_by_hand(score):
+    truth = np.zeros((3, 4, 4))
+    truth[0, 0, :4] = 1  # 4 pixels, 3 found
+    truth[1, 1, 1] = 1  # 1 pixel, missed
+    probability = np.full((3, 4, 4), 0.1)
+    probability[0, 0, 1:] = 0.5  # the threshold itself counts as tumour
+    probability[2, 3, 3] = 0.9  # a false positive in an empty slice
+
+    found = score(truth, probability)
+
+    assert (found.tumour_pixels, found.predicted_pixels, found.true_positives) == (5, 4, 3)
+    assert (found.slices, found.tumour_slices, found.false_positive_pixels) == (3, 2, 1)
+    assert found.dice == pytest.approx(2 * 3 / 9)
+    assert found.precision == pytest.approx(3 / 4)
+    assert found.recall == pytest.approx(3 / 5)
+    assert found.slice_dice == pytest.approx((6 / 7, 0, 0))
+    assert found.slice_has_tumour == (True, True, False)
+    assert found.volume_difference_pixels == 1
+    assert found.relative_volume_difference == pytest.approx(1 / 5)
+    # all nine pixels are surface; only the false positive is further than 2 from the other mask
+    assert found.surface_dice == pytest.approx(8 / 9)
+
+
+def test_too_much_and_too_little_are_the_same_volume_difference(score):
+    less, more = np.zeros((2, *SHAPE))
+    less[1, 2, :2] = more[1, 2, :5] = 1
+
+    over, under = score(less, more), score(more, less)
+
+    assert (over.volume_difference_pixels, under.volume_difference_pixels) == (3, 3)
+    assert over.relative_volume_difference == pytest.approx(3 / 2)
+    assert under.relative_volume_difference == pytest.approx(3 / 5)
+
+
+def test_a_patient_without_tumour_counts_1_if_left_empty_else_0(score):
+    nothing = np.zeros(SHAPE)
+    one = nothing.copy()
+    one[0, 0, 0] = 1
+
+    left_empty, marked = score(nothing, nothing), score(nothing, one)
+
+    assert (left_empty.dice, marked.dice) == (1, 0)
+    assert (left_empty.surface_dice, marked.surface_dice) == (1, 0)
+    assert (left_empty.precision, left_empty.recall, left_empty.hd95) == (None, None, None)
+    assert (marked.precision, marked.recall, marked.hd95) == (0, None, None)
+    assert (left_empty.volume_difference_pixels, marked.volume_difference_pixels) == (0, 1)
+    assert left_empty.relative_volume_difference is marked.relative_volume_difference is None
+    assert score(one, nothing).recall == 0
+
+
+@FAST
+@given(MASKS, MASKS)
+def test_dice_and_surfaces_are_symmetric_and_bounded(score, one, other):
+    forth, back = score(one, other), score(other, one)
+
+    assert forth.dice == back.dice
+    assert forth.precision == back.recall
+    assert 0 <= forth.dice <= 1
+    assert forth.surface_dice == back.surface_dice
+    assert 0 <= forth.surface_dice <= 1
+    assert (forth.dice == 1) <= (forth.surface_dice == 1)
+    assert forth.volume_difference_pixels == back.volume_difference_pixels
+    assert (forth.hd95 is None) == (back.hd95 is None) == (not one.any() or not other.any())
+    if forth.hd95 is not None:
+        assert forth.hd95 == pytest.approx(back.hd95)
+        assert 0 <= forth.hd95 <= math.dist((0, 0, 0), SHAPE)
+        assert (forth.dice == 1) <= (forth.hd95 == 0)
+
+
+@FAST
+@given(MASKS, PROBABILITIES)
+def test_the_empty_score_is_what_a_probability_of_zero_scores(score, truth, probability):
+    found, zero = score(truth, probability), score(truth, np.zeros(SHAPE))
+
+    assert empty_score(found) == zero
+
+
+def test_reliability_by_hand(score):
+    # ten voxels at 0.25, three of them tumour; ten at 1, all tumour
+    probability = np.array([0.25] * 10 + [1.0] * 10).reshape(1, 4, 5)
+    truth = np.array([1] * 3 + [0] * 7 + [1] * 10).reshape(1, 4, 5)
+
+    found = score(truth, probability).reliability
+
+    assert found.voxels == (0, 0, 10, 0, 0, 0, 0, 0, 0, 10)
+    assert found.tumour == (0, 0, 3, 0, 0, 0, 0, 0, 0, 10)
+    assert found.probability == pytest.approx((0, 0, 2.5, 0, 0, 0, 0, 0, 0, 10))
+    assert found.squared_error == pytest.approx(3 * 0.75**2 + 7 * 0.25**2)
+
+
+@FAST
+@given(MASKS, PROBABILITIES, MASKS, PROBABILITIES)
+def test_calibration_adds_up_over_volumes(score, truth, probability, truth_2, probability_2):
+    joined = score(np.concatenate([truth, truth_2]), np.concatenate([probability, probability_2]))
+
+    found = calibration_curve([score(truth, probability), score(truth_2, probability_2)])
+
+    assert found.voxels == joined.reliability.voxels
+    assert found.tumour == joined.reliability.tumour
+    assert sum(found.voxels) == truth.size * 2
+    assert len(found.voxels) == BINS
+    assert found.probability == pytest.approx(joined.reliability.probability)
+    assert found.squared_error == pytest.approx(joined.reliability.squared_error)
+
+
+def test_calibration_leaves_the_noisy_background_out(score):
+    image = np.full((2, 8, 8, 3), 5, dtype=np.uint8)  # noise, in all channels
+    image[:, 4:] = 120
+
+    found = score(np.zeros((2, 8, 8)), np.zeros((2, 8, 8)), image=image)
+
+    assert sum(found.reliability.voxels) == 2 * 4 * 8
+
+
+@pytest.mark.parametrize(
+    ("probability", "message"),
+    [
+        (np.zeros((3, 6, 4)), r"gave \(3, 6, 4\), not \(3, 6, 5\)"),
+        (np.full(SHAPE, np.nan), "from nan to nan"),
+        (np.full(SHAPE, 1.5), "from 1.5 to 1.5"),
+        (np.full(SHAPE, -0.5), "from -0.5"),
+    ],
+    ids=["shape", "nan", "logits above 1", "logits below 0"],
+)
+def test_a_model_that_gives_no_probability_is_refused(score, probability, message):
+    with pytest.raises(UserError, match=message):
+        score(np.zeros(SHAPE), probability)
