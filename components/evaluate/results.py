@@ -117,7 +117,7 @@ def _evaluation(
     settings: EvaluateSettings,
 ) -> Evaluation:
     def measure(some: Sequence[VolumeScore]) -> dict[str, float]:
-        return aggregate(some, settings.bootstrap_resamples, settings.seed)
+        return aggregate(some, resamples=settings.bootstrap_resamples, seed=settings.seed)
 
     return Evaluation(
         scores=tuple(scores),
