@@ -216,6 +216,12 @@ def test_long_tables_are_cut_and_say_so():
     assert "The first" not in page_of(Table(("n",), rows, most_rows=5))
 
 
+@pytest.mark.parametrize(("rows", "tall"), [(25, False), (26, True)])
+def test_only_long_tables_scroll_in_themselves(rows, tall):
+    page = page_of(Table(("n",), [(number,) for number in range(rows)]))
+    assert ('<div class="scroll tall">' in page) == tall
+
+
 def test_equal_figures_make_equal_bytes():
     def figure():
         drawn = Figure()
