@@ -245,10 +245,12 @@ def _print_json(value: object) -> None:
 
 
 def _tell_result(result: dict[str, Any]) -> None:
+    from components.shared.scoring.metrics import interval_in_words
+
     metrics = result["metrics"]
     typer.echo(
         f"\npatient Dice on the test patients: {metrics['patient_dice_mean']:.3f} "
-        f"({_interval(metrics)}; an empty prediction scores "
+        f"({interval_in_words(metrics)}; an empty prediction scores "
         f"{metrics['patient_dice_mean_empty_baseline']:.3f})"
     )
     decision = "is the new champion" if result["promoted"] else "is not promoted"
@@ -256,13 +258,6 @@ def _tell_result(result: dict[str, Any]) -> None:
     for name, path in result["reports"].items():
         typer.echo(f"  {name:12} {_shown(path)}")
     typer.echo(f"compare runs: {_ui_command(result['tracking_uri'], result['experiment_id'])}")
-
-
-def _interval(metrics: dict[str, float]) -> str:
-    if "patient_dice_mean_ci_low" not in metrics:
-        return "no interval: that takes two patients"
-    low, high = metrics["patient_dice_mean_ci_low"], metrics["patient_dice_mean_ci_high"]
-    return f"95 % interval {low:.3f} to {high:.3f}"
 
 
 def _ui_command(tracking_uri: str, experiment_id: str) -> str:

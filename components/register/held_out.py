@@ -9,8 +9,8 @@ from components.register.settings import RegisterSettings
 from components.shared.dataset.manifest import VolumeEntry, fetch_manifest, manifest_key
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import fetch_split, split_key
-from components.shared.progress import track
-from components.shared.scoring.scores import VolumeScore, score_volume
+from components.shared.scoring.predicted import scored
+from components.shared.scoring.scores import VolumeScore
 from components.shared.scoring.segmenter import load_segmenter
 
 logger = logging.getLogger(__name__)
@@ -54,9 +54,5 @@ def score_champion(
         UserError: If the version cannot be loaded.
     """
     segmenter = load_segmenter(f"models:/{champion.name}/{champion.version}", settings.device)
-    scores = []
-    for entry in track(entries, len(entries), "champion's volumes"):
-        volume = dataset.volume(entry)
-        probability = segmenter(volume.image)
-        scores.append(score_volume(entry, volume, probability, settings.threshold))
-    return scores
+    predicted = scored(segmenter, dataset, entries, settings.threshold, "champion's volumes")
+    return [one.score for one in predicted]

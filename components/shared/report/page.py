@@ -14,6 +14,7 @@ from PIL import Image
 
 from components.shared.dataset.volumes import Voxels
 from components.shared.printable import printable
+from components.shared.report.chart_style import PAGE_COLOURS
 
 Cell = str | float | int | None
 
@@ -101,6 +102,7 @@ def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         show=_show,
         number=_number,
         numeric=_numeric,
+        colours=PAGE_COLOURS,
     )
 
 

@@ -12,7 +12,7 @@ from components.evaluate.settings import EvaluateSettings
 from components.evaluate.slices import draw_overlays
 from components.shared.dataset.split import PARTS, make_split
 from components.shared.dataset.volumes import FLAIR
-from components.shared.scoring.metrics import DEFINITIONS
+from components.shared.scoring.metrics import METRICS
 
 SETTINGS = EvaluateSettings(bootstrap_resamples=200)
 ORIGIN = Origin("dataset0", "split0", "run0")
@@ -63,9 +63,11 @@ def test_shows_every_patient_and_every_number(rendered):
 
     for score in evaluation.scores:
         assert f"<td>{score.volume}</td>" in page
-    for name, definition in DEFINITIONS.items():
-        assert f">{name}</td>" in page
-        assert definition in text
+    for metric in METRICS:
+        assert f">{metric.name}</td>" in page
+        assert metric.definition in text
+        assert (f'<span class="label">{metric.label}</span>' in page) == metric.headline
+        assert (f">{metric.label}</th>" in page) == metric.by_group
     for name in ("dataset0", "split0", "run0", "site CS", "size large", "Best:", "Worst:"):
         assert name in page
 

@@ -32,6 +32,7 @@ def scores(dice, sites=("CS", "DU", "HT")):
             predicted_pixels=10_000 - number,
             true_positives=round(value * 10_000),
             hd95=None,
+            surface_dice=value,
         )
         for number, value in enumerate(dice)
     ]
