@@ -5,7 +5,6 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -133,7 +132,7 @@ def predict(
     from components.predict.settings import PredictSettings
     from components.shared.config import build_config
 
-    settings = build_config(PredictSettings, _parse_changes(changes or ()), "predict")
+    settings = build_config(PredictSettings, dict(map(_parse_change, changes or ())), "predict")
     _use_local_defaults()
     result = predict_source(model, _absolute(source), output.expanduser(), settings)
     if as_json:
@@ -246,21 +245,18 @@ def _use_local_defaults() -> None:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home / 'mlflow.db'}"
 
 
-def _parse_changes(changes: Iterable[str]) -> dict[str, object]:
+def _parse_change(change: str) -> tuple[str, object]:
     import yaml
 
-    values = {}
-    for change in changes:
-        key, equals, text = change.partition("=")
-        try:
-            values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {change!r}: the value is not valid YAML") from error
-        if not (key.strip() and equals):
-            raise UserError(
-                f"--set {change!r} is not understood; the form is KEY=VALUE, e.g. device=cpu"
-            )
-    return values
+    key, equals, text = change.partition("=")
+    if not (key.strip() and equals):
+        raise UserError(
+            f"--set {change!r} is not understood; the form is KEY=VALUE, e.g. device=cpu"
+        )
+    try:
+        return key.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {change!r}: the value is not valid YAML") from error
 
 
 def _print_json(value: object) -> None:

@@ -31,7 +31,7 @@ def require_extras(*extras: str) -> None:
         packages = ", ".join(package for names in missing.values() for package in names)
         kind = "extra" if len(missing) == 1 else "extras"
         raise UserError(
-            f"this needs the {kind} {', '.join(missing)}: not installed is {packages}; "
+            f"this needs the {kind} {', '.join(missing)} (not installed: {packages}); "
             + installation(missing)
         )
 
