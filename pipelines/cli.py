@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from components.shared.errors import UserError
+from components.shared.printable import printable, printable_lines
+from components.shared.process import write_safely
 from pipelines.extras import require_extras
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must be quick
@@ -169,7 +171,9 @@ def datasets(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     if as_json:
         _print_json([row.model_dump() for row in rows])
         return
-    typer.echo("\n".join(_dataset_line(row) for row in rows) or f"no data set in {store}")
+    typer.echo(
+        "\n".join(printable(_dataset_line(row)) for row in rows) or f"no data set in {store}"
+    )
 
 
 @app.command()
@@ -213,7 +217,7 @@ def doctor(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
 def main() -> NoReturn:
     """Runs the command line; a user's mistake is one message and exit code 1."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    write_safely(logging.WARNING, "%(message)s")
     logging.getLogger("components").setLevel(logging.INFO)  # others' lines only if they warn
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # tries again; the end of it is told
     try:
@@ -221,9 +225,7 @@ def main() -> NoReturn:
     except UserError as error:
         if "--debug" in sys.argv:
             raise
-        from pipelines.steplog import escaped
-
-        sys.exit("error: " + "\n".join(map(escaped, str(error).split("\n"))))
+        sys.exit(f"error: {printable_lines(str(error))}")
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

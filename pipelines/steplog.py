@@ -18,6 +18,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from components.shared.printable import printable
 from components.shared.process import ERROR_PREFIX
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -134,25 +135,17 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
 
     def _reason(self) -> str:
         if self._error:
-            return f"step {self._step}: {escaped(self._error)}"
-        tail = "\n".join(map(escaped, self._lines))
+            return f"step {self._step}: {printable(self._error)}"
+        tail = "\n".join(map(printable, self._lines))
         return f"step {self._step} crashed; its last lines are\n{tail}\nall lines: {self._path}"
 
     def _keep(self, text: str) -> None:
         # what follows a record's first line is a step's output, as its lines are
-        self._file.write(f"\n{_INDENT}".join(map(escaped, text.split("\n"))) + "\n")
+        self._file.write(f"\n{_INDENT}".join(map(printable, text.split("\n"))) + "\n")
         self._file.flush()
 
     def _show(self, text: str, style: str | None = None) -> None:
-        self._progress.console.print(escaped(text), markup=False, style=style)
-
-
-def escaped(text: str) -> str:
-    """The text with its control characters in the form of Python's escapes.
-
-    A name from the user's data must not end a line or drive the terminal.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        self._progress.console.print(printable(text), markup=False, style=style)
 
 
 def _component(task: str) -> str:

@@ -29,7 +29,7 @@ def test_a_command_without_its_extras_is_refused(requires):
     with pytest.raises(UserError) as refused:
         require_extras("trainer", "pipelines")
     assert str(refused.value) == (
-        "this needs the extra trainer: (not installed: no-such); pip install 'brainseg[trainer]'"
+        "this needs the extra trainer (not installed: no-such); pip install 'brainseg[trainer]'"
     )
     with pytest.raises(
         UserError, match=r"extras trainer, kaggle \(not installed: no-such, other\); pip install "

@@ -19,6 +19,7 @@ from tests.pipelines.conftest import clean_environment, command
 _REAL_DATA = Path(__file__).parents[3] / "shared" / "data" / "lgg71.tar.xz"
 _REAL_PATIENTS = 10
 _SOURCE = "synthetic:12,seed=3"
+_STEPS = ("ingest", "profile", "split", "train", "evaluate", "register")
 _SETTINGS = ("train.image_size=64", "train.epochs=6", "train.validate_every_epochs=2")
 
 
@@ -224,7 +225,11 @@ def test_the_result_names_everything(killed, first):
     assert result["model_uri"].startswith("models:/brainseg/")
     assert result["dataset_id"]
     assert result["split_id"]
+    assert set(result) >= {"mlflow_run_id", "reason", "tracking_uri", "experiment_id"}
+    assert list(result["seconds"]) == [*_STEPS, "total"]
     assert all(Path(path).is_file() for path in result["reports"].values())
+    files = {"profile.html", "split.json", "evaluation.html", "per_patient.csv", "manifest.json"}
+    assert {Path(path).name for path in result["reports"].values()} >= files
 
 
 def test_the_reports_agree_with_each_other(killed, first):
