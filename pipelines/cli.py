@@ -63,7 +63,7 @@ def run(
 ) -> None:
     """Run the whole chain on this machine: ingest to registered model.
 
-    Example: brainseg run --source ~/lgg/kaggle_3m --preset quick --set train.epochs=30
+    Example: brainseg run --source ~/lgg/kaggle_3m --preset quick --set train.schedule.epochs=30
     """
     from pipelines.runners import LocalRun, run_locally
     from pipelines.settings import load_preset

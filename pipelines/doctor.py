@@ -125,7 +125,10 @@ def check_memory() -> Check:
     free = free_memory()
     if free is None:
         return Check("memory", "ok", "not known on this system")
-    advice = "close other programs, or give the container more memory; or lower train.batch_size"
+    advice = (
+        "close other programs, or give the container more memory; or lower "
+        "train.sampling.batch_size"
+    )
     return _graded("memory", free / _GIB, _MEMORY_GIB, f"{free / _GIB:.1f} GiB free", advice)
 
 
@@ -138,7 +141,7 @@ def check_shared_memory(folder: Path) -> Check:
     if size >= _SHARED_MEMORY_GIB:
         return Check("shared mem", "ok", found)
     advice = "mount a memory emptyDir there or start the container with --shm-size=2g; or keep "
-    return Check("shared mem", "warning", found, advice + "train.loader_workers=0")
+    return Check("shared mem", "warning", found, advice + "train.compute.loader_workers=0")
 
 
 def check_device() -> Check:
@@ -306,7 +309,7 @@ def _check_gpu() -> Check:
     found = f"{torch.cuda.device_count()} x {gpu.name}, {gpu.total_memory / _GIB:.0f} GiB"
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return Check("device", "ok", f"{found}, bf16")
-    advice = "this GPU has no bf16: use train.precision=16-mixed"
+    advice = "this GPU has no bf16: use train.compute.precision=16-mixed"
     return Check("device", "warning", found, advice)
 
 
