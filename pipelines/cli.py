@@ -66,7 +66,7 @@ def run(
 ) -> None:
     """Run the whole chain on this machine: ingest to registered model.
 
-    Example: brainseg run --source ~/lgg/kaggle_3m --preset quick --set train.epochs=30
+    Example: brainseg run --source ~/lgg/kaggle_3m --preset quick --set train.schedule.epochs=30
     """
     require_extras("trainer", "pipelines")
     from pipelines.local import LocalRun, run_locally

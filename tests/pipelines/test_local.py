@@ -20,7 +20,11 @@ _REAL_DATA = Path(__file__).parents[3] / "shared" / "data" / "lgg71.tar.xz"
 _REAL_PATIENTS = 10
 _SOURCE = "synthetic:12,seed=3"
 _STEPS = ("ingest", "profile", "split", "train", "evaluate", "register")
-_SETTINGS = ("train.image_size=64", "train.epochs=6", "train.validate_every_epochs=2")
+_SETTINGS = (
+    "train.network.image_size=64",
+    "train.schedule.epochs=6",
+    "train.schedule.validate_every_epochs=2",
+)
 
 
 class TestAnyGraph:
@@ -178,7 +182,7 @@ def killed(tmp_path_factory):
         stderr=subprocess.DEVNULL,
     )
     checkpoints = folder / "brainseg-runs" / "store" / "checkpoints"
-    _wait_for(lambda: list(checkpoints.glob("*/*/last.ckpt")) or process.poll() is not None, 300)
+    _wait_for(lambda: list(checkpoints.glob("*/*/states.json")) or process.poll() is not None, 300)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     return folder
@@ -264,7 +268,7 @@ def test_mlflow_holds_one_run_per_pipeline_run(killed, first, second):
     assert set(runs) == {_result(killed, name)["mlflow_run_id"] for name in ("first", "second")}
     for run in runs.values():
         assert run.info.status == "FINISHED"
-        assert run.data.params["train.epochs"] == "6"
+        assert run.data.params["train.schedule.epochs"] == "6"
         assert {"patient_dice_mean", "validation_dice"} <= set(run.data.metrics)
     champion = client.get_model_version_by_alias("brainseg", "champion")
     assert champion.run_id == _result(killed, "first")["mlflow_run_id"]
