@@ -95,6 +95,7 @@ def _collect(outputs: Mapping[str, Any], output: Path) -> dict[str, Any]:
         "profile": _keep(outputs["profile_report"].path, output / "profile.html"),
         "split": _keep(outputs["split"].path, output / "split.json"),
         "evaluation": _keep(outputs["evaluation_report"].path, output / "evaluation.html"),
+        "decision": _keep(outputs["decision_report"].path, output / "decision.html"),
         "per_patient": _keep(outputs["per_patient"].path, output / "per_patient.csv"),
     }
     return {

@@ -83,7 +83,12 @@ def evaluate_test_part(
         probability = segmenter(volume.image)
         scores.append(score_volume(entry, volume, probability, settings.threshold))
         predictions[entry.volume] = PackedMask.pack(probability >= settings.threshold)
-    return _evaluation(scores, predictions, settings)
+    return Evaluation(
+        scores=tuple(scores),
+        predictions=predictions,
+        metrics=aggregate(scores),
+        groups={name: aggregate(some) for name, some in group(scores).items()},
+    )
 
 
 def ranked_volumes(scores: Sequence[PatientScore], count: int) -> dict[str, list[str]]:
@@ -115,20 +120,4 @@ def recurring_volumes(scores: Sequence[PatientScore], count: int) -> list[str]:
         name
         for size in SIZES
         for name in sorted(volume for volume, third in thirds.items() if third == size)[:count]
-    )
-
-
-def _evaluation(
-    scores: Sequence[VolumeScore],
-    predictions: Mapping[str, PackedMask],
-    settings: EvaluateSettings,
-) -> Evaluation:
-    def measure(some: Sequence[VolumeScore]) -> dict[str, float]:
-        return aggregate(some, settings.bootstrap_resamples, settings.seed)
-
-    return Evaluation(
-        scores=tuple(scores),
-        predictions=predictions,
-        metrics=measure(scores),
-        groups={name: measure(some) for name, some in group(scores).items()},
     )

@@ -17,7 +17,7 @@ from components.shared.scoring.scores import (
 DEFINITIONS = {
     "patients": "Patients scored.",
     "patient_dice_mean": "Dice of a patient's whole volume, mean over patients.",
-    "patient_dice_mean_ci_low": "Lower end of its 95 % bootstrap interval over patients.",
+    "patient_dice_mean_ci_low": "Lower end of its 95 % interval over patients.",
     "patient_dice_mean_ci_high": "Upper end of the same interval.",
     "patient_dice_median": "Dice of a patient's whole volume, median over patients.",
     "pooled_dice": "Dice of the pixels of all patients together; large tumours weigh most.",
@@ -52,9 +52,7 @@ BASELINED = (
 BASELINE_SUFFIX = "_empty_baseline"
 
 
-def aggregate(
-    scores: Sequence[VolumeScore], resamples: int = 2000, seed: int = 0
-) -> dict[str, float]:
+def aggregate(scores: Sequence[VolumeScore]) -> dict[str, float]:
     """All numbers over some patients; `DEFINITIONS` says what each means.
 
     Those of `BASELINED` come a second time as `<name>_empty_baseline`: what an all-empty
@@ -63,12 +61,10 @@ def aggregate(
 
     Args:
         scores: At least one.
-        resamples: Of the bootstrap over patients.
-        seed: Of the bootstrap.
     """
     empty = _measure([empty_score(score) for score in scores])
     baseline = {name + BASELINE_SUFFIX: empty[name] for name in BASELINED if name in empty}
-    return _measure(scores) | _interval(scores, resamples, seed) | baseline
+    return _measure(scores) | _interval(scores) | baseline
 
 
 def _measure(scores: Sequence[VolumeScore]) -> dict[str, float]:
@@ -122,8 +118,8 @@ def _calibration_measures(curve: Reliability) -> dict[str, float]:
     }
 
 
-def _interval(scores: Sequence[VolumeScore], resamples: int, seed: int) -> dict[str, float]:
+def _interval(scores: Sequence[VolumeScore]) -> dict[str, float]:
     if len(scores) < 2:
         return {}
-    low, high = mean_interval([score.dice for score in scores], 0.95, resamples, seed)
+    low, high = mean_interval([score.dice for score in scores])
     return {"patient_dice_mean_ci_low": low, "patient_dice_mean_ci_high": high}
