@@ -140,7 +140,10 @@ def predict(
     if as_json:
         _print_json(result.model_dump(mode="json"))
     else:
-        typer.echo(f"{result.predicted} volumes predicted, {result.failed} not; see {output}")
+        typer.echo(
+            f"{result.predicted} volumes predicted, {result.failed} not, with {result.model} at "
+            f"threshold {result.threshold:g}; see {output}"
+        )
 
 
 @app.command(name="compile")

@@ -51,9 +51,7 @@ def load_preset(name: str, changes: Iterable[str] = ()) -> Preset:
     for change in changes:
         path, value = _parse_change(change)
         sections = _changed(sections, path, value, change)
-    preset = {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
-    _agree_on_threshold(preset)
-    return preset
+    return {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
 
 
 def pipeline_arguments(preset: Preset) -> dict[str, str]:
@@ -78,17 +76,6 @@ def _read(name: str) -> dict[str, dict[str, Any]]:
         if not isinstance(section, dict):
             raise UserError(f"preset {name}: {step} must hold `key: value` pairs, not {section!r}")
     return sections
-
-
-def _agree_on_threshold(preset: Preset) -> None:
-    evaluate, register = preset["evaluate"], preset["register"]
-    assert isinstance(evaluate, EvaluateSettings)
-    assert isinstance(register, RegisterSettings)
-    if evaluate.threshold != register.threshold:
-        raise UserError(
-            f"evaluate.threshold={evaluate.threshold} and register.threshold="
-            f"{register.threshold} differ: candidate and champion must be scored alike; set both"
-        )
 
 
 def _parse_change(change: str) -> tuple[list[str], Any]:

@@ -28,6 +28,7 @@ class TrainingOutputs(NamedTuple):
     profile_report: dsl.HTML
     split: dsl.Artifact
     evaluation_report: dsl.HTML
+    decision_report: dsl.HTML
     per_patient: dsl.Dataset
     metrics: dsl.Metrics
 
@@ -53,7 +54,7 @@ def training(
         profile_settings: Limits that stop the run before a GPU is used.
         split_settings: How patients are assigned to the parts.
         train_settings: The recipe.
-        evaluate_settings: Threshold and bootstrap.
+        evaluate_settings: Threshold and pictures.
         register_settings: What a new champion must keep up with.
 
     Returns:
@@ -108,6 +109,7 @@ def training(
         profile_report=profiled.outputs["report"],
         split=assigned.outputs["split"],
         evaluation_report=evaluated.outputs["report"],
+        decision_report=registered.outputs["report"],
         per_patient=evaluated.outputs["per_patient"],
         metrics=evaluated.outputs["metrics"],
     )

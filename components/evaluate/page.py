@@ -275,9 +275,10 @@ def _definitions(settings: EvaluateSettings) -> list[Block]:
         "nothing was predicted and 0 if anything was. The same holds for a single slice.",
         "All-empty prediction: what a model that marks nothing gets on the same patients, "
         "computed by the same code. A figure is worth its distance from that.",
-        "95 % interval: percentile bootstrap of the mean over patients, "
-        f"{settings.bootstrap_resamples:,} resamples, seed {settings.seed}. It tells how much the "
-        "mean depends on which patients are in the test, not how it would vary over trainings.",
+        "95 % interval: t interval of the mean over patients, made on the logit scale so that it "
+        "stays within 0 and 1 and reaches further down, where the bad patients are. It tells how "
+        "much the mean depends on which patients are in the test, not how it would vary over "
+        "trainings.",
         "HD95: 95th percentile Hausdorff distance between the surfaces in three dimensions, the "
         "larger of both directions. The surface of a mask is its pixels with a neighbour outside. "
         "The data do not give a spacing, so the unit is a pixel and one slice step counts as one "

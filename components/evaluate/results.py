@@ -112,16 +112,11 @@ def recurring_volumes(scores: Sequence[PatientScore], count: int) -> list[str]:
 
 
 def _evaluation(
-    scores: Sequence[VolumeScore],
-    predictions: Mapping[str, PackedMask],
-    settings: EvaluateSettings,
+    scores: Sequence[VolumeScore], predictions: Mapping[str, PackedMask], settings: EvaluateSettings
 ) -> Evaluation:
-    def measure(some: Sequence[VolumeScore]) -> dict[str, float]:
-        return aggregate(some, resamples=settings.bootstrap_resamples, seed=settings.seed)
-
     return Evaluation(
         scores=tuple(scores),
         predictions=predictions,
-        metrics={**measure(scores), THRESHOLD: settings.threshold},
-        groups={name: measure(some) for name, some in group(scores).items()},
+        metrics={**aggregate(scores), THRESHOLD: settings.threshold},
+        groups={name: aggregate(some) for name, some in group(scores).items()},
     )

@@ -20,11 +20,15 @@ def register(
     metrics: dsl.Input[dsl.Metrics],
     settings: str,
     decision: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Registration",
     [("model_uri", str), ("model_version", str), ("promoted", bool), ("reason", str)],
 ):
-    """Registers a model, and moves the alias champion to it if it is good enough.
+    """Registers a model, and moves the alias champion to it unless it is inferior.
+
+    A test of non-inferiority against the champion on the same patients; the first champion
+    and every other must reach a floor.
 
     Args:
         store: Where the voxels are: s3://bucket/prefix or a folder.
@@ -38,13 +42,14 @@ def register(
         metrics: JSON of the metrics over them.
         settings: YAML of `components.register.settings.RegisterSettings`.
         decision: JSON: what was decided, why, and the numbers behind it.
+        report: One HTML page about it.
 
     Returns:
         The registered version, whether it is champion now, and why or why not.
     """
-    import json
     from pathlib import Path
 
+    from components.register.page import render_decision
     from components.register.registration import Candidate, register_model
     from components.register.settings import RegisterSettings
     from components.shared.config import parse_config
@@ -64,12 +69,17 @@ def register(
             split=split.path,
         )
         candidate = Candidate.read(
-            *(mlflow_run_id, Path(model.path), dataset_id, split_id),
-            *(Path(per_patient.path), Path(metrics.path)),
+            run_id=mlflow_run_id,
+            folder=Path(model.path),
+            dataset_id=dataset_id,
+            split_id=split_id,
+            per_patient=Path(per_patient.path),
+            metrics=Path(metrics.path),
         )
         with recording(mlflow_run_id) as client:
             found = register_model(client, candidate, dataset, config)
             finish_run(client, mlflow_run_id)
         remove_state(dataset.store, mlflow_run_id)
-        Path(decision.path).write_text(json.dumps(found.record, indent=2))
+        Path(decision.path).write_text(found.model_dump_json(indent=2))
+        Path(report.path).write_text(render_decision(found), encoding="utf-8")
     return found.model_uri, found.model_version, found.promoted, found.reason

@@ -235,9 +235,7 @@ METRICS = (
 """Every metric, in the order of the reports."""
 
 
-def aggregate(
-    scores: Sequence[VolumeScore], resamples: int = 2000, seed: int = 0
-) -> dict[str, float]:
+def aggregate(scores: Sequence[VolumeScore]) -> dict[str, float]:
     """All numbers over some patients: those of `METRICS`, their intervals and baselines.
 
     A number that is not defined (a mean over nothing, an interval of fewer than two
@@ -245,8 +243,6 @@ def aggregate(
 
     Args:
         scores: At least one.
-        resamples: Of the bootstrap over patients.
-        seed: Of the bootstrap.
     """
     empty = [empty_score(score) for score in scores]
     found: dict[str, float | None] = {}
@@ -254,7 +250,7 @@ def aggregate(
         found[metric.name] = metric.measure(scores)
         if metric.interval_of and len(scores) > 1:
             values = [metric.interval_of(score) for score in scores]
-            low, high = mean_interval(values, _CONFIDENCE, resamples, seed)
+            low, high = mean_interval(values, confidence=_CONFIDENCE)
             found |= {metric.name + LOW_SUFFIX: low, metric.name + HIGH_SUFFIX: high}
         if metric.baseline:
             found[metric.name + BASELINE_SUFFIX] = metric.measure(empty)

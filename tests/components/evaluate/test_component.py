@@ -8,7 +8,7 @@ from kfp import dsl
 from components.evaluate.component import evaluate
 from components.evaluate.settings import EvaluateSettings
 
-SETTINGS = EvaluateSettings(bootstrap_resamples=200, overlay_volumes=1, device="cpu")
+SETTINGS = EvaluateSettings(overlay_volumes=1, device="cpu")
 
 
 @pytest.fixture

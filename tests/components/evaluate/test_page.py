@@ -14,7 +14,7 @@ from components.shared.dataset.split import PARTS, make_split
 from components.shared.dataset.volumes import FLAIR
 from components.shared.scoring.metrics import METRICS
 
-SETTINGS = EvaluateSettings(bootstrap_resamples=200)
+SETTINGS = EvaluateSettings()
 ORIGIN = Origin("dataset0", "split0", "run0")
 
 

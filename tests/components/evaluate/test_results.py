@@ -20,7 +20,7 @@ from components.shared.scoring.groups import group
 from components.shared.scoring.metrics import aggregate
 from components.shared.scoring.scores import score_volume
 
-SETTINGS = EvaluateSettings(bootstrap_resamples=200)
+SETTINGS = EvaluateSettings()
 
 
 def bright_flair(image):
@@ -69,10 +69,8 @@ def test_scores_every_test_volume_and_no_other(dataset):
 def test_the_numbers_are_those_of_the_scores(dataset):
     found = evaluate_test_part(bright_flair, dataset, SETTINGS)
 
-    assert found.metrics == {**aggregate(found.scores, 200, SETTINGS.seed), "threshold": 0.5}
-    assert found.groups == {
-        name: aggregate(some, 200, SETTINGS.seed) for name, some in group(found.scores).items()
-    }
+    assert found.metrics == {**aggregate(found.scores), "threshold": 0.5}
+    assert found.groups == {name: aggregate(some) for name, some in group(found.scores).items()}
     assert list(found.groups)[:2] == ["site/CS", "site/DU"]
     json.dumps([found.metrics, found.groups], allow_nan=False)
 

@@ -20,7 +20,7 @@ def run(world, tmp_path):
         write_patient_scores(candidate.scores, tmp_path / "per_patient")
         files = {
             name: dsl.Artifact(uri=str(tmp_path / name))
-            for name in ("manifest", "split", "per_patient", "metrics", "decision")
+            for name in ("manifest", "split", "per_patient", "metrics", "decision", "report")
         }
         return register.python_func(
             store=world.store.uri,
@@ -40,6 +40,7 @@ def test_registers_and_ends_the_run(run, world, tmp_path):
     uri, version, promoted, reason = run(candidate)
     assert (uri, version, promoted) == (f"models:/{world.settings.model_name}/1", "1", True)
     assert json.loads((tmp_path / "decision").read_text())["reason"] == reason
+    assert "Version 1 is champion." in (tmp_path / "report").read_text()
     assert connect().get_run(candidate.run_id).info.status == "FINISHED"
 
 
