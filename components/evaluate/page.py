@@ -25,6 +25,7 @@ from components.shared.report.page import (
     draw,
     photograph,
     render_page,
+    show,
 )
 from components.shared.scoring.groups import group, size_thirds
 from components.shared.scoring.metrics import BASELINE_SUFFIX, METRICS, Metric, interval_in_words
@@ -92,7 +93,7 @@ def render_evaluation(
 
 def _headline(metrics: Mapping[str, float]) -> list[Block]:
     cards = [
-        (metric.label, _number(metrics.get(metric.name)), _note(metric, metrics))
+        (metric.label, show(metrics.get(metric.name)), _note(metric, metrics))
         for metric in METRICS
         if metric.headline
     ]
@@ -115,21 +116,11 @@ def _note(metric: Metric, metrics: Mapping[str, float]) -> str:
     if metric.interval_of:
         notes.append(interval_in_words(metrics, metric.name))
     if metric.name + BASELINE_SUFFIX in metrics:
-        notes.append(f"all-empty prediction {_number(metrics[metric.name + BASELINE_SUFFIX])}")
+        notes.append(f"all-empty prediction {show(metrics[metric.name + BASELINE_SUFFIX])}")
     undefined = metrics.get(metric.undefined, 0)
     if undefined:
         notes.append(f"undefined for {undefined:.0f} of {metrics['patients']:.0f}")
     return "; ".join(notes)
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    if value and abs(value) < 0.01:
-        return f"{value:.2g}"
-    return (
-        f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
-    )
 
 
 def _all_figures(metrics: Mapping[str, float]) -> list[Block]:
