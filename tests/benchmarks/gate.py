@@ -11,7 +11,7 @@ with that champion on the same patients. Takes two minutes.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -34,14 +34,44 @@ _METRICS: Mapping[str, float] = {
 }
 
 
+def patient_scores(
+    dice: Sequence[float],
+    sites: Sequence[str] = ("CS", "DU", "HT"),
+    sizes: Sequence[int] | None = None,
+) -> list[PatientScore]:
+    """Scores of patients who were never scanned.
+
+    Args:
+        dice: Of each patient.
+        sites: In turn.
+        sizes: Order of their tumours by size; by default as they come.
+    """
+    pixels = 1_000_000  # so many that the counts give the Dice to six digits
+    return [
+        PatientScore(
+            volume=f"volume {number}",
+            patient=f"patient {number}",
+            site=sites[number % len(sites)],
+            slices=20,
+            tumour_slices=5,
+            tumour_pixels=pixels + (sizes[number] if sizes else number),
+            predicted_pixels=pixels - (sizes[number] if sizes else number),
+            true_positives=round(value * pixels),
+            hd95=None,
+            surface_dice=value,
+        )
+        for number, value in enumerate(dice)
+    ]
+
+
 class Clinic:
     """A test set with a champion, and candidates of known worth."""
 
     def __init__(self, random: np.random.Generator, patients: int, luck: float, heavy: bool):
         self._random, self._heavy = random, heavy
         shares = np.array(list(_SITES.values())) / sum(_SITES.values())
-        self._sites = random.choice(list(_SITES), patients, p=shares)
-        self._sizes = random.permutation(patients) + 10_000
+        self._sites = random.choice(list(_SITES), patients, p=shares).tolist()
+        self._sizes = random.permutation(patients).tolist()
         self._champion = self._scores(luck)
 
     def promotes(self, difference: float, settings: RegisterSettings) -> bool:
@@ -55,22 +85,7 @@ class Clinic:
         if self._heavy:
             spread *= np.where(self._random.random(len(spread)) < 0.1, 3, 1) / np.sqrt(1.8)
         dice = 0.6 + better + self._random.normal(0, spread)
-        return [
-            PatientScore(
-                volume=f"volume {number}",
-                patient=f"patient {number}",
-                site=str(site),
-                slices=20,
-                tumour_slices=5,
-                tumour_pixels=int(size),
-                predicted_pixels=20_000 - int(size),
-                true_positives=round(float(value) * 10_000),
-                hd95=None,
-            )
-            for number, (site, size, value) in enumerate(
-                zip(self._sites, self._sizes, dice, strict=True)
-            )
-        ]
+        return patient_scores(dice.tolist(), self._sites, self._sizes)
 
 
 def odds(

@@ -5,8 +5,7 @@ from components.register.decision import decide, decide_first, too_few
 from components.register.settings import RegisterSettings
 from components.shared.errors import UserError
 from components.shared.scoring.comparison import compare
-from components.shared.scoring.scores import PatientScore
-from tests.benchmarks.gate import odds
+from tests.benchmarks.gate import odds, patient_scores
 
 SETTINGS = RegisterSettings()
 GOOD = {
@@ -17,26 +16,10 @@ GOOD = {
 }
 
 
-def scores(dice, sites=("CS", "DU", "HT")):
-    return [
-        PatientScore(
-            volume=f"volume {number}",
-            patient=f"patient {number}",
-            site=sites[number % len(sites)],
-            slices=20,
-            tumour_slices=5,
-            tumour_pixels=10_000 + number,
-            predicted_pixels=10_000 - number,
-            true_positives=round(value * 10_000),
-            hd95=None,
-            surface_dice=value,
-        )
-        for number, value in enumerate(dice)
-    ]
-
-
 def judge(candidate, champion, settings=SETTINGS, metrics=GOOD):
-    comparison = compare(scores(candidate), scores(champion), settings.bound_confidence)
+    comparison = compare(
+        patient_scores(candidate), patient_scores(champion), settings.bound_confidence
+    )
     return decide(metrics, comparison, "version 3", settings)
 
 
@@ -149,7 +132,7 @@ def judge_with_ez(*changes):
     sites = [*("EZ",) * len(changes), *("CS",) * (30 - len(changes))]
     champion = np.full(30, 0.6)
     candidate = champion + np.pad(changes, (0, 30 - len(changes)), constant_values=0.15)
-    pair = scores(candidate, sites), scores(champion, sites)
+    pair = patient_scores(candidate, sites), patient_scores(champion, sites)
     return decide(GOOD, compare(*pair, SETTINGS.bound_confidence), "version 3", SETTINGS)
 
 

@@ -3,31 +3,14 @@ import pytest
 from scipy import stats
 
 from components.shared.scoring.comparison import Comparison, compare
-from components.shared.scoring.scores import PatientScore
-
-
-def scores(dice, sites=("CS", "DU")):
-    return [
-        PatientScore(
-            volume=f"volume {number}",
-            patient=f"patient {number}",
-            site=sites[number % len(sites)],
-            slices=20,
-            tumour_slices=5,
-            tumour_pixels=1_000_000 + number,
-            predicted_pixels=1_000_000 - number,
-            true_positives=round(value * 1_000_000),
-            hd95=None,
-        )
-        for number, value in enumerate(dice)
-    ]
+from tests.benchmarks.gate import patient_scores
 
 
 def some(count=40, spread=0.05, seed=0):
     random = np.random.default_rng(seed)
     reference = random.uniform(0.2, 0.9, count)
     candidate = np.clip(reference + random.normal(0.02, spread, count), 0, 1)
-    return scores(candidate), scores(reference)
+    return patient_scores(candidate), patient_scores(reference)
 
 
 def differences(comparison):
@@ -35,7 +18,9 @@ def differences(comparison):
 
 
 def test_patients_are_paired_by_name_not_by_order():
-    comparison = compare(scores([0.3, 0.6, 1.0, 0.5]), scores([0.2, 0.5, 0.9, 0.4])[::-1], 0.95)
+    comparison = compare(
+        patient_scores([0.3, 0.6, 1.0, 0.5]), patient_scores([0.2, 0.5, 0.9, 0.4])[::-1], 0.95
+    )
     assert comparison.low == pytest.approx(0.1, abs=1e-3)
     assert comparison.high == pytest.approx(0.1, abs=1e-3)
 
@@ -53,19 +38,24 @@ def test_the_bounds_are_those_of_the_differences_each_one_sided():
 
 
 def test_the_bounds_stay_within_what_a_difference_can_be():
-    comparison = compare(scores([1.0, 0.9, 0.99]), scores([0.0, 0.3, 0.0]), 0.95)
+    comparison = compare(patient_scores([1.0, 0.9, 0.99]), patient_scores([0.0, 0.3, 0.0]), 0.95)
     assert -1 <= comparison.low < comparison.difference < comparison.high <= 1
 
 
 def test_groups_are_sites_and_size_thirds_with_their_own_errors():
     comparison = compare(*some(7), 0.95)
     groups = {one.group: one for one in comparison.groups}
-    assert list(groups) == ["site/CS", "site/DU", "size/small", "size/medium", "size/large"]
-    found = differences(comparison)[::2]
-    assert groups["site/CS"].patients == 4
+    assert list(groups) == [
+        *("site/CS", "site/DU", "site/HT"),
+        *("size/small", "size/medium", "size/large"),
+    ]
+    found = differences(comparison)[::3]
+    assert groups["site/CS"].patients == 3
     assert groups["site/CS"].difference == pytest.approx(found.mean())
     assert groups["site/CS"].standard_error == pytest.approx(stats.sem(found))
-    alone = compare(scores([0.5, 0.6], ["CS", "EZ"]), scores([0.4, 0.6], ["CS", "EZ"]), 0.95)
+    alone = compare(
+        patient_scores([0.5, 0.6], ["CS", "EZ"]), patient_scores([0.4, 0.6], ["CS", "EZ"]), 0.95
+    )
     assert {one.standard_error for one in alone.groups} == {None}
 
 
@@ -98,7 +88,7 @@ def test_the_chance_of_an_equal_model_is_that_of_simulated_ones(patients):
 
 
 def test_without_spread_an_equal_model_passes_any_margin():
-    same = compare(scores([0.5, 0.6]), scores([0.5, 0.6]), 0.95)
+    same = compare(patient_scores([0.5, 0.6]), patient_scores([0.5, 0.6]), 0.95)
     assert (same.chance_of_equal(0.03), same.chance_of_equal(0.0)) == (1.0, 0.0)
 
 
