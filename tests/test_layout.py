@@ -26,4 +26,5 @@ def test_a_test_file_has_a_module_of_its_name():
         for folder in ("components", "pipelines")
         for path in (PROJECT / "tests" / folder).rglob("test_*.py")
     }
-    assert not tests - names
+    fuzz = {name.with_name(f"{name.stem}_fuzz.py") for name in names}
+    assert not tests - names - fuzz

@@ -125,8 +125,9 @@ def test_a_decision_tells_how_often_its_patients_were_used(world):
         found = world.register(world.candidate(level))
         used.append((found.earlier_decisions, found.earlier_on_same_patients))
     assert used == [(0, 0), (1, 1), (2, 2)]
-    names = [entry.volume for entry in world.manifest.volumes]
-    world.publish(make_split({"train": names[:4], "validation": names[4:5], "test": names[5:]}))
+    entries = world.manifest.volumes
+    parts = {"train": entries[:4], "validation": entries[4:5], "test": entries[5:]}
+    world.publish(make_split(parts))
     found = world.register(world.candidate(WORSE))
     assert (found.earlier_decisions, found.earlier_on_same_patients) == (3, 0)
     better = world.candidate(BETTER - 1)

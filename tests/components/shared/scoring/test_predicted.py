@@ -18,8 +18,8 @@ def bright(image):
 def dataset(tmp_path, publish, make_blob):
     store = open_store(str(tmp_path / "store"))
     manifest = publish(store, [make_blob(seed) for seed in range(5)])
-    names = [entry.volume for entry in manifest.volumes]
-    split = make_split({"train": names[:1], "validation": names[1:2], "test": names[2:]})
+    volumes = manifest.volumes
+    split = make_split({"train": volumes[:1], "validation": volumes[1:2], "test": volumes[2:]})
     return SplitDataset(store, tmp_path / "cache", manifest, split)
 
 
