@@ -115,3 +115,17 @@ def talking(text: str) -> str:
     said = say(text=text)
     crash().after(said)
     return said.output
+
+
+@data_step
+def tell(status: dsl.PipelineTaskFinalStatus):
+    print(status.state)
+
+
+@dsl.pipeline(name="guarded")
+def guarded(value: int):
+    """A condition, a step that crashes, and one that runs however the others end."""
+    with dsl.ExitHandler(tell()):
+        doubled = double(value=value)
+        with dsl.If(doubled.outputs["Output"] > 5):
+            crash()

@@ -6,7 +6,7 @@ from pipelines.compilation import PIPELINES
 from pipelines.graph import check_arguments, count_steps, images, on_one_machine
 from tests.pipelines import graphs
 
-GRAPHS = [*PIPELINES.values(), graphs.described, graphs.twice, graphs.summed]
+GRAPHS = [*PIPELINES.values(), graphs.described, graphs.twice, graphs.summed, graphs.guarded]
 
 
 def spec_bytes(pipeline):
@@ -15,7 +15,13 @@ def spec_bytes(pipeline):
 
 @pytest.mark.parametrize(
     ("pipeline", "steps"),
-    [(PIPELINES["training"], 6), (graphs.described, 2), (graphs.twice, 2), (graphs.summed, 11)],
+    [
+        (PIPELINES["training"], 6),
+        (graphs.described, 2),
+        (graphs.twice, 2),
+        (graphs.summed, 11),
+        (graphs.guarded, 3),
+    ],
 )
 def test_steps_are_counted_with_those_inside(pipeline, steps):
     assert count_steps(pipeline) == steps

@@ -75,6 +75,16 @@ class TestAnyGraph:
         assert capfd.readouterr().err.splitlines().count("ingest") == 1
         assert not (tmp_path / "result.json").exists()
 
+    def test_a_step_that_runs_after_a_failure_does_not_hide_it(self, tmp_path, capfd):
+        assert list(run_locally(LocalRun(graphs.guarded, {"value": 2}, tmp_path))["seconds"]) == [
+            "double",
+            "tell",
+            "total",
+        ]
+        with pytest.raises(UserError, match="step crash crashed"):
+            run_locally(LocalRun(graphs.guarded, {"value": 4}, tmp_path))
+        assert capfd.readouterr().err.splitlines().count("tell") == 2
+
     def test_other_arguments_are_refused_before_anything_is_made(self, tmp_path):
         with pytest.raises(UserError, match="needs the parameter store"):
             run_locally(LocalRun(graphs.described, {"source": "synthetic:2"}, tmp_path / "out"))
