@@ -8,14 +8,17 @@ from dataclasses import dataclass
 import lightning
 import segmentation_models_pytorch as smp
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from components.shared.errors import UserError
+from components.shared.machine import usable_cores
 from components.shared.scoring.segmenter import pick_device
 from components.train.augment import augment
+from components.train.callbacks.threads import ChooseThreads
 from components.train.checkpoints import Checkpoints, Epoch, EpochListener, KeepCheckpoints
 from components.train.network import VolumeSegmenter, with_neighbours
 from components.train.recipe import Recipe
@@ -25,6 +28,8 @@ from components.train.slices import (
     SliceDataset,
     TumourSampler,
 )
+
+logger = logging.getLogger(__name__)
 
 PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # the arrays of a `PreparedVolume`
 
@@ -72,7 +77,8 @@ def fit(
     """
     training = Training(segmenter.to(memory_format=torch.channels_last), recipe)
     keeper = KeepCheckpoints(checkpoints, segmenter.network, recipe.epochs, listen)
-    trainer = _trainer(recipe, keeper)
+    threads = ChooseThreads(segmenter.network, recipe.threads)
+    trainer = _trainer(recipe, [keeper, threads])
     trainer.fit(
         training,
         _training_loader(train, recipe),
@@ -84,7 +90,7 @@ def fit(
     return Fit(segmenter.cpu().eval(), tuple(keeper.history))
 
 
-def _trainer(recipe: Recipe, keeper: KeepCheckpoints) -> lightning.Trainer:
+def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
     # on a machine with few cores reading in the training process is the faster way
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     return lightning.Trainer(
@@ -93,7 +99,7 @@ def _trainer(recipe: Recipe, keeper: KeepCheckpoints) -> lightning.Trainer:
         precision=recipe.precision,
         max_epochs=recipe.epochs,
         check_val_every_n_epoch=recipe.validation_interval,
-        callbacks=[keeper],
+        callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,  # KeepCheckpoints tells the progress, in lines
@@ -109,15 +115,25 @@ def _training_loader(
     if not slices.has_tumour.any():
         raise UserError("no slice of the training part has tumour; nothing can be learned")
     sampler = TumourSampler(slices.has_tumour, recipe.tumour_share, recipe.seed)
+    workers = _loader_workers(recipe.loader_workers)
     return DataLoader(
         slices,
         batch_size=min(recipe.batch_size, len(sampler)),
         sampler=sampler,
         drop_last=True,  # batch normalisation dislikes a last batch of one
-        num_workers=recipe.loader_workers,
-        persistent_workers=recipe.loader_workers > 0,
+        num_workers=workers,
+        persistent_workers=workers > 0,
         pin_memory=pick_device(recipe.device) == "cuda",
     )
+
+
+def _loader_workers(asked: int) -> int:
+    cores = usable_cores()
+    if asked > cores:
+        logger.warning(
+            "%d processes read slices, not %d: so many CPU cores are usable", cores, asked
+        )
+    return min(asked, cores)
 
 
 class _WholeVolumes(Dataset[PreparedTensors]):

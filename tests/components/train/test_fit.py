@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from components.shared.errors import UserError
 from components.train.checkpoints import Checkpoints
@@ -69,6 +70,24 @@ def test_the_best_epoch_is_kept(dataset, recipe, tmp_path):
 def _image(dataset):
     (entry,) = dataset.entries("validation")
     return dataset.volume(entry).image
+
+
+def test_no_more_processes_read_than_there_are_cores(
+    dataset, recipe, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr("components.train.fit.usable_cores", lambda: 1)
+    many = recipe.model_copy(update={"loader_workers": 8, "epochs": 1})
+    created = []
+    loader = DataLoader.__init__
+
+    def create(self, *arguments, **options):
+        created.append(options.get("num_workers", 0))
+        loader(self, *arguments, **options)
+
+    monkeypatch.setattr(DataLoader, "__init__", create)
+    _fit(dataset, many, tmp_path, "loaders")
+    assert max(created) == 1
+    assert "train.loader_workers=8, but 1 CPU cores: as many read" in caplog.text
 
 
 def test_a_diverging_loss_is_told(dataset, recipe, tmp_path):
