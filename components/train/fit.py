@@ -130,9 +130,7 @@ def _training_loader(
 def _loader_workers(asked: int) -> int:
     cores = usable_cores()
     if asked > cores:
-        logger.warning(
-            "%d processes read slices, not %d: so many CPU cores are usable", cores, asked
-        )
+        logger.warning("train.loader_workers=%d, CPU cores: %d; as many read", asked, cores)
     return min(asked, cores)
 
 

@@ -72,9 +72,7 @@ def _image(dataset):
     return dataset.volume(entry).image
 
 
-def test_no_more_processes_read_than_there_are_cores(
-    dataset, recipe, tmp_path, monkeypatch, caplog
-):
+def test_as_many_processes_read_as_there_are_cores(dataset, recipe, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("components.train.fit.usable_cores", lambda: 1)
     many = recipe.model_copy(update={"loader_workers": 8, "epochs": 1})
     created = []
@@ -87,7 +85,7 @@ def test_no_more_processes_read_than_there_are_cores(
     monkeypatch.setattr(DataLoader, "__init__", create)
     _fit(dataset, many, tmp_path, "loaders")
     assert max(created) == 1
-    assert "train.loader_workers=8, but 1 CPU cores: as many read" in caplog.text
+    assert "train.loader_workers=8, CPU cores: 1; as many read" in caplog.text
 
 
 def test_a_diverging_loss_is_told(dataset, recipe, tmp_path):
