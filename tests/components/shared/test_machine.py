@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from components.shared import machine
 from components.shared.machine import cpu_quota, free_memory, memory_rest, usable_cores
+from tests.cpu_quota import NoQuotaError, cpu_quota_of
 
 PROJECT = Path(machine.__file__).parents[2]
 UNLIMITED_V1 = str(2**63 - 4096)  # what the kernel writes into memory.limit_in_bytes
@@ -167,45 +167,14 @@ class TestUsableCores:
         one = str(min(os.sched_getaffinity(0)))
         assert _in_child(["taskset", "-c", one], "usable_cores()") == "1"
 
-    @pytest.mark.parametrize(("quota_us", "cores"), [(50_000, "1"), (100_000, "1")])
-    def test_follow_a_real_quota(self, cpu_group, quota_us, cores):
-        cpu_group(quota_us)
-        assert _in_child(cpu_group.enter, "usable_cores()") == cores
-        assert _in_child(cpu_group.enter, "cpu_quota()") == str(quota_us / 100_000)
-
-
-class _CpuGroup:
-    """A cgroup of this machine, made under the one of this process."""
-
-    def __init__(self, folder, version):
-        self._folder, self._version = folder, version
-        self.enter = ["sh", "-c", f'echo $$ > {folder}/cgroup.procs && exec "$@"', "sh"]
-
-    def __call__(self, quota_us):
-        if self._version == 2:
-            (self._folder / "cpu.max").write_text(f"{quota_us} 100000")
-        else:
-            (self._folder / "cpu.cfs_period_us").write_text("100000")
-            (self._folder / "cpu.cfs_quota_us").write_text(str(quota_us))
-
-
-@pytest.fixture
-def cpu_group():
-    own = next(iter(machine._cgroups("cpu", Path("/proc/self"))), None)
-    if own is None:
-        pytest.skip("no cgroups on this system")
-    folder = own / f"brainseg-test-{uuid.uuid4().hex[:8]}"
-    try:
-        folder.mkdir()
-    except OSError as error:
-        pytest.skip(f"no cgroup can be made here: {error}")
-    try:
-        version = 2 if (folder / "cpu.max").exists() else 1
-        if version == 1 and not (folder / "cpu.cfs_quota_us").exists():
-            pytest.skip("the cpu controller is not given to groups made here")
-        yield _CpuGroup(folder, version)
-    finally:
-        folder.rmdir()
+    @pytest.mark.parametrize("cores", [0.5, 1.0])
+    def test_follow_a_real_quota(self, cores):
+        try:
+            with cpu_quota_of(cores) as enter:
+                assert _in_child(enter, "usable_cores()") == "1"
+                assert _in_child(enter, "cpu_quota()") == str(cores)
+        except NoQuotaError as error:
+            pytest.skip(f"no quota can be made here: {error}")
 
 
 def _in_child(before, expression):
