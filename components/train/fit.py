@@ -12,17 +12,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from components.shared.errors import UserError
+from components.shared.machine import usable_cores
 from components.shared.scoring.segmenter import pick_device
 from components.train.callbacks.checkpoints import KeepCheckpoints
 from components.train.callbacks.finite import StopAtNonFiniteLoss
 from components.train.callbacks.history import Epoch, EpochListener, History, TellEpochs
 from components.train.callbacks.progress import LogProgress
+from components.train.callbacks.threads import ChooseThreads
 from components.train.checkpoints import Checkpoints
 from components.train.network import VolumeSegmenter
 from components.train.processes import trainer_arguments
 from components.train.recipe import Recipe
 from components.train.slices import PreparedVolume, SliceDataset, TumourSampler
 from components.train.task import PreparedTensors, SegmentationTask
+
+logger = logging.getLogger(__name__)
 
 # of Lightning's lines only warnings are of use: LogProgress tells the progress. Not in
 # shared/process.py: Lightning sets its level itself when it is imported
@@ -76,7 +80,12 @@ def fit(
         seed=recipe.seed,
     )
     history = History()
-    trainer = _trainer(recipe, [*_callbacks(history, checkpoints, listen), *further_callbacks])
+    callbacks = [
+        ChooseThreads(segmenter.network, recipe.compute.threads),
+        *_callbacks(history, checkpoints, listen),
+        *further_callbacks,
+    ]
+    trainer = _trainer(recipe, callbacks)
     trainer.fit(
         task,
         _training_loader(train, recipe, rank=trainer.global_rank, ranks=trainer.world_size),
@@ -133,7 +142,7 @@ def _training_loader(
         rank=rank,
         ranks=ranks,
     )
-    workers = recipe.compute.loader_workers
+    workers = _loader_workers(recipe.compute.loader_workers)
     return DataLoader(
         slices,
         batch_size=min(recipe.sampling.batch_size, len(sampler)),
@@ -143,6 +152,13 @@ def _training_loader(
         persistent_workers=workers > 0,
         pin_memory=pick_device(recipe.compute.device) == "cuda",
     )
+
+
+def _loader_workers(asked: int) -> int:
+    cores = usable_cores()
+    if asked > cores:
+        logger.warning("train.compute.loader_workers=%d, CPU cores: %d; as many read", asked, cores)
+    return min(asked, cores)
 
 
 class _WholeVolumes(Dataset[PreparedTensors]):

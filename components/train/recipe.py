@@ -109,11 +109,14 @@ class Compute(Config):
         precision: Arithmetic of the forward pass; weights stay float32.
         device: `cpu`, `cuda` or `auto`.
         loader_workers: Processes that read slices; 0 reads in the training process.
+        threads: CPU threads of a step; `None` uses as many as are fastest at the time, so that
+            trainings on a busy machine differ in the last bits.
     """
 
     precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     loader_workers: int = Field(default=0, ge=0)
+    threads: int | None = Field(default=None, ge=1)
 
 
 class Recipe(Config):

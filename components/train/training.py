@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 
 from components.shared.dataset.manifest import canonical_json, short_digest
 from components.shared.dataset.parts import SplitDataset
+from components.shared.threads import limit_threads
 from components.shared.tracking.runs import (
     log_dataset,
     log_metrics,
@@ -58,6 +59,7 @@ def train_model(
     Raises:
         UserError: If the server, the store, the data or the recipe do not allow it.
     """
+    limit_threads()
     run_id = open_run(pipeline_run)
     with recording(run_id) as client:
         if is_writer():

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol, cast
@@ -12,8 +14,11 @@ from torch.export.passes import move_to_device_pass
 
 from components.shared.dataset.volumes import Probability, Voxels
 from components.shared.errors import UserError
+from components.shared.threads import FastestThreads, limit_threads
 
 logger = logging.getLogger(__name__)
+
+_REHEARSED = 4  # slices of a volume, to find the fastest number of threads
 
 
 class Segmenter(Protocol):
@@ -36,6 +41,7 @@ class ExportedSegmenter:
     def __init__(self, program: torch.nn.Module, device: torch.device) -> None:
         self._program = program
         self._device = device
+        self._threads = FastestThreads("predicting", limit_threads())
 
     def __call__(self, image: Voxels) -> Probability:
         if len(image) == 1:
@@ -45,8 +51,19 @@ class ExportedSegmenter:
         # np.array: the exported program wants memory it may own, not a mapped file
         volume = torch.from_numpy(np.array(image)).to(self._device)
         with torch.inference_mode():
-            probability = self._program(volume)
+            probability = self._predict(volume) if volume.is_cpu else self._program(volume)
         return cast(Probability, probability.float().cpu().numpy())
+
+    def _predict(self, volume: torch.Tensor) -> torch.Tensor:
+        # the number of threads changes no probability by more than its last bit
+        before, some = torch.get_num_threads(), volume[:_REHEARSED]
+        self._threads.rehearse(lambda: partial(self._program, some))
+        started = time.monotonic()
+        try:
+            return cast(torch.Tensor, self._program(volume))
+        finally:
+            self._threads.took((time.monotonic() - started) * len(some) / len(volume))
+            torch.set_num_threads(before)
 
 
 def load_segmenter(uri: str | Path, device: str = "auto") -> ExportedSegmenter:

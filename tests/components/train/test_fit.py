@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from components.shared.errors import UserError
 from components.train.checkpoints import Checkpoints
@@ -102,6 +103,22 @@ def test_the_best_epoch_is_kept(train, recipe, dataset):
 def _image(dataset):
     (entry,) = dataset.entries("validation")
     return dataset.volume(entry).image
+
+
+def test_as_many_processes_read_as_there_are_cores(train, make_recipe, monkeypatch, caplog):
+    monkeypatch.setattr("components.train.fit.usable_cores", lambda: 1)
+    created = []
+    loader = DataLoader.__init__
+
+    def create(self, *arguments, **options):
+        created.append(options.get("num_workers", 0))
+        loader(self, *arguments, **options)
+
+    monkeypatch.setattr(DataLoader, "__init__", create)
+    compute = {"precision": "32-true", "device": "cpu", "loader_workers": 8}
+    train(make_recipe(schedule={"epochs": 1}, compute=compute), "loaders")
+    assert max(created) == 1
+    assert "train.compute.loader_workers=8, CPU cores: 1; as many read" in caplog.text
 
 
 def test_a_part_without_tumour_is_refused(dataset, recipe, tmp_path):
