@@ -101,9 +101,9 @@ def register_model(
     log_params(client, candidate.run_id, {"register": settings.model_dump(mode="json")})
     version = registry.add_version(
         client,
-        settings.model_name,
-        candidate.run_id,
-        candidate.folder,
+        name=settings.model_name,
+        run_id=candidate.run_id,
+        folder=candidate.folder,
         tags=_version_tags(candidate),
         metrics=candidate.metrics,
     )
