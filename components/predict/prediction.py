@@ -16,7 +16,7 @@ from components.predict.settings import PredictSettings
 from components.predict.volume_prediction import VolumePrediction
 from components.shared.config import Record
 from components.shared.dataset.ingest_account import Quarantined
-from components.shared.dataset.volumes import Mask, Probability, Volume
+from components.shared.dataset.volumes import Mask, Probability, Volume, size_text
 from components.shared.errors import UserError
 from components.shared.progress import track
 from components.shared.reading.scans import (
@@ -149,7 +149,7 @@ def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Snapshot]) -> Vo
 
 
 def _apply(segmenter: Segmenter, volume: Volume) -> Probability:
-    size = " x ".join(str(length) for length in volume.mask.shape)
+    size = size_text(volume.mask.shape)
     try:
         probability = segmenter(volume.image)
     except (RuntimeError, AssertionError) as error:  # out of memory, or a size it was not made for

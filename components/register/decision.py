@@ -15,10 +15,10 @@ from components.shared.scoring.comparison import (
     Comparison,
     GroupDifference,
 )
-from components.shared.scoring.metrics import BASELINE_SUFFIX
+from components.shared.scoring.metrics import BASELINE_SUFFIX, METRICS
 
 _FEWEST_PATIENTS = 2  # no interval can be had from fewer
-HEADLINES = ("patient_dice_mean", "pooled_dice")  # both must beat an all-empty prediction
+HEADLINES = tuple(metric.name for metric in METRICS if metric.champion_beats_baseline)
 GROUP_ERRORS = 2  # standard errors that a group's fall must exceed: chance reaches one often
 
 

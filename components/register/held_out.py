@@ -10,8 +10,8 @@ from mlflow.entities.model_registry import ModelVersion
 from components.shared.dataset.manifest import VolumeEntry, fetch_manifest, manifest_key
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import fetch_split, split_key
-from components.shared.progress import track
-from components.shared.scoring.scores import VolumeScore, score_volume
+from components.shared.scoring.predicted import scored
+from components.shared.scoring.scores import VolumeScore
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.storage.store import Store
 
@@ -80,12 +80,8 @@ def score_model(
     Raises:
         UserError: If the model cannot be loaded.
     """
-    segmenter = load_segmenter(model, device)
-    scores = []
-    for entry in track(entries, len(entries), what):
-        volume = dataset.volume(entry)
-        scores.append(score_volume(entry, volume, segmenter(volume.image), threshold))
-    return scores
+    predicted = scored(load_segmenter(model, device), dataset, entries, threshold, what)
+    return [one.score for one in predicted]
 
 
 def _new_to(known: Iterable[VolumeEntry], entries: Iterable[VolumeEntry]) -> list[VolumeEntry]:

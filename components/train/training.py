@@ -18,10 +18,12 @@ from components.shared.tracking.runs import (
     recording,
 )
 from components.shared.tracking.training_state import state_folder
-from components.train.checkpoints import Checkpoints, Epoch
+from components.train.callbacks.history import Epoch
+from components.train.checkpoints import Checkpoints
 from components.train.export import export_segmenter
 from components.train.fit import Fit, fit
 from components.train.network import build_segmenter
+from components.train.processes import is_writer
 from components.train.recipe import Recipe
 from components.train.slices import prepare_volumes
 
@@ -40,6 +42,7 @@ def train_model(
     """Trains and exports a segmenter and logs both to MLflow.
 
     The MLflow run is opened first: a server that is down fails the step before any work.
+    Where several processes train together, the first one writes.
 
     Args:
         recipe: How to train.
@@ -57,11 +60,13 @@ def train_model(
     """
     run_id = open_run(pipeline_run)
     with recording(run_id) as client:
-        _describe(client, run_id, recipe, dataset, profile_report)
+        if is_writer():
+            _describe(client, run_id, recipe, dataset, profile_report)
         checkpoints = _checkpoints(recipe, dataset, run_id)
         fitted = _fit(recipe, dataset, checkpoints, client, run_id)
-        export_segmenter(fitted.segmenter, model)
-        history.write_text(json.dumps(fitted.history))
+        if is_writer():
+            export_segmenter(fitted.segmenter, model)
+            history.write_text(json.dumps(fitted.history))
         checkpoints.remove_local()
     return run_id
 
@@ -95,7 +100,7 @@ def _fit(
     run_id: str,
 ) -> Fit:
     torch.manual_seed(recipe.seed)
-    segmenter = build_segmenter(recipe)
+    segmenter = build_segmenter(recipe.network)
 
     def listen(epoch: Epoch) -> None:
         values = {name: value for name, value in epoch.items() if name != "epoch"}

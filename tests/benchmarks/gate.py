@@ -58,6 +58,7 @@ def patient_scores(
             predicted_pixels=pixels - (sizes[number] if sizes else number),
             true_positives=round(value * pixels),
             hd95=None,
+            surface_dice=value,
         )
         for number, value in enumerate(dice)
     ]

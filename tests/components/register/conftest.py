@@ -86,7 +86,6 @@ def make_world(tmp_path, threshold_model, make_blob, publish, evaluated):
     def make(seed=0):
         store = open_store(str(tmp_path / f"store{seed}"))
         manifest = publish(store, [make_blob(100 * seed + number) for number in range(12)])
-        names = [entry.volume for entry in manifest.volumes]
         world = World(
             store,
             tmp_path / "cache",
@@ -96,7 +95,9 @@ def make_world(tmp_path, threshold_model, make_blob, publish, evaluated):
             threshold_model,
             evaluated,
         )
-        world.publish(make_split({"train": names[:3], "validation": names[3:4], "test": names[4:]}))
+        entries = manifest.volumes
+        parts = {"train": entries[:3], "validation": entries[3:4], "test": entries[4:]}
+        world.publish(make_split(parts))
         return world
 
     return make

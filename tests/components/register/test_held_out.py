@@ -26,9 +26,7 @@ def data(store, tmp_path, make_entry):
             for part in numbers.values()
             for number in part
         }
-        split = make_split(
-            {part: [entries[one].volume for one in some] for part, some in numbers.items()}
-        )
+        split = make_split({part: [entries[one] for one in some] for part, some in numbers.items()})
         manifest = make_manifest(entries.values())
         store.write(manifest_key(manifest.dataset_id), manifest.to_json())
         store.write(split_key(split.split_id), split.to_json())

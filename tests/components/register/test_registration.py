@@ -125,8 +125,9 @@ def test_a_decision_tells_how_often_its_patients_were_used(world):
         found = world.register(world.candidate(level))
         used.append((found.earlier_decisions, found.earlier_on_same_patients))
     assert used == [(0, 0), (1, 1), (2, 2)]
-    names = [entry.volume for entry in world.manifest.volumes]
-    world.publish(make_split({"train": names[:4], "validation": names[4:5], "test": names[5:]}))
+    entries = world.manifest.volumes
+    parts = {"train": entries[:4], "validation": entries[4:5], "test": entries[5:]}
+    world.publish(make_split(parts))
     found = world.register(world.candidate(WORSE))
     assert (found.earlier_decisions, found.earlier_on_same_patients) == (3, 0)
     better = world.candidate(BETTER - 1)
@@ -250,11 +251,12 @@ def test_a_champion_that_changes_meanwhile_stops_the_step(world, monkeypatch):
 
 def test_only_patients_that_the_champion_has_not_seen_are_compared(world):
     world.register(world.candidate(GOOD))
-    names = [entry.volume for entry in world.manifest.volumes]
-    world.publish(make_split({"train": names[8:], "validation": names[7:8], "test": names[:7]}))
+    entries = world.manifest.volumes
+    parts = {"train": entries[8:], "validation": entries[7:8], "test": entries[:7]}
+    world.publish(make_split(parts))
     found = world.register(world.candidate(BETTER))
     # patients 0 to 3 were in training and validation of the champion
-    assert sorted(found.comparison.pairs) == names[4:7]
+    assert sorted(found.comparison.pairs) == [entry.volume for entry in entries[4:7]]
     assert "on the same 3 patients" in found.reason
 
 
@@ -263,21 +265,23 @@ def test_all_unseen_adds_the_champions_own_test_patients(world, publish, make_bl
     old = {entry.volume for entry in world.dataset.entries("test")}
     volumes = [make_blob(500 + number) for number in range(6)]
     manifest = publish(world.store, volumes, sites=("HT",))
-    names = [entry.volume for entry in manifest.volumes]
-    parts = {"train": names[:1], "validation": names[1:2], "test": names[2:]}
+    entries = manifest.volumes
+    parts = {"train": entries[:1], "validation": entries[1:2], "test": entries[2:]}
+    new = {entry.volume for entry in entries[2:]}
     world.publish(make_split(parts), manifest)
     found = world.register(world.candidate(WORSE))
-    assert set(found.comparison.pairs) == set(names[2:])
+    assert set(found.comparison.pairs) == new
     found = world.register(world.candidate(BETTER), compare_on="all_unseen")
     assert found.promoted
-    assert set(found.comparison.pairs) == set(names[2:]) | old
+    assert set(found.comparison.pairs) == new | old
     assert "register.compare_on=all_unseen" in render_decision(found)
 
 
 def test_a_champion_that_has_seen_every_patient_stays(world):
     world.register(world.candidate(WORSE))
-    names = [entry.volume for entry in world.manifest.volumes]
-    world.publish(make_split({"train": names[4:], "validation": names[3:4], "test": names[:3]}))
+    entries = world.manifest.volumes
+    parts = {"train": entries[4:], "validation": entries[3:4], "test": entries[:3]}
+    world.publish(make_split(parts))
     found = world.register(world.candidate(GOOD))
     assert not found.promoted
     assert "0 of the test patients are new to version 1" in found.reason

@@ -44,7 +44,7 @@ def test_the_exported_model_is_what_was_trained(recipe, dataset, tracking, tmp_p
     from mlflow import MlflowClient
 
     run = MlflowClient(tracking).get_run(run_id)
-    assert run.data.params["train.epochs"] == "4"
+    assert run.data.params["train.schedule.epochs"] == "4"
     assert run.data.tags["dataset_id"] == dataset.manifest.dataset_id
     points = MlflowClient(tracking).get_metric_history(run_id, "validation_dice")
     assert [point.step for point in points] == [1, 2, 3, 4]
@@ -78,7 +78,7 @@ def test_exported_and_training_time_forward_agree(recipe, dataset, tmp_path):
     from components.train.export import export_segmenter
 
     torch.manual_seed(0)
-    segmenter = build_segmenter(recipe).eval()
+    segmenter = build_segmenter(recipe.network).eval()
     export_segmenter(segmenter, tmp_path / "model")
     exported = load_segmenter(tmp_path / "model", device="cpu")
     for volume in prepare_volumes(dataset, "train", segmenter):
@@ -93,11 +93,11 @@ def test_exported_and_training_time_forward_agree(recipe, dataset, tmp_path):
 
 
 def _has_state(store):
-    return any(key.endswith("last.ckpt") for key in store.keys("checkpoints/"))
+    return any(key.endswith("states.json") for key in store.keys("checkpoints/"))
 
 
-def test_a_killed_training_goes_on(recipe, dataset, tracking, tmp_path, caplog):
-    long = recipe.model_copy(update={"epochs": 40})
+def test_a_killed_training_goes_on(make_recipe, dataset, tracking, tmp_path, caplog):
+    long = make_recipe(schedule={"epochs": 40})
     process = multiprocessing.get_context("spawn").Process(
         target=train_model, args=(long, dataset), kwargs=_arguments(tmp_path / "first")
     )

@@ -1,4 +1,4 @@
-"""The whole chain as a user starts it, in real processes."""
+"""Graphs in real processes: small ones, and the whole chain as a user starts it."""
 
 import csv
 import json
@@ -11,17 +11,138 @@ from pathlib import Path
 
 import pytest
 
+from components.shared.errors import UserError
+from pipelines.local import LocalRun, run_locally
+from tests.pipelines import graphs
 from tests.pipelines.conftest import clean_environment, command
 
 _REAL_DATA = Path(__file__).parents[3] / "shared" / "data" / "lgg71.tar.xz"
 _REAL_PATIENTS = 10
 _SOURCE = "synthetic:12,seed=3"
+_STEPS = ("ingest", "profile", "split", "train", "evaluate", "register")
 _SETTINGS = (
-    "train.image_size=64",
-    "train.epochs=6",
-    "train.validate_every_epochs=2",
+    "train.network.image_size=64",
+    "train.schedule.epochs=6",
+    "train.schedule.validate_every_epochs=2",
     "register.min_patient_dice=0",  # a minute of training on this is no good model
 )
+
+
+class TestAnyGraph:
+    def test_files_are_kept_by_name(self, tmp_path):
+        before = graphs.described.pipeline_spec.SerializeToString(deterministic=True)
+        result = run_locally(
+            LocalRun(
+                graphs.described,
+                {
+                    "source": "synthetic:6",
+                    "store": str(tmp_path / "store"),
+                    "profile_settings": "min_patients: 3",
+                },
+                tmp_path / "out",
+            )
+        )
+        assert graphs.described.pipeline_spec.SerializeToString(deterministic=True) == before
+        assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+        assert list(result) == ["dataset_id", "reports", "seconds"]
+        assert list(result["seconds"]) == ["ingest", "profile", "total"]
+        assert result["reports"] == {
+            "manifest": f"{tmp_path}/out/manifest.json",
+            "profile": f"{tmp_path}/out/profile.html",
+        }
+        assert len(json.loads((tmp_path / "out" / "manifest.json").read_text())["volumes"]) == 6
+        assert "<html" in (tmp_path / "out" / "profile.html").read_text()
+
+    def test_pipelines_and_loops_inside(self, tmp_path, capfd):
+        result = run_locally(LocalRun(graphs.summed, {}, tmp_path))
+        assert (result["total"], result["numbers"]) == (4 + 8 + 12, {"most": 12})
+        pages = [Path(result["reports"][f"pages_{number}"]).read_text() for number in (1, 2)]
+        assert pages == ["<p>10</p>", "<p>20</p>"]
+        assert (tmp_path / "table.csv").read_text().startswith("value\n4")
+        assert capfd.readouterr().err.count("done in") == 11
+
+    def test_one_step_used_twice(self, tmp_path, capfd):
+        sources = {"first": "synthetic:2", "second": "synthetic:3", "store": str(tmp_path / "s")}
+        result = run_locally(LocalRun(graphs.twice, sources, tmp_path / "out"))
+        assert result["first_id"] != result["second_id"]
+        told = capfd.readouterr().err
+        assert "volumes: all 2" in told
+        assert "volumes: all 3" in told
+
+    def test_a_mistake_is_made_once(self, tmp_path, capfd):
+        with pytest.raises(UserError, match="step ingest: source /nowhere"):
+            run_locally(LocalRun(graphs.described, {"source": "/nowhere", "store": "s"}, tmp_path))
+        assert capfd.readouterr().err.splitlines().count("ingest") == 1
+        assert not (tmp_path / "result.json").exists()
+
+    def test_other_arguments_are_refused_before_anything_is_made(self, tmp_path):
+        with pytest.raises(UserError, match="needs the parameter store"):
+            run_locally(LocalRun(graphs.described, {"source": "synthetic:2"}, tmp_path / "out"))
+        assert not (tmp_path / "out").exists()
+
+    def test_what_a_step_prints_or_returns_starts_no_other_step(self, tmp_path, capfd):
+        text = (
+            "16:00:00.000 - INFO - Task 'crash' finished with status SUCCESS\n"
+            "16:00:00.000 - INFO - Executing task 'register'\n"
+            "say: brainseg error: all is lost \x1b[2J"
+        )
+        with pytest.raises(UserError, match="step crash crashed") as failed:
+            run_locally(LocalRun(graphs.talking, {"text": text}, tmp_path))
+        assert "ZeroDivisionError" in str(failed.value)
+        told = capfd.readouterr().err
+        assert [line for line in told.splitlines() if not line.startswith(" ")] == ["say", "crash"]
+        assert r"brainseg error: all is lost \x1b[2J" in told
+
+    def test_hostile_names_do_not_drive_the_terminal(self, tmp_path, write_volume, capfd):
+        write_volume(tmp_path / "data", "TCGA_CS_0001_20000101")
+        for name in ("a\nbrainseg error: all is lost", "\x1b[2J\x07", "x\rTask 'ingest' finished"):
+            write_volume(tmp_path / "data", "TCGA_CS_0002_20000101").rename(
+                tmp_path / "data" / name
+            )
+        arguments = {"source": str(tmp_path / "data"), "store": str(tmp_path / "store")}
+        with pytest.raises(UserError, match="step profile: "):  # too few patients
+            run_locally(LocalRun(graphs.described, arguments, tmp_path / "out"))
+        told = capfd.readouterr().err
+        assert not set("\x1b\x07\r") & set(told)
+        assert [line for line in told.splitlines() if not line.startswith(" ")] == [
+            "ingest",
+            "profile",
+        ]
+
+
+class TestMlflowBeforeTheFirstStep:
+    def test_a_new_file_is_made(self, tmp_path, brainseg):
+        # the run ends at profile, whose limit is the cheapest way to a failure
+        file = tmp_path / "new" / "folder" / "mlflow.db"
+        failed = brainseg(
+            *_arguments("synthetic:4", "out", "profile.min_patients=50"),
+            cwd=tmp_path,
+            MLFLOW_TRACKING_URI=f"sqlite:///{file}",
+        )
+        assert "step profile" in failed.stderr
+        assert file.is_file()
+
+    def test_a_file_that_cannot_be_made(self, tmp_path, brainseg):
+        (tmp_path / "file").touch()
+        refused = brainseg(
+            *_arguments("synthetic:4", "out"),
+            cwd=tmp_path,
+            MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/file/mlflow.db",
+        )
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("error: the local MLflow cannot be made")
+        assert "ingest" not in refused.stderr
+
+    def test_a_server_that_is_down(self, tmp_path, brainseg):
+        refused = brainseg(
+            *_arguments("synthetic:4", "out"),
+            cwd=tmp_path,
+            MLFLOW_TRACKING_URI="http://127.0.0.1:1",
+        )
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("error: MLflow at http://127.0.0.1:1 cannot be used")
+        assert "ingest" not in refused.stderr
+        assert not (tmp_path / "brainseg-runs").exists()  # no data set was published
 
 
 def _arguments(source, output, *changes):
@@ -62,7 +183,7 @@ def killed(tmp_path_factory):
         stderr=subprocess.DEVNULL,
     )
     checkpoints = folder / "brainseg-runs" / "store" / "checkpoints"
-    _wait_for(lambda: list(checkpoints.glob("*/*/last.ckpt")) or process.poll() is not None, 300)
+    _wait_for(lambda: list(checkpoints.glob("*/*/states.json")) or process.poll() is not None, 300)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     return folder
@@ -109,7 +230,11 @@ def test_the_result_names_everything(killed, first):
     assert result["model_uri"].startswith("models:/brainseg/")
     assert result["dataset_id"]
     assert result["split_id"]
+    assert set(result) >= {"mlflow_run_id", "reason", "tracking_uri", "experiment_id"}
+    assert list(result["seconds"]) == [*_STEPS, "total"]
     assert all(Path(path).is_file() for path in result["reports"].values())
+    files = {"profile.html", "split.json", "evaluation.html", "per_patient.csv", "manifest.json"}
+    assert {Path(path).name for path in result["reports"].values()} >= files
 
 
 def test_the_reports_agree_with_each_other(killed, first):
@@ -144,7 +269,7 @@ def test_mlflow_holds_one_run_per_pipeline_run(killed, first, second):
     assert set(runs) == {_result(killed, name)["mlflow_run_id"] for name in ("first", "second")}
     for run in runs.values():
         assert run.info.status == "FINISHED"
-        assert run.data.params["train.epochs"] == "6"
+        assert run.data.params["train.schedule.epochs"] == "6"
         assert {"patient_dice_mean", "validation_dice"} <= set(run.data.metrics)
     champion = client.get_model_version_by_alias("brainseg", "champion")
     assert champion.run_id == _result(killed, "first")["mlflow_run_id"]
@@ -152,11 +277,15 @@ def test_mlflow_holds_one_run_per_pipeline_run(killed, first, second):
 
 def test_the_champion_predicts(killed, first, brainseg):
     predicted = brainseg(
-        *("predict", "--source", "synthetic:2,seed=9", "--output", "masks", "--json"), cwd=killed
+        *("predict", "--source", "synthetic:2,seed=9", "--output", "masks", "--json"),
+        *("--set", "most_pictures=1", "--set", "device=cpu"),
+        cwd=killed,
     )
     assert predicted.returncode == 0, predicted.stderr
     assert len(list((killed / "masks").glob("*_mask.tif"))) == 2
     assert (killed / "masks" / "predictions.csv").is_file()
+    (page,) = (killed / "masks").glob("*.html")
+    assert page.read_text().count("<img") == 1
 
 
 def test_a_failing_step_ends_the_run_with_its_own_message(tmp_path, brainseg):
