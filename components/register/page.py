@@ -1,7 +1,6 @@
 """The page of a decision: one HTML file that needs no network."""
 
 import math
-from collections.abc import Mapping
 
 from scipy.stats import norm
 
@@ -19,7 +18,7 @@ from components.shared.report.page import (
     render_page,
 )
 from components.shared.scoring.comparison import DETECTION_POWER, Comparison, GroupDifference
-from components.shared.scoring.metrics import BASELINE_SUFFIX
+from components.shared.scoring.metrics import BASELINE_SUFFIX, interval_in_words
 
 _MANY_USES = 10  # of one test set against one champion, from which on the page warns
 
@@ -174,20 +173,11 @@ def _alone(record: DecisionRecord) -> list[Block]:
         for name in HEADLINES
     ]
     return [
-        f"Over all test patients, as evaluated{_interval(metrics)}. Any champion must do better "
-        "than a prediction that marks nothing, and reach the floor.",
+        f"Over all {metrics['patients']:.0f} test patients, as evaluated (mean patient Dice: "
+        f"{interval_in_words(metrics)}). Any champion must do better than a prediction that marks "
+        "nothing, and reach the floor.",
         Table(("figure", "candidate", "all-empty prediction", "floor"), rows),
     ]
-
-
-def _interval(metrics: Mapping[str, float]) -> str:
-    if "patient_dice_mean_ci_low" not in metrics:
-        return ""
-    low, high = metrics["patient_dice_mean_ci_low"], metrics["patient_dice_mean_ci_high"]
-    return (
-        f": {metrics['patients']:.0f} patients, 95 % interval of the mean patient Dice {low:.3f} "
-        f"to {high:.3f}"
-    )
 
 
 def _patients(comparison: Comparison) -> list[Block]:

@@ -20,6 +20,7 @@ from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.parts import SplitDataset
 from components.shared.errors import UserError
 from components.shared.scoring.comparison import Comparison, compare
+from components.shared.scoring.metrics import THRESHOLD
 from components.shared.scoring.scores import PatientScore
 from components.shared.scoring.table import read_patient_scores
 from components.shared.tracking.champion import (
@@ -83,7 +84,7 @@ class Candidate:
     @property
     def threshold(self) -> float:
         """What the scores were made with."""
-        return self.metrics.get("threshold", DEFAULT_THRESHOLD)
+        return self.metrics.get(THRESHOLD, DEFAULT_THRESHOLD)
 
 
 def register_model(
@@ -101,9 +102,9 @@ def register_model(
     log_params(client, candidate.run_id, {"register": settings.model_dump(mode="json")})
     version = registry.add_version(
         client,
-        settings.model_name,
-        candidate.run_id,
-        candidate.folder,
+        name=settings.model_name,
+        run_id=candidate.run_id,
+        folder=candidate.folder,
         tags=_version_tags(candidate),
         metrics=candidate.metrics,
     )

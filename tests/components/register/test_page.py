@@ -84,7 +84,7 @@ def test_a_first_champion_is_told_without_a_comparison():
     assert "there was no champion; patient_dice_mean 0.810" in page
     assert "non-inferiority" not in page
     assert "Patient by patient" not in page
-    assert "14 patients, 95 % interval of the mean patient Dice 0.710 to 0.880" in page
+    assert "all 14 test patients, as evaluated (mean patient Dice: 95 % interval 0.710" in page
     refused = render_decision(record(settings=RegisterSettings(min_patient_dice=0.9)))
     assert "Version 2 is not promoted: there is no champion." in refused
     assert "below the 0.900 that any champion must reach" in refused
