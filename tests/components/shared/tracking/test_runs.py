@@ -1,23 +1,14 @@
-import contextlib
-import http.server
 import json
 import math
 import os
-import socket
 import subprocess
-import threading
-import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from components.shared.errors import UserError
-from components.shared.tracking.champion import find_champion
-from components.shared.tracking.local import initialise_local
 from components.shared.tracking.runs import (
     PIPELINE_RUN_TAG,
     finish_run,
@@ -32,26 +23,6 @@ from components.shared.tracking.server import connect
 
 def new_name():
     return uuid.uuid4().hex
-
-
-@contextlib.contextmanager
-def answering(status):
-    """A server on loopback that answers every request with this status."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(status)
-            self.end_headers()
-
-        do_POST = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def test_a_pipeline_run_has_one_run_in_all_its_steps(any_mlflow):
@@ -78,15 +49,6 @@ def test_a_run_is_in_the_experiment_of_the_project_or_the_one_that_is_set(
     assert client.get_experiment(other).name == os.environ["MLFLOW_EXPERIMENT_NAME"]
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", run.info.experiment_id)
     assert client.get_run(open_run("")).info.experiment_id == run.info.experiment_id
-
-
-def test_a_deleted_experiment_says_how_to_restore_it(local_mlflow, monkeypatch):
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", new_name())
-    run_id, client = open_run(""), connect()
-    experiment = client.get_run(run_id).info.experiment_id
-    client.delete_experiment(experiment)
-    with pytest.raises(UserError, match=f"restore --experiment-id {experiment}"):
-        open_run("")
 
 
 def test_a_given_run_is_joined_and_never_ended(any_mlflow, monkeypatch):
@@ -192,56 +154,6 @@ def test_the_data_set_is_an_input_of_the_run_once(any_mlflow, make_data):
     assert f"s3://bucket/store/datasets/{manifest.dataset_id}" in found.dataset.source
 
 
-def test_a_missing_model_and_a_missing_alias_are_both_no_champion(any_mlflow):
-    client, name = connect(), new_name()
-    assert find_champion(client, name) is None
-    client.create_registered_model(name)
-    assert find_champion(client, name) is None
-
-
-def refused(monkeypatch, uri):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    started = time.monotonic()
-    with pytest.raises(UserError) as raised:
-        open_run("some run")
-    assert time.monotonic() - started < 15
-    return str(raised.value)
-
-
-def test_a_server_that_is_down_is_told(no_mlflow, monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    assert refused(monkeypatch, uri) == (
-        f"MLflow at {uri} cannot be used: connection refused; start the server, or set "
-        "MLFLOW_TRACKING_URI to one that runs"
-    )
-
-
-def test_a_server_that_never_answers_is_told_in_bounded_time(no_mlflow, monkeypatch):
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        message = refused(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert "timed out; start the server" in message
-
-
-@pytest.mark.parametrize(
-    ("status", "advice"),
-    [
-        (401, "MLFLOW_TRACKING_USERNAME"),
-        (403, "--allowed-hosts"),
-        (404, "the address must be an MLflow server's"),
-        (503, "start the server"),
-    ],
-)
-def test_a_server_that_refuses_is_told(no_mlflow, monkeypatch, status, advice):
-    with answering(status) as uri:
-        message = refused(monkeypatch, uri)
-    assert f"MLflow at {uri} cannot be used" in message
-    assert advice in message
-
-
 def test_a_server_that_goes_away_is_told_with_its_address(
     no_mlflow, monkeypatch, mlflow_server_uri
 ):
@@ -257,51 +169,3 @@ def test_other_errors_of_mlflow_are_not_taken_for_an_outage(local_mlflow):
     run_id = open_run("")
     with pytest.raises(MlflowException, match="not found"), recording(run_id) as client:
         client.get_run("0123")
-
-
-def test_an_address_is_needed(no_mlflow):
-    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI is not set; give a server"):
-        connect()
-
-
-def test_a_local_file_is_not_made_by_a_step(no_mlflow, monkeypatch, tmp_path):
-    message = refused(monkeypatch, f"sqlite:///{tmp_path}/none.db")
-    assert "there is no MLflow file" in message
-    assert not list(tmp_path.iterdir())
-
-
-def test_initialising_twice_keeps_the_runs(local_mlflow_uri, local_mlflow, tmp_path):
-    run_id = open_run("")
-    database = Path(local_mlflow_uri.removeprefix("sqlite:///"))
-    assert initialise_local(database, tmp_path) == local_mlflow_uri
-    run = connect().get_run(run_id)
-    assert run.info.artifact_uri.startswith(f"file://{database.parent}/artifacts/")
-
-
-def test_two_launchers_may_initialise_at_once(no_mlflow, tmp_path):
-    with ThreadPoolExecutor(2) as pool:  # the lock is of the open file, so threads will do
-        started = [
-            pool.submit(initialise_local, tmp_path / "mlflow.db", tmp_path / "artifacts")
-            for _ in range(2)
-        ]
-    assert len({one.result() for one in started}) == 1
-    assert not (tmp_path / ".mlflow.db.part").exists()
-
-
-def test_a_first_use_that_was_killed_is_made_good(no_mlflow, tmp_path):
-    (tmp_path / ".mlflow.db.part").write_bytes(b"half a file")
-    uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "artifacts")
-    assert MlflowClient(uri).get_experiment_by_name("brainseg") is not None
-
-
-def test_a_file_that_is_no_database_is_told(no_mlflow, tmp_path):
-    path = tmp_path / "mlflow.db"
-    path.write_text("not a database, but long enough to be looked at as one" * 100)
-    with pytest.raises(UserError, match=r"cannot be used: .*not a database"):
-        initialise_local(path, tmp_path)
-
-
-def test_a_folder_that_cannot_be_made_is_told(no_mlflow, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="choose a folder that can be written"):
-        initialise_local(tmp_path / "file" / "mlflow.db", tmp_path)
