@@ -72,7 +72,13 @@ def run(
     _use_local_defaults()
     folder = output or _HOME / f"{datetime.now():%Y-%m-%d-%H%M%S}"
     result = run_locally(
-        LocalRun(_absolute(source), _absolute(store), settings, folder.expanduser().absolute())
+        LocalRun(
+            source=_absolute(source),
+            store=_absolute(store),
+            preset=settings,
+            output=folder.expanduser().absolute(),
+            name=Path(preset).stem,
+        )
     )
     if as_json:
         _print_json(result)

@@ -34,12 +34,14 @@ class LocalRun:
         store: URI of the store.
         preset: Settings of all steps.
         output: Folder for the result, the reports and the log.
+        name: What the run is called in MLflow, e.g. the preset.
     """
 
     source: str
     store: str
     preset: Preset
     output: Path
+    name: str = ""
 
 
 def run_locally(run: LocalRun) -> dict[str, Any]:
@@ -57,7 +59,8 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
     Raises:
         UserError: If a step fails; the message is the step's own.
     """
-    arguments = {"source": run.source, "store": run.store, **pipeline_arguments(run.preset)}
+    named = {"source": run.source, "store": run.store, "run_name": run.name}
+    arguments = {**named, **pipeline_arguments(run.preset)}
     _refuse_unsafe([*arguments.values(), str(run.output)])
     started = time.monotonic()
     with _locked(run.output), environment(_variables(run, arguments)):

@@ -30,7 +30,7 @@ def register(
         store: Where the voxels are: s3://bucket/prefix or a folder.
         dataset_id: Version of the data set.
         split_id: Version of the split.
-        mlflow_run_id: The run of this pipeline run; it ends here.
+        mlflow_run_id: The training's run; it and its pipeline run's end here.
         manifest: The data set's list of volumes.
         split: Which volume is in which part.
         model: MLflow model folder with the exported segmenter.
@@ -45,13 +45,14 @@ def register(
     import json
     from pathlib import Path
 
-    from components.register.registration import Candidate, register_model
+    from components.register.registration import OUTCOME_TAGS, Candidate, register_model
     from components.register.settings import RegisterSettings
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
     from components.shared.process import step_process
-    from components.shared.tracking.runs import finish_run, recording
-    from components.shared.tracking.training_state import remove_state
+    from components.shared.scoring.metrics import HEADLINE
+    from components.shared.tracking.runs import log_outcome, recording
+    from components.shared.tracking.tree import end_pipeline_run
 
     with step_process("register") as process:
         config = parse_config(RegisterSettings, settings, "register")
@@ -69,7 +70,7 @@ def register(
         )
         with recording(mlflow_run_id) as client:
             found = register_model(client, candidate, dataset, config)
-            finish_run(client, mlflow_run_id)
-        remove_state(dataset.store, mlflow_run_id)
+            log_outcome(client, mlflow_run_id, HEADLINE, OUTCOME_TAGS)
+            end_pipeline_run(client, mlflow_run_id, dataset.store)
         Path(decision.path).write_text(json.dumps(found.record, indent=2))
     return found.model_uri, found.model_version, found.promoted, found.reason

@@ -32,6 +32,9 @@ from components.shared.tracking.runs import log_metrics, log_params, log_tags
 
 logger = logging.getLogger(__name__)
 
+OUTCOME_TAGS = ("decision", "decision_reason", "model_version", "mlflow.note.content")
+"""Tags of the training's run that say what became of its model."""
+
 _RECORD = "register/decision.json"
 
 

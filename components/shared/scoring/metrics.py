@@ -38,6 +38,9 @@ DEFINITIONS = {
 }
 """What each number of `aggregate` means, in words."""
 
+HEADLINE = ("patient_dice_mean", "patient_dice_median", "pooled_dice")
+"""By what people sort lists of runs."""
+
 # those that mean something for a prediction without any pixel
 BASELINED = (
     "patient_dice_mean",

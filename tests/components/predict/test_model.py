@@ -7,8 +7,8 @@ from components.predict.prediction import predict_source
 from components.predict.settings import PredictSettings
 from components.register.registry import add_version
 from components.shared.errors import UserError
-from components.shared.tracking.runs import open_run
 from components.shared.tracking.server import connect
+from tests.components.conftest import new_run
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def name():
 
 
 def add(name, folder):
-    return add_version(connect(), name, open_run(""), folder, {}, [])
+    return add_version(connect(), name, new_run(), folder, {}, [])
 
 
 def test_the_champion_is_named_by_its_version(any_mlflow, name, threshold_model, tmp_path):

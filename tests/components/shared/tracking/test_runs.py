@@ -1,7 +1,5 @@
 import json
 import math
-import os
-import subprocess
 import uuid
 
 import pytest
@@ -9,103 +7,39 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from components.shared.errors import UserError
+from components.shared.tracking.election import IDENTITY
 from components.shared.tracking.runs import (
-    PIPELINE_RUN_TAG,
-    finish_run,
     log_dataset,
+    log_headline,
     log_metrics,
+    log_outcome,
     log_params,
-    open_run,
+    log_tags,
+    log_text_once,
+    pipeline_run_of,
     recording,
 )
 from components.shared.tracking.server import connect
+from tests.components.conftest import new_run
 
 
-def new_name():
-    return uuid.uuid4().hex
+def logged(run_id):
+    """A run's parameters without the one that it is found by."""
+    params = connect().get_run(run_id).data.params
+    return {name: value for name, value in params.items() if name != IDENTITY}
 
 
-def test_a_pipeline_run_has_one_run_in_all_its_steps(any_mlflow):
-    pipeline_run = new_name()
-    first = open_run(pipeline_run)
-    assert open_run(pipeline_run) == first
-    assert open_run(new_name()) != first
-    tags = connect().get_run(first).data.tags
-    assert tags[PIPELINE_RUN_TAG] == pipeline_run
-
-
-def test_without_a_pipeline_run_every_run_is_new(local_mlflow):
-    assert open_run("") != open_run("")
-
-
-def test_a_run_is_in_the_experiment_of_the_project_or_the_one_that_is_set(
-    local_mlflow, monkeypatch
-):
+def above(run_id):
     client = connect()
-    run = client.get_run(open_run(""))
-    assert client.get_experiment(run.info.experiment_id).name == "brainseg"
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", new_name())
-    other = client.get_run(open_run("")).info.experiment_id
-    assert client.get_experiment(other).name == os.environ["MLFLOW_EXPERIMENT_NAME"]
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", run.info.experiment_id)
-    assert client.get_run(open_run("")).info.experiment_id == run.info.experiment_id
-
-
-def test_a_given_run_is_joined_and_never_ended(any_mlflow, monkeypatch):
-    client = connect()
-    given = client.create_run("0").info.run_id
-    monkeypatch.setenv("MLFLOW_RUN_ID", given)
-    pipeline_run = new_name()
-    assert open_run(pipeline_run) == given
-    with recording(given) as client:
-        finish_run(client, given)
-    with pytest.raises(ValueError, match="stop"), recording(given):
-        raise ValueError("stop")
-    run = client.get_run(given)
-    assert run.info.status == "RUNNING"
-    assert run.data.tags[PIPELINE_RUN_TAG] == pipeline_run
-
-
-def test_a_given_run_that_does_not_exist_is_told(local_mlflow, monkeypatch):
-    monkeypatch.setenv("MLFLOW_RUN_ID", "0123")
-    with pytest.raises(UserError, match=r"MLFLOW_RUN_ID=0123: MLflow at sqlite:.* has no such run"):
-        open_run("some run")
-
-
-def test_a_run_names_commit_and_image(local_mlflow, monkeypatch):
-    monkeypatch.setenv("BRAINSEG_GIT_COMMIT", "c0ffee")
-    monkeypatch.setenv("BRAINSEG_IMAGE_DIGEST", "sha256:abc")
-    tags = connect().get_run(open_run("")).data.tags
-    assert tags["mlflow.source.git.commit"] == "c0ffee"
-    assert tags["image_digest"] == "sha256:abc"
-
-
-def test_in_a_checkout_the_commit_is_found(local_mlflow):
-    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    if head.returncode:
-        pytest.skip("not in a git checkout")
-    tags = connect().get_run(open_run("")).data.tags
-    assert tags["mlflow.source.git.commit"] == head.stdout.strip()
-    assert tags["mlflow.source.git.dirty"] in ("true", "false")
-
-
-def test_work_that_fails_marks_the_run_and_a_retry_takes_it_up_again(local_mlflow):
-    run_id = open_run("")
-    with pytest.raises(KeyError, match="broken"), recording(run_id):
-        raise KeyError("broken")
-    assert connect().get_run(run_id).info.status == "FAILED"
-    with recording(run_id) as client:
-        assert client.get_run(run_id).info.status == "RUNNING"
-        finish_run(client, run_id)
-    assert client.get_run(run_id).info.status == "FINISHED"
+    return client.get_run(pipeline_run_of(client, run_id)).data
 
 
 def test_parameters_are_flat_and_can_be_logged_again(any_mlflow):
-    run_id, client = open_run(""), connect()
+    run_id, client = new_run(), connect()
     params = {"train": {"rate": 0.1, "sizes": (1, 2), "deep": {"name": None}}, "seed": 3}
     log_params(client, run_id, params)
     log_params(client, run_id, {**params, "more": "x"})
-    assert client.get_run(run_id).data.params == {
+    assert logged(run_id) == {
         "train.rate": "0.1",
         "train.sizes": "(1, 2)",
         "train.deep.name": "None",
@@ -115,19 +49,19 @@ def test_parameters_are_flat_and_can_be_logged_again(any_mlflow):
 
 
 def test_a_changed_parameter_is_refused_before_any_is_logged(local_mlflow):
-    run_id, client = open_run(""), connect()
+    run_id, client = new_run(), connect()
     log_params(client, run_id, {"rate": 0.1})
     with pytest.raises(UserError, match=r"\(rate: 0.1 then, 0.2 now\); .*start a new pipeline run"):
         log_params(client, run_id, {"other": 1, "rate": 0.2})
-    assert client.get_run(run_id).data.params == {"rate": "0.1"}
+    assert logged(run_id) == {"rate": "0.1"}
 
 
 def test_many_and_long_parameters(any_mlflow):
-    run_id, client = open_run(""), connect()
+    run_id, client = new_run(), connect()
     params = {f"name{number}": number for number in range(250)} | {"long": "x" * 20_000}
     log_params(client, run_id, params)
     log_params(client, run_id, params)
-    found = client.get_run(run_id).data.params
+    found = logged(run_id)
     assert len(found) == 251
     assert found["long"].startswith("xxx")
     with pytest.raises(UserError, match="long"):
@@ -135,7 +69,7 @@ def test_many_and_long_parameters(any_mlflow):
 
 
 def test_metrics_keep_their_steps(any_mlflow):
-    run_id, client = open_run(""), connect()
+    run_id, client = new_run(), connect()
     for epoch in range(3):
         log_metrics(client, run_id, {"loss": 1 / (1 + epoch), "odd": math.nan}, step=epoch)
     log_metrics(client, run_id, {f"metric{number}": number for number in range(1500)})
@@ -145,7 +79,7 @@ def test_metrics_keep_their_steps(any_mlflow):
 
 
 def test_the_data_set_is_an_input_of_the_run_once(any_mlflow, make_data):
-    run_id, client, manifest = open_run(""), connect(), make_data(5)
+    run_id, client, manifest = new_run(), connect(), make_data(5)
     for _ in range(2):
         log_dataset(client, run_id, manifest.dataset_id, manifest, "s3://bucket/store")
     (found,) = client.get_run(run_id).inputs.dataset_inputs
@@ -159,13 +93,66 @@ def test_a_server_that_goes_away_is_told_with_its_address(
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server_uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    run_id = open_run("")
+    run_id = new_run()
     with pytest.raises(UserError, match=r"MLflow at .* cannot be used"), recording(run_id):
         MlflowClient("http://127.0.0.1:9").get_run(run_id)
     assert connect().get_run(run_id).info.status == "FAILED"
 
 
 def test_other_errors_of_mlflow_are_not_taken_for_an_outage(local_mlflow):
-    run_id = open_run("")
+    run_id = new_run()
     with pytest.raises(MlflowException, match="not found"), recording(run_id) as client:
         client.get_run("0123")
+
+
+def test_a_text_is_logged_by_the_first_who_does(any_mlflow):
+    run_id, client = new_run(), connect()
+    for text in ("first", "second"):
+        log_text_once(client, run_id, text, "splits/x.json")
+        log_text_once(client, run_id, text, "top.json")
+    assert client.download_artifacts(run_id, "splits/x.json") != ""
+    for path in ("splits/x.json", "top.json"):
+        with open(client.download_artifacts(run_id, path)) as stream:
+            assert stream.read() == "first"
+
+
+def test_the_headline_of_a_single_training_is_the_pipeline_runs(any_mlflow):
+    run_id, client = new_run(), connect()
+    log_metrics(client, run_id, {"dice": 0.8, "loss": 0.2})
+    log_headline(client, run_id, ("dice", "undefined"))
+    assert above(run_id).metrics == {"dice": 0.8}
+
+
+def test_headlines_of_several_trainings_stand_side_by_side(any_mlflow):
+    client, pipeline_run = connect(), uuid.uuid4().hex
+    for label, dice in (("fold-1", 0.8), ("fold-2", 0.7)):
+        run_id = new_run(pipeline_run=pipeline_run, label=label)
+        log_metrics(client, run_id, {"dice": dice})
+        log_headline(client, run_id, ["dice"])
+    assert above(run_id).metrics == {"fold-1/dice": 0.8, "fold-2/dice": 0.7}
+    log_tags(client, run_id, {"decision": "promoted", "other": "x"})
+    log_outcome(client, run_id, ["dice"], ["decision"])
+    assert above(run_id).metrics["dice"] == 0.7
+    assert above(run_id).tags["decision"] == "promoted"
+    assert "other" not in above(run_id).tags
+
+
+def test_a_retry_shows_a_headline_once(local_mlflow):
+    run_id, client = new_run(), connect()
+    for dice in (0.8, 0.8, 0.9):
+        log_metrics(client, run_id, {"dice": dice})
+        log_headline(client, run_id, ["dice"])
+    points = client.get_metric_history(pipeline_run_of(client, run_id), "dice")
+    assert [point.value for point in points] == [0.8, 0.9]
+
+
+def test_a_run_that_is_nested_in_none_is_its_own_pipeline_run(local_mlflow, monkeypatch):
+    client = connect()
+    monkeypatch.setenv("MLFLOW_RUN_ID", client.create_run("0").info.run_id)
+    run_id = new_run()
+    log_metrics(client, run_id, {"dice": 0.8})
+    log_tags(client, run_id, {"decision": "rejected"})
+    log_headline(client, run_id, ["dice"])
+    log_outcome(client, run_id, ["dice"], ["decision"])
+    assert pipeline_run_of(client, run_id) == run_id
+    assert len(client.get_metric_history(run_id, "dice")) == 1
