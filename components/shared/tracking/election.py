@@ -21,7 +21,9 @@ from mlflow.exceptions import MlflowException
 
 from components.shared.errors import UserError
 
-IDENTITY = "identity"  # name of the tag and of the parameter
+# name of the tag and of the parameter; MLflow compares parameters in the order of the alphabet,
+# and this one is to come after those that mean something
+IDENTITY = "unique_id"
 
 _SUPERSEDED = "superseded"
 

@@ -51,14 +51,14 @@ def open_run(training: Training, *, name: str, run_name: str = "") -> str:
         client,
         experiment,
         pipeline_run_digest(training.pipeline_run),
-        name=_title(run_name or "brainseg", data),
+        name=_title(run_name or "brainseg", data=data),
         tags={**origin_tags(), PIPELINE_RUN_TAG: training.pipeline_run},
     )
     return find_or_make(
         client,
         experiment,
         training.digest,
-        name=_title(training.label, name, data),
+        name=_title(training.label, name, data=data),
         tags={**origin_tags(), **_tags(training), MLFLOW_PARENT_RUN_ID: parent},
     )
 
@@ -105,5 +105,6 @@ def _tags(training: Training) -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
 
-def _title(*words: str) -> str:
-    return " ".join([*filter(None, words), f"{datetime.now():%Y-%m-%d %H:%M}"])
+def _title(*words: str, data: str) -> str:
+    # MLflow's list cuts names after some twenty letters and has a column for the data set
+    return " ".join([*filter(None, words), f"{datetime.now():%Y-%m-%d %H:%M}", data])

@@ -62,9 +62,9 @@ def test_people_can_tell_runs_apart(local_mlflow):
     client = connect()
     run = client.get_run(open_run(given, name="unet-resnet18", run_name="quick"))
     when = r"20\d\d-\d\d-\d\d \d\d:\d\d"
-    assert re.fullmatch(f"fold-1 unet-resnet18 3f2a0123 {when}", run.info.run_name)
+    assert re.fullmatch(f"fold-1 unet-resnet18 {when} 3f2a0123", run.info.run_name)
     parent = client.get_run(parent_of(run))
-    assert re.fullmatch(f"quick 3f2a0123 {when}", parent.info.run_name)
+    assert re.fullmatch(f"quick {when} 3f2a0123", parent.info.run_name)
     assert "mlflow.source.name" in parent.data.tags
 
 
