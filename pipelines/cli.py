@@ -268,8 +268,11 @@ def _interval(metrics: dict[str, float]) -> str:
 
 
 def _ui_command(tracking_uri: str, experiment_id: str) -> str:
-    # without the last part MLflow opens for chat traces
-    page = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    from components.shared.tracking.view import VIEW
+
+    # without the type MLflow opens for chat traces, without the view there are no metrics
+    runs = f"#/experiments/{experiment_id}/runs"
+    page = f"{runs}?workflowType=machine_learning&viewStateShareKey={VIEW}"
     if tracking_uri.startswith("http"):
         return f"open {tracking_uri.rstrip('/')}/{page} in a browser"
     mlflow = shlex.quote(_shown(str(Path(sys.executable).with_name("mlflow"))))

@@ -15,6 +15,7 @@ from components.shared.dataset.manifest import Manifest, manifest_key
 from components.shared.errors import UserError
 from components.shared.tracking.server import connect, explain, is_outage
 from components.shared.tracking.status import parent_of, set_status
+from components.shared.tracking.view import share_view
 
 _PARAM_LENGTH = 5900  # the limit is 6000
 
@@ -123,15 +124,18 @@ def log_headline(client: MlflowClient, run_id: str, metrics: Collection[str]) ->
     """Shows some of a training's metrics on its pipeline run's run, under the training's label.
 
     There a list of pipeline runs can be sorted by them, and `fold-1/patient_dice_mean` stands
-    beside `fold-2/patient_dice_mean`. Without a label they keep their names.
+    beside `fold-2/patient_dice_mean`. Without a label they keep their names. The list's view
+    `brainseg` gets a column for each.
 
     Args:
         client: Of the tracking server.
         run_id: The training's run.
         metrics: Names of metrics that it has.
     """
-    label = client.get_run(run_id).data.tags.get("label")
+    run = client.get_run(run_id)
+    label = run.data.tags.get("label")
     _show_above(client, run_id, metrics, prefix=f"{label}/" if label else "")
+    share_view(client, run.info.experiment_id, metrics)
 
 
 def log_outcome(
