@@ -76,8 +76,9 @@ def run(
     settings = pipeline_arguments(load_preset(preset, changes or ()))
     _use_local_defaults()
     folder = output or _HOME / f"{datetime.now():%Y-%m-%d-%H%M%S}"
-    arguments = {"source": _absolute(source), "store": _absolute(store), **settings}
-    result = run_locally(LocalRun(training, arguments, folder.expanduser().absolute()))
+    named = {"source": _absolute(source), "store": _absolute(store), "run_name": Path(preset).stem}
+    run = LocalRun(training, {**named, **settings}, folder.expanduser().absolute())
+    result = run_locally(run)
     if as_json:
         _print_json(result)
     else:
@@ -285,8 +286,11 @@ def _tell_result(result: dict[str, Any]) -> None:
 
 
 def _ui_command(tracking_uri: str, experiment_id: str) -> str:
-    # without the last part MLflow opens for chat traces
-    page = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    from components.shared.tracking.view import VIEW
+
+    # without the type MLflow opens for chat traces, without the view there are no metrics
+    runs = f"#/experiments/{experiment_id}/runs"
+    page = f"{runs}?workflowType=machine_learning&viewStateShareKey={VIEW}"
     if tracking_uri.startswith("http"):
         return f"open {tracking_uri.rstrip('/')}/{page} in a browser"
     mlflow = shlex.quote(_shown(str(Path(sys.executable).with_name("mlflow"))))

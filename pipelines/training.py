@@ -43,6 +43,7 @@ def training(
     train_settings: str = "",
     evaluate_settings: str = "",
     register_settings: str = "",
+    run_name: str = "",
 ) -> TrainingOutputs:
     """Ingests a source, trains on it and registers the model; checks may stop it on the way.
 
@@ -56,6 +57,8 @@ def training(
         train_settings: The recipe.
         evaluate_settings: Threshold and pictures.
         register_settings: What a new champion must keep up with.
+        run_name: What the run is called in MLflow, beside data set and date; `brainseg run`
+            gives the preset's name.
 
     Returns:
         Ids, decision and reports of the run.
@@ -76,6 +79,7 @@ def training(
         profile_report=profiled.outputs["report"],
         pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         settings=train_settings,
+        run_name=run_name,
     )
     result = {"mlflow_run_id": trained.outputs["Output"], "model": trained.outputs["model"]}
     evaluated = evaluate(

@@ -19,10 +19,10 @@ from components.evaluate.slices import draw_overlays
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.volumes import Volume, Voxels
 from components.shared.report.overlay import draw_slice, largest_tumour_slice
-from components.shared.scoring.metrics import METRICS
+from components.shared.scoring.metrics import HEADLINE, METRICS
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.scoring.table import write_patient_scores
-from components.shared.tracking.runs import log_metrics, log_params, recording
+from components.shared.tracking.runs import log_headline, log_metrics, log_params, recording
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ def _log(
         if metric.by_group and metric.name in found
     }
     log_metrics(client, run_id, {**evaluation.metrics, **grouped})
+    log_headline(client, run_id, HEADLINE)
     # as text under their proper names: KFP names a file by its artifact, without an ending
     client.log_text(run_id, results.report.read_text("utf-8"), "evaluation/report.html")
     client.log_text(run_id, results.per_patient.read_text("utf-8"), "evaluation/per_patient.csv")

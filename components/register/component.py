@@ -34,7 +34,7 @@ def register(
         store: Where the voxels are: s3://bucket/prefix or a folder.
         dataset_id: Version of the data set.
         split_id: Version of the split.
-        mlflow_run_id: The run of this pipeline run; it ends here.
+        mlflow_run_id: The training's run; it and its pipeline run's end here.
         manifest: The data set's list of volumes.
         split: Which volume is in which part.
         model: MLflow model folder with the exported segmenter.
@@ -50,13 +50,15 @@ def register(
     from pathlib import Path
 
     from components.register.page import render_decision
+    from components.register.record import OUTCOME_TAGS
     from components.register.registration import Candidate, register_model
     from components.register.settings import RegisterSettings
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
     from components.shared.process import step_process
-    from components.shared.tracking.runs import finish_run, recording
-    from components.shared.tracking.training_state import remove_state
+    from components.shared.scoring.metrics import HEADLINE
+    from components.shared.tracking.runs import log_outcome, recording
+    from components.shared.tracking.tree import end_pipeline_run
 
     with step_process("register") as process:
         config = parse_config(RegisterSettings, settings, "register")
@@ -78,8 +80,8 @@ def register(
         )
         with recording(mlflow_run_id) as client:
             found = register_model(client, candidate, dataset, config)
-            finish_run(client, mlflow_run_id)
-        remove_state(dataset.store, mlflow_run_id)
+            log_outcome(client, mlflow_run_id, HEADLINE, OUTCOME_TAGS)
+            end_pipeline_run(client, mlflow_run_id, dataset.store)
         Path(decision.path).write_text(found.model_dump_json(indent=2))
         Path(report.path).write_text(render_decision(found), encoding="utf-8")
     return found.model_uri, found.model_version, found.promoted, found.reason

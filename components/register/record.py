@@ -63,16 +63,20 @@ class DecisionRecord(Record):
         return "promoted" if self.promoted else "rejected"
 
 
+OUTCOME_TAGS = ("decision", "decision_reason", "model_version", "mlflow.note.content")
+"""Tags of the training's run that say what became of its model."""
+
+
 def log_record(client: MlflowClient, run_id: str, record: DecisionRecord) -> None:
     """Writes a decision to the run: as a file for machines, as tags and metrics for lists."""
     client.log_dict(run_id, record.model_dump(mode="json"), _RECORD)
-    tags = {
-        "decision": record.outcome,
-        "decision_reason": record.reason,
-        "model_version": f"{record.model_name}/{record.model_version}",
-        "mlflow.note.content": _note(record),  # the run's description
-    }
-    log_tags(client, run_id, tags)
+    texts = (
+        record.outcome,
+        record.reason,
+        f"{record.model_name}/{record.model_version}",
+        _note(record),  # the run's description
+    )
+    log_tags(client, run_id, dict(zip(OUTCOME_TAGS, texts, strict=True)))
     log_metrics(client, run_id, _metrics(record))
 
 

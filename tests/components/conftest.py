@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from pathlib import Path
 from unittest import mock
 
@@ -84,6 +85,16 @@ def any_mlflow(request, no_mlflow, monkeypatch):
     """Runs a test twice: with the local file and with a server."""
     name = "local_mlflow_uri" if request.param == "local" else "mlflow_server_uri"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue(name))
+
+
+def new_run(**changes):
+    """Opens the MLflow run of a training, in a pipeline run of its own unless told."""
+    from components.shared.tracking.identity import Training
+    from components.shared.tracking.tree import open_run
+
+    values = {"pipeline_run": uuid.uuid4().hex, "dataset_id": "da7a", "split_id": "5911"}
+    training = Training(**{**values, "recipe": {"epochs": 1}, **changes})
+    return open_run(training, name="unet-resnet18")
 
 
 @pytest.fixture(scope="session")

@@ -193,7 +193,7 @@ def killed(tmp_path_factory):
         stderr=subprocess.DEVNULL,
     )
     checkpoints = folder / "brainseg-runs" / "store" / "checkpoints"
-    _wait_for(lambda: list(checkpoints.glob("*/*/states.json")) or process.poll() is not None, 300)
+    _wait_for(lambda: list(checkpoints.glob("*/states.json")) or process.poll() is not None, 300)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     return folder
@@ -270,17 +270,22 @@ def test_a_second_run_has_the_same_ids_and_keeps_the_champion(killed, first, sec
     assert two["reason"]
 
 
-def test_mlflow_holds_one_run_per_pipeline_run(killed, first, second):
+def test_mlflow_holds_one_run_per_pipeline_run_and_its_training_beneath(killed, first, second):
     from mlflow import MlflowClient
 
     client = MlflowClient(_result(killed, "first")["tracking_uri"])
     (experiment,) = [e for e in client.search_experiments() if e.name == "brainseg"]
     runs = {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {_result(killed, name)["mlflow_run_id"] for name in ("first", "second")}
-    for run in runs.values():
+    trained = [runs.pop(_result(killed, name)["mlflow_run_id"]) for name in ("first", "second")]
+    assert {run.data.tags["mlflow.parentRunId"] for run in trained} == set(runs)
+    for run in trained:
         assert run.info.status == "FINISHED"
         assert run.data.params["train.schedule.epochs"] == "6"
         assert {"patient_dice_mean", "validation_dice"} <= set(run.data.metrics)
+    for run in runs.values():
+        assert run.info.status == "FINISHED"
+        assert run.info.run_name.startswith("demo ")
+        assert {"patient_dice_mean", "pooled_dice"} <= set(run.data.metrics)
     champion = client.get_model_version_by_alias("brainseg", "champion")
     assert champion.run_id == _result(killed, "first")["mlflow_run_id"]
 

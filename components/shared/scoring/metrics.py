@@ -54,6 +54,7 @@ class Metric:
         by_group: Whether it is compared between sites and tumour sizes.
         champion_beats_baseline: Whether no model becomes champion that is not better here than
             an all-empty prediction.
+        listed: Whether lists of runs show it: people sort them by it.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Metric:
     headline: bool = False
     by_group: bool = False
     champion_beats_baseline: bool = False
+    listed: bool = False
 
 
 METRICS = (
@@ -88,6 +90,7 @@ METRICS = (
         headline=True,
         by_group=True,
         champion_beats_baseline=True,
+        listed=True,
     ),
     Metric(
         name="patient_dice_median",
@@ -97,6 +100,7 @@ METRICS = (
         baseline=True,
         headline=True,
         by_group=True,
+        listed=True,
     ),
     Metric(
         name="pooled_dice",
@@ -107,6 +111,7 @@ METRICS = (
         headline=True,
         by_group=True,
         champion_beats_baseline=True,
+        listed=True,
     ),
     Metric(
         name="tumour_slice_dice_mean",
@@ -233,6 +238,9 @@ METRICS = (
     ),
 )
 """Every metric, in the order of the reports."""
+
+HEADLINE = tuple(metric.name for metric in METRICS if metric.listed)
+"""By what people sort lists of runs."""
 
 
 def aggregate(scores: Sequence[VolumeScore]) -> dict[str, float]:

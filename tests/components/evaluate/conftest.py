@@ -11,7 +11,7 @@ from components.shared.dataset.split import make_split
 from components.shared.dataset.volumes import FLAIR, Volume
 from components.shared.storage.store import open_store
 from components.shared.tracking.local import initialise_local
-from components.shared.tracking.runs import open_run
+from tests.components.conftest import new_run
 
 SLICES, HEIGHT, WIDTH = 5, 40, 32
 
@@ -51,7 +51,7 @@ def mlflow_run_id(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "artifacts")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    return open_run("")
+    return new_run()
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from PIL import Image
 from components.evaluate.evaluation import evaluate_model
 from components.evaluate.settings import EvaluateSettings
 from components.shared.errors import UserError
-from components.shared.scoring.metrics import aggregate
+from components.shared.scoring.metrics import HEADLINE, aggregate
 from components.shared.scoring.scores import score_volume
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.scoring.table import read_patient_scores
+from components.shared.tracking.runs import pipeline_run_of
 
 SETTINGS = EvaluateSettings(overlay_volumes=1, device="cpu")
 
@@ -51,6 +52,8 @@ def test_evaluates_the_exported_model(dataset, model, history, mlflow_run_id, re
     assert run.data.metrics == pytest.approx(run.data.metrics | found)
     assert run.data.metrics["site/CS/patients"] == 5
     assert "size/large/patient_dice_mean" in run.data.metrics
+    above = client.get_run(pipeline_run_of(client, mlflow_run_id)).data.metrics
+    assert above == {name: found[name] for name in HEADLINE}
     assert run.data.params["evaluate.threshold"] == "0.5"
     paths = sorted(artifact_paths(client, mlflow_run_id))
     assert paths[:3] == [

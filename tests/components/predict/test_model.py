@@ -7,8 +7,9 @@ from components.predict.prediction import predict_source
 from components.predict.settings import PredictSettings
 from components.register.registry import add_version
 from components.shared.errors import UserError
-from components.shared.tracking.runs import log_params, open_run
+from components.shared.tracking.runs import log_params
 from components.shared.tracking.server import connect
+from tests.components.conftest import new_run
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def name():
 
 
 def add(name, folder, **tags):
-    return add_version(connect(), name, open_run(""), folder, tags, [])
+    return add_version(connect(), name, new_run(), folder, tags, [])
 
 
 def test_the_champion_is_named_by_its_version(any_mlflow, name, threshold_model, tmp_path):
@@ -90,7 +91,7 @@ def test_a_version_brings_the_threshold_that_it_was_scored_with(
 
 
 def test_a_run_and_its_model_bring_the_threshold_of_evaluate(local_mlflow, name, threshold_model):
-    run_id = open_run("")
+    run_id = new_run()
     log_params(connect(), run_id, {"evaluate": {"threshold": 0.4}})
     version = add_version(connect(), name, run_id, threshold_model(150), {}, [])
     assert scored_threshold(f"runs:/{run_id}/segmenter") == 0.4

@@ -15,8 +15,9 @@ from components.shared.scoring.metrics import aggregate
 from components.shared.scoring.scores import score_volume
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.storage.store import open_store
-from components.shared.tracking.runs import log_metrics, open_run
+from components.shared.tracking.runs import log_metrics
 from components.shared.tracking.server import connect
+from tests.components.conftest import new_run
 
 
 @dataclass
@@ -37,7 +38,7 @@ class World:
 
     def candidate(self, level, threshold=0.5):
         """Trains (so to say) and evaluates a model in a new run."""
-        folder, run_id = self.model_folder(level), open_run("")
+        folder, run_id = self.model_folder(level), new_run()
         key = (level, threshold, self.manifest.dataset_id, self.split.split_id)
         if key not in self.evaluated:
             self.evaluated[key] = self.evaluate(folder, threshold)

@@ -4,8 +4,8 @@ from pydantic import ValidationError
 from components.register.record import DecisionRecord, log_record, read_record
 from components.register.settings import RegisterSettings
 from components.shared.scoring.comparison import Comparison, GroupDifference
-from components.shared.tracking.runs import open_run
 from components.shared.tracking.server import connect
+from tests.components.conftest import new_run
 
 
 def record(**changes):
@@ -53,13 +53,13 @@ FIRST = {"champion_version": None, "champion_threshold": None, "comparison": Non
 
 @pytest.mark.parametrize("changes", [{}, FIRST | {"promoted": False}])
 def test_what_is_written_is_read_back(any_mlflow, changes):
-    run_id, written = open_run(""), record(**changes)
+    run_id, written = new_run(), record(**changes)
     log_record(connect(), run_id, written)
     assert read_record(run_id) == written
 
 
 def test_the_run_shows_the_decision_in_lists(local_mlflow):
-    run_id = open_run("")
+    run_id = new_run()
     log_record(connect(), run_id, record())
     run = connect().get_run(run_id).data
     assert run.tags["decision"] == "promoted"
@@ -76,7 +76,7 @@ def test_the_run_shows_the_decision_in_lists(local_mlflow):
         "register/difference_low": 0.02,
         "register/difference_high": 0.08,
     }
-    first = open_run("")
+    first = new_run()
     log_record(connect(), first, record(**FIRST, promoted=False))
     assert connect().get_run(first).data.metrics == {"register/promoted": 0.0}
     assert connect().get_run(first).data.tags["decision"] == "rejected"
