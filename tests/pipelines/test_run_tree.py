@@ -18,8 +18,9 @@ from components.train.component import train
 from tests.pipelines.conftest import clean_environment
 
 _RECIPE = (
-    "{encoder: %s, encoder_depth: 3, encoder_weights: none, decoder_channels: [16, 8, 8], "
-    "image_size: 32, epochs: 2, batch_size: 8, learning_rate: 0.002}"
+    "{network: {encoder: %s, encoder_depth: 3, encoder_weights: none, image_size: 32, "
+    "decoder_channels: [16, 8, 8]}, schedule: {epochs: 2}, sampling: {batch_size: 8}, "
+    "optimiser: {learning_rate: 0.002}}"
 )
 _AT_ONCE = [
     {"label": "small", "recipe": _RECIPE % "mobilenet_v2"},
@@ -121,7 +122,7 @@ def test_the_runs_end_as_one_parent_with_its_children(client, runs):
 
 
 def test_each_training_has_its_own_parameters_and_curves(client, runs):
-    encoders = {name: run.data.params.get("train.encoder") for name, run in runs.items()}
+    encoders = {name: run.data.params.get("train.network.encoder") for name, run in runs.items()}
     assert encoders == {
         "compare": None,
         "small": "mobilenet_v2",

@@ -80,7 +80,7 @@ def test_two_trainings_of_a_pipeline_run_keep_apart(recipe, dataset, tracking, t
     assert {key: dataset.store.read(key) for key in before} == before
     client = connect()
     for run_id, epochs in ((first, 4), (second, 2)):
-        assert client.get_run(run_id).data.params["train.epochs"] == str(epochs)
+        assert client.get_run(run_id).data.params["train.schedule.epochs"] == str(epochs)
         assert len(client.get_metric_history(run_id, "validation_dice")) == epochs
 
     end_pipeline_run(client, second, dataset.store)
