@@ -81,8 +81,8 @@ def _suggest(place: Sequence[int | str], kind: type[Config], name: str) -> str:
     wanted = str(place[-1])
     if wanted in paths and len(place) == 1:  # from before the settings had sections
         return f"{key} is now {paths[wanted]}"
-    nearest = difflib.get_close_matches(wanted, paths, n=1)
-    return f"{key} is not a setting" + "".join(f"; did you mean {paths[n]}?" for n in nearest)
+    nearest = difflib.get_close_matches(wanted, paths, n=1, cutoff=0.75)
+    return f"{key} is not a setting" + "".join(f" (nearest: {paths[n]})" for n in nearest)
 
 
 def _allowed(kind: type[Config], name: str, section: Sequence[int | str]) -> str:

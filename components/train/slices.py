@@ -101,14 +101,14 @@ def _way_of_preparing(segmenter: VolumeSegmenter) -> str:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the files are those that were written; tells if they were changed."""
+    """Whether the files are those that were written; says if not."""
     try:
         listed = (folder / _DIGESTS).read_text()
         whole = listed == _digests(folder)
     except (FileNotFoundError, UnicodeDecodeError):
         whole = False
     if not whole and folder.exists():
-        logger.warning("prepared files %s are torn or were changed; made anew", folder.name)
+        logger.warning("prepared files %s are incomplete or were changed; made anew", folder.name)
     return whole
 
 

@@ -108,7 +108,7 @@ def test_compile_writes_yaml(call, tmp_path):
 def test_run_refuses_a_wrong_setting_before_it_starts(call, tmp_path):
     code, _, err = call("run", "--source", "synthetic:4", "--set", "train.epoch=1")
     assert code == 1
-    assert "train.epoch is not a setting; did you mean train.schedule.epochs" in err
+    assert "train.epoch is not a setting (nearest: train.schedule.epochs)" in err
     assert not (tmp_path / "brainseg-runs").exists()
 
 

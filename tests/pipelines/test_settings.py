@@ -47,7 +47,7 @@ def test_a_preset_can_be_a_file(tmp_path):
         ("quick", ["train.network.decoder_channels=[8, 8]"], "2 widths for 4 stages"),
         ("quick", ["train.network.architecture=fpn"], "decoder_channels are of the U-Net"),
         ("quick", ["train.schedule.epochs=many"], "train.schedule.epochs='many': Input should be"),
-        ("quick", ["train.schedule.epoch=3"], "did you mean train.schedule.epochs"),
+        ("quick", ["train.schedule.epoch=3"], "nearest: train.schedule.epochs"),
         ("quick", ["train.epochs=3"], "train.epochs is now train.schedule.epochs"),
         ("quick", ["train..epochs=3"], "not understood"),
         ("quick", ["train.seed=3", "train.seed.x=3"], "seed is 3 and holds no x"),

@@ -52,7 +52,7 @@ def test_settings_cannot_be_changed():
     [
         (
             "sizes: {widht: 1}",
-            r"^parcel\.sizes\.widht is not a setting; did you mean parcel\.sizes\.width\?\. "
+            r"^parcel\.sizes\.widht is not a setting \(nearest: parcel\.sizes\.width\)\. "
             r"Settings of parcel\.sizes: width, height$",
         ),
         ("width: 1", r"^parcel\.width is now parcel\.sizes\.width\. Settings of parcel: sizes,"),

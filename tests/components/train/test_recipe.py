@@ -72,8 +72,8 @@ def test_a_misspelt_setting_names_the_nearest_and_those_of_its_section():
     with pytest.raises(UserError) as caught:
         parse_config(Recipe, "{epoch: 3, network: {encodr: resnet18}}", "train")
     assert str(caught.value) == (
-        "train.network.encodr is not a setting; did you mean train.network.encoder?; "
-        "train.epoch is not a setting; did you mean train.schedule.epochs?. "
+        "train.network.encodr is not a setting (nearest: train.network.encoder); "
+        "train.epoch is not a setting (nearest: train.schedule.epochs). "
         "Settings of train.network: architecture, encoder, encoder_weights, encoder_depth, "
         "decoder_channels, image_size, context_slices. "
         "Settings of train: network, sampling, augmentation, optimiser, schedule, compute, seed"
