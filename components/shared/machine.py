@@ -11,8 +11,9 @@ _PROCESS = Path("/proc/self")
 def usable_cores() -> int:
     """CPU cores that this process can keep busy: its affinity, or its container's quota if less.
 
-    A part of a core counts as one: a process that starts fewer threads than its quota lets
-    run leaves some of it unused, one that starts a thread more is held back for the rest.
+    A part of a core counts as one, so that all of the quota can be used. Threads that wait for
+    each other may gain nothing by it (half a core: 15 %; a quarter: nothing), see
+    `components.shared.threads`.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = cpu_quota()

@@ -26,6 +26,27 @@ def test_one_slice_is_predicted_like_its_double(threshold_model, make_blob):
     np.testing.assert_array_equal(segmenter(image[:1]), segmenter(image)[:1])
 
 
+@pytest.mark.parametrize("fastest", [1, 3])
+def test_the_number_of_threads_changes_no_prediction_and_is_given_back(
+    threshold_model, make_blob, monkeypatch, fastest
+):
+    import torch
+
+    image, before = make_blob(0, slices=11, side=40).image, torch.get_num_threads()
+    expected = load_segmenter(threshold_model(140))(image)
+    seconds = {3: 0.5, 1: 0.5} | {fastest: 0.1}
+    monkeypatch.setattr("components.shared.threads.time_threads", lambda work, most: seconds)
+    monkeypatch.setattr("components.shared.threads.usable_cores", lambda: 3)
+    torch.set_num_threads(3)
+    try:
+        segmenter = load_segmenter(threshold_model(140))
+        np.testing.assert_array_equal(segmenter(image), expected)
+        assert torch.get_num_threads() == 3
+        assert segmenter._threads.threads == fastest
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_program_moves_to_another_device_with_its_constants(tmp_path):
     import mlflow.pytorch
     import torch
