@@ -65,9 +65,11 @@ def test_a_finished_training_is_not_repeated(recipe, dataset, tracking, tmp_path
     np.testing.assert_array_equal(first(image), second(image))
 
 
-def test_two_trainings_of_a_pipeline_run_keep_apart(recipe, dataset, tracking, tmp_path):
+def test_two_trainings_of_a_pipeline_run_keep_apart(
+    recipe, make_recipe, dataset, tracking, tmp_path
+):
     """The second one used to take the first one's run, and its parameters were refused."""
-    other = recipe.model_copy(update={"epochs": 2})
+    other = make_recipe(schedule={"epochs": 2})
     first = train_model(recipe, dataset, **_arguments(tmp_path / "first"))
     second = train_model(other, dataset, label="short", **_arguments(tmp_path / "second"))
     folders = {key.split("/")[1] for key in dataset.store.keys("checkpoints/")}
