@@ -129,7 +129,10 @@ class FastestThreads:
         found = ", ".join(f"{1e3 * taken:.0f} with {count}" for count, taken in seconds.items())
         logger.info(
             "%s with %d of %d CPU threads (ms a step: %s)",
-            *(self._what, self.threads, self._most, found),
+            self._what,
+            self.threads,
+            self._most,
+            found,
         )
 
 

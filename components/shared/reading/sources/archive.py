@@ -21,7 +21,9 @@ _READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 # What zipfile lets through for a damaged member (found by changing bytes at random).
 _DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, EOFError),
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
     RuntimeError,  # encrypted by its own header; NotImplementedError: an unknown compression
     ValueError,  # a negative position, a name that is not UTF-8
 )
