@@ -80,7 +80,7 @@ def evaluate_test_part(
     predictions = {}
     for entry in track(entries, len(entries), "volumes"):
         volume = dataset.volume(entry)
-        probability = segmenter(volume.image)
+        probability = segmenter(volume.image, entry.volume)
         scores.append(score_volume(entry, volume, probability, settings.threshold))
         predictions[entry.volume] = PackedMask.pack(probability >= settings.threshold)
     return _evaluation(scores, predictions, settings)

@@ -51,12 +51,12 @@ def score_champion(
     """Predicts the volumes with a registered version and scores them.
 
     Raises:
-        UserError: If the version cannot be loaded.
+        UserError: If the version cannot be loaded, or gives something else than probabilities.
     """
     segmenter = load_segmenter(f"models:/{champion.name}/{champion.version}", settings.device)
     scores = []
     for entry in track(entries, len(entries), "champion's volumes"):
         volume = dataset.volume(entry)
-        probability = segmenter(volume.image)
+        probability = segmenter(volume.image, entry.volume)
         scores.append(score_volume(entry, volume, probability, settings.threshold))
     return scores

@@ -369,18 +369,3 @@ def test_a_file_that_is_no_table_of_scores_is_named(tmp_path, text):
 
     with pytest.raises(UserError, match=r"scores\.csv is not a table of patient scores"):
         read_patient_scores(path)
-
-
-@pytest.mark.parametrize(
-    ("probability", "message"),
-    [
-        (np.zeros((3, 6, 4)), r"gave \(3, 6, 4\), not \(3, 6, 5\)"),
-        (np.full(SHAPE, np.nan), "from nan to nan"),
-        (np.full(SHAPE, 1.5), "from 1.5 to 1.5"),
-        (np.full(SHAPE, -0.5), "from -0.5"),
-    ],
-    ids=["shape", "nan", "logits above 1", "logits below 0"],
-)
-def test_a_model_that_gives_no_probability_is_refused(probability, message):
-    with pytest.raises(UserError, match=message):
-        score(np.zeros(SHAPE), probability)
