@@ -90,7 +90,7 @@ def load_program(archive: Path, scratch: Path, device: torch.device) -> torch.nn
         # they would be code
         return move_to_device_pass(program, device).module(check_guards=False)
     except Exception as error:  # of any kind, where the parts are allowed and make no program
-        reason = f"torch {torch.__version__} cannot read it: {describe(error)}"
+        reason = f"torch {torch.__version__} cannot read it: {describe(error.__cause__ or error)}"
         raise BadArchiveError(reason) from error
 
 
@@ -108,7 +108,7 @@ def write_checked(archive: Path, checked: Path) -> None:
         raise BadArchiveError(f"it is no sound zip file ({describe(error)})") from error
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """An error in one short line."""
     lines = str(error).split("\n")
     return shown(f"{type(error).__name__}: {lines[0]}")[1:-1]

@@ -5,6 +5,7 @@ Run as a process of its own: an audit hook cannot be taken away again.
 
 import json
 import os
+import resource
 import sys
 import tempfile
 import traceback
@@ -52,6 +53,8 @@ def attempt(load, folder):
         return traceback.format_exc()
 
 
+# a model may ask for more memory than there is; that is an error like another
+resource.setrlimit(resource.RLIMIT_DATA, (4 * 2**30, 4 * 2**30))
 load = {
     "load_segmenter": partial(load_segmenter, device="cpu"),
     "torch.export.load": load_unchecked,

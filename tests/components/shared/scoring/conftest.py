@@ -80,7 +80,7 @@ def zipped():
     return zip_members
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def load_in_child():
     """Loads and runs models in a process of their own; what they did there is told.
 
