@@ -13,7 +13,7 @@ _OF_SIZES = frozenset(
     f"_operator.{name}" for name in ("add", "floordiv", "mod", "mul", "neg", "sub")
 )
 _NAMES = """
-    _assert_scalar _assert_tensor_metadata abs acos acosh adaptive_avg_pool1d
+    _assert_tensor_metadata abs acos acosh adaptive_avg_pool1d
     adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d add addcdiv addcmul addmm alias
     alpha_dropout amax amin any arange argmax argmin asin asinh atan atan2 atanh avg_pool1d
     avg_pool2d avg_pool3d baddbmm batch_norm bitwise_and bitwise_not bitwise_or bitwise_xor bmm
@@ -26,8 +26,8 @@ _NAMES = """
     gelu glu grid_sampler grid_sampler_2d group_norm gt hardshrink hardsigmoid hardswish
     hardtanh hsplit hstack im2col index index_select inner instance_norm isfinite isinf isnan
     layer_norm le leaky_relu lerp lift_fresh lift_fresh_copy linalg_norm linalg_vector_norm
-    linear log log10 log1p log2 log_softmax logaddexp logical_and logical_not logical_or
-    logical_xor logsigmoid logsumexp lt masked_fill masked_scatter matmul max max_pool1d
+    linear log log10 log1p log2 log_sigmoid log_softmax logaddexp logical_and logical_not
+    logical_or logical_xor logsumexp lt masked_fill masked_scatter matmul max max_pool1d
     max_pool2d max_pool2d_with_indices maximum mean meshgrid min minimum mish mm moveaxis
     movedim mul mv nan_to_num narrow native_group_norm native_layer_norm ne neg new_full
     new_ones new_zeros norm numel ones ones_like outer pad pairwise_distance permute
@@ -35,12 +35,11 @@ _NAMES = """
     reflection_pad2d relu relu6 remainder repeat repeat_interleave replication_pad2d reshape
     reshape_as rms_norm roll rot90 round rsqrt rsub scalar_tensor scaled_dot_product_attention
     scatter scatter_add select selu sigmoid sign silu sin sinc sinh slice softmax softplus
-    softshrink softsign sort split split_with_sizes sqrt square squeeze stack std std_mean sub
-    sum swapaxes swapdims sym_numel sym_size sym_stride t take_along_dim tan tanh tanhshrink
-    tensor_split threshold tile to topk transpose tril triu true_divide trunc type_as unbind
-    unflatten unfold unsafe_chunk unsafe_split unsqueeze upsample_bicubic2d upsample_bilinear2d
-    upsample_linear1d upsample_nearest2d var var_mean view view_as vsplit vstack where zeros
-    zeros_like
+    softshrink sort split split_with_sizes sqrt square squeeze stack std std_mean sub sum
+    swapaxes swapdims sym_numel sym_size sym_stride t take_along_dim tan tanh tensor_split
+    threshold tile to topk transpose tril triu true_divide trunc type_as unbind unflatten unfold
+    unsafe_chunk unsafe_split unsqueeze upsample_bicubic2d upsample_bilinear2d upsample_linear1d
+    upsample_nearest2d var var_mean view view_as vsplit vstack where zeros zeros_like
 """
 _OPERATORS = frozenset(_NAMES.split())
 
