@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from components.shared.errors import UserError
+from components.shared.printable import printable, printable_lines
+from components.shared.process import write_safely
+from pipelines.extras import require_extras
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must be quick
     from components.shared.dataset.manifest import DatasetSummary
-    from pipelines.doctor import Check
+    from pipelines.doctor.check import Check
 
 app = typer.Typer(
     name="brainseg",
@@ -63,17 +66,19 @@ def run(
 ) -> None:
     """Run the whole chain on this machine: ingest to registered model.
 
-    Example: brainseg run --source ~/lgg/kaggle_3m --preset quick --set train.epochs=30
+    Example: brainseg run --source ~/lgg/kaggle_3m --preset quick --set train.schedule.epochs=30
     """
-    from pipelines.runners import LocalRun, run_locally
-    from pipelines.settings import load_preset
+    require_extras("trainer", "pipelines")
+    from pipelines.local import LocalRun, run_locally
+    from pipelines.settings import load_preset, pipeline_arguments
+    from pipelines.training import training
 
-    settings = load_preset(preset, changes or ())
+    settings = pipeline_arguments(load_preset(preset, changes or ()))
     _use_local_defaults()
     folder = output or _HOME / f"{datetime.now():%Y-%m-%d-%H%M%S}"
-    result = run_locally(
-        LocalRun(_absolute(source), _absolute(store), settings, folder.expanduser().absolute())
-    )
+    named = {"source": _absolute(source), "store": _absolute(store), "run_name": Path(preset).stem}
+    run = LocalRun(training, {**named, **settings}, folder.expanduser().absolute())
+    result = run_locally(run)
     if as_json:
         _print_json(result)
     else:
@@ -115,21 +120,31 @@ def predict(
     model: Annotated[
         str, typer.Option(help="`champion`, or models:/..., runs:/... or a model folder.")
     ] = "champion",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Segment volumes, labelled or not, with a registered model.
 
     Example: brainseg predict --model champion --source new-patients/ --output masks/
     """
+    require_extras("trainer")
     from components.predict.prediction import predict_source
     from components.predict.settings import PredictSettings
+    from components.shared.config import build_config
 
+    settings = build_config(PredictSettings, dict(map(_parse_change, changes or ())), "predict")
     _use_local_defaults()
-    result = predict_source(model, _absolute(source), output.expanduser(), PredictSettings())
+    result = predict_source(model, _absolute(source), output.expanduser(), settings)
     if as_json:
         _print_json(result.model_dump(mode="json"))
     else:
-        typer.echo(f"{result.predicted} volumes predicted, {result.failed} not; see {output}")
+        typer.echo(
+            f"{result.predicted} volumes predicted, {result.failed} not, with {result.model} at "
+            f"threshold {result.threshold:g}; see {output}"
+        )
 
 
 @app.command(name="compile")
@@ -140,6 +155,7 @@ def compile_pipelines(
 
     Example: brainseg compile --output compiled
     """
+    require_extras("pipelines")
     from pipelines.compilation import compile_all
 
     for path in compile_all(output.expanduser()):
@@ -159,7 +175,9 @@ def datasets(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     if as_json:
         _print_json([row.model_dump() for row in rows])
         return
-    typer.echo("\n".join(_dataset_line(row) for row in rows) or f"no data set in {store}")
+    typer.echo(
+        "\n".join(printable(_dataset_line(row)) for row in rows) or f"no data set in {store}"
+    )
 
 
 @app.command()
@@ -171,6 +189,7 @@ def rollback(
 
     Example: brainseg rollback
     """
+    require_extras("trainer")
     from components.register.rollback import rollback as roll_back
 
     _use_local_defaults()
@@ -187,10 +206,10 @@ def doctor(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
 
     Example: brainseg doctor --store s3://mri/brainseg
     """
-    from pipelines.doctor import checks
+    from pipelines.doctor.checks import run_checks
 
-    _use_local_defaults(make=False)
-    found = checks(_absolute(store))
+    _use_local_defaults()
+    found = run_checks(_absolute(store))
     if as_json:
         _print_json([vars(check) for check in found])
     else:
@@ -202,14 +221,15 @@ def doctor(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
 def main() -> NoReturn:
     """Runs the command line; a user's mistake is one message and exit code 1."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    write_safely(logging.WARNING, "%(message)s")
     logging.getLogger("components").setLevel(logging.INFO)  # others' lines only if they warn
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # tries again; the end of it is told
     try:
         app(arguments)
     except UserError as error:
         if "--debug" in sys.argv:
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable_lines(str(error))}")
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
@@ -222,18 +242,27 @@ def _absolute(uri: str) -> str:
     return str(Path(uri).expanduser().absolute())
 
 
-def _use_local_defaults(*, make: bool = True) -> None:
+def _use_local_defaults() -> None:
     """Points to a local MLflow and cache where the environment names no others."""
     home = _HOME.absolute()
     if not os.environ.get("BRAINSEG_CACHE"):
         os.environ["BRAINSEG_CACHE"] = str(home / "cache")
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home / 'mlflow.db'}"
-        if make:
-            from components.shared.tracking.local import initialise_local
 
-            # before any step: concurrent first use corrupts a new SQLite file
-            initialise_local(home / "mlflow.db", home / "mlartifacts")
+
+def _parse_change(change: str) -> tuple[str, object]:
+    import yaml
+
+    key, equals, text = change.partition("=")
+    if not (key.strip() and equals):
+        raise UserError(
+            f"--set {change!r} is not understood; the form is KEY=VALUE, e.g. device=cpu"
+        )
+    try:
+        return key.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {change!r}: the value is not valid YAML") from error
 
 
 def _print_json(value: object) -> None:
@@ -241,10 +270,12 @@ def _print_json(value: object) -> None:
 
 
 def _tell_result(result: dict[str, Any]) -> None:
+    from components.shared.scoring.metrics import interval_in_words
+
     metrics = result["metrics"]
     typer.echo(
         f"\npatient Dice on the test patients: {metrics['patient_dice_mean']:.3f} "
-        f"({_interval(metrics)}; an empty prediction scores "
+        f"({interval_in_words(metrics)}; an empty prediction scores "
         f"{metrics['patient_dice_mean_empty_baseline']:.3f})"
     )
     decision = "is the new champion" if result["promoted"] else "is not promoted"
@@ -254,16 +285,12 @@ def _tell_result(result: dict[str, Any]) -> None:
     typer.echo(f"compare runs: {_ui_command(result['tracking_uri'], result['experiment_id'])}")
 
 
-def _interval(metrics: dict[str, float]) -> str:
-    if "patient_dice_mean_ci_low" not in metrics:
-        return "no interval: that takes two patients"
-    low, high = metrics["patient_dice_mean_ci_low"], metrics["patient_dice_mean_ci_high"]
-    return f"95 % interval {low:.3f} to {high:.3f}"
-
-
 def _ui_command(tracking_uri: str, experiment_id: str) -> str:
-    # without the last part MLflow opens for chat traces
-    page = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    from components.shared.tracking.view import VIEW
+
+    # without the type MLflow opens for chat traces, without the view there are no metrics
+    runs = f"#/experiments/{experiment_id}/runs"
+    page = f"{runs}?workflowType=machine_learning&viewStateShareKey={VIEW}"
     if tracking_uri.startswith("http"):
         return f"open {tracking_uri.rstrip('/')}/{page} in a browser"
     mlflow = shlex.quote(_shown(str(Path(sys.executable).with_name("mlflow"))))

@@ -1,8 +1,10 @@
 """Compilation of the pipelines and components to Kubeflow's YAML."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from kfp import compiler
+from kfp.dsl.base_component import BaseComponent
 
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
@@ -14,8 +16,8 @@ from components.split.component import split
 from components.train.component import train
 from pipelines.training import training
 
-PIPELINES = {"training": training}
-COMPONENTS = {
+PIPELINES: Mapping[str, BaseComponent] = {"training": training}
+COMPONENTS: Mapping[str, BaseComponent] = {
     "ingest": ingest,
     "profile": profile,
     "split": split,
@@ -26,13 +28,17 @@ COMPONENTS = {
 }
 
 
-def compile_all(folder: Path) -> list[Path]:
+def compile_all(folder: Path, pipelines: Mapping[str, BaseComponent] = PIPELINES) -> list[Path]:
     """Writes `PIPELINE.yaml` and `components/STEP.yaml` and returns the paths.
+
+    Args:
+        folder: Where to write; made where it is not there.
+        pipelines: The graphs by the names of their files.
 
     Raises:
         UserError: If the folder cannot be written.
     """
-    targets = {folder / f"{name}.yaml": graph for name, graph in PIPELINES.items()}
+    targets = {folder / f"{name}.yaml": graph for name, graph in pipelines.items()}
     targets |= {folder / "components" / f"{name}.yaml": step for name, step in COMPONENTS.items()}
     try:
         (folder / "components").mkdir(parents=True, exist_ok=True)

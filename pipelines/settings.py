@@ -1,6 +1,6 @@
 """Presets: named settings for all steps of a run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def load_preset(name: str, changes: Iterable[str] = ()) -> Preset:
 
     Args:
         name: One of `preset_names()`, or the path of a YAML file with the same sections.
-        changes: `step.key=value` each, the value in YAML.
+        changes: `step.key=value` or `step.section.key=value` each, the value in YAML.
 
     Returns:
         Validated settings of every step.
@@ -49,11 +49,9 @@ def load_preset(name: str, changes: Iterable[str] = ()) -> Preset:
     """
     sections = _read(name)
     for change in changes:
-        step, key, value = _parse_change(change)
-        sections[step] = {**sections[step], key: value}
-    preset = {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
-    _agree_on_threshold(preset)
-    return preset
+        path, value = _parse_change(change)
+        sections = _changed(sections, path, value, change)
+    return {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
 
 
 def pipeline_arguments(preset: Preset) -> dict[str, str]:
@@ -80,27 +78,29 @@ def _read(name: str) -> dict[str, dict[str, Any]]:
     return sections
 
 
-def _agree_on_threshold(preset: Preset) -> None:
-    evaluate, register = preset["evaluate"], preset["register"]
-    assert isinstance(evaluate, EvaluateSettings)
-    assert isinstance(register, RegisterSettings)
-    if evaluate.threshold != register.threshold:
-        raise UserError(
-            f"evaluate.threshold={evaluate.threshold} and register.threshold="
-            f"{register.threshold} differ: candidate and champion must be scored alike; set both"
-        )
-
-
-def _parse_change(change: str) -> tuple[str, str, Any]:
-    path, equals, text = change.partition("=")
-    path = "split.method" if path.strip() == "split" else path  # as in split=report2020
-    step, dot, key = path.strip().partition(".")
-    if not (equals and dot and key) or step not in STEPS:
+def _parse_change(change: str) -> tuple[list[str], Any]:
+    dotted, equals, text = change.partition("=")
+    dotted = "split.method" if dotted.strip() == "split" else dotted  # as in split=report2020
+    path = dotted.strip().split(".")
+    if not equals or len(path) == 1 or not all(path) or path[0] not in STEPS:
         raise UserError(
             f"--set {change!r} is not understood; the form is STEP.KEY=VALUE, e.g. "
-            f"train.epochs=20, with STEP one of {', '.join(STEPS)}"
+            f"train.schedule.epochs=20, with STEP one of {', '.join(STEPS)}"
         )
     try:
-        return step, key, yaml.safe_load(text)
+        return path, yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"--set {change!r}: the value is not valid YAML") from error
+
+
+def _changed(
+    values: Mapping[str, Any], path: Sequence[str], value: object, change: str
+) -> dict[str, Any]:
+    """The values with one more, at the end of `path`; what lies on the way is copied."""
+    key, rest = path[0], path[1:]
+    inner = values.get(key)
+    if not rest:
+        return {**values, key: value}
+    if not isinstance(inner, Mapping | None):
+        raise UserError(f"--set {change!r}: {key} is {inner!r} and holds no {rest[0]}")
+    return {**values, key: _changed(inner or {}, rest, value, change)}

@@ -1,9 +1,15 @@
-"""What a person sees of a local run: KFP's output, reduced to one voice."""
+"""What a person sees of a local run: KFP's output, reduced to one voice.
+
+KFP tells of a task through the root logger and prints what the task writes, indented, to
+standard output. The two are read apart, so that no line of a step can pass for KFP's.
+"""
 
 import contextlib
 import io
+import logging
 import re
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -12,11 +18,13 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from components.shared.printable import printable
 from components.shared.process import ERROR_PREFIX
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _EXECUTING = re.compile(r"Executing task '([\w-]+)'")
 _FINISHED = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
+_INDENT = " " * 4  # of a step's lines, by KFP
 _TAIL = 15  # last lines of a step that are shown when it crashes
 
 
@@ -26,11 +34,11 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
     On a terminal a bar counts the finished steps; elsewhere there are plain lines only.
 
     Args:
-        path: File for all lines, as they came.
-        steps: Number of steps of the pipeline.
+        path: File for all lines.
+        steps: Number of steps of the pipeline; a loop may turn out to have more.
 
     Attributes:
-        seconds: What each finished step took.
+        seconds: What each finished step took; all runs together if it ran more than once.
     """
 
     def __init__(self, path: Path, steps: int) -> None:
@@ -46,17 +54,19 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
             redirect_stdout=False,  # it is redirected here, to be read
             redirect_stderr=False,
         )
+        self._steps, self._finished = steps, 0
         self._bar = self._progress.add_task("starting", total=steps)
         self.seconds: dict[str, float] = {}
         self._step = ""
         self._started = 0.0
-        self._error = ""
-        self._lines: list[str] = []
+        self._error = self._failure = ""
+        self._lines: deque[str] = deque(maxlen=_TAIL)
 
     def __enter__(self) -> Self:
         self._file = open(self._path, "a")
-        self._redirect = contextlib.redirect_stdout(_Lines(self._take))
+        self._redirect = contextlib.redirect_stdout(_Lines(self._take_line))
         self._redirect.__enter__()
+        logging.getLogger().addFilter(self._take_record)
         self._progress.start()
         return self
 
@@ -67,6 +77,7 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
         traceback: TracebackType | None,
     ) -> None:
         self._progress.stop()
+        logging.getLogger().removeFilter(self._take_record)
         self._redirect.__exit__(kind, error, traceback)
         self._file.close()
 
@@ -76,42 +87,70 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
         Args:
             error: What KFP says of it.
         """
-        if not self._step:
-            return f"KFP: {error}"
-        if self._error:
-            return f"step {self._step}: {self._error}"
-        tail = "\n".join(self._lines[-_TAIL:])
-        return f"step {self._step} crashed; its last lines are\n{tail}\nall lines: {self._path}"
+        if self._failure:
+            return self._failure
+        return self._reason() if self._step else f"KFP: {_COLOUR.sub('', str(error))}"
 
-    def _take(self, raw: str) -> None:
-        line = _COLOUR.sub("", raw).strip()
-        self._file.write(line + "\n")
-        self._file.flush()
-        if started := _EXECUTING.search(line):
+    def _take_record(self, record: logging.LogRecord) -> bool:
+        """Reads what KFP says itself; a filter, as KFP replaces the handlers."""
+        message = _COLOUR.sub("", record.getMessage())
+        self._keep(f"{time.strftime('%H:%M:%S')} - {record.levelname} - {message}")
+        if started := _EXECUTING.fullmatch(message):
             self._begin(started[1])
-        elif finished := _FINISHED.search(line):
+        elif finished := _FINISHED.fullmatch(message):
             self._end(finished[2])
-        elif line.startswith(ERROR_PREFIX):
+        elif record.levelno >= logging.WARNING:
+            self._show(message)
+        return False
+
+    def _take_line(self, raw: str) -> None:
+        self._keep(raw)
+        line = raw.removeprefix(_INDENT)
+        if not line.strip() or line == raw:  # a rule between KFP's records
+            return
+        self._lines.append(line)
+        voice = f"{_component(self._step)}: "
+        if line.startswith(ERROR_PREFIX):
             self._error = line.removeprefix(ERROR_PREFIX)
-        elif self._step and line:
-            self._lines.append(line)
-            if line.startswith(f"{self._step}: "):
-                self._show(f"  {line.removeprefix(f'{self._step}: ')}")
+        elif line.startswith(voice):
+            self._show(f"  {line.removeprefix(voice)}")
 
     def _begin(self, step: str) -> None:
-        self._step, self._started, self._lines = step, time.monotonic(), []
+        self._step, self._started, self._error = step, time.monotonic(), ""
+        self._lines.clear()
         self._progress.update(self._bar, description=step)
-        self._show(f"[bold]{step}[/bold]", markup=True)
+        self._show(step, style="bold")
 
     def _end(self, status: str) -> None:
-        if status == "SUCCESS":
-            self.seconds[self._step] = round(time.monotonic() - self._started, 1)
-            self._progress.advance(self._bar)
-            self._show(f"  done in {self.seconds[self._step]} s")
-            self._step = ""
+        if status != "SUCCESS":
+            self._failure = self._failure or self._reason()
+            return
+        seconds = round(time.monotonic() - self._started, 1)
+        self.seconds[self._step] = round(self.seconds.get(self._step, 0) + seconds, 1)
+        self._finished += 1
+        total = max(self._steps, self._finished)
+        self._progress.update(self._bar, completed=self._finished, total=total)
+        self._show(f"  done in {seconds} s")
+        self._step = ""
 
-    def _show(self, text: str, *, markup: bool = False) -> None:
-        self._progress.console.print(text, markup=markup)
+    def _reason(self) -> str:
+        if self._error:
+            return f"step {self._step}: {printable(self._error)}"
+        tail = "\n".join(map(printable, self._lines))
+        return f"step {self._step} crashed; its last lines are\n{tail}\nall lines: {self._path}"
+
+    def _keep(self, text: str) -> None:
+        # what follows a record's first line is a step's output, as its lines are
+        self._file.write(f"\n{_INDENT}".join(map(printable, text.split("\n"))) + "\n")
+        self._file.flush()
+
+    def _show(self, text: str, style: str | None = None) -> None:
+        self._progress.console.print(printable(text), markup=False, style=style)
+
+
+def _component(task: str) -> str:
+    """KFP numbers the tasks of one component: train, train-2."""
+    return re.sub(r"(-\d+)+$", "", task)
 
 
 class _Lines(io.TextIOBase):

@@ -28,6 +28,7 @@ class TrainingOutputs(NamedTuple):
     profile_report: dsl.HTML
     split: dsl.Artifact
     evaluation_report: dsl.HTML
+    decision_report: dsl.HTML
     per_patient: dsl.Dataset
     metrics: dsl.Metrics
 
@@ -42,6 +43,7 @@ def training(
     train_settings: str = "",
     evaluate_settings: str = "",
     register_settings: str = "",
+    run_name: str = "",
 ) -> TrainingOutputs:
     """Ingests a source, trains on it and registers the model; checks may stop it on the way.
 
@@ -53,8 +55,10 @@ def training(
         profile_settings: Limits that stop the run before a GPU is used.
         split_settings: How patients are assigned to the parts.
         train_settings: The recipe.
-        evaluate_settings: Threshold and bootstrap.
+        evaluate_settings: Threshold and pictures.
         register_settings: What a new champion must keep up with.
+        run_name: What the run is called in MLflow, beside data set and date; `brainseg run`
+            gives the preset's name.
 
     Returns:
         Ids, decision and reports of the run.
@@ -75,6 +79,7 @@ def training(
         profile_report=profiled.outputs["report"],
         pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         settings=train_settings,
+        run_name=run_name,
     )
     result = {"mlflow_run_id": trained.outputs["Output"], "model": trained.outputs["model"]}
     evaluated = evaluate(
@@ -108,6 +113,7 @@ def training(
         profile_report=profiled.outputs["report"],
         split=assigned.outputs["split"],
         evaluation_report=evaluated.outputs["report"],
+        decision_report=registered.outputs["report"],
         per_patient=evaluated.outputs["per_patient"],
         metrics=evaluated.outputs["metrics"],
     )

@@ -46,7 +46,6 @@ def evaluate(
     with step_process("evaluate") as process:
         from components.evaluate.evaluation import ResultFiles, evaluate_model
 
-        files = (Path(artifact.path) for artifact in (report, per_patient, metrics))
         found = evaluate_model(
             SplitDataset.open(
                 store=store,
@@ -60,7 +59,11 @@ def evaluate(
             model=Path(model.path),
             history=Path(history.path),
             mlflow_run_id=mlflow_run_id,
-            results=ResultFiles(*files),
+            results=ResultFiles(
+                report=Path(report.path),
+                per_patient=Path(per_patient.path),
+                metrics=Path(metrics.path),
+            ),
         )
         for name, value in found.items():
             metrics.log_metric(name, value)

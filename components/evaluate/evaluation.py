@@ -9,7 +9,6 @@ from mlflow import MlflowClient
 
 from components.evaluate.page import Origin, render_evaluation
 from components.evaluate.results import (
-    GROUP_METRICS,
     Evaluation,
     evaluate_test_part,
     ranked_volumes,
@@ -20,9 +19,10 @@ from components.evaluate.slices import draw_overlays
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.volumes import Volume, Voxels
 from components.shared.report.overlay import draw_slice, largest_tumour_slice
+from components.shared.scoring.metrics import HEADLINE, METRICS
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.scoring.table import write_patient_scores
-from components.shared.tracking.runs import log_metrics, log_params, recording
+from components.shared.tracking.runs import log_headline, log_metrics, log_params, recording
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class ResultFiles:
 
     Attributes:
         report: One HTML page.
-        per_patient: CSV, see `components.shared.scoring.scores.write_patient_scores`.
-        metrics: JSON mapping of names to numbers; undefined ones are left out.
+        per_patient: CSV, see `components.shared.scoring.table.write_patient_scores`.
+        metrics: JSON mapping of names to numbers, see `components.evaluate.results.Evaluation`.
     """
 
     report: Path
@@ -60,7 +60,7 @@ def evaluate_model(
         results: Where they go.
 
     Returns:
-        The numbers over all test patients.
+        The numbers over all test patients, and the threshold that they hold for.
 
     Raises:
         UserError: If the model, the data or the MLflow server cannot be used.
@@ -91,7 +91,11 @@ def _render(
         name: draw_overlays(_volume(dataset, name), evaluation.predictions[name].unpack())
         for name in names
     }
-    origin = Origin(dataset.manifest.dataset_id, dataset.split.split_id, mlflow_run_id)
+    origin = Origin(
+        dataset_id=dataset.manifest.dataset_id,
+        split_id=dataset.split.split_id,
+        mlflow_run_id=mlflow_run_id,
+    )
     epochs = json.loads(history.read_bytes())
     return render_evaluation(evaluation, overlays, epochs, origin, settings)
 
@@ -105,12 +109,13 @@ def _log(
 ) -> None:
     log_params(client, run_id, {"evaluate": settings.model_dump(mode="json")})
     grouped = {
-        f"{name}/{metric}": found[metric]
+        f"{name}/{metric.name}": found[metric.name]
         for name, found in evaluation.groups.items()
-        for metric in ("patients", *GROUP_METRICS)
-        if metric in found
+        for metric in METRICS
+        if metric.by_group and metric.name in found
     }
     log_metrics(client, run_id, {**evaluation.metrics, **grouped})
+    log_headline(client, run_id, HEADLINE)
     # as text under their proper names: KFP names a file by its artifact, without an ending
     client.log_text(run_id, results.report.read_text("utf-8"), "evaluation/report.html")
     client.log_text(run_id, results.per_patient.read_text("utf-8"), "evaluation/per_patient.csv")

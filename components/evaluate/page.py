@@ -1,6 +1,6 @@
 """The evaluation report: one HTML page that needs no network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from components.evaluate.charts import (
@@ -10,7 +10,7 @@ from components.evaluate.charts import (
     reliability,
     training_curves,
 )
-from components.evaluate.results import GROUP_METRICS, Evaluation, ranked_volumes
+from components.evaluate.results import Evaluation, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
 from components.evaluate.slices import Overlay
 from components.shared.report.page import (
@@ -25,23 +25,27 @@ from components.shared.report.page import (
     draw,
     photograph,
     render_page,
+    show,
 )
 from components.shared.scoring.groups import group, size_thirds
-from components.shared.scoring.metrics import BASELINE_SUFFIX, DEFINITIONS
-from components.shared.scoring.scores import BINS, PatientScore, calibration_curve
+from components.shared.scoring.metrics import BASELINE_SUFFIX, METRICS, Metric, interval_in_words
+from components.shared.scoring.scores import (
+    BINS,
+    SURFACE_TOLERANCE_PIXELS,
+    PatientScore,
+    calibration_curve,
+)
 
-_HEADLINE = {
-    "patient_dice_median": "patient Dice, median",
-    "pooled_dice": "pooled Dice",
-    "tumour_slice_dice_mean": "tumour-slice Dice, mean",
-    "slice_dice_mean": "all-slice Dice, mean",
-    "precision_mean": "precision, mean",
-    "recall_mean": "recall, mean",
-    "hd95_median": "HD95 in pixels, median",
-    "false_positive_pixels_mean": "false positive pixels, mean",
-    "calibration_error": "calibration error",
+_PATIENT_FIGURES: Mapping[str, Callable[[PatientScore], Cell]] = {
+    "Dice": lambda score: score.dice,
+    "surface Dice": lambda score: score.surface_dice,
+    "precision": lambda score: score.precision,
+    "recall": lambda score: score.recall,
+    "HD95": lambda score: score.hd95,
+    "tumour": lambda score: score.tumour_pixels,
+    "predicted": lambda score: score.predicted_pixels,
+    "false": lambda score: score.false_positive_pixels,
 }
-_GROUP_COLUMNS = ("Dice mean", "median", "pooled", "precision", "recall", "HD95", "false px")
 
 
 @dataclass(frozen=True)
@@ -88,14 +92,14 @@ def render_evaluation(
 
 
 def _headline(metrics: Mapping[str, float]) -> list[Block]:
-    mean = metrics["patient_dice_mean"]
-    baseline = metrics["patient_dice_mean" + BASELINE_SUFFIX]
-    cards = [("patient Dice, mean", _number(mean), f"{_interval(metrics)}; {_note(metrics)}")]
-    cards += [
-        (label, _number(metrics.get(name)), _note(metrics, name))
-        for name, label in _HEADLINE.items()
+    cards = [
+        (metric.label, show(metrics.get(metric.name)), _note(metric, metrics))
+        for metric in METRICS
+        if metric.headline
     ]
     blocks: list[Block] = [Figures(cards)]
+    mean = metrics["patient_dice_mean"]
+    baseline = metrics["patient_dice_mean" + BASELINE_SUFFIX]
     if mean <= baseline:
         blocks.append(
             Notice(
@@ -107,35 +111,20 @@ def _headline(metrics: Mapping[str, float]) -> list[Block]:
     return blocks
 
 
-def _interval(metrics: Mapping[str, float]) -> str:
-    if "patient_dice_mean_ci_low" not in metrics:
-        return "no interval: it takes two patients"
-    low, high = metrics["patient_dice_mean_ci_low"], metrics["patient_dice_mean_ci_high"]
-    return f"95 % interval {low:.3f} to {high:.3f}"
-
-
-def _note(metrics: Mapping[str, float], name: str = "patient_dice_mean") -> str:
-    baseline = metrics.get(name + BASELINE_SUFFIX)
-    if baseline is not None:
-        return f"all-empty prediction {_number(baseline)}"
-    undefined = metrics.get(f"{name.split('_')[0]}_undefined")
-    return f"undefined for {undefined:.0f} of {metrics['patients']:.0f}" if undefined else ""
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    if value and abs(value) < 0.01:
-        return f"{value:.2g}"
-    return (
-        f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
-    )
+def _note(metric: Metric, metrics: Mapping[str, float]) -> str:
+    notes = []
+    if metric.interval_of:
+        notes.append(interval_in_words(metrics, metric.name))
+    if metric.name + BASELINE_SUFFIX in metrics:
+        notes.append(f"all-empty prediction {show(metrics[metric.name + BASELINE_SUFFIX])}")
+    undefined = metrics.get(metric.undefined, 0)
+    if undefined:
+        notes.append(f"undefined for {undefined:.0f} of {metrics['patients']:.0f}")
+    return "; ".join(notes)
 
 
 def _all_figures(metrics: Mapping[str, float]) -> list[Block]:
     empty_share = metrics["slice_dice_mean" + BASELINE_SUFFIX]
-    dice = [name for name in DEFINITIONS if "dice" in name]
-    others = [name for name in DEFINITIONS if "dice" not in name]
     return [
         Notice(
             "warning",
@@ -144,33 +133,38 @@ def _all_figures(metrics: Mapping[str, float]) -> list[Block]:
             f"all scores {empty_share:.3f} on these patients. It is here to compare with reports "
             "that use it; the headline is the patient Dice.",
         ),
-        _metrics_table(metrics, dice),
-        "Other than Dice:",
-        _metrics_table(metrics, others),
+        Table(
+            ("figure", "value", "all-empty prediction", "definition"),
+            [
+                (
+                    metric.name,
+                    _cell(metric, metrics),
+                    metrics.get(metric.name + BASELINE_SUFFIX),
+                    _definition(metric, metrics),
+                )
+                for metric in METRICS
+            ],
+        ),
     ]
 
 
-def _metrics_table(metrics: Mapping[str, float], names: Sequence[str]) -> Table:
-    rows = [
-        (
-            *(name, _cell(name, metrics.get(name))),
-            *(metrics.get(name + BASELINE_SUFFIX), DEFINITIONS[name]),
-        )
-        for name in names
-    ]
-    return Table(("figure", "value", "all-empty prediction", "definition"), rows)
+def _cell(metric: Metric, metrics: Mapping[str, float]) -> Cell:
+    value = metrics.get(metric.name)
+    return int(value) if metric.counts_patients and value is not None else value
 
 
-def _cell(name: str, value: float | None) -> Cell:
-    whole = name == "patients" or name.endswith("_undefined")
-    return int(value) if whole and value is not None else value
+def _definition(metric: Metric, metrics: Mapping[str, float]) -> str:
+    if not metric.interval_of:
+        return metric.definition
+    return f"{metric.definition} Here: {interval_in_words(metrics, metric.name)}."
 
 
 def _groups(evaluation: Evaluation) -> list[Block]:
     without = sum(not score.tumour_pixels for score in evaluation.scores)
     note = f" Patients without tumour, not shown: {without}." if without else ""
+    compared = [metric for metric in METRICS if metric.by_group]
     rows = [
-        (name.replace("/", " "), int(found["patients"]), *map(found.get, GROUP_METRICS))
+        (name.replace("/", " "), *(_cell(metric, found) for metric in compared))
         for name, found in evaluation.groups.items()
     ]
     return [
@@ -183,8 +177,7 @@ def _groups(evaluation: Evaluation) -> list[Block]:
             "Every point is a patient; the box holds the middle half, the line is the median. "
             "Small, medium and large are thirds of these test patients by tumour pixels.",
         ),
-        "HD95 is the median in pixels; precision, recall and false positive pixels are means.",
-        Table(("group", "patients", *_GROUP_COLUMNS), rows),
+        Table(("group", *(metric.label for metric in compared)), rows),
     ]
 
 
@@ -220,20 +213,19 @@ def _patient_line(score: PatientScore) -> str:
 
 def _patients(scores: Sequence[PatientScore]) -> list[Block]:
     thirds = size_thirds(scores)
-    columns = ("volume", "site", "size", "Dice", "precision", "recall", "HD95")
-    counts = ("tumour", "predicted", "false")
     rows = [
         (
-            *(score.volume, score.site, thirds[score.volume]),
-            *(score.dice, score.precision, score.recall, score.hd95),
-            *(score.tumour_pixels, score.predicted_pixels, score.false_positive_pixels),
+            score.volume,
+            score.site,
+            thirds[score.volume],
+            *(figure(score) for figure in _PATIENT_FIGURES.values()),
         )
         for score in sorted(scores, key=lambda score: score.dice)
     ]
     return [
         "Worst first; a click on a column's head sorts by it. HD95, tumour, predicted and false "
         "(predicted outside the tumour) are in pixels. A dash is an undefined value.",
-        Table((*columns, *counts), rows),
+        Table(("volume", "site", "size", *_PATIENT_FIGURES), rows),
     ]
 
 
@@ -274,14 +266,18 @@ def _definitions(settings: EvaluateSettings) -> list[Block]:
         "nothing was predicted and 0 if anything was. The same holds for a single slice.",
         "All-empty prediction: what a model that marks nothing gets on the same patients, "
         "computed by the same code. A figure is worth its distance from that.",
-        "95 % interval: percentile bootstrap of the mean over patients, "
-        f"{settings.bootstrap_resamples:,} resamples, seed {settings.seed}. It tells how much the "
-        "mean depends on which patients are in the test, not how it would vary over trainings.",
+        "95 % interval: t interval of the mean over patients, made on the logit scale so that it "
+        "stays within 0 and 1 and reaches further down, where the bad patients are. It tells how "
+        "much the mean depends on which patients are in the test, not how it would vary over "
+        "trainings.",
         "HD95: 95th percentile Hausdorff distance between the surfaces in three dimensions, the "
-        "larger of both directions, by MONAI. The data do not give a spacing, so the unit is a "
-        "pixel and one slice step counts as one pixel. It is undefined where prediction or truth "
-        "is empty, precision where nothing was predicted, recall where there is no tumour. "
-        "Undefined values are in no mean; how many there are stands in the table.",
+        "larger of both directions. The surface of a mask is its pixels with a neighbour outside. "
+        "The data do not give a spacing, so the unit is a pixel and one slice step counts as one "
+        "pixel. Surface Dice, from the same distances: the share of both surfaces that lies within "
+        f"{SURFACE_TOLERANCE_PIXELS} pixels of the other; empty against empty is 1.",
+        "HD95 is undefined where prediction or truth is empty, precision where nothing was "
+        "predicted, recall and relative volume difference where there is no tumour. Undefined "
+        "values are in no mean; how many there are stands in the table.",
         "Size thirds are by rank of the true tumour pixels among these test patients.",
         "Calibration is over the voxels inside the heads, here: where FLAIR is brighter than a "
         "tenth of its 99th percentile in the volume. The background is easy and would hide "

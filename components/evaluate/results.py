@@ -1,4 +1,4 @@
-"""Scores the exported segmenter on the test part, one volume in memory at a time."""
+"""The test part as an exported segmenter predicts it: scores, masks, figures."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,11 @@ from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import check_split
 from components.shared.dataset.volumes import Mask
-from components.shared.progress import track
 from components.shared.scoring.groups import SIZES, group, size_thirds
-from components.shared.scoring.metrics import aggregate
-from components.shared.scoring.scores import PatientScore, VolumeScore, score_volume
+from components.shared.scoring.metrics import THRESHOLD, aggregate
+from components.shared.scoring.predicted import scored
+from components.shared.scoring.scores import PatientScore, VolumeScore
 from components.shared.scoring.segmenter import Segmenter
-
-# of the many numbers of a group, those that people compare
-GROUP_METRICS = (
-    *("patient_dice_mean", "patient_dice_median", "pooled_dice", "precision_mean"),
-    *("recall_mean", "hd95_median", "false_positive_pixels_mean"),
-)
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,8 @@ class Evaluation:
     Attributes:
         scores: One a patient, by the volume's name.
         predictions: The predicted masks under the volumes' names.
-        metrics: Over all patients, see `components.shared.scoring.scores.DEFINITIONS`.
+        metrics: Over all patients, see `components.shared.scoring.metrics.aggregate`, and
+            `threshold`: from which probability on a pixel was tumour for all of this.
         groups: The same metrics under `site/<code>` and `size/<third>`.
     """
 
@@ -78,11 +73,9 @@ def evaluate_test_part(
     entries = dataset.entries("test")
     scores = []
     predictions = {}
-    for entry in track(entries, len(entries), "volumes"):
-        volume = dataset.volume(entry)
-        probability = segmenter(volume.image, entry.volume)
-        scores.append(score_volume(entry, volume, probability, settings.threshold))
-        predictions[entry.volume] = PackedMask.pack(probability >= settings.threshold)
+    for entry, _, mask, score in scored(segmenter, dataset, entries, settings.threshold):
+        scores.append(score)
+        predictions[entry.volume] = PackedMask.pack(mask)
     return _evaluation(scores, predictions, settings)
 
 
@@ -119,16 +112,11 @@ def recurring_volumes(scores: Sequence[PatientScore], count: int) -> list[str]:
 
 
 def _evaluation(
-    scores: Sequence[VolumeScore],
-    predictions: Mapping[str, PackedMask],
-    settings: EvaluateSettings,
+    scores: Sequence[VolumeScore], predictions: Mapping[str, PackedMask], settings: EvaluateSettings
 ) -> Evaluation:
-    def measure(some: Sequence[VolumeScore]) -> dict[str, float]:
-        return aggregate(some, settings.bootstrap_resamples, settings.seed)
-
     return Evaluation(
         scores=tuple(scores),
         predictions=predictions,
-        metrics=measure(scores),
-        groups={name: measure(some) for name, some in group(scores).items()},
+        metrics={**aggregate(scores), THRESHOLD: settings.threshold},
+        groups={name: aggregate(some) for name, some in group(scores).items()},
     )

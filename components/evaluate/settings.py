@@ -12,15 +12,11 @@ class EvaluateSettings(Config):
 
     Attributes:
         threshold: A pixel is predicted as tumour from this probability on.
-        bootstrap_resamples: For the interval of the mean patient Dice.
-        seed: Of the bootstrap.
         overlay_volumes: How many of the best, of the median and of the worst patients the
             report shows, and how many of each size third MLflow gets.
         device: Where the segmenter runs; `auto` takes a GPU where there is one.
     """
 
     threshold: float = Field(0.5, gt=0, lt=1)
-    bootstrap_resamples: int = Field(2000, ge=100)
-    seed: int = Field(0, ge=0)
     overlay_volumes: int = Field(2, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -57,7 +57,7 @@ def ingest_source(
         source_uri: See `components.shared.reading.sources.opening.open_source`.
         store: Where the version is published.
         settings: How strict to be.
-        workers: Processes; by default the usable cores, at most two.
+        workers: Processes; by default as many as cores and free memory allow.
 
     Raises:
         UserError: If the source or the store cannot be used, nothing is accepted, or

@@ -89,7 +89,10 @@ def _summary(
     blocks: list[Block] = [figures]
     if refused:
         blocks.append(Notice("warning", f"{len(refused)} volumes could not be predicted."))
-    blocks.append("Predictions of a model for research; they are no diagnosis.")
+    blocks.append(
+        f"A pixel is tumour from a probability of {threshold:g} on: what the model was scored "
+        "with. Predictions of a model for research; they are no diagnosis."
+    )
     return blocks
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from components.predict.model import resolve_model
+from components.predict.model import resolve_model, scored_threshold
 from components.predict.page import Snapshot, render_predictions, take_snapshot
 from components.predict.settings import PredictSettings
 from components.predict.volume_prediction import VolumePrediction
@@ -42,6 +42,7 @@ class PredictResult(Record):
 
     Attributes:
         model: The model that was used; the champion by its version.
+        threshold: A pixel is tumour from this probability on: what the model was scored with.
         source: Where the volumes came from.
         predicted: How many have a mask.
         failed: How many have a reason instead.
@@ -51,6 +52,7 @@ class PredictResult(Record):
     """
 
     model: str
+    threshold: float
     source: str
     predicted: int
     failed: int
@@ -82,7 +84,9 @@ def predict_source(
     with open_source(source_uri, settings.max_archive_gib) as source:
         listing = list_scans(source)
         uri = resolve_model(model, settings.model_name)
-        task = _Task(source, load_segmenter(uri, settings.device), FolderStore(output), settings)
+        segmenter = load_segmenter(uri, settings.device)
+        threshold = scored_threshold(uri, segmenter.metadata)
+        task = _Task(source, segmenter, threshold, FolderStore(output), settings)
         snapshots: list[Snapshot] = []
         scans = track(listing.scans, len(listing.scans), "volumes")
         predicted = [_predict_or_refuse(task, scan, snapshots) for scan in scans]
@@ -90,8 +94,8 @@ def predict_source(
     rows = sorted([*predicted, *refused], key=lambda row: row.volume)
     _write_table(rows, task.output)
     _require_predictions(rows, source_uri, task.output)
-    result = _result(uri, source_uri, output, rows)
-    _write_page(result, snapshots, task)
+    result = _result(uri, source_uri, task, rows)
+    _write_page(result, snapshots, task.output)
     return result
 
 
@@ -118,6 +122,7 @@ def encode_mask(mask: Mask) -> bytes:
 class _Task:
     source: Source
     segmenter: Segmenter
+    threshold: float
     output: FolderStore
     settings: PredictSettings
 
@@ -130,7 +135,7 @@ def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Snapshot]) -> Vo
     except BadScanError as error:
         logger.warning("%s is not predicted: %s", name, error)
         return _refuse(task, name, str(error))
-    mask = probability >= task.settings.threshold
+    mask = probability >= task.threshold
     task.output.write(_mask_key(name), encode_mask(mask))
     if len(snapshots) < task.settings.most_pictures:
         snapshots.append(take_snapshot(name, volume, mask))
@@ -179,22 +184,23 @@ def _require_predictions(
 
 
 def _result(
-    model: str, source_uri: str, output: Path, rows: Sequence[VolumePrediction]
+    model: str, source_uri: str, task: _Task, rows: Sequence[VolumePrediction]
 ) -> PredictResult:
     failed = sum(row.status == "refused" for row in rows)
     return PredictResult(
         model=model,
+        threshold=task.threshold,
         source=source_uri,
         predicted=len(rows) - failed,
         failed=failed,
-        predictions=output / _TABLE,
-        report=output / _PAGE,
+        predictions=task.output.root / _TABLE,
+        report=task.output.root / _PAGE,
         volumes=tuple(rows),
     )
 
 
-def _write_page(result: PredictResult, snapshots: Sequence[Snapshot], task: _Task) -> None:
+def _write_page(result: PredictResult, snapshots: Sequence[Snapshot], output: FolderStore) -> None:
     page = render_predictions(
-        result.model, result.source, result.volumes, snapshots, task.settings.threshold
+        result.model, result.source, result.volumes, snapshots, result.threshold
     )
-    task.output.write(_PAGE, page.encode())
+    output.write(_PAGE, page.encode())

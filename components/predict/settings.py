@@ -12,7 +12,6 @@ class PredictSettings(Config):
 
     Attributes:
         model_name: The registered model whose champion is meant by `champion`.
-        threshold: A pixel is tumour from this probability on.
         device: Where the segmenter runs; `auto` takes a GPU where there is one.
         most_pictures: How many volumes the page shows in pictures.
         max_file_mib: A larger slice refuses its volume.
@@ -20,7 +19,6 @@ class PredictSettings(Config):
     """
 
     model_name: str = "brainseg"
-    threshold: float = Field(0.5, gt=0, lt=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     most_pictures: int = Field(60, ge=0, le=1000)
     max_file_mib: float = Field(64.0, gt=0)

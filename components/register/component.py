@@ -20,17 +20,21 @@ def register(
     metrics: dsl.Input[dsl.Metrics],
     settings: str,
     decision: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Registration",
     [("model_uri", str), ("model_version", str), ("promoted", bool), ("reason", str)],
 ):
-    """Registers a model, and moves the alias champion to it if it is good enough.
+    """Registers a model, and moves the alias champion to it unless it is inferior.
+
+    A test of non-inferiority against the champion on the same patients; the first champion
+    and every other must reach a floor.
 
     Args:
         store: Where the voxels are: s3://bucket/prefix or a folder.
         dataset_id: Version of the data set.
         split_id: Version of the split.
-        mlflow_run_id: The run of this pipeline run; it ends here.
+        mlflow_run_id: The training's run; it and its pipeline run's end here.
         manifest: The data set's list of volumes.
         split: Which volume is in which part.
         model: MLflow model folder with the exported segmenter.
@@ -38,20 +42,23 @@ def register(
         metrics: JSON of the metrics over them.
         settings: YAML of `components.register.settings.RegisterSettings`.
         decision: JSON: what was decided, why, and the numbers behind it.
+        report: One HTML page about it.
 
     Returns:
         The registered version, whether it is champion now, and why or why not.
     """
-    import json
     from pathlib import Path
 
+    from components.register.page import render_decision
+    from components.register.record import OUTCOME_TAGS
     from components.register.registration import Candidate, register_model
     from components.register.settings import RegisterSettings
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
     from components.shared.process import step_process
-    from components.shared.tracking.runs import finish_run, recording
-    from components.shared.tracking.training_state import remove_state
+    from components.shared.scoring.metrics import HEADLINE
+    from components.shared.tracking.runs import log_outcome, recording
+    from components.shared.tracking.tree import end_pipeline_run
 
     with step_process("register") as process:
         config = parse_config(RegisterSettings, settings, "register")
@@ -64,12 +71,17 @@ def register(
             split=split.path,
         )
         candidate = Candidate.read(
-            *(mlflow_run_id, Path(model.path), dataset_id, split_id),
-            *(Path(per_patient.path), Path(metrics.path)),
+            run_id=mlflow_run_id,
+            folder=Path(model.path),
+            dataset_id=dataset_id,
+            split_id=split_id,
+            per_patient=Path(per_patient.path),
+            metrics=Path(metrics.path),
         )
         with recording(mlflow_run_id) as client:
             found = register_model(client, candidate, dataset, config)
-            finish_run(client, mlflow_run_id)
-        remove_state(dataset.store, mlflow_run_id)
-        Path(decision.path).write_text(json.dumps(found.record, indent=2))
+            log_outcome(client, mlflow_run_id, HEADLINE, OUTCOME_TAGS)
+            end_pipeline_run(client, mlflow_run_id, dataset.store)
+        Path(decision.path).write_text(found.model_dump_json(indent=2))
+        Path(report.path).write_text(render_decision(found), encoding="utf-8")
     return found.model_uri, found.model_version, found.promoted, found.reason

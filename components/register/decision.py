@@ -1,70 +1,25 @@
-"""Whether a candidate replaces the champion: arithmetic on scores of the same patients."""
+"""Whether a candidate replaces the champion: the rules, in words with numbers.
+
+It is a test of non-inferiority: a candidate replaces the champion unless it may be worse by more
+than a margin. What that lets through and holds back on small test sets is simulated by
+`python -m tests.benchmarks.gate`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from components.register.settings import RegisterSettings
 from components.shared.errors import UserError
-from components.shared.scoring.groups import group
-from components.shared.scoring.intervals import mean_interval
-from components.shared.scoring.metrics import BASELINE_SUFFIX
-from components.shared.scoring.scores import PatientScore
+from components.shared.scoring.comparison import (
+    DETECTION_POWER,
+    Comparison,
+    GroupDifference,
+)
+from components.shared.scoring.metrics import BASELINE_SUFFIX, METRICS
 
 _FEWEST_PATIENTS = 2  # no interval can be had from fewer
-_HEADLINES = ("patient_dice_mean", "pooled_dice")  # both must beat an all-empty prediction
-
-
-@dataclass(frozen=True)
-class GroupDifference:
-    """Mean patient Dice in a group, e.g. `site/CS` or `size/small`.
-
-    Attributes:
-        decides: Whether the group has enough patients to stop a promotion.
-    """
-
-    group: str
-    patients: int
-    candidate: float
-    champion: float
-    decides: bool
-
-    @property
-    def difference(self) -> float:
-        """Candidate minus champion."""
-        return self.candidate - self.champion
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Candidate and champion on the same patients.
-
-    Attributes:
-        candidate: Mean patient Dice of the candidate.
-        champion: Mean patient Dice of the champion.
-        low: Lower end of the bootstrap interval of the mean difference.
-        high: Upper end.
-        groups: Differences by site and tumour-size third.
-        pairs: Dice of candidate and champion under the volume's name.
-    """
-
-    candidate: float
-    champion: float
-    low: float
-    high: float
-    groups: tuple[GroupDifference, ...]
-    pairs: Mapping[str, tuple[float, float]]
-
-    @property
-    def difference(self) -> float:
-        """Mean of candidate minus champion."""
-        return self.candidate - self.champion
-
-    @property
-    def identical(self) -> bool:
-        """Whether both score the same on every patient."""
-        return all(candidate == champion for candidate, champion in self.pairs.values())
+HEADLINES = tuple(metric.name for metric in METRICS if metric.champion_beats_baseline)
+GROUP_ERRORS = 2  # standard errors that a group's fall must exceed: chance reaches one often
 
 
 @dataclass(frozen=True)
@@ -75,48 +30,17 @@ class Decision:
     reason: str
 
 
-def compare(
-    candidate: Sequence[PatientScore], champion: Sequence[PatientScore], settings: RegisterSettings
-) -> Comparison:
-    """Compares two models patient by patient.
-
-    Args:
-        candidate: Scores of at least two patients.
-        champion: Scores of the same patients, in any order.
-        settings: How to compare.
-    """
-    by_volume = {score.volume: score.dice for score in champion}
-    pairs = {score.volume: (score.dice, by_volume[score.volume]) for score in candidate}
-    dice = np.array(list(pairs.values()))
-    low, high = mean_interval(
-        (dice[:, 0] - dice[:, 1]).tolist(),
-        settings.confidence,
-        settings.bootstrap_resamples,
-        settings.seed,
-    )
-    return Comparison(
-        candidate=float(dice[:, 0].mean()),
-        champion=float(dice[:, 1].mean()),
-        low=low,
-        high=high,
-        groups=tuple(
-            _group_difference(name, [pairs[score.volume] for score in scores], settings)
-            for name, scores in group(candidate).items()
-        ),
-        pairs=pairs,
-    )
-
-
-def decide_first(metrics: Mapping[str, float]) -> Decision:
+def decide_first(metrics: Mapping[str, float], settings: RegisterSettings) -> Decision:
     """Decides about a candidate when there is no champion.
 
     Args:
         metrics: What evaluate measured on the test patients.
+        settings: The rules.
 
     Raises:
         UserError: If a metric is missing.
     """
-    objections = _baseline_objections(metrics)
+    objections = _own_objections(metrics, settings)
     if objections:
         return _refuse(objections)
     return Decision(True, f"there was no champion; {_against_baseline(metrics)}")
@@ -128,11 +52,11 @@ def decide(
     champion: str,
     settings: RegisterSettings,
 ) -> Decision:
-    """Decides between a candidate and the champion.
+    """Decides between a candidate and the champion: the candidate must not be inferior.
 
     Args:
         metrics: What evaluate measured for the candidate on the test patients.
-        comparison: Both on the patients that the champion has not learned from.
+        comparison: Both on patients that neither has learned from.
         champion: What the champion is called, e.g. `version 3`.
         settings: The rules.
 
@@ -142,7 +66,7 @@ def decide(
     if comparison.identical:
         return _refuse([f"same scores on every patient as {champion}, which stays champion"])
     objections = [
-        *_baseline_objections(metrics),
+        *_own_objections(metrics, settings),
         *_mean_objections(comparison, settings),
         *_group_objections(comparison, settings),
     ]
@@ -151,7 +75,10 @@ def decide(
     if objections:
         return _refuse([*objections, against, *skipped])
     which = f"group of at least {settings.min_group_patients} patients" if skipped else "group"
-    floor = f"no {which} falls by more than {settings.group_floor:.3f}"
+    floor = (
+        f"no {which} falls by more than {settings.group_floor:.3f} and {GROUP_ERRORS} standard "
+        "errors"
+    )
     return Decision(True, "; ".join([against, floor, *skipped]))
 
 
@@ -159,7 +86,7 @@ def too_few(unseen: int, champion: str) -> Decision | None:
     """Refuses to compare on patients that the champion has learned from.
 
     Args:
-        unseen: Test patients that are new to the champion.
+        unseen: Patients to compare on that are new to the champion.
         champion: What the champion is called.
     """
     if unseen >= _FEWEST_PATIENTS:
@@ -173,26 +100,36 @@ def too_few(unseen: int, champion: str) -> Decision | None:
     )
 
 
-def _group_difference(
-    name: str, pairs: Sequence[tuple[float, float]], settings: RegisterSettings
-) -> GroupDifference:
-    candidate, champion = np.mean(pairs, axis=0).tolist()
-    decides = len(pairs) >= settings.min_group_patients
-    return GroupDifference(name, len(pairs), candidate, champion, decides)
+def is_deciding(one: GroupDifference, settings: RegisterSettings) -> bool:
+    """Whether a group is large enough to stop a promotion."""
+    return one.patients >= settings.min_group_patients
 
 
-def _baseline_objections(metrics: Mapping[str, float]) -> list[str]:
+def falls(one: GroupDifference, settings: RegisterSettings) -> bool:
+    """Whether a group loses more than the floor, and more than chance explains."""
+    error = one.standard_error or 0.0
+    return -one.difference > max(settings.group_floor, GROUP_ERRORS * error)
+
+
+def _own_objections(metrics: Mapping[str, float], settings: RegisterSettings) -> list[str]:
     _require(metrics)
-    return [
+    mean, floor = metrics["patient_dice_mean"], settings.min_patient_dice
+    objections = [
         f"{name} {metrics[name]:.3f} is not better than the {metrics[name + BASELINE_SUFFIX]:.3f} "
         "of an all-empty prediction"
-        for name in _HEADLINES
+        for name in HEADLINES
         if metrics[name] <= metrics[name + BASELINE_SUFFIX]
     ]
+    if mean < floor:
+        objections.append(
+            f"patient_dice_mean {mean:.3f} is below the {floor:.3f} that any champion must reach "
+            "(register.min_patient_dice)"
+        )
+    return objections
 
 
 def _require(metrics: Mapping[str, float]) -> None:
-    wanted = [name + suffix for name in _HEADLINES for suffix in ("", BASELINE_SUFFIX)]
+    wanted = [name + suffix for name in HEADLINES for suffix in ("", BASELINE_SUFFIX)]
     missing = [name for name in wanted if name not in metrics]
     if missing:
         raise UserError(f"the metrics lack {', '.join(missing)}; give those that evaluate wrote")
@@ -201,21 +138,21 @@ def _require(metrics: Mapping[str, float]) -> None:
 def _mean_objections(comparison: Comparison, settings: RegisterSettings) -> list[str]:
     if comparison.low <= -settings.margin:
         return [f"it may be worse by more than the margin of {settings.margin:.3f}"]
-    if comparison.high < 0:  # inside the margin, but a loss that no chance explains
+    if comparison.high < 0:  # inside the margin, but many such steps down would add up
         return ["it is worse, if by less than the margin"]
     return []
 
 
 def _group_objections(comparison: Comparison, settings: RegisterSettings) -> list[str]:
     return [
-        f"{_fall(one)}, by more than {settings.group_floor:.3f}"
+        f"{_fall(one)}, by more than {settings.group_floor:.3f} and {GROUP_ERRORS} standard errors"
         for one in comparison.groups
-        if one.decides and one.difference < -settings.group_floor
+        if is_deciding(one, settings) and falls(one, settings)
     ]
 
 
 def _skipped_groups(comparison: Comparison, settings: RegisterSettings) -> list[str]:
-    skipped = [one for one in comparison.groups if not one.decides]
+    skipped = [one for one in comparison.groups if not is_deciding(one, settings)]
     fallen = [_fall(one) for one in skipped if one.difference < 0]
     if not skipped:
         return []
@@ -227,22 +164,23 @@ def _skipped_groups(comparison: Comparison, settings: RegisterSettings) -> list[
 
 def _fall(one: GroupDifference) -> str:
     people = "1 patient" if one.patients == 1 else f"{one.patients} patients"
-    return f"{one.group} falls from {one.champion:.3f} to {one.candidate:.3f} ({people})"
+    return f"{one.group} falls from {one.reference:.3f} to {one.candidate:.3f} ({people})"
 
 
 def _against_baseline(metrics: Mapping[str, float]) -> str:
     return ", ".join(
         f"{name} {metrics[name]:.3f} (all-empty prediction {metrics[name + BASELINE_SUFFIX]:.3f})"
-        for name in _HEADLINES
+        for name in HEADLINES
     )
 
 
 def _against_champion(comparison: Comparison, champion: str, settings: RegisterSettings) -> str:
     return (
-        f"patient Dice {comparison.candidate:.3f} against {comparison.champion:.3f} of {champion} "
+        f"patient Dice {comparison.candidate:.3f} against {comparison.reference:.3f} of {champion} "
         f"on the same {len(comparison.pairs)} patients, difference {comparison.difference:+.3f} "
-        f"({settings.confidence:.0%} interval {comparison.low:+.3f} to {comparison.high:+.3f}, "
-        f"margin -{settings.margin:.3f})"
+        f"(one-sided {comparison.confidence:.0%} bound {comparison.low:+.3f}, margin "
+        f"-{settings.margin:.3f}); these patients show a true difference of "
+        f"{comparison.detectable:.3f} with {DETECTION_POWER:.0%} power"
     )
 
 

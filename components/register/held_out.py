@@ -1,62 +1,89 @@
-"""Today's test patients, and the champion on them."""
+"""Patients that neither model has learned from, and a model's scores of them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
 
 from mlflow.entities.model_registry import ModelVersion
 
-from components.register.settings import RegisterSettings
 from components.shared.dataset.manifest import VolumeEntry, fetch_manifest, manifest_key
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import fetch_split, split_key
-from components.shared.progress import track
-from components.shared.scoring.scores import VolumeScore, score_volume
+from components.shared.scoring.predicted import scored
+from components.shared.scoring.scores import VolumeScore
 from components.shared.scoring.segmenter import load_segmenter
+from components.shared.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
 
-def unseen(champion: ModelVersion, dataset: SplitDataset) -> list[VolumeEntry]:
-    """Returns the test volumes that a model has not learned from.
+def unseen(
+    champion: ModelVersion, dataset: SplitDataset, compare_on: Literal["test", "all_unseen"]
+) -> list[VolumeEntry]:
+    """Returns the volumes that neither candidate nor champion has learned from.
 
-    What it learned from is in the data set version and split that its tags name. A model
-    without them is compared on every test patient: if it has seen some, that speaks for
+    What the champion learned from is in the data set version and split that its tags name. A
+    model without them is compared on every test patient: if it has seen some, that speaks for
     it and against the candidate, so nothing is promoted wrongly.
+
+    Args:
+        champion: A registered version.
+        dataset: What the candidate learned from (train and validation) and not (test).
+        compare_on: `test` takes of the candidate's test part what is new to the champion;
+            `all_unseen` adds of the champion's own test part what is not in `dataset`, where
+            every other volume belongs to a part already.
     """
-    dataset_id = champion.tags.get("dataset_id", "")
-    split_id = champion.tags.get("split_id", "")
     store = dataset.store
-    if not (store.exists(manifest_key(dataset_id)) and store.exists(split_key(split_id))):
+    if not is_origin_known(champion, store):
         logger.warning(
             "what version %s learned from is not in store %s: it may have seen test patients",
-            *(champion.version, store.uri),
+            champion.version,
+            store.uri,
         )
         return list(dataset.entries("test"))
-    manifest, split = fetch_manifest(store, dataset_id), fetch_split(store, split_id)
-    used = [*split.entries("train", manifest), *split.entries("validation", manifest)]
-    known = {entry.patient for entry in used} | {entry.image_digest for entry in used}
-    return [
-        entry
-        for entry in dataset.entries("test")
-        if not known & {entry.patient, entry.image_digest}
-    ]
+    manifest = fetch_manifest(store, champion.tags["dataset_id"])
+    split = fetch_split(store, champion.tags["split_id"])
+    learned = [*split.entries("train", manifest), *split.entries("validation", manifest)]
+    found = _new_to(learned, dataset.entries("test"))
+    if compare_on == "all_unseen":
+        found += _new_to(dataset.manifest.volumes, split.entries("test", manifest))
+    return found
 
 
-def score_champion(
-    champion: ModelVersion,
+def is_origin_known(champion: ModelVersion, store: Store) -> bool:
+    """Whether a store has the data set version and split that a model was trained with."""
+    dataset_id = champion.tags.get("dataset_id", "")
+    split_id = champion.tags.get("split_id", "")
+    return store.exists(manifest_key(dataset_id)) and store.exists(split_key(split_id))
+
+
+def score_model(
+    model: str | Path,
     entries: Sequence[VolumeEntry],
     dataset: SplitDataset,
-    settings: RegisterSettings,
+    *,
+    threshold: float,
+    device: str,
+    what: str,
 ) -> list[VolumeScore]:
-    """Predicts the volumes with a registered version and scores them.
+    """Predicts volumes with a model and scores them.
+
+    Args:
+        model: Anything MLflow reads.
+        entries: The volumes.
+        dataset: Where their voxels are.
+        threshold: What the model is scored with.
+        device: Where it runs.
+        what: What is counted in the log, e.g. `champion's volumes`.
 
     Raises:
-        UserError: If the version cannot be loaded, or gives something else than probabilities.
+        UserError: If the model cannot be loaded, or gives something else than probabilities.
     """
-    segmenter = load_segmenter(f"models:/{champion.name}/{champion.version}", settings.device)
-    scores = []
-    for entry in track(entries, len(entries), "champion's volumes"):
-        volume = dataset.volume(entry)
-        probability = segmenter(volume.image, entry.volume)
-        scores.append(score_volume(entry, volume, probability, settings.threshold))
-    return scores
+    predicted = scored(load_segmenter(model, device), dataset, entries, threshold, what)
+    return [one.score for one in predicted]
+
+
+def _new_to(known: Iterable[VolumeEntry], entries: Iterable[VolumeEntry]) -> list[VolumeEntry]:
+    seen = {name for entry in known for name in (entry.patient, entry.image_digest)}
+    return [entry for entry in entries if not seen & {entry.patient, entry.image_digest}]

@@ -1,38 +1,39 @@
 """The whole of the register step: version, comparison, decision, alias."""
 
-import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from mlflow import MlflowClient
-from mlflow.artifacts import load_dict
 from mlflow.entities.model_registry import ModelVersion
 
 from components.register import registry
-from components.register.decision import (
-    Comparison,
-    Decision,
-    compare,
-    decide,
-    decide_first,
-    too_few,
-)
-from components.register.held_out import score_champion, unseen
+from components.register.decision import Decision, decide, decide_first, too_few
+from components.register.held_out import is_origin_known, score_model, unseen
+from components.register.page import render_decision
+from components.register.record import DecisionRecord, log_record, read_record
 from components.register.settings import RegisterSettings
+from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.parts import SplitDataset
 from components.shared.errors import UserError
+from components.shared.scoring.comparison import Comparison, compare
+from components.shared.scoring.metrics import THRESHOLD
 from components.shared.scoring.scores import PatientScore
 from components.shared.scoring.table import read_patient_scores
-from components.shared.tracking.champion import find_champion
-from components.shared.tracking.runs import log_metrics, log_params, log_tags
+from components.shared.tracking.champion import (
+    DEFAULT_THRESHOLD,
+    THRESHOLD_TAG,
+    find_champion,
+    version_threshold,
+)
+from components.shared.tracking.runs import log_params
 
 logger = logging.getLogger(__name__)
 
-_RECORD = "register/decision.json"
+_PAGE = "register/decision.html"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Candidate:
         dataset_id: What it learned from and was evaluated on.
         split_id: Which part of that.
         scores: Of the test patients.
-        metrics: What evaluate measured over them.
+        metrics: What evaluate measured over them, and `threshold`.
     """
 
     run_id: str
@@ -58,6 +59,7 @@ class Candidate:
     @classmethod
     def read(
         cls,
+        *,
         run_id: str,
         folder: Path,
         dataset_id: str,
@@ -70,30 +72,25 @@ class Candidate:
         Raises:
             UserError: If the table of patients is not of evaluate's form.
         """
-        scores = read_patient_scores(per_patient)
-        return cls(run_id, folder, dataset_id, split_id, scores, json.loads(metrics.read_text()))
+        return cls(
+            run_id=run_id,
+            folder=folder,
+            dataset_id=dataset_id,
+            split_id=split_id,
+            scores=read_patient_scores(per_patient),
+            metrics=json.loads(metrics.read_text()),
+        )
 
-
-@dataclass(frozen=True)
-class Registration:
-    """A registered version and what was decided about it.
-
-    Attributes:
-        model_uri: `models:/name/version`.
-        record: All of the decision, for machines.
-    """
-
-    model_uri: str
-    model_version: str
-    promoted: bool
-    reason: str
-    record: Mapping[str, Any]
+    @property
+    def threshold(self) -> float:
+        """What the scores were made with."""
+        return self.metrics.get(THRESHOLD, DEFAULT_THRESHOLD)
 
 
 def register_model(
     client: MlflowClient, candidate: Candidate, dataset: SplitDataset, settings: RegisterSettings
-) -> Registration:
-    """Registers a candidate and moves the alias `champion` to it if it is good enough.
+) -> DecisionRecord:
+    """Registers a candidate and moves the alias `champion` to it unless it is inferior.
 
     Run again, it registers nothing twice and repeats the decision made before.
 
@@ -104,25 +101,21 @@ def register_model(
     _check_scores(candidate, dataset)
     log_params(client, candidate.run_id, {"register": settings.model_dump(mode="json")})
     version = registry.add_version(
-        *(client, settings.model_name, candidate.run_id, candidate.folder),
+        client,
+        name=settings.model_name,
+        run_id=candidate.run_id,
+        folder=candidate.folder,
         tags=_version_tags(candidate),
         metrics=candidate.metrics,
     )
     if not registry.is_decided(version):
         version = _decide(client, version, candidate, dataset, settings)
     registry.apply_decision(client, version)
-    record = load_dict(f"runs:/{candidate.run_id}/{_RECORD}")
-    outcome = "promoted" if record["promoted"] else "not promoted"
+    record = read_record(candidate.run_id)
     logger.info(
-        "version %s of %s: %s: %s", version.version, version.name, outcome, record["reason"]
+        "version %s of %s: %s: %s", version.version, version.name, record.outcome, record.reason
     )
-    return Registration(
-        model_uri=record["model_uri"],
-        model_version=record["model_version"],
-        promoted=record["promoted"],
-        reason=record["reason"],
-        record=record,
-    )
+    return record
 
 
 def _decide(
@@ -133,32 +126,74 @@ def _decide(
     settings: RegisterSettings,
 ) -> ModelVersion:
     champion = find_champion(client, settings.model_name)
-    comparison = None
     if champion is None:
-        decision = decide_first(candidate.metrics)
+        record = _record(version, candidate, decide_first(candidate.metrics, settings), settings)
     else:
-        decision, comparison = _against(champion, candidate, dataset, settings)
-    number = str(champion.version) if champion else ""
-    _require_same(client, settings.model_name, number)
-    _log(client, candidate.run_id, _record(version, number, decision, comparison, settings))
-    return registry.record_decision(client, version, number, decision.promoted, decision.reason)
+        record = _against(client, version, champion, candidate, dataset, settings)
+    _require_same(client, settings.model_name, record.champion_version)
+    log_record(client, candidate.run_id, record)
+    client.log_text(candidate.run_id, render_decision(record), _PAGE)
+    return registry.record_decision(client, version, record)
 
 
 def _against(
-    champion: ModelVersion, candidate: Candidate, dataset: SplitDataset, settings: RegisterSettings
-) -> tuple[Decision, Comparison | None]:
+    client: MlflowClient,
+    version: ModelVersion,
+    champion: ModelVersion,
+    candidate: Candidate,
+    dataset: SplitDataset,
+    settings: RegisterSettings,
+) -> DecisionRecord:
     name = f"version {champion.version}"
-    entries = unseen(champion, dataset)
+    entries = unseen(champion, dataset, settings.compare_on)
+    is_known = is_origin_known(champion, dataset.store)
     refusal = too_few(len(entries), name)
     if refusal:
-        return refusal, None
-    volumes = {entry.volume for entry in entries}
+        return _record(version, candidate, refusal, settings, champion, is_known=is_known)
     comparison = compare(
-        [score for score in candidate.scores if score.volume in volumes],
-        score_champion(champion, entries, dataset, settings),
-        settings,
+        _candidate_scores(candidate, entries, dataset, settings),
+        score_model(
+            f"models:/{champion.name}/{champion.version}",
+            entries,
+            dataset,
+            threshold=version_threshold(champion),
+            device=settings.device,
+            what="champion's volumes",
+        ),
+        settings.bound_confidence,
     )
-    return decide(candidate.metrics, comparison, name, settings), comparison
+    return _record(
+        version,
+        candidate,
+        decide(candidate.metrics, comparison, name, settings),
+        settings,
+        champion,
+        comparison,
+        registry.count_decisions(client, version, str(champion.version), comparison.pairs),
+        is_known=is_known,
+    )
+
+
+def _candidate_scores(
+    candidate: Candidate,
+    entries: Sequence[VolumeEntry],
+    dataset: SplitDataset,
+    settings: RegisterSettings,
+) -> list[PatientScore]:
+    by_volume = {score.volume: score for score in candidate.scores}
+    known = [by_volume[entry.volume] for entry in entries if entry.volume in by_volume]
+    others = [entry for entry in entries if entry.volume not in by_volume]
+    if not others:
+        return known
+    predicted = score_model(
+        candidate.folder,
+        others,
+        dataset,
+        threshold=candidate.threshold,
+        device=settings.device,
+        what="candidate's volumes",
+    )
+    return [*known, *predicted]
 
 
 def _check_scores(candidate: Candidate, dataset: SplitDataset) -> None:
@@ -172,9 +207,9 @@ def _check_scores(candidate: Candidate, dataset: SplitDataset) -> None:
         )
 
 
-def _require_same(client: MlflowClient, name: str, number: str) -> None:
+def _require_same(client: MlflowClient, name: str, number: str | None) -> None:
     now = find_champion(client, name)
-    if (str(now.version) if now else "") != number:
+    if (str(now.version) if now else None) != number:
         raise UserError(
             f"the champion of model {name} changed while the candidate was compared with it; run "
             "the step again"
@@ -187,62 +222,36 @@ def _version_tags(candidate: Candidate) -> dict[str, str]:
         "dataset_id": candidate.dataset_id,
         "split_id": candidate.split_id,
         "test_patients": str(len(candidate.scores)),
+        THRESHOLD_TAG: str(candidate.threshold),
         **{name: f"{candidate.metrics[name]:.4f}" for name in shown if name in candidate.metrics},
     }
 
 
 def _record(
     version: ModelVersion,
-    champion: str,
+    candidate: Candidate,
     decision: Decision,
-    comparison: Comparison | None,
     settings: RegisterSettings,
-) -> dict[str, Any]:
-    return {
-        "promoted": decision.promoted,
-        "reason": decision.reason,
-        "model_name": version.name,
-        "model_version": str(version.version),
-        "model_uri": f"models:/{version.name}/{version.version}",
-        "champion_version": champion or None,
-        "comparison": _comparison_record(comparison) if comparison else None,
-        "settings": settings.model_dump(mode="json"),
-    }
-
-
-def _comparison_record(comparison: Comparison) -> dict[str, Any]:
-    return {
-        **dataclasses.asdict(comparison),
-        "difference": comparison.difference,
-        "groups": [
-            {**dataclasses.asdict(one), "difference": one.difference} for one in comparison.groups
-        ],
-    }
-
-
-def _log(client: MlflowClient, run_id: str, record: Mapping[str, Any]) -> None:
-    client.log_dict(run_id, dict(record), _RECORD)
-    tags = {
-        "decision": "promoted" if record["promoted"] else "rejected",
-        "decision_reason": record["reason"],
-        "model_version": f"{record['model_name']}/{record['model_version']}",
-    }
-    tags["mlflow.note.content"] = _note(record)  # the run's description
-    log_tags(client, run_id, tags)
-    metrics = {"register/promoted": float(record["promoted"])}
-    if record["comparison"]:
-        comparison = record["comparison"]
-        metrics |= {
-            "register/patients": float(len(comparison["pairs"])),
-            "register/champion_patient_dice_mean": comparison["champion"],
-            "register/difference": comparison["difference"],
-            "register/difference_low": comparison["low"],
-            "register/difference_high": comparison["high"],
-        }
-    log_metrics(client, run_id, metrics)
-
-
-def _note(record: Mapping[str, Any]) -> str:
-    outcome = "Promoted to champion" if record["promoted"] else "Not promoted"
-    name = f"version {record['model_version']} of {record['model_name']}"
-    return f"{outcome}, {name}: {record['reason']}"
+    champion: ModelVersion | None = None,
+    comparison: Comparison | None = None,
+    earlier: tuple[int, int] = (0, 0),
+    *,
+    is_known: bool = False,
+) -> DecisionRecord:
+    return DecisionRecord(
+        promoted=decision.promoted,
+        reason=decision.reason,
+        model_name=version.name,
+        model_version=str(version.version),
+        champion_version=str(champion.version) if champion else None,
+        dataset_id=candidate.dataset_id,
+        split_id=candidate.split_id,
+        threshold=candidate.threshold,
+        champion_threshold=version_threshold(champion) if champion else None,
+        champion_origin_known=is_known,
+        metrics=candidate.metrics,
+        comparison=comparison,
+        earlier_decisions=earlier[0],
+        earlier_on_same_patients=earlier[1],
+        settings=settings,
+    )

@@ -13,6 +13,8 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from components.register.record import DecisionRecord
+from components.shared.dataset.manifest import canonical_json, short_digest
 from components.shared.errors import UserError
 from components.shared.tracking.champion import CHAMPION, find_champion
 
@@ -22,7 +24,8 @@ CHALLENGER = "challenger"
 
 _DIGEST_TAG = "model_digest"
 _DECISION_TAG = "decision"
-_BEFORE_TAG = "champion_before"  # the version that this one replaced: the way back
+_BEFORE_TAG = "champion_before"  # what this one was compared with, or replaced: the way back
+_PATIENTS_TAG = "compared_patients"  # digest of those that it was compared on
 _NONE = "none"
 _APPLIED_TAG = "decision_applied"
 
@@ -77,24 +80,45 @@ def is_decided(version: ModelVersion) -> bool:
     return _DECISION_TAG in version.tags
 
 
-def record_decision(
-    client: MlflowClient, version: ModelVersion, champion: str, promoted: bool, reason: str
-) -> ModelVersion:
-    """Writes a decision to a version; from here on a retry takes it as made.
+def count_decisions(
+    client: MlflowClient, version: ModelVersion, champion: str, patients: Collection[str]
+) -> tuple[int, int]:
+    """Counts the versions that were compared with a champion before this one.
+
+    Each is one more look at the same patients, and what is chosen by many looks is partly
+    chosen by luck.
 
     Args:
         client: Of the tracking server.
-        version: What was decided about.
-        champion: Number of the version that it was compared with; empty for none.
-        promoted: The decision.
-        reason: Why.
+        version: The one that is not counted.
+        champion: Number of the champion.
+        patients: Names of the volumes that the two are compared on.
+
+    Returns:
+        All of them, and those among them on the same volumes.
     """
+    found = [
+        other.tags.get(_PATIENTS_TAG, _NONE)
+        for other in client.search_model_versions(f"name = '{version.name}'")
+        if other.version != version.version
+        and other.tags.get(_BEFORE_TAG) == champion
+        and other.tags.get(_PATIENTS_TAG, _NONE) != _NONE
+    ]
+    return len(found), found.count(_digest(patients))
+
+
+def record_decision(
+    client: MlflowClient, version: ModelVersion, record: DecisionRecord
+) -> ModelVersion:
+    """Writes a decision to its version; from here on a retry takes it as made."""
     name, number = version.name, str(version.version)
-    outcome = "promoted" if promoted else "rejected"
-    client.update_model_version(name, number, description=f"{outcome}: {reason}")
-    client.set_model_version_tag(name, number, _BEFORE_TAG, champion or _NONE)
+    compared = _digest(record.comparison.pairs) if record.comparison else _NONE
+    told = f"{record.outcome}: {record.reason}"
+    client.update_model_version(name, number, description=told)
+    client.set_model_version_tag(name, number, _BEFORE_TAG, record.champion_version or _NONE)
+    client.set_model_version_tag(name, number, _PATIENTS_TAG, compared)
     # last: it is what `is_decided` looks for
-    client.set_model_version_tag(name, number, _DECISION_TAG, outcome)
+    client.set_model_version_tag(name, number, _DECISION_TAG, record.outcome)
     return client.get_model_version(name, number)
 
 
@@ -129,6 +153,10 @@ def folder_digest(folder: Path) -> str:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             hasher.update(f"{path.relative_to(folder).as_posix()}\n{digest}\n".encode())
     return hasher.hexdigest()[:16]
+
+
+def _digest(volumes: Collection[str]) -> str:
+    return short_digest(canonical_json(sorted(volumes)))
 
 
 def _ensure_model(client: MlflowClient, name: str) -> None:
@@ -198,6 +226,8 @@ def _is_next(client: MlflowClient, version: ModelVersion) -> bool:
     logger.warning(
         "version %s is champion by now; the alias stays there, although version %s was decided "
         "to replace version %s",
-        *(number, version.version, version.tags[_BEFORE_TAG]),
+        number,
+        version.version,
+        version.tags[_BEFORE_TAG],
     )
     return False

@@ -6,11 +6,16 @@ import os
 import select
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from components.shared.errors import UserError
+from components.shared.printable import printable, printable_lines
+
+_Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 ERROR_PREFIX = "brainseg error: "
 _TERMINATION_LOG = Path("/dev/termination-log")  # Kubernetes shows its text as the reason
@@ -37,22 +42,36 @@ def step_process(name: str) -> Iterator[StepProcess]:
     Args:
         name: The step, for the log.
     """
-    logging.basicConfig(
-        level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr, force=True
-    )
+    write_safely(logging.INFO, f"{name}: %(message)s")
     for chatty in ("httpx", "alembic", "matplotlib", "fontTools"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     _exit_with_launcher()
     try:
         yield StepProcess(cache=cache_folder(), pipeline_run=os.environ.get("KFP_RUN_ID", ""))
     except UserError as error:
-        message = " ".join(str(error).split())
+        message = printable(" ".join(str(error).split()))
         with contextlib.suppress(OSError):  # the file exists in Kubernetes only
             if _TERMINATION_LOG.exists():
                 _TERMINATION_LOG.write_text(message)
         sys.stderr.write(f"{ERROR_PREFIX}{message}\n")
         raise SystemExit(1) from error
     logging.getLogger().setLevel(logging.WARNING)  # KFP's executor says where it writes outputs
+
+
+def write_safely(level: int, form: str) -> None:
+    """Sends log lines to stderr so that no name in them forges a line or drives a terminal.
+
+    A record is one line. The lines of a traceback, logged or that of a crash, are indented but
+    for the first.
+
+    Args:
+        level: Records below it are left out.
+        form: As `logging.Formatter` takes it.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_SafeFormatter(form))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    sys.excepthook = _write_crash
 
 
 def cache_folder() -> Path:
@@ -62,6 +81,20 @@ def cache_folder() -> Path:
         return Path(given)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "brainseg"
+
+
+class _SafeFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: _Raised) -> str:
+        return printable_lines(super().formatException(ei))
+
+
+def _write_crash(
+    _: type[BaseException], error: BaseException, __: TracebackType | None = None
+) -> None:
+    sys.stderr.write(printable_lines("".join(traceback.format_exception(error)).strip()) + "\n")
 
 
 def _exit_with_launcher() -> None:

@@ -9,7 +9,6 @@ from itertools import groupby, product
 from components.shared.dataset.manifest import Manifest, VolumeEntry
 from components.shared.dataset.split import PARTS, Part, Split, check_split, make_split
 from components.shared.errors import UserError
-from components.shared.reading.tcga import parse_scan_name
 from components.split.report2020 import report2020_patients
 from components.split.settings import SplitSettings
 
@@ -57,7 +56,7 @@ def assign_split(manifest: Manifest, settings: SplitSettings, previous: Split | 
     sizes = _sizes(settings, _count(kept.values()), len(new))
     row = _in_a_row(patients, set(kept), settings.seed)
     parts = kept | dict(_deal(row, sizes))
-    split = _by_volume(manifest, _share_tumour(parts, patients, row))
+    split = _in_parts(manifest, _share_tumour(parts, patients, row))
     check_split(split, manifest)
     return split
 
@@ -80,15 +79,8 @@ def _merge(name: str, entries: list[VolumeEntry]) -> _Patient:
 
 
 def _kept(previous: Split, patients: Sequence[_Patient]) -> Assignment:
-    part_of = {
-        _patient_of(volume): part for part in PARTS for volume in previous.part(part)
-    }  # a patient whose scan was renamed is still the same person
+    part_of = {patient: part for part in PARTS for patient in previous.patients(part)}
     return {patient.name: part_of[patient.name] for patient in patients if patient.name in part_of}
-
-
-def _patient_of(volume: str) -> str:
-    name = parse_scan_name(volume)
-    return name.patient if name else volume
 
 
 def _count(parts: Iterable[Part]) -> Sizes:
@@ -208,11 +200,11 @@ def _lacks_tumour(part: Part, patients: int) -> UserError:
     )
 
 
-def _by_volume(manifest: Manifest, parts: Assignment) -> Split:
-    volumes: dict[Part, list[str]] = {part: [] for part in PARTS}
+def _in_parts(manifest: Manifest, parts: Assignment) -> Split:
+    entries: dict[Part, list[VolumeEntry]] = {part: [] for part in PARTS}
     for entry in manifest.volumes:
-        volumes[parts[entry.patient]].append(entry.volume)
-    return make_split(dict(volumes))
+        entries[parts[entry.patient]].append(entry)
+    return make_split(entries)
 
 
 def _describe(part: Part, entries: Sequence[VolumeEntry]) -> str:

@@ -21,7 +21,7 @@ def split(
         manifest: Its list of volumes.
         settings: YAML of `components.split.settings.SplitSettings`: method, seed,
             validation_fraction, test_fraction, previous.
-        split: JSON, the volumes of `train`, `validation` and `test`.
+        split: JSON, the patients of `train`, `validation` and `test` with their volumes.
 
     Returns:
         The split's id.

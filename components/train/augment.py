@@ -7,35 +7,35 @@ from torch import Tensor
 from torch.nn import functional
 
 from components.shared.dataset.volumes import CHANNELS, FLAIR
-from components.train.recipe import Recipe
+from components.train.recipe import Augmentation
 
 
-def augment(images: Tensor, masks: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+def augment(images: Tensor, masks: Tensor, sizes: Augmentation) -> tuple[Tensor, Tensor]:
     """Turns, zooms, mirrors, brightens and impoverishes each slice by its own random draw.
 
     Args:
         images: float, batch x channels x side x side; channels are whole slices of three
             sequences, see `components.train.network.with_neighbours`.
         masks: float in 0..1, batch x 1 x side x side; moved with its image.
-        recipe: Sizes of the changes.
+        sizes: Of the changes.
 
     Returns:
         Changed images and masks of the same shapes.
     """
     grid = functional.affine_grid(
-        _placements(len(images), recipe, images.device), list(masks.shape), align_corners=False
+        _placements(len(images), sizes, images.device), list(masks.shape), align_corners=False
     )
     images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     masks = functional.grid_sample(masks, grid, padding_mode="border", align_corners=False)
     count, channels, side, _ = images.shape
     sequences = images.view(count, channels // len(CHANNELS), len(CHANNELS), side, side)
-    sequences = _brighten(sequences, recipe.intensity_shift)
-    return _lose_sequences(sequences, recipe.missing_sequence_share).flatten(1, 2), masks
+    sequences = _brighten(sequences, sizes.intensity_shift)
+    return _lose_sequences(sequences, sizes.missing_sequence_share).flatten(1, 2), masks
 
 
-def _placements(count: int, recipe: Recipe, device: torch.device) -> Tensor:
-    angle = _draw(count, math.radians(recipe.rotation_degrees), device)
-    zoom = 1 + _draw(count, recipe.scale_factor, device)
+def _placements(count: int, sizes: Augmentation, device: torch.device) -> Tensor:
+    angle = _draw(count, math.radians(sizes.rotation_degrees), device)
+    zoom = 1 + _draw(count, sizes.scale_factor, device)
     mirror = torch.where(torch.rand(count, device=device) < 0.5, -1.0, 1.0)
     cosine, sine, zero = angle.cos() * zoom, angle.sin() * zoom, torch.zeros_like(angle)
     first_row = torch.stack([cosine * mirror, -sine, zero], dim=1)

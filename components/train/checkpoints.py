@@ -1,29 +1,51 @@
 """The state of a training, kept in the store so that another attempt goes on from it."""
 
+import contextlib
 import logging
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import Callback
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from components.shared.storage.store import Store, explain_disk
+from components.shared.config import Record
+from components.shared.errors import UserError
+from components.shared.storage.store import Store, explain_disk, file_digest
+from components.train.processes import rank
 
 logger = logging.getLogger(__name__)
 
-Epoch = dict[str, float]
-EpochListener = Callable[[Epoch], None]
+Weights = dict[str, Tensor]
 
-_SECONDS_BETWEEN_LINES = 15.0
+_STATES = "states.json"
+_STATES_KEPT = 2  # the newest, and the one to go back to if that is damaged
+
+
+class State(Record):
+    """One line of `states.json`: the two files of a validated epoch, each named by its digest.
+
+    Attributes:
+        epoch: After which it was stored.
+        last: The whole state of the training, `<sha256>.ckpt`.
+        best: Weights of the best epoch until then, `<sha256>.safetensors`.
+    """
+
+    epoch: int
+    last: str = Field(pattern=r"^[0-9a-f]{64}\.ckpt$")
+    best: str = Field(pattern=r"^[0-9a-f]{64}\.safetensors$")
+
+
+_STATE_LIST = TypeAdapter(tuple[State, ...])
 
 
 class Checkpoints:
-    """Two files of one training: `last.ckpt` (all of its state) and `best.safetensors`.
+    """The newest states of one training.
+
+    `states.json` lists them, newest first, and is written when their files are whole: an attempt
+    that is killed in between leaves the state before, never the best of one history beside the
+    last of another. A file whose content is not what its name says is never loaded.
 
     Args:
         store: Where they outlive the machine.
@@ -34,103 +56,123 @@ class Checkpoints:
     def __init__(self, store: Store, prefix: str, folder: Path) -> None:
         self._store = store
         self._prefix = prefix
-        self._folder = folder / prefix
+        self._folder = folder / prefix / f"rank-{rank()}"
+        self._states: tuple[State, ...] = ()
         with explain_disk(f"folder {folder}"):
             self._folder.mkdir(parents=True, exist_ok=True)
 
     def last(self) -> Path | None:
-        """Fetches the last whole state; `None` at the first attempt."""
-        try:
-            self._store.download(f"{self._prefix}/last.ckpt", self._folder / "last.ckpt")
-        except KeyError:
-            return None
-        return self._folder / "last.ckpt"
+        """Fetches the newest whole state; `None` where there is none, as at the first attempt."""
+        self._states = self._listed()
+        while self._states:
+            newest, *older = self._states
+            try:
+                self._fetch(newest.best)
+                return self._fetch(newest.last)
+            except _DamagedError as error:
+                before = f"epoch {older[0].epoch}" if older else "the start"
+                logger.warning(
+                    "the state after epoch %d is not used: %s; trying %s",
+                    newest.epoch,
+                    error,
+                    before,
+                )
+                self._states = tuple(older)
+        return None
 
-    def save_last(self, trainer: lightning.Trainer) -> None:
-        """Stores the training's state."""
+    def write_last(self, trainer: lightning.Trainer) -> None:
+        """Writes the training's state to the local folder; all its processes take part."""
         with explain_disk(f"folder {self._folder}"):
             trainer.save_checkpoint(self._folder / "last.ckpt", weights_only=False)
-        self._store.upload(self._folder / "last.ckpt", f"{self._prefix}/last.ckpt")
 
-    def save_best(self, network: nn.Module) -> None:
-        """Stores the weights of the best epoch so far."""
-        weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-        with explain_disk(f"folder {self._folder}"):
-            save_file(weights, self._folder / "best.safetensors")
-        self._store.upload(self._folder / "best.safetensors", f"{self._prefix}/best.safetensors")
+    def store_epoch(self, epoch: int, best: Weights | None) -> None:
+        """Stores what `write_last` wrote, beside the best weights.
+
+        Args:
+            epoch: That ended.
+            best: Its weights if it is the best so far; those stored before stay otherwise.
+        """
+        state = State(
+            epoch=epoch,
+            last=self._upload("last.ckpt"),
+            best=self._upload_weights(best) if best else self._states[0].best,
+        )
+        self._states = (state, *self._states)[:_STATES_KEPT]
+        self._store.write(self._key(_STATES), _STATE_LIST.dump_json(self._states))
+        self._remove_others()
 
     def load_best(self, network: nn.Module) -> None:
-        """Puts the weights of the best epoch into the network."""
-        path = self._folder / "best.safetensors"
-        self._store.download(f"{self._prefix}/best.safetensors", path)
+        """Puts the weights of the best epoch into the network.
+
+        Raises:
+            UserError: If they are damaged in the store.
+        """
+        try:
+            path = self._fetch(self._listed()[0].best)
+        except (_DamagedError, IndexError) as error:
+            raise UserError(
+                f"the weights of the best epoch are lost from {self._store.uri}/{self._prefix} "
+                f"({error}); start the run again: it goes on from the newest whole state"
+            ) from error
         network.load_state_dict(load_file(path))
 
     def remove_local(self) -> None:
         """Deletes the local files; those in the store stay until the pipeline run is over."""
         shutil.rmtree(self._folder)
+        with contextlib.suppress(OSError):  # another process still has files beside
+            self._folder.parent.rmdir()
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}/{name}"
+
+    def _listed(self) -> tuple[State, ...]:
+        try:
+            return _STATE_LIST.validate_json(self._store.read(self._key(_STATES)))
+        except KeyError:
+            return ()
+        except ValidationError:
+            logger.warning("the list of stored states is damaged; none of them is used")
+            return ()
+
+    def _fetch(self, name: str) -> Path:
+        path = self._folder / name
+        if _is_whole(path):
+            return path
+        try:
+            self._store.download(self._key(name), path)
+        except KeyError as error:
+            raise _DamagedError(f"{name} is missing") from error
+        if not _is_whole(path):
+            raise _DamagedError(f"{name} is damaged")
+        return path
+
+    def _upload(self, written: str) -> str:
+        path = self._folder / written
+        name = file_digest(path) + path.suffix
+        path = path.rename(self._folder / name)
+        self._store.upload(path, self._key(name))
+        return name
+
+    def _upload_weights(self, weights: Weights) -> str:
+        plain = {name: value.contiguous() for name, value in weights.items()}
+        with explain_disk(f"folder {self._folder}"):
+            save_file(plain, self._folder / "best.safetensors")
+        return self._upload("best.safetensors")
+
+    def _remove_others(self) -> None:
+        """Deletes what no state names: older files, and uploads that an end cut off."""
+        named = {name for state in self._states for name in (state.last, state.best)}
+        for key in list(self._store.keys(f"{self._prefix}/")):
+            if key.rpartition("/")[2] not in {*named, _STATES}:
+                self._store.delete(key)
+        for path in self._folder.iterdir():
+            if path.name not in named:
+                path.unlink()
 
 
-class KeepCheckpoints(Callback):
-    """Stores the state after every validated epoch and tells how the training goes.
+class _DamagedError(Exception):
+    """A stored file is not what its name says."""
 
-    Args:
-        checkpoints: Where to.
-        network: Its weights are what the best epoch is about.
-        epochs: Length of the training, for the log.
-        listen: Called with each validated epoch after it is stored.
-    """
 
-    def __init__(
-        self, checkpoints: Checkpoints, network: nn.Module, epochs: int, listen: EpochListener
-    ) -> None:
-        self.history: list[Epoch] = []
-        self._checkpoints = checkpoints
-        self._network = network
-        self._epochs = epochs
-        self._listen = listen
-        self._started = self._told = time.monotonic()
-
-    def state_dict(self) -> dict[str, Any]:
-        """What Lightning keeps in the checkpoint."""
-        return {"history": self.history}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the history of the attempts before this one."""
-        self.history = state_dict["history"]
-        logger.info("going on after epoch %d of %d", self.history[-1]["epoch"], self._epochs)
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
-        """Tells the progress of long epochs."""
-        if time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
-            self._told = time.monotonic()
-            step, steps = trainer.global_step, trainer.estimated_stepping_batches
-            logger.info("step %d of %.0f", step, steps)
-
-    # not on_validation_end: the training loop's own metrics (train_loss) come later
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Stores the epoch if it was validated."""
-        del pl_module
-        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
-            return
-        epoch = self._measured(trainer)
-        best = max((past["validation_dice"] for past in self.history), default=-1.0)
-        self.history.append(epoch)
-        if epoch["validation_dice"] > best:
-            self._checkpoints.save_best(self._network)
-        self._checkpoints.save_last(trainer)
-        self._listen(epoch)
-
-    def _measured(self, trainer: lightning.Trainer) -> Epoch:
-        names = ("train_loss", "validation_loss", "validation_dice")
-        epoch = {name: float(trainer.callback_metrics[name]) for name in names}
-        epoch["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
-        epoch["epoch"] = trainer.current_epoch + 1
-        self._told = time.monotonic()
-        logger.info(
-            "epoch %d of %d: train loss %.3f, validation loss %.3f, validation Dice %.3f (%.0f s)",
-            *(epoch["epoch"], self._epochs, epoch["train_loss"]),
-            *(epoch["validation_loss"], epoch["validation_dice"], self._told - self._started),
-        )
-        return epoch
+def _is_whole(path: Path) -> bool:
+    return path.exists() and file_digest(path) == path.stem

@@ -17,6 +17,8 @@ def train(
     settings: str,
     model: dsl.Output[dsl.Model],
     history: dsl.Output[dsl.Artifact],
+    label: str = "",
+    run_name: str = "",
 ) -> str:
     """Fits a recipe on the training part; resumes from the last checkpoint of this run.
 
@@ -26,15 +28,17 @@ def train(
         split_id: Version of the split.
         manifest: The data set's list of volumes.
         split: Which volume is in which part.
-        profile_report: Logged to the MLflow run; its checks have passed before.
+        profile_report: Logged to the pipeline run's MLflow run; its checks have passed before.
         pipeline_run: Identity of the pipeline run, equal in every retry
             (`dsl.PIPELINE_JOB_ID_PLACEHOLDER`); `KFP_RUN_ID` goes before it.
         settings: YAML of `components.train.recipe.Recipe`.
         model: MLflow model folder with the exported segmenter.
         history: JSON list of one entry a validated epoch.
+        label: Which training of the pipeline run, e.g. fold-1; empty where it has one.
+        run_name: What people call the pipeline run in MLflow, e.g. the preset.
 
     Returns:
-        The MLflow run that this pipeline run shares.
+        The training's MLflow run; it is nested in the pipeline run's.
     """
     from pathlib import Path
 
@@ -57,6 +61,8 @@ def train(
                 split=split.path,
             ),
             pipeline_run=process.pipeline_run or pipeline_run,
+            label=label,
+            run_name=run_name,
             profile_report=Path(profile_report.path),
             model=Path(model.path),
             history=Path(history.path),

@@ -1,4 +1,4 @@
-"""Training of one recipe with Lightning."""
+"""Training of one recipe with Lightning: loaders, trainer and its callbacks."""
 
 import logging
 import warnings
@@ -6,33 +6,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import lightning
-import segmentation_models_pytorch as smp
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from components.shared.errors import UserError
+from components.shared.machine import usable_cores
 from components.shared.scoring.segmenter import pick_device
-from components.train.augment import augment
-from components.train.checkpoints import Checkpoints, Epoch, EpochListener, KeepCheckpoints
-from components.train.network import VolumeSegmenter, with_neighbours
+from components.train.callbacks.checkpoints import KeepCheckpoints
+from components.train.callbacks.finite import StopAtNonFiniteLoss
+from components.train.callbacks.history import Epoch, EpochListener, History, TellEpochs
+from components.train.callbacks.progress import LogProgress
+from components.train.callbacks.threads import ChooseThreads
+from components.train.checkpoints import Checkpoints
+from components.train.network import VolumeSegmenter
+from components.train.processes import trainer_arguments
 from components.train.recipe import Recipe
-from components.train.slices import (
-    COVERAGE_LEVELS,
-    PreparedVolume,
-    SliceDataset,
-    TumourSampler,
-)
+from components.train.slices import PreparedVolume, SliceDataset, TumourSampler
+from components.train.task import PreparedTensors, SegmentationTask
 
-PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # the arrays of a `PreparedVolume`
+logger = logging.getLogger(__name__)
 
-# of Lightning's lines only warnings are of use: KeepCheckpoints tells the progress
+# of Lightning's lines only warnings are of use: LogProgress tells the progress. Not in
+# shared/process.py: Lightning sets its level itself when it is imported
 for name in ("lightning.pytorch", "pytorch_lightning"):  # it logs under both
     logging.getLogger(name).setLevel(logging.WARNING)
-
-_VALIDATION_BATCH = 32  # slices at once when a whole volume is predicted
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,11 @@ def fit(
     validation: Sequence[PreparedVolume],
     checkpoints: Checkpoints,
     listen: EpochListener,
+    further_callbacks: Sequence[Callback] = (),
 ) -> Fit:
     """Trains a segmenter, from the last checkpoint where there is one.
+
+    Under `torchrun` all its processes train together; the first one writes.
 
     Args:
         recipe: How to train.
@@ -64,60 +66,99 @@ def fit(
         train: Volumes to learn from.
         validation: Volumes that choose the best epoch.
         checkpoints: Where the state is kept between attempts.
-        listen: Called after every validated epoch.
+        listen: Called after every validated epoch, in the process that writes.
+        further_callbacks: Of Lightning, e.g. its `EMAWeightAveraging`.
 
     Raises:
         UserError: If the device is missing, no training slice has tumour, or the loss
             stops being a number.
     """
-    training = Training(segmenter.to(memory_format=torch.channels_last), recipe)
-    keeper = KeepCheckpoints(checkpoints, segmenter.network, recipe.epochs, listen)
-    trainer = _trainer(recipe, keeper)
+    task = SegmentationTask(
+        segmenter.to(memory_format=torch.channels_last),
+        augmentation=recipe.augmentation,
+        optimiser=recipe.optimiser,
+        seed=recipe.seed,
+    )
+    history = History()
+    callbacks = [
+        ChooseThreads(segmenter.network, recipe.compute.threads),
+        *_callbacks(history, checkpoints, listen),
+        *further_callbacks,
+    ]
+    trainer = _trainer(recipe, callbacks)
     trainer.fit(
-        training,
-        _training_loader(train, recipe),
+        task,
+        _training_loader(train, recipe, rank=trainer.global_rank, ranks=trainer.world_size),
         DataLoader(_WholeVolumes(validation), batch_size=None),
         ckpt_path=checkpoints.last(),
         weights_only=True,
     )
     checkpoints.load_best(segmenter.network)
-    return Fit(segmenter.cpu().eval(), tuple(keeper.history))
+    return Fit(segmenter.cpu().eval(), tuple(history.epochs))
 
 
-def _trainer(recipe: Recipe, keeper: KeepCheckpoints) -> lightning.Trainer:
+def _callbacks(history: History, checkpoints: Checkpoints, listen: EpochListener) -> list[Callback]:
+    """In the order in which they act on an epoch: measured, told in the log, stored, told on."""
+    return [
+        StopAtNonFiniteLoss(),
+        history,
+        LogProgress(history),
+        KeepCheckpoints(checkpoints, history),
+        TellEpochs(history, listen),
+    ]
+
+
+def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
     # on a machine with few cores reading in the training process is the faster way
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # validation is of the process that writes, see SegmentationTask
+    warnings.filterwarnings("ignore", ".*recommended to use `self.log.*sync_dist=True.*")
     return lightning.Trainer(
-        accelerator="gpu" if pick_device(recipe.device) == "cuda" else "cpu",
-        devices=1,
-        precision=recipe.precision,
-        max_epochs=recipe.epochs,
-        check_val_every_n_epoch=recipe.validation_interval,
-        callbacks=[keeper],
+        **trainer_arguments(),
+        accelerator="gpu" if pick_device(recipe.compute.device) == "cuda" else "cpu",
+        precision=recipe.compute.precision,
+        max_epochs=recipe.schedule.epochs,
+        check_val_every_n_epoch=recipe.schedule.validation_interval,
+        callbacks=callbacks,
+        use_distributed_sampler=False,  # TumourSampler deals the slices out itself
         logger=False,
         enable_checkpointing=False,
-        enable_progress_bar=False,  # KeepCheckpoints tells the progress, in lines
+        enable_progress_bar=False,  # LogProgress tells the progress, in lines
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
 
 
 def _training_loader(
-    volumes: Sequence[PreparedVolume], recipe: Recipe
+    volumes: Sequence[PreparedVolume], recipe: Recipe, *, rank: int, ranks: int
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    slices = SliceDataset(volumes, recipe.context_slices)
+    slices = SliceDataset(volumes, recipe.network.context_slices)
     if not slices.has_tumour.any():
         raise UserError("no slice of the training part has tumour; nothing can be learned")
-    sampler = TumourSampler(slices.has_tumour, recipe.tumour_share, recipe.seed)
+    sampler = TumourSampler(
+        slices.has_tumour,
+        tumour_share=recipe.sampling.tumour_share,
+        seed=recipe.seed,
+        rank=rank,
+        ranks=ranks,
+    )
+    workers = _loader_workers(recipe.compute.loader_workers)
     return DataLoader(
         slices,
-        batch_size=min(recipe.batch_size, len(sampler)),
+        batch_size=min(recipe.sampling.batch_size, len(sampler)),
         sampler=sampler,
         drop_last=True,  # batch normalisation dislikes a last batch of one
-        num_workers=recipe.loader_workers,
-        persistent_workers=recipe.loader_workers > 0,
-        pin_memory=pick_device(recipe.device) == "cuda",
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pick_device(recipe.compute.device) == "cuda",
     )
+
+
+def _loader_workers(asked: int) -> int:
+    cores = usable_cores()
+    if asked > cores:
+        logger.warning("train.compute.loader_workers=%d, CPU cores: %d; as many read", asked, cores)
+    return min(asked, cores)
 
 
 class _WholeVolumes(Dataset[PreparedTensors]):
@@ -134,77 +175,3 @@ class _WholeVolumes(Dataset[PreparedTensors]):
             for array in (volume.images, volume.box, volume.masks, volume.truth)
         )
         return images, box, masks, truth
-
-
-class Training(lightning.LightningModule):
-    """Loss, optimiser and validation of a recipe."""
-
-    def __init__(self, segmenter: VolumeSegmenter, recipe: Recipe) -> None:
-        super().__init__()
-        self.segmenter = segmenter
-        self._recipe = recipe
-        self._dice_loss = smp.losses.DiceLoss(mode="binary", from_logits=True)
-
-    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        del batch, batch_idx
-        assert isinstance(outputs, dict)
-        if not torch.isfinite(outputs["loss"]):
-            raise UserError(
-                f"the loss became {float(outputs['loss'])} in epoch {self.current_epoch}; lower "
-                "train.learning_rate, or use train.precision=32-true"
-            )
-
-    def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
-        # chance depends on the step alone, so a resumed training repeats what it would have done
-        torch.manual_seed(self._recipe.seed * 1_000_003 + self.global_step)
-        images, masks = augment(batch[0].float(), batch[1], self._recipe)
-        logits = self.segmenter.network(images.contiguous(memory_format=torch.channels_last))
-        loss = self._loss(logits.float(), masks)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
-        return loss
-
-    def validation_step(self, volume: PreparedTensors, _index: int) -> None:
-        images, box, masks, truth = volume
-        logits = self._predict(images)
-        predicted = self.segmenter.restore(logits, box, truth.shape[1], truth.shape[2]) >= 0.5
-        self.log("validation_dice", _dice(predicted, truth.bool()), batch_size=1, on_epoch=True)
-        loss = self._loss(logits, masks[:, None].float() / COVERAGE_LEVELS)
-        self.log("validation_loss", loss, batch_size=1, on_epoch=True)
-
-    def _predict(self, images: Tensor) -> Tensor:
-        stacked = with_neighbours(images.float(), self._recipe.context_slices)
-        parts = [
-            self.segmenter.network(part.contiguous(memory_format=torch.channels_last)).float()
-            for part in torch.split(stacked, _VALIDATION_BATCH)
-        ]
-        return torch.cat(parts)
-
-    def _loss(self, logits: Tensor, masks: Tensor) -> Tensor:
-        entropy = functional.binary_cross_entropy_with_logits(logits, masks)
-        dice: Tensor = self._dice_loss(logits, masks)
-        return entropy + dice
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = torch.optim.AdamW(
-            self.parameters(),
-            lr=self._recipe.learning_rate,
-            weight_decay=self._recipe.weight_decay,
-            fused=True,
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self._recipe.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=0.2,
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-
-def _dice(predicted: Tensor, truth: Tensor) -> Tensor:
-    total = predicted.sum() + truth.sum()
-    if total == 0:
-        return torch.ones((), device=truth.device)
-    return 2 * (predicted & truth).sum() / total

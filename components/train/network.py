@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.shared.errors import UserError
-from components.train.recipe import Recipe
+from components.train.recipe import Network
 
 _HISTOGRAM_STRIDE = 4  # every fourth row and column gives the same statistics 16 times faster
 _HEAD_LEVEL = 0.1  # voxels below this share of the bright level are air
@@ -179,31 +179,33 @@ def with_neighbours(prepared: Tensor, context_slices: int) -> Tensor:
     return torch.cat(shifted, dim=1)
 
 
-def build_segmenter(recipe: Recipe) -> VolumeSegmenter:
-    """Makes the network of a recipe.
+def build_segmenter(settings: Network) -> VolumeSegmenter:
+    """Makes the network that the settings describe.
 
     Raises:
         UserError: If the library lacks the architecture or the encoder, or the ImageNet
             weights cannot be downloaded.
     """
-    options = {"decoder_channels": recipe.decoder_channels} if recipe.decoder_channels else {}
+    options = {"decoder_channels": settings.decoder_channels} if settings.decoder_channels else {}
     try:
         network = smp.create_model(
-            recipe.architecture,
-            encoder_name=recipe.encoder,
-            encoder_depth=recipe.encoder_depth,
-            encoder_weights=None if recipe.encoder_weights == "none" else recipe.encoder_weights,
-            in_channels=3 * (2 * recipe.context_slices + 1),
+            settings.architecture,
+            encoder_name=settings.encoder,
+            encoder_depth=settings.encoder_depth,
+            encoder_weights=None
+            if settings.encoder_weights == "none"
+            else settings.encoder_weights,
+            in_channels=3 * (2 * settings.context_slices + 1),
             classes=1,
             **options,
         )
     except OSError as error:  # hub errors and lost connections are OSErrors
         raise UserError(
-            f"ImageNet weights of {recipe.encoder} cannot be downloaded "
-            f"({type(error).__name__}); go on without by train.encoder_weights=none"
+            f"ImageNet weights of {settings.encoder} cannot be downloaded "
+            f"({type(error).__name__}); go on without by train.network.encoder_weights=none"
         ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"no network {recipe.architecture} with encoder {recipe.encoder}: {error}"
+            f"no network {settings.architecture} with encoder {settings.encoder}: {error}"
         ) from error
-    return VolumeSegmenter(network, recipe.image_size, recipe.context_slices)
+    return VolumeSegmenter(network, settings.image_size, settings.context_slices)

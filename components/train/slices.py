@@ -1,7 +1,8 @@
 """Prepared slices on disk and the order in which training sees them."""
 
-import shutil
-import tempfile
+import hashlib
+import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,17 @@ from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import Part
 from components.shared.dataset.volumes import Volume
 from components.shared.progress import track
-from components.shared.storage.store import explain_disk
+from components.shared.storage.store import explain_disk, file_digest, whole_file
 from components.train.network import VolumeSegmenter, cut, head_box
 
+logger = logging.getLogger(__name__)
+
 COVERAGE_LEVELS = 255  # a mask's pixel holds the covered share of its area, as uint8
-_FILES = ("images", "box", "masks")
-_PREPARATION = "2"  # raised when VolumeSegmenter.prepare changes, so old files are not used
+
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+_FILES = ("images.npy", "box.npy", "masks.npy")
+_DIGESTS = "digests.json"
 
 
 @dataclass(frozen=True)
@@ -46,33 +52,34 @@ class PreparedVolume:
 def prepare_volumes(
     dataset: SplitDataset, part: Part, segmenter: VolumeSegmenter
 ) -> list[PreparedVolume]:
-    """Normalises and cuts the volumes of a part once, into files keyed by digest and size.
+    """Normalises and cuts the volumes of a part once, into files in the cache.
+
+    The files are checked by their digests before they are used again, and made anew if they
+    were changed or the way of preparing is another.
 
     Raises:
         UserError: If the store lacks a volume or it was changed.
     """
     entries = dataset.entries(part)
+    way = _way_of_preparing(segmenter)
     return [
-        _prepared(entry, dataset, segmenter)
+        _prepared(entry, dataset, segmenter, way)
         for entry in track(entries, len(entries), f"{part} volumes prepared")
     ]
 
 
 def _prepared(
-    entry: VolumeEntry, dataset: SplitDataset, segmenter: VolumeSegmenter
+    entry: VolumeEntry, dataset: SplitDataset, segmenter: VolumeSegmenter, way: str
 ) -> PreparedVolume:
     volume = dataset.volume(entry)
-    key = f"{entry.digest}-{segmenter.image_size}-{_PREPARATION}"
-    path = dataset.cache / "prepared" / key
-    if not path.exists():
-        _write(path, *_prepare(volume, segmenter))
-    images, box, masks = (np.load(path / f"{name}.npy", mmap_mode="c") for name in _FILES)
+    folder = dataset.cache / "prepared" / f"{entry.digest}-{way}"
+    if not _is_whole(folder):
+        _write(folder, _prepare(volume, segmenter))
+    images, box, masks = (np.load(folder / name, mmap_mode="c") for name in _FILES)
     return PreparedVolume(entry, images, box, masks, volume.mask)
 
 
-def _prepare(
-    volume: Volume, segmenter: VolumeSegmenter
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _prepare(volume: Volume, segmenter: VolumeSegmenter) -> Arrays:
     image, mask = torch.from_numpy(volume.image), torch.from_numpy(volume.mask)
     with torch.inference_mode():
         box = head_box(image)
@@ -81,16 +88,41 @@ def _prepare(
         return segmenter.prepare(image).half().numpy(), box.numpy(), masks.numpy()
 
 
-def _write(path: Path, *arrays: np.ndarray) -> None:
-    with explain_disk(f"cache {path.parent}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=path.parent))
-        for name, array in zip(_FILES, arrays, strict=True):
-            np.save(temporary / f"{name}.npy", array)
+def _way_of_preparing(segmenter: VolumeSegmenter) -> str:
+    """A digest of what is made of a small volume: other code, size or library, other files."""
+    generator = np.random.default_rng(0)
+    image = np.zeros((3, 40, 48, 3), np.uint8)
+    image[:, 4:32, 8:40] = generator.integers(20, 250, (3, 28, 32, 3))
+    arrays = _prepare(Volume(image, (image[..., 1] > 200).astype(np.uint8)), segmenter)
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the files are those that were written; tells if they were changed."""
     try:
-        temporary.rename(path)
-    except OSError:  # another process was faster; its files are the same
-        shutil.rmtree(temporary)
+        listed = (folder / _DIGESTS).read_text()
+        whole = listed == _digests(folder)
+    except (FileNotFoundError, UnicodeDecodeError):
+        whole = False
+    if not whole and folder.exists():
+        logger.warning("prepared files %s are torn or were changed; made anew", folder.name)
+    return whole
+
+
+def _digests(folder: Path) -> str:
+    return json.dumps({name: file_digest(folder / name) for name in _FILES})
+
+
+def _write(folder: Path, arrays: Arrays) -> None:
+    with explain_disk(f"cache {folder.parent}"):
+        for name, array in zip(_FILES, arrays, strict=True):
+            with whole_file(folder / name) as stream:
+                np.save(stream, array)
+        with whole_file(folder / _DIGESTS) as stream:  # last: it says that the others are whole
+            stream.write(_digests(folder).encode())
 
 
 class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -123,15 +155,31 @@ class TumourSampler(Sampler[int]):
     """Draws every tumour slice once an epoch and as many others as the share allows.
 
     The order depends on the seed and the epoch alone, so a resumed training sees what the
-    uninterrupted one would have seen.
+    uninterrupted one would have seen. Several processes deal one order out among themselves.
+
+    Args:
+        has_tumour: Whether each slice holds tumour.
+        tumour_share: Of the sampled slices (foreground oversampling).
+        seed: Of the order.
+        rank: Number of this process in the training.
+        ranks: Processes in the training; all get equally many slices.
     """
 
-    def __init__(self, has_tumour: np.ndarray, tumour_share: float, seed: int) -> None:
+    def __init__(
+        self,
+        has_tumour: np.ndarray,
+        *,
+        tumour_share: float,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
         self._tumour = np.flatnonzero(has_tumour)
         self._others = np.flatnonzero(~has_tumour)
         wanted = round(len(self._tumour) * (1 - tumour_share) / tumour_share)
         self._drawn = min(wanted, len(self._others))
         self._seed = seed
+        self._rank, self._ranks = rank, ranks
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -139,9 +187,10 @@ class TumourSampler(Sampler[int]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._tumour) + self._drawn
+        return (len(self._tumour) + self._drawn) // self._ranks
 
     def __iter__(self) -> Iterator[int]:
         generator = np.random.default_rng([self._seed, self._epoch])
         others = generator.choice(self._others, self._drawn, replace=False)
-        yield from generator.permutation(np.concatenate([self._tumour, others])).tolist()
+        order = generator.permutation(np.concatenate([self._tumour, others]))
+        yield from order[: len(self) * self._ranks][self._rank :: self._ranks].tolist()

@@ -7,21 +7,25 @@ from pathlib import Path
 import torch
 from mlflow import MlflowClient
 
-from components.shared.dataset.manifest import canonical_json, short_digest
 from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.split import split_key
+from components.shared.threads import limit_threads
+from components.shared.tracking.identity import Training, checkpoint_folder
 from components.shared.tracking.runs import (
     log_dataset,
     log_metrics,
     log_params,
-    log_tags,
-    open_run,
+    log_text_once,
+    pipeline_run_of,
     recording,
 )
-from components.shared.tracking.training_state import state_folder
-from components.train.checkpoints import Checkpoints, Epoch
+from components.shared.tracking.tree import open_run
+from components.train.callbacks.history import Epoch
+from components.train.checkpoints import Checkpoints
 from components.train.export import export_segmenter
 from components.train.fit import Fit, fit
 from components.train.network import build_segmenter
+from components.train.processes import is_writer
 from components.train.recipe import Recipe
 from components.train.slices import prepare_volumes
 
@@ -33,6 +37,8 @@ def train_model(
     dataset: SplitDataset,
     *,
     pipeline_run: str,
+    label: str = "",
+    run_name: str = "",
     profile_report: Path,
     model: Path,
     history: Path,
@@ -40,51 +46,55 @@ def train_model(
     """Trains and exports a segmenter and logs both to MLflow.
 
     The MLflow run is opened first: a server that is down fails the step before any work.
+    Where several processes train together, the first one writes.
 
     Args:
         recipe: How to train.
         dataset: What to learn from.
         pipeline_run: Identity of the pipeline run; retries with the same one resume.
-        profile_report: HTML, logged to the run.
+        label: Which of the pipeline run's trainings, for people; empty where it has one.
+        run_name: What people call the pipeline run.
+        profile_report: HTML, logged to the pipeline run's MLflow run.
         model: Folder to write the MLflow model to.
         history: JSON file to write the epochs to.
 
     Returns:
-        The MLflow run's id.
+        The id of the training's MLflow run.
 
     Raises:
         UserError: If the server, the store, the data or the recipe do not allow it.
     """
-    run_id = open_run(pipeline_run)
+    limit_threads()
+    training = Training(
+        pipeline_run=pipeline_run,
+        label=label,
+        dataset_id=dataset.manifest.dataset_id,
+        split_id=dataset.split.split_id,
+        recipe=recipe.model_dump(mode="json"),
+    )
+    network = f"{recipe.network.architecture}-{recipe.network.encoder}"
+    run_id = open_run(training, name=network, run_name=run_name)
     with recording(run_id) as client:
-        _describe(client, run_id, recipe, dataset, profile_report)
-        checkpoints = _checkpoints(recipe, dataset, run_id)
+        if is_writer():
+            log_params(client, run_id, {"train": recipe.model_dump(mode="json")})
+            _describe_data(client, pipeline_run_of(client, run_id), dataset, profile_report)
+        checkpoints = Checkpoints(dataset.store, checkpoint_folder(training.digest), dataset.cache)
         fitted = _fit(recipe, dataset, checkpoints, client, run_id)
-        export_segmenter(fitted.segmenter, model)
-        history.write_text(json.dumps(fitted.history))
+        if is_writer():
+            export_segmenter(fitted.segmenter, model)
+            history.write_text(json.dumps(fitted.history))
         checkpoints.remove_local()
     return run_id
 
 
-def _describe(
-    client: MlflowClient,
-    run_id: str,
-    recipe: Recipe,
-    dataset: SplitDataset,
-    profile_report: Path,
+def _describe_data(
+    client: MlflowClient, run_id: str, dataset: SplitDataset, profile_report: Path
 ) -> None:
-    log_params(client, run_id, {"train": recipe.model_dump(mode="json")})
+    """Logs what all trainings of a pipeline run share, whichever of them is the first."""
     log_dataset(client, run_id, dataset.manifest.dataset_id, dataset.manifest, dataset.store.uri)
-    versions = {"dataset_id": dataset.manifest.dataset_id, "split_id": dataset.split.split_id}
-    log_tags(client, run_id, versions)
-    client.log_text(run_id, profile_report.read_text(), "reports/profile.html")
-    client.log_text(run_id, dataset.split.to_json().decode(), "split.json")
-
-
-def _checkpoints(recipe: Recipe, dataset: SplitDataset, run_id: str) -> Checkpoints:
-    versions = [dataset.manifest.dataset_id, dataset.split.split_id, recipe.model_dump(mode="json")]
-    prefix = state_folder(run_id) + short_digest(canonical_json(versions))
-    return Checkpoints(dataset.store, prefix, dataset.cache)
+    log_text_once(client, run_id, profile_report.read_text(), "reports/profile.html")
+    split = dataset.split
+    log_text_once(client, run_id, split.to_json().decode(), split_key(split.split_id))
 
 
 def _fit(
@@ -95,7 +105,7 @@ def _fit(
     run_id: str,
 ) -> Fit:
     torch.manual_seed(recipe.seed)
-    segmenter = build_segmenter(recipe)
+    segmenter = build_segmenter(recipe.network)
 
     def listen(epoch: Epoch) -> None:
         values = {name: value for name, value in epoch.items() if name != "epoch"}

@@ -8,14 +8,18 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 
-from components.shared.dataset.manifest import VolumeEntry, make_manifest
+from components.ingest.entry import describe_volume
+from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.volumes import Volume, encode_volume, volume_key
+from components.shared.reading.tcga import parse_scan_name
+from components.shared.scoring.scores import PatientScore
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +85,16 @@ def any_mlflow(request, no_mlflow, monkeypatch):
     """Runs a test twice: with the local file and with a server."""
     name = "local_mlflow_uri" if request.param == "local" else "mlflow_server_uri"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue(name))
+
+
+def new_run(**changes):
+    """Opens the MLflow run of a training, in a pipeline run of its own unless told."""
+    from components.shared.tracking.identity import Training
+    from components.shared.tracking.tree import open_run
+
+    values = {"pipeline_run": uuid.uuid4().hex, "dataset_id": "da7a", "split_id": "5911"}
+    training = Training(**{**values, "recipe": {"epochs": 1}, **changes})
+    return open_run(training, name="unet-resnet18")
 
 
 @pytest.fixture(scope="session")
@@ -150,26 +164,30 @@ def publish():
         for number, volume in enumerate(volumes):
             encoded = encode_volume(volume)
             store.write(volume_key(encoded.digest), encoded.data)
-            patient = f"TCGA_{sites[number % len(sites)]}_{number:04d}"
-            slices, height, width = volume.mask.shape
-            entries.append(
-                VolumeEntry(
-                    volume=f"{patient}_19990101",
-                    patient=patient,
-                    site=sites[number % len(sites)],
-                    date="19990101",
-                    digest=encoded.digest,
-                    image_digest=encoded.image_digest,
-                    slices=slices,
-                    height=height,
-                    width=width,
-                    tumour_pixels=int(volume.mask.sum()),
-                    tumour_slices=int(volume.mask.any(axis=(1, 2)).sum()),
-                    missing=(),
-                    intensity=(),
-                    attributes={},
-                )
-            )
+            name = f"TCGA_{sites[number % len(sites)]}_{number:04d}_19990101"
+            entries.append(describe_volume(parse_scan_name(name), volume, encoded))
         return make_manifest(entries)
 
     return publish
+
+
+@pytest.fixture(scope="session")
+def make_patient_score():
+    """A patient's score from the counts that matter to a test."""
+
+    def make_patient_score(name, tumour_pixels, true_positives, **changes):
+        values = {
+            "volume": name,
+            "patient": name,
+            "site": "CS",
+            "slices": 1,
+            "tumour_slices": 1,
+            "tumour_pixels": tumour_pixels,
+            "predicted_pixels": true_positives,
+            "true_positives": true_positives,
+            "hd95": None,
+            "surface_dice": 0.0,
+        }
+        return PatientScore(**(values | changes))
+
+    return make_patient_score

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,9 @@ def clean_environment(**variables: str) -> dict[str, str]:
     foreign = ("MLFLOW_", "KFP_", "BRAINSEG_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**kept, **variables}
+
+
+@pytest.fixture
+def requires(monkeypatch):
+    """Gives the distribution other requirements than its own."""
+    return lambda *lines: monkeypatch.setattr(metadata, "requires", lambda name: list(lines))

@@ -13,7 +13,7 @@ COMMANDS = ("run", "ingest", "predict", "compile", "datasets", "rollback", "doct
 def call(tmp_path, monkeypatch, capsys):
     """Calls the command in this process; returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_use_local_defaults", lambda make=True: None)
+    monkeypatch.setattr(cli, "_use_local_defaults", lambda: None)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["brainseg", *arguments])
@@ -108,8 +108,32 @@ def test_compile_writes_yaml(call, tmp_path):
 def test_run_refuses_a_wrong_setting_before_it_starts(call, tmp_path):
     code, _, err = call("run", "--source", "synthetic:4", "--set", "train.epoch=1")
     assert code == 1
-    assert "train.epoch is not a setting" in err
+    assert "train.epoch is not a setting; did you mean train.schedule.epochs" in err
     assert not (tmp_path / "brainseg-runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("threshold_=1", "predict.threshold_ is not a setting"),
+        ("most_pictures=-1", "predict.most_pictures=-1: "),
+        ("device", "--set 'device' is not understood; the form is KEY=VALUE"),
+        ("=cpu", "the form is KEY=VALUE"),
+        ("device=[", "not valid YAML"),
+    ],
+)
+def test_predict_refuses_a_wrong_setting_before_it_starts(call, tmp_path, change, told):
+    code, _, err = call("predict", "--source", "synthetic:2", "--output", "out", "--set", change)
+    assert code == 1
+    assert told in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mistake_with_control_characters_does_not_drive_the_terminal(call):
+    code, _, err = call("ingest", "--source", "/no\x1b[2Jwhere", "--store", "store")
+    assert code == 1
+    assert r"/no\x1b[2Jwhere" in err
+    assert "\x1b" not in err
 
 
 def test_run_refuses_a_path_that_kfp_would_change(call):

@@ -12,17 +12,28 @@ def test_every_preset_is_valid(name):
 
 
 def test_a_change_replaces_one_setting():
-    preset = load_preset("quick", ["train.epochs=6", "profile.min_patients=4"])
+    preset = load_preset("quick", ["train.schedule.epochs=6", "profile.min_patients=4"])
     arguments = pipeline_arguments(preset)
-    assert json.loads(arguments["train_settings"])["epochs"] == 6
-    assert json.loads(arguments["train_settings"])["image_size"] == 128
+    assert json.loads(arguments["train_settings"])["schedule"]["epochs"] == 6
+    assert json.loads(arguments["train_settings"])["network"]["image_size"] == 128
     assert json.loads(arguments["profile_settings"])["min_patients"] == 4
+
+
+def test_changes_in_a_section_leave_its_other_settings():
+    changes = ["train.network.encoder_weights=imagenet", "train.optimiser.learning_rate=0.1"]
+    quick, changed = load_preset("quick")["train"], load_preset("quick", changes)["train"]
+    assert changed.network.encoder_weights == "imagenet"
+    assert changed.optimiser.learning_rate == 0.1
+    same = {"encoder_weights": "none"}
+    assert changed.network.model_copy(update=same) == quick.network
+    assert changed.sampling == quick.sampling
 
 
 def test_a_preset_can_be_a_file(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("train: {epochs: 3}\n")
-    assert json.loads(pipeline_arguments(load_preset(str(path)))["train_settings"])["epochs"] == 3
+    path.write_text("train: {schedule: {epochs: 3}}\n")
+    train = json.loads(pipeline_arguments(load_preset(str(path)))["train_settings"])
+    assert train["schedule"]["epochs"] == 3
 
 
 @pytest.mark.parametrize(
@@ -31,13 +42,18 @@ def test_a_preset_can_be_a_file(tmp_path):
         ("fast", [], "no preset 'fast'; there are demo, quick"),
         ("quick", ["epochs=3"], "--set 'epochs=3' is not understood.*STEP.KEY=VALUE"),
         ("quick", ["fit.epochs=3"], "STEP one of ingest, profile"),
-        ("quick", ["train.epochs"], "not understood"),
-        ("quick", ["train.epochs=["], "the value is not valid YAML"),
-        ("quick", ["train.decoder_channels=[8, 8]"], "2 widths for 4 stages"),
-        ("quick", ["train.architecture=fpn"], "decoder_channels are of the U-Net"),
-        ("quick", ["train.epochs=many"], "train.epochs='many': Input should be a valid integer"),
-        ("quick", ["train.epoch=3"], "train.epoch is not a setting"),
-        ("quick", ["evaluate.threshold=0.4"], "register.threshold=0.5 differ.*set both"),
+        ("quick", ["train.schedule.epochs"], "not understood"),
+        ("quick", ["train.schedule.epochs=["], "the value is not valid YAML"),
+        ("quick", ["train.network.decoder_channels=[8, 8]"], "2 widths for 4 stages"),
+        ("quick", ["train.network.architecture=fpn"], "decoder_channels are of the U-Net"),
+        ("quick", ["train.schedule.epochs=many"], "train.schedule.epochs='many': Input should be"),
+        ("quick", ["train.schedule.epoch=3"], "did you mean train.schedule.epochs"),
+        ("quick", ["train.epochs=3"], "train.epochs is now train.schedule.epochs"),
+        ("quick", ["train..epochs=3"], "not understood"),
+        ("quick", ["train.seed=3", "train.seed.x=3"], "seed is 3 and holds no x"),
+        ("quick", ["train.network.encoder.name=a"], "encoder is 'resnet18' and holds no name"),
+        ("quick", ["split.a.b.c=1"], "split.a is not a setting"),
+        ("quick", ["register.threshold=0.4"], "register.threshold is not a setting"),
         ("quick", ["split.test_fraction=1.5"], "split.test_fraction=1.5"),
     ],
 )
@@ -58,6 +74,7 @@ def test_a_file_with_other_sections_is_refused(tmp_path):
     [
         (b"train: 5", "train must hold `key: value` pairs, not 5"),
         (b"train: {1: 2}", "train.1=1: Keys should be strings"),
+        (b"train: {epochs: 3}", "train.epochs is now train.schedule.epochs"),
         (b"a: b: c", "not valid YAML"),
         (b"\xff\xfe\x00", "no preset"),
     ],

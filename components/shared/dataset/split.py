@@ -1,9 +1,10 @@
 """Which volumes are for training, which for validation and which for the test."""
 
 import functools
+import itertools
 import json
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -19,31 +20,38 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
 class Split(Record):
-    """Names of the volumes of each part, sorted.
+    """The patients of each part with their volumes, both sorted.
 
-    The file form is JSON: `{"train": [volume...], "validation": [...], "test": [...]}`.
+    The file form is JSON: `{"train": {patient: [volume...]}, "validation": {...}, "test": {...}}`.
     """
 
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...]
+    train: dict[str, tuple[str, ...]]
+    validation: dict[str, tuple[str, ...]]
+    test: dict[str, tuple[str, ...]]
 
     @functools.cached_property
     def split_id(self) -> str:
-        """Digest of the split: equal parts have an equal id."""
-        return short_digest(self.to_json())
+        """Digest of the parts' volumes: equal parts have an equal id.
 
-    def part(self, name: Part) -> tuple[str, ...]:
-        """The volumes of one part."""
-        parts: dict[Part, tuple[str, ...]] = {
+        Whose they are is not in it: the data set says so, and `check_split` compares.
+        """
+        return short_digest(canonical_json({part: self.part(part) for part in PARTS}))
+
+    def patients(self, name: Part) -> dict[str, tuple[str, ...]]:
+        """The patients of one part, each with the volumes."""
+        parts: dict[Part, dict[str, tuple[str, ...]]] = {
             "train": self.train,
             "validation": self.validation,
             "test": self.test,
         }
         return parts[name]
 
+    def part(self, name: Part) -> tuple[str, ...]:
+        """The volumes of one part, sorted."""
+        return tuple(sorted(itertools.chain.from_iterable(self.patients(name).values())))
+
     def to_json(self) -> bytes:
-        """The canonical bytes whose digest is the id."""
+        """The canonical bytes of the file form."""
         return canonical_json(self.model_dump(mode="json"))
 
     def entries(self, name: Part, manifest: Manifest) -> list[VolumeEntry]:
@@ -52,17 +60,24 @@ class Split(Record):
         return [by_name[volume] for volume in self.part(name)]
 
 
-def make_split(parts: dict[Part, Iterable[str]]) -> Split:
+def make_split(parts: Mapping[Part, Iterable[VolumeEntry]]) -> Split:
     """Builds a split in canonical order."""
-    return Split(**{name: tuple(sorted(parts[name])) for name in PARTS})
+    return Split(**{name: _by_patient(parts[name]) for name in PARTS})
+
+
+def _by_patient(entries: Iterable[VolumeEntry]) -> dict[str, tuple[str, ...]]:
+    volumes: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        volumes[entry.patient].append(entry.volume)
+    return {patient: tuple(sorted(volumes[patient])) for patient in sorted(volumes)}
 
 
 def check_split(split: Split, manifest: Manifest) -> None:
     """Makes sure that no person and no image is in two parts.
 
     Raises:
-        UserError: If a part is empty, a volume is unknown, left out or named twice, or two
-            parts share a patient or the same image voxels.
+        UserError: If a part is empty, a volume is unknown, another patient's, left out or named
+            twice, or two parts share a patient or the same image voxels.
     """
     known = manifest.by_name()
     named = Counter(volume for part in PARTS for volume in split.part(part))
@@ -70,6 +85,7 @@ def check_split(split: Split, manifest: Manifest) -> None:
     _refuse("volumes are not in the data set", [name for name in named if name not in known])
     _refuse("volumes are named twice", [name for name, count in named.items() if count > 1])
     _refuse("volumes are in no part", [name for name in known if name not in named])
+    _refuse("volumes are another patient's", _misplaced(split, known))
     part_of = {volume: part for part in PARTS for volume in split.part(part)}
     _refuse(
         "patients are in two parts",
@@ -79,6 +95,16 @@ def check_split(split: Split, manifest: Manifest) -> None:
         "images are in two parts",
         _shared((entry.image_digest, part_of[entry.volume]) for entry in manifest.volumes),
     )
+
+
+def _misplaced(split: Split, known: Mapping[str, VolumeEntry]) -> list[str]:
+    return [
+        volume
+        for part in PARTS
+        for patient, volumes in split.patients(part).items()
+        for volume in volumes
+        if known[volume].patient != patient
+    ]
 
 
 def _shared(pairs: Iterable[tuple[str, Part]]) -> list[str]:
@@ -138,6 +164,6 @@ def parse_split(data: bytes, where: str) -> Split:
         return Split.model_validate(json.loads(data))
     except (ValueError, ValidationError) as error:
         raise UserError(
-            f'{where} is not a split; the form is {{"train": [volume...], "validation": [...], '
-            '"test": [...]}'
+            f'{where} is not a split; the form is {{"train": {{patient: [volume...]}}, '
+            '"validation": {...}, "test": {...}}'
         ) from error

@@ -8,6 +8,7 @@ x 3, channels pre-contrast, FLAIR, post-contrast) and `mask` (slices x height x 
 import hashlib
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ def encode_volume(volume: Volume) -> EncodedVolume:
     image_digest = hasher.hexdigest()
     hasher.update(memoryview(data)[image_end:])
     return EncodedVolume(data, hasher.hexdigest(), image_digest)
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """The lengths of an array's axes, for people: `20 x 256 x 256`."""
+    return " x ".join(str(length) for length in shape)
 
 
 def volume_key(digest: str) -> str:

@@ -1,15 +1,16 @@
 """From a source's files to volumes, checked at the door."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from components.shared.dataset.ingest_account import Quarantined
-from components.shared.dataset.volumes import Volume, Voxels
+from components.shared.dataset.volumes import Volume, Voxels, size_text
 from components.shared.errors import UserError
+from components.shared.printable import printable
 from components.shared.reading.sources.source import Source, SourceFile, UnreadableFileError
 from components.shared.reading.tcga import (
     ATTRIBUTE_FILE,
@@ -18,11 +19,14 @@ from components.shared.reading.tcga import (
     parse_scan_name,
     parse_slice_name,
 )
-from components.shared.reading.tiff import BadTiffError, decode_tiff
+from components.shared.reading.tiff import decode_tiff
+from components.shared.reading.tiff_tags import BadTiffError
 
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _SYSTEM_FOLDERS = ("__MACOSX",)
 _MIB = 2**20
+# 2,000 slices of 256 x 256; a few kilobytes a slice unpack to gigabytes without any limit
+_MOST_STACK_BYTES = 400 * _MIB
 
 Kind = Literal["image", "mask"]
 
@@ -76,6 +80,13 @@ class _Sorted:
     tables: list[SourceFile] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Folders:
+    scans: set[str]  # named as a volume
+    holders: set[str]  # those are somewhere inside
+    with_tiff: set[str]
+
+
 def list_scans(source: Source) -> Listing:
     """Groups a source's files by volume without reading them.
 
@@ -87,8 +98,9 @@ def list_scans(source: Source) -> Listing:
     files = source.files()
     if not files:
         raise UserError(f"source {source.uri} is empty; {EXPECTED_LAYOUT}")
-    found = _sort(files, source.name)
-    scans, quarantined = _group(found, source.name)
+    top = printable(source.name)
+    found = _sort(files, top)
+    scans, quarantined = _group(found, top)
     return Listing(
         scans=scans,
         quarantined=quarantined,
@@ -132,29 +144,43 @@ def read_scan(source: Source, scan: Scan, max_file_mib: float, with_masks: bool 
     return volume
 
 
-def _sort(files: Iterable[SourceFile], top: str) -> _Sorted:
-    found = _Sorted()
-    folders = {file.folder for file in files}
-    scans = {folder for folder in folders if parse_scan_name(_last(folder, top))}
-    holders = {parent for folder in scans for parent in _parents(folder)}
-    with_tiff = {file.folder for file in files if _is_tiff(file)}
+def _sort(files: Sequence[SourceFile], top: str) -> _Sorted:
+    found, folders = _Sorted(), _folders(files, top)
     for file in files:
-        in_scan = file.folder in scans
-        if _is_system(file.path):
-            found.ignored["hidden or system file"].append(file.path)
-        elif in_scan and (_is_tiff(file) or file.problem or file.folder not in with_tiff):
-            found.folders[file.folder].append(file)
-        elif file.problem:
-            found.ignored[file.problem].append(file.path)
-        elif file.name.lower() == ATTRIBUTE_FILE and not in_scan:
+        rule = _ignored_by(file, folders)
+        if rule:
+            found.ignored[rule].append(file.path)
+        elif file.name.lower() == ATTRIBUTE_FILE and file.folder not in folders.scans:
             found.tables.append(file)
-        elif not _is_tiff(file):
-            found.ignored["not a TIFF"].append(file.path)
-        elif file.folder in holders:
-            found.ignored["TIFF outside a volume folder"].append(file.path)
         else:
             found.folders[file.folder].append(file)
     return found
+
+
+def _folders(files: Sequence[SourceFile], top: str) -> _Folders:
+    names = {file.folder for file in files}
+    scans = {folder for folder in names if parse_scan_name(_last(folder, top))}
+    return _Folders(
+        scans=scans,
+        holders={parent for folder in scans for parent in _parents(folder)},
+        with_tiff={file.folder for file in files if _is_tiff(file)},
+    )
+
+
+def _ignored_by(file: SourceFile, folders: _Folders) -> str | None:
+    """The rule by which a file is ignored; `None` if it is a volume's, or a table."""
+    if _is_system(file.path):
+        return "hidden or system file"
+    if file.folder in folders.scans:
+        # What cannot be read may be a slice, and a volume without a TIFF must not vanish: both
+        # are kept here, and quarantine the volume.
+        kept = _is_tiff(file) or file.problem or file.folder not in folders.with_tiff
+        return None if kept else "not a TIFF"
+    if _is_tiff(file) and file.folder not in folders.holders:
+        return None  # a folder of its own: a volume under a wrong name
+    if file.problem or file.name.lower() == ATTRIBUTE_FILE:
+        return file.problem
+    return "TIFF outside a volume folder" if _is_tiff(file) else "not a TIFF"
 
 
 def _group(found: _Sorted, top: str) -> tuple[tuple[Scan, ...], tuple[Quarantined, ...]]:
@@ -209,7 +235,7 @@ def _read_copy(
     mask = _stack(source, masks, "mask", max_bytes)
     if mask.shape != image.shape[:3]:
         raise BadScanError(
-            f"masks are {_size(mask.shape[1:])}, images are {_size(image.shape[1:3])}"
+            f"masks are {size_text(mask.shape[1:])}, images are {size_text(image.shape[1:3])}"
         )
     return Volume(image, _binary(mask, masks))
 
@@ -272,15 +298,24 @@ def _stack(source: Source, files: Sequence[SourceFile], kind: Kind, max_bytes: i
     for index, file in enumerate(files):
         pixels = _read_slice(source, file, kind, max_bytes)
         if stack is None:
+            _check_stack(len(files) * pixels.nbytes)
             stack = np.empty((len(files), *pixels.shape), np.uint8)
         if pixels.shape != stack.shape[1:]:
             raise BadScanError(
-                f"{file.name}: {kind} is {_size(pixels.shape)}, the slices before it are "
-                f"{_size(stack.shape[1:])}"
+                f"{file.name}: {kind} is {size_text(pixels.shape)}, the slices before it are "
+                f"{size_text(stack.shape[1:])}"
             )
         stack[index] = pixels
     assert stack is not None, "a scan has at least one slice"
     return stack
+
+
+def _check_stack(declared: int) -> None:
+    if declared > _MOST_STACK_BYTES:
+        raise BadScanError(
+            f"its slices take {declared / _MIB:.0f} MiB, the limit of a volume is "
+            f"{_MOST_STACK_BYTES // _MIB} MiB"
+        )
 
 
 def _read_slice(source: Source, file: SourceFile, kind: Kind, max_bytes: int) -> Voxels:
@@ -288,12 +323,10 @@ def _read_slice(source: Source, file: SourceFile, kind: Kind, max_bytes: int) ->
         pixels = decode_tiff(source.read(file.path), max_bytes)
     except (UnreadableFileError, BadTiffError) as error:
         raise BadScanError(f"{file.name}: {error}") from error
-    if pixels.dtype != np.uint8:
-        raise BadScanError(f"{file.name}: {kind} is {pixels.dtype}, expected uint8")
     if kind == "mask" and pixels.ndim != 2:
-        raise BadScanError(f"{file.name}: mask is {_size(pixels.shape)}, expected one channel")
+        raise BadScanError(f"{file.name}: mask is {size_text(pixels.shape)}, expected one channel")
     if kind == "image" and (pixels.ndim != 3 or pixels.shape[2] != 3):
-        raise BadScanError(f"{file.name}: image is {_size(pixels.shape)}, expected 3 channels")
+        raise BadScanError(f"{file.name}: image is {size_text(pixels.shape)}, expected 3 channels")
     if kind == "image" and pixels.min() == pixels.max():
         raise BadScanError(f"{file.name}: constant image, all pixels are {pixels.min()}")
     return pixels
@@ -302,7 +335,7 @@ def _read_slice(source: Source, file: SourceFile, kind: Kind, max_bytes: int) ->
 def _binary(mask: Voxels, files: Sequence[SourceFile]) -> Voxels:
     positive = mask.max()
     for pixels, file in zip(mask, files, strict=True):
-        if np.count_nonzero(pixels) != np.count_nonzero(pixels == positive) and positive:
+        if np.any((pixels != 0) & (pixels != positive)):
             values = Counter(pixels.ravel().tolist())
             shown = ", ".join(str(value) for value in sorted(values)[:5])
             raise BadScanError(
@@ -310,7 +343,3 @@ def _binary(mask: Voxels, files: Sequence[SourceFile]) -> Voxels:
                 f"{positive} in this volume"
             )
     return np.minimum(mask, 1, out=mask)
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(str(length) for length in shape)

@@ -1,4 +1,4 @@
-"""One look for the drawings of all reports."""
+"""One look for all reports: the colours of drawings and pages."""
 
 from matplotlib.axes import Axes
 
@@ -7,6 +7,19 @@ INK = "#1c2430"
 SOFT_INK = "#5d6b7e"
 _GRID = "#e6eaef"
 _FRAME = "#b3bdc9"
+
+PAGE_COLOURS = {
+    "ink": INK,
+    "soft": SOFT_INK,
+    "faint": _FRAME,
+    "line": "#dfe4ea",
+    "card": "#f6f8fa",
+    "accent": COLOURS[0],
+    "good": COLOURS[2],
+    "warning": "#bf8700",
+    "bad": "#cf222e",
+}
+"""The colours of the pages; `page.html.jinja` has them as CSS variables of these names."""
 
 
 def style(axes: Axes, x_label: str = "", y_label: str = "") -> Axes:

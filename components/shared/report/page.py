@@ -13,11 +13,19 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from components.shared.dataset.volumes import Voxels
+from components.shared.printable import printable
+from components.shared.report.chart_style import PAGE_COLOURS
 
 Cell = str | float | int | None
 
+
+def _visible(value: object) -> object:
+    return printable(value) if type(value) is str else value  # not what is HTML already
+
+
 _TEMPLATE = jinja2.Environment(
     autoescape=True,
+    finalize=_visible,
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     trim_blocks=True,
     lstrip_blocks=True,
@@ -84,17 +92,30 @@ class Section:
 def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """Renders a page that needs no network: styles, pictures and script are inside.
 
-    All text is escaped: names come from the user's data.
+    All text is escaped, control characters visibly: names come from the user's data.
     """
     return _TEMPLATE.render(
         title=title,
         subtitle=subtitle,
         sections=sections,
         kind=_kind,
-        show=_show,
+        show=show,
         number=_number,
         numeric=_numeric,
+        colours=PAGE_COLOURS,
     )
+
+
+def show(cell: Cell) -> str:
+    """A cell as people write it: a number with the digits that matter, a dash for none."""
+    if cell is None or cell != cell:
+        return "-"
+    if not isinstance(cell, float):
+        return f"{cell:,}" if isinstance(cell, int) else cell
+    size = abs(cell)
+    if 0 < size < 0.01:
+        return f"{cell:.2g}"
+    return f"{cell:,.{3 if size < 10 else 1 if size < 1000 else 0}f}"
 
 
 def draw(figure: Figure) -> str:
@@ -114,15 +135,6 @@ def photograph(pixels: Voxels) -> str:
 
 def _kind(block: Block) -> str:
     return type(block).__name__
-
-
-def _show(cell: Cell) -> str:
-    if cell is None:
-        return "-"
-    if isinstance(cell, float):
-        decimals = 3 if abs(cell) <= 1 else 1 if abs(cell) < 1000 else 0
-        return "-" if cell != cell else f"{cell:,.{decimals}f}"
-    return f"{cell:,}" if isinstance(cell, int) else cell
 
 
 def _number(cell: Cell) -> bool:

@@ -1,22 +1,50 @@
-"""Intervals of a mean over patients."""
+"""The interval of a mean over patients."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.special import expit, logit
+from scipy.stats import t as student
 
 
 def mean_interval(
-    values: Sequence[float], confidence: float, resamples: int, seed: int
+    values: Sequence[float],
+    *,
+    confidence: float = 0.95,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float]:
-    """The two-sided percentile bootstrap interval of the mean of at least two values."""
-    found = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=resamples,
-        confidence_level=confidence,
-        method="percentile",
-        batch=1000,  # bounds the memory for many patients
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    """The two-sided t interval of a mean, made on the logit scale and brought back.
+
+    Dice is bounded and its few bad patients pull the mean down, so that a sample without them
+    has a mean too high and a spread too small. On the logit scale the interval reaches further
+    to the far bound and never beyond one. With 5 to 50 patients of such a population 95 %
+    intervals cover 91 to 94 %; those of the percentile bootstrap cover 76 to 93, plain t intervals
+    87 to 93 (`python -m tests.benchmarks.intervals` compares more).
+
+    The standard error on the logit scale is that of the mean by the delta method, as is usual for
+    an area under the ROC curve (Pepe, The Statistical Evaluation of Medical Tests for
+    Classification and Prediction, 2003, chapter 5).
+
+    Args:
+        values: At least two, within the bounds.
+        confidence: That both ends hold at once; an end alone, as a one-sided bound, holds with
+            (1 + confidence) / 2.
+        bounds: What a value can be: 0 to 1 for Dice, -1 to 1 for a difference.
+
+    Returns:
+        Both ends; equal ones where all values are.
+    """
+    low, high = bounds
+    mean, error = float(np.mean(values)), standard_error(values)
+    place = (mean - low) / (high - low)
+    if error == 0 or not 0 < place < 1:
+        return mean, mean
+    reach = student.ppf((1 + confidence) / 2, len(values) - 1) * error / (high - low)
+    ends = expit(logit(place) + np.array([-reach, reach]) / (place * (1 - place)))
+    first, last = (low + (high - low) * ends).tolist()
+    return first, last
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """The standard error of the mean of at least two values."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))

@@ -1,129 +1,278 @@
-"""Every number over some patients: what it is called, what it means, how it is computed."""
+"""Every number over some patients: one table, one row a metric.
 
-from collections.abc import Sequence
+To add a metric is to add a row: the aggregation, KFP, MLflow and the reports read this table.
+"""
 
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from components.shared.scoring.intervals import mean_interval
+from components.shared.scoring.measures import (
+    Measure,
+    brier_score,
+    calibration_error,
+    mean,
+    median,
+    pooled_dice,
+    slice_dice,
+    tumour_slice_dice,
+    undefined,
+)
 from components.shared.scoring.scores import (
     BINS,
-    Reliability,
+    SURFACE_TOLERANCE_PIXELS,
     VolumeScore,
-    calibration_curve,
-    dice_of_counts,
     empty_score,
 )
 
-DEFINITIONS = {
-    "patients": "Patients scored.",
-    "patient_dice_mean": "Dice of a patient's whole volume, mean over patients.",
-    "patient_dice_mean_ci_low": "Lower end of its 95 % bootstrap interval over patients.",
-    "patient_dice_mean_ci_high": "Upper end of the same interval.",
-    "patient_dice_median": "Dice of a patient's whole volume, median over patients.",
-    "pooled_dice": "Dice of the pixels of all patients together; large tumours weigh most.",
-    "tumour_slice_dice_mean": "Dice of a single slice, mean over the slices with true tumour.",
-    "slice_dice_mean": "Dice of a single slice, mean over all slices; an empty slice left empty "
-    "counts 1, one with any false positive 0.",
-    "precision_mean": "True positives / predicted pixels, mean over patients.",
-    "precision_undefined": "Patients for whom nothing was predicted: not in the mean.",
-    "recall_mean": "True positives / true tumour pixels, mean over patients.",
-    "recall_undefined": "Patients without tumour: not in the mean.",
-    "hd95_mean": "95th percentile Hausdorff distance in pixels, mean over patients.",
-    "hd95_median": "The same distance, median over patients.",
-    "hd95_undefined": "Patients with an empty prediction or without tumour: in neither figure.",
-    "false_positive_pixels_mean": "Predicted pixels outside the tumour, mean over patients.",
-    "calibration_error": "Expected calibration error over the voxels inside the heads: "
-    f"|mean probability - share of tumour|, mean over {BINS} bins weighted by voxels.",
-    "brier_score": "(probability - truth) squared, mean over the same voxels.",
-}
-"""What each number of `aggregate` means, in words."""
-
-# those that mean something for a prediction without any pixel
-BASELINED = (
-    "patient_dice_mean",
-    "patient_dice_median",
-    "pooled_dice",
-    "tumour_slice_dice_mean",
-    "slice_dice_mean",
-    "calibration_error",
-    "brier_score",
-)
-
 BASELINE_SUFFIX = "_empty_baseline"
+LOW_SUFFIX = "_ci_low"
+HIGH_SUFFIX = "_ci_high"
+
+THRESHOLD = "threshold"
+"""Beside the metrics in evaluate's file: from which probability on a pixel was tumour for them."""
+
+_CONFIDENCE = 0.95  # of the intervals
 
 
-def aggregate(
-    scores: Sequence[VolumeScore], resamples: int = 2000, seed: int = 0
-) -> dict[str, float]:
-    """All numbers over some patients; `DEFINITIONS` says what each means.
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number over some patients.
 
-    Those of `BASELINED` come a second time as `<name>_empty_baseline`: what an all-empty
-    prediction scores on the same patients. A number that is not defined (a mean over
-    nothing, an interval of fewer than two patients) is left out; none is NaN.
+    Attributes:
+        name: In files, KFP and MLflow.
+        label: In reports.
+        definition: What it means, in words.
+        measure: Its value over at least one patient; `None` where it is not defined.
+        counts_patients: Whether it is a whole number: how many patients.
+        baseline: Whether it means something for a prediction without any pixel. It comes a
+            second time as `<name>_empty_baseline` then: what such a prediction scores.
+        interval_of: What it is the mean of, where the mean has an interval over patients:
+            `<name>_ci_low` and `<name>_ci_high`.
+        undefined: Name of the metric that counts the patients who are not in this one.
+        headline: Whether reports show it in large print.
+        by_group: Whether it is compared between sites and tumour sizes.
+        champion_beats_baseline: Whether no model becomes champion that is not better here than
+            an all-empty prediction.
+        listed: Whether lists of runs show it: people sort them by it.
+    """
+
+    name: str
+    label: str
+    definition: str
+    measure: Measure
+    counts_patients: bool = False
+    baseline: bool = False
+    interval_of: Callable[[VolumeScore], float] | None = None
+    undefined: str = ""
+    headline: bool = False
+    by_group: bool = False
+    champion_beats_baseline: bool = False
+    listed: bool = False
+
+
+METRICS = (
+    Metric(
+        name="patients",
+        label="patients",
+        definition="Patients scored.",
+        measure=lambda scores: float(len(scores)),
+        counts_patients=True,
+        by_group=True,
+    ),
+    Metric(
+        name="patient_dice_mean",
+        label="patient Dice, mean",
+        definition="Dice of a patient's whole volume, mean over patients.",
+        measure=mean(lambda score: score.dice),
+        baseline=True,
+        interval_of=lambda score: score.dice,
+        headline=True,
+        by_group=True,
+        champion_beats_baseline=True,
+        listed=True,
+    ),
+    Metric(
+        name="patient_dice_median",
+        label="patient Dice, median",
+        definition="Dice of a patient's whole volume, median over patients.",
+        measure=median(lambda score: score.dice),
+        baseline=True,
+        headline=True,
+        by_group=True,
+        listed=True,
+    ),
+    Metric(
+        name="pooled_dice",
+        label="pooled Dice",
+        definition="Dice of the pixels of all patients together; large tumours weigh most.",
+        measure=pooled_dice,
+        baseline=True,
+        headline=True,
+        by_group=True,
+        champion_beats_baseline=True,
+        listed=True,
+    ),
+    Metric(
+        name="tumour_slice_dice_mean",
+        label="tumour-slice Dice, mean",
+        definition="Dice of a single slice, mean over the slices with true tumour.",
+        measure=tumour_slice_dice,
+        baseline=True,
+        headline=True,
+    ),
+    Metric(
+        name="slice_dice_mean",
+        label="all-slice Dice, mean",
+        definition="Dice of a single slice, mean over all slices; an empty slice left empty "
+        "counts 1, one with any false positive 0.",
+        measure=slice_dice,
+        baseline=True,
+        headline=True,
+    ),
+    Metric(
+        name="surface_dice_mean",
+        label="surface Dice, mean",
+        definition="Normalised surface Dice (NSD): share of the surfaces of prediction and tumour "
+        f"no further than {SURFACE_TOLERANCE_PIXELS} pixels from the other, mean over patients.",
+        measure=mean(lambda score: score.surface_dice),
+        baseline=True,
+        headline=True,
+        by_group=True,
+    ),
+    Metric(
+        name="precision_mean",
+        label="precision, mean",
+        definition="True positives / predicted pixels, mean over patients.",
+        measure=mean(lambda score: score.precision),
+        undefined="precision_undefined",
+        headline=True,
+        by_group=True,
+    ),
+    Metric(
+        name="precision_undefined",
+        label="precision undefined",
+        definition="Patients for whom nothing was predicted: not in the mean.",
+        measure=undefined(lambda score: score.precision),
+        counts_patients=True,
+    ),
+    Metric(
+        name="recall_mean",
+        label="recall, mean",
+        definition="True positives / true tumour pixels, mean over patients.",
+        measure=mean(lambda score: score.recall),
+        undefined="recall_undefined",
+        headline=True,
+        by_group=True,
+    ),
+    Metric(
+        name="recall_undefined",
+        label="recall undefined",
+        definition="Patients without tumour: not in the mean.",
+        measure=undefined(lambda score: score.recall),
+        counts_patients=True,
+    ),
+    Metric(
+        name="hd95_mean",
+        label="HD95 in pixels, mean",
+        definition="95th percentile Hausdorff distance in pixels, mean over patients.",
+        measure=mean(lambda score: score.hd95),
+        undefined="hd95_undefined",
+    ),
+    Metric(
+        name="hd95_median",
+        label="HD95 in pixels, median",
+        definition="The same distance, median over patients.",
+        measure=median(lambda score: score.hd95),
+        undefined="hd95_undefined",
+        headline=True,
+        by_group=True,
+    ),
+    Metric(
+        name="hd95_undefined",
+        label="HD95 undefined",
+        definition="Patients with an empty prediction or without tumour: in neither figure.",
+        measure=undefined(lambda score: score.hd95),
+        counts_patients=True,
+    ),
+    Metric(
+        name="false_positive_pixels_mean",
+        label="false positive pixels, mean",
+        definition="Predicted pixels outside the tumour, mean over patients.",
+        measure=mean(lambda score: score.false_positive_pixels),
+        headline=True,
+        by_group=True,
+    ),
+    Metric(
+        name="volume_difference_pixels_mean",
+        label="volume difference in pixels, mean",
+        definition="|predicted pixels - true tumour pixels|, mean over patients.",
+        measure=mean(lambda score: score.volume_difference_pixels),
+        baseline=True,
+    ),
+    Metric(
+        name="relative_volume_difference_mean",
+        label="relative volume difference, mean",
+        definition="|predicted pixels - true tumour pixels| / true tumour pixels, mean over the "
+        "patients with tumour.",
+        measure=mean(lambda score: score.relative_volume_difference),
+        baseline=True,
+        undefined="recall_undefined",
+        headline=True,
+    ),
+    Metric(
+        name="calibration_error",
+        label="calibration error",
+        definition="Expected calibration error over the voxels inside the heads: "
+        f"|mean probability - share of tumour|, mean over {BINS} bins weighted by voxels.",
+        measure=calibration_error,
+        baseline=True,
+        headline=True,
+    ),
+    Metric(
+        name="brier_score",
+        label="Brier score",
+        definition="(probability - truth) squared, mean over the same voxels.",
+        measure=brier_score,
+        baseline=True,
+    ),
+)
+"""Every metric, in the order of the reports."""
+
+HEADLINE = tuple(metric.name for metric in METRICS if metric.listed)
+"""By what people sort lists of runs."""
+
+
+def aggregate(scores: Sequence[VolumeScore]) -> dict[str, float]:
+    """All numbers over some patients: those of `METRICS`, their intervals and baselines.
+
+    A number that is not defined (a mean over nothing, an interval of fewer than two
+    patients) is left out; none is NaN.
 
     Args:
         scores: At least one.
-        resamples: Of the bootstrap over patients.
-        seed: Of the bootstrap.
     """
-    empty = _measure([empty_score(score) for score in scores])
-    baseline = {name + BASELINE_SUFFIX: empty[name] for name in BASELINED if name in empty}
-    return _measure(scores) | _interval(scores, resamples, seed) | baseline
+    empty = [empty_score(score) for score in scores]
+    found: dict[str, float | None] = {}
+    for metric in METRICS:
+        found[metric.name] = metric.measure(scores)
+        if metric.interval_of and len(scores) > 1:
+            values = [metric.interval_of(score) for score in scores]
+            low, high = mean_interval(values, confidence=_CONFIDENCE)
+            found |= {metric.name + LOW_SUFFIX: low, metric.name + HIGH_SUFFIX: high}
+        if metric.baseline:
+            found[metric.name + BASELINE_SUFFIX] = metric.measure(empty)
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def _measure(scores: Sequence[VolumeScore]) -> dict[str, float]:
-    dice = [score.dice for score in scores]
-    found = {
-        "patients": float(len(scores)),
-        "patient_dice_mean": float(np.mean(dice)),
-        "patient_dice_median": float(np.median(dice)),
-        "pooled_dice": dice_of_counts(
-            sum(score.true_positives for score in scores),
-            sum(score.predicted_pixels for score in scores),
-            sum(score.tumour_pixels for score in scores),
-        ),
-        "false_positive_pixels_mean": float(
-            np.mean([score.false_positive_pixels for score in scores])
-        ),
-    }
-    found |= _slice_measures(scores)
-    for name in ("precision", "recall", "hd95"):
-        found |= _where_defined(name, [getattr(score, name) for score in scores])
-    return found | _calibration_measures(calibration_curve(scores))
+def interval_in_words(metrics: Mapping[str, float], name: str = "patient_dice_mean") -> str:
+    """Tells the interval of a metric.
 
-
-def _slice_measures(scores: Sequence[VolumeScore]) -> dict[str, float]:
-    dice = np.concatenate([score.slice_dice for score in scores])
-    tumour = np.concatenate([score.slice_has_tumour for score in scores])
-    found = {"slice_dice_mean": float(dice.mean())}
-    if tumour.any():
-        found["tumour_slice_dice_mean"] = float(dice[tumour].mean())
-    return found
-
-
-def _where_defined(name: str, values: Sequence[float | None]) -> dict[str, float]:
-    defined = [value for value in values if value is not None]
-    found = {f"{name}_undefined": float(len(values) - len(defined))}
-    if defined:
-        found[f"{name}_mean"] = float(np.mean(defined))
-    if defined and name == "hd95":
-        found["hd95_median"] = float(np.median(defined))
-    return found
-
-
-def _calibration_measures(curve: Reliability) -> dict[str, float]:
-    total = sum(curve.voxels)
-    if not total:
-        return {}
-    gaps = np.abs(np.subtract(curve.probability, curve.tumour))  # already weighted by voxels
-    return {
-        "calibration_error": float(gaps.sum() / total),
-        "brier_score": curve.squared_error / total,
-    }
-
-
-def _interval(scores: Sequence[VolumeScore], resamples: int, seed: int) -> dict[str, float]:
-    if len(scores) < 2:
-        return {}
-    low, high = mean_interval([score.dice for score in scores], 0.95, resamples, seed)
-    return {"patient_dice_mean_ci_low": low, "patient_dice_mean_ci_high": high}
+    Args:
+        metrics: What `aggregate` found.
+        name: Of a metric that has an interval.
+    """
+    if name + LOW_SUFFIX not in metrics:
+        return "no interval: it takes two patients"
+    low, high = metrics[name + LOW_SUFFIX], metrics[name + HIGH_SUFFIX]
+    return f"{100 * _CONFIDENCE:g} % interval {low:.3f} to {high:.3f}"

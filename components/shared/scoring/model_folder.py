@@ -1,4 +1,4 @@
-"""An MLflow model folder from anywhere: which file in it is the program.
+"""An MLflow model folder from anywhere: which file in it is the program, and what is said of it.
 
 MLflow is not asked, because `mlflow.pytorch.load_model` imports a folder's own modules
 (`code_paths`), and the module that `pickle_module_info.txt` names, before it looks whether a
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, field_validator
 
+from components.shared.config import Record
 from components.shared.scoring.archive import BadArchiveError, describe, shown
 
 _LARGEST_BYTES = 2**20
@@ -33,21 +34,39 @@ class _Description(BaseModel):
     """What matters of `MLmodel`; what else MLflow writes there is not used."""
 
     flavors: _Flavors
+    metadata: dict[str, object] = {}
+
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _none(cls, found: object) -> object:
+        return {} if found in ("null", "") else found
 
 
-def find_program(folder: Path) -> Path:
-    """Returns the archive of a model folder that holds one exported program and no code.
+class ModelFolder(Record):
+    """What is read of a model folder.
+
+    Attributes:
+        program: The archive.
+        metadata: What the export or the user wrote into MLmodel; numbers are text.
+    """
+
+    program: Path
+    metadata: dict[str, object]
+
+
+def read_model_folder(folder: Path) -> ModelFolder:
+    """Reads a model folder that holds one exported program and no code.
 
     Raises:
         BadArchiveError: If the folder is another one; the text is the reason.
         OSError: If it cannot be read.
     """
     _refuse_links(folder)
-    _check_description(folder / "MLmodel")
+    description = _describe(folder / "MLmodel")
     program = folder / "data" / "model.pt2"
     if not program.is_file() or any(path != program for path in program.parent.iterdir()):
         raise BadArchiveError("its folder data holds something else than one model.pt2")
-    return program
+    return ModelFolder(program=program, metadata=description.metadata)
 
 
 def _refuse_links(folder: Path) -> None:
@@ -57,9 +76,9 @@ def _refuse_links(folder: Path) -> None:
                 raise BadArchiveError(f"it has a link, {shown(name)}")
 
 
-def _check_description(path: Path) -> None:
+def _describe(path: Path) -> _Description:
     try:
-        _Description.model_validate(_read_yaml(path))
+        return _Description.model_validate(_read_yaml(path))
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, problem["loc"]))

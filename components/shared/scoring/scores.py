@@ -11,9 +11,11 @@ import numpy as np
 
 from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.volumes import Mask, Probability, Volume
-from components.shared.scoring.voxels import hausdorff_95, inside_head
+from components.shared.scoring.voxels import inside_head, surface_distances
 
 BINS = 10  # of the calibration, equally wide over 0..1
+
+SURFACE_TOLERANCE_PIXELS = 2  # of the surface Dice
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class PatientScore:
         true_positives: Pixels that are both.
         hd95: 95th percentile Hausdorff distance in pixels; `None` where prediction or truth
             is empty.
+        surface_dice: Share of both surfaces that lies within `SURFACE_TOLERANCE_PIXELS` of the
+            other (normalised surface Dice); empty against empty is 1.
     """
 
     volume: str
@@ -56,6 +60,7 @@ class PatientScore:
     predicted_pixels: int
     true_positives: int
     hd95: float | None
+    surface_dice: float
 
     @property
     def dice(self) -> float:
@@ -76,6 +81,16 @@ class PatientScore:
     def false_positive_pixels(self) -> int:
         """Predicted pixels outside the tumour."""
         return self.predicted_pixels - self.true_positives
+
+    @property
+    def volume_difference_pixels(self) -> int:
+        """Predicted pixels more or fewer than the tumour has, without sign."""
+        return abs(self.predicted_pixels - self.tumour_pixels)
+
+    @property
+    def relative_volume_difference(self) -> float | None:
+        """The same as a share of the tumour's pixels; `None` where there are none."""
+        return _ratio(self.volume_difference_pixels, self.tumour_pixels)
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,7 @@ def score_volume(
     tumour = _per_slice(truth)
     marked = _per_slice(predicted)
     common = _per_slice(truth & predicted)
+    apart = surface_distances(predicted, truth)
     return VolumeScore(
         volume=entry.volume,
         patient=entry.patient,
@@ -118,7 +134,8 @@ def score_volume(
         tumour_pixels=sum(tumour),
         predicted_pixels=sum(marked),
         true_positives=sum(common),
-        hd95=hausdorff_95(predicted, truth),
+        hd95=apart.hd95,
+        surface_dice=apart.within(SURFACE_TOLERANCE_PIXELS),
         slice_dice=tuple(map(dice_of_counts, common, marked, tumour)),
         slice_has_tumour=tuple(count > 0 for count in tumour),
         reliability=_reliability(inside_head(volume.image), truth, probability),
@@ -134,6 +151,7 @@ def empty_score(score: VolumeScore) -> VolumeScore:
         predicted_pixels=0,
         true_positives=0,
         hd95=None,
+        surface_dice=float(not score.tumour_pixels),
         slice_dice=tuple(float(not tumour) for tumour in score.slice_has_tumour),
         reliability=Reliability(
             voxels=(sum(counts.voxels), *nothing),

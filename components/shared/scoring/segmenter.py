@@ -1,5 +1,8 @@
 """The exported model: whole volume in, probability out."""
 
+import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol, cast
@@ -10,7 +13,10 @@ import torch
 from components.shared.dataset.volumes import Probability, Voxels
 from components.shared.errors import UserError
 from components.shared.scoring.archive import BadArchiveError, describe, load_program
-from components.shared.scoring.model_folder import find_program
+from components.shared.scoring.model_folder import read_model_folder
+from components.shared.threads import FastestThreads, limit_threads
+
+_REHEARSED = 4  # slices of a volume, to find the fastest number of threads
 
 
 class VolumeRefusedError(UserError):
@@ -45,11 +51,19 @@ class Segmenter(Protocol):
 
 
 class ExportedSegmenter:
-    """A segmenter read from an MLflow model folder (`torch.export` program, no pickle)."""
+    """A segmenter read from an MLflow model folder (`torch.export` program, no pickle).
 
-    def __init__(self, program: torch.nn.Module, device: torch.device) -> None:
+    Attributes:
+        metadata: Of the folder.
+    """
+
+    def __init__(
+        self, program: torch.nn.Module, device: torch.device, metadata: Mapping[str, object]
+    ) -> None:
+        self.metadata = metadata
         self._program = program
         self._device = device
+        self._threads = FastestThreads("predicting", limit_threads())
 
     def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
         # an exported program refuses a length of 1; the segmenter repeats the outermost slices
@@ -64,11 +78,23 @@ class ExportedSegmenter:
         volume = torch.from_numpy(np.array(image)).to(self._device)
         try:
             with torch.inference_mode():
-                return cast(Probability, self._program(volume).float().cpu().numpy())
+                probability = self._predict(volume) if volume.is_cpu else self._program(volume)
+                return cast(Probability, probability.float().cpu().numpy())
         except Exception as error:  # of any kind: the program is from anywhere
             size = " x ".join(str(length) for length in image.shape[:3])
             reason = f"the model cannot take {size} voxels: {describe(error)}"
             raise VolumeRefusedError(name, reason) from error
+
+    def _predict(self, volume: torch.Tensor) -> torch.Tensor:
+        # the number of threads changes no probability by more than its last bit
+        before, some = torch.get_num_threads(), volume[:_REHEARSED]
+        self._threads.rehearse(lambda: partial(self._program, some))
+        started = time.monotonic()
+        try:
+            return cast(torch.Tensor, self._program(volume))
+        finally:
+            self._threads.took((time.monotonic() - started) * len(some) / len(volume))
+            torch.set_num_threads(before)
 
 
 def load_segmenter(uri: str | Path, device: str = "auto") -> ExportedSegmenter:
@@ -91,7 +117,8 @@ def load_segmenter(uri: str | Path, device: str = "auto") -> ExportedSegmenter:
             folder = Path(uri)
             if not folder.is_dir():  # MLflow would copy a folder, and what links in it point to
                 folder = Path(download_artifacts(artifact_uri=str(uri), dst_path=scratch))
-            program = load_program(find_program(folder), Path(scratch), target)
+            model = read_model_folder(folder)
+            program = load_program(model.program, Path(scratch), target)
     except BadArchiveError as error:
         raise UserError(
             f"model {uri} cannot be loaded: {error}; use a model that the train step of this "
@@ -99,7 +126,7 @@ def load_segmenter(uri: str | Path, device: str = "auto") -> ExportedSegmenter:
         ) from error
     except (MlflowException, OSError) as error:
         raise UserError(f"model {uri} cannot be loaded: {error}") from error
-    return ExportedSegmenter(program, target)
+    return ExportedSegmenter(program, target, model.metadata)
 
 
 def _check_probability(probability: Probability, image: Voxels, name: str) -> None:

@@ -10,8 +10,22 @@ from components.shared.scoring.groups import size_thirds
 from components.shared.scoring.scores import PatientScore
 
 _COLUMNS = (
-    *("volume", "patient", "site", "slices", "tumour_pixels", "dice", "precision", "recall"),
-    *("hd95", "tumour_slices", "predicted_pixels", "true_positives", "false_positive_pixels"),
+    "volume",
+    "patient",
+    "site",
+    "slices",
+    "tumour_pixels",
+    "dice",
+    "precision",
+    "recall",
+    "hd95",
+    "surface_dice",
+    "tumour_slices",
+    "predicted_pixels",
+    "true_positives",
+    "false_positive_pixels",
+    "volume_difference_pixels",
+    "relative_volume_difference",
 )
 
 
@@ -45,6 +59,7 @@ def _parse_row(row: dict[str, str]) -> PatientScore:
     parse: dict[object, Callable[[str], object]] = {
         str: str,
         int: int,
+        float: float,
         float | None: lambda text: float(text) if text else None,
     }
     return PatientScore(

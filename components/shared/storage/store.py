@@ -5,6 +5,7 @@ Nothing outside this file knows which of the two is used.
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
 import shutil
@@ -99,17 +100,17 @@ class FolderStore:
             return (self.root / key).read_bytes()
 
     def write(self, key: str, data: bytes) -> None:
-        with self._explain(), _whole_file(self.root / key) as stream:
+        with self._explain(), whole_file(self.root / key) as stream:
             stream.write(data)
 
     def download(self, key: str, path: Path) -> None:
         with self._explain(), self._missing(key):
             reading = open(self.root / key, "rb")  # noqa: SIM115  # closed three lines below
-        with reading, explain_disk(f"folder {path.parent}"), _whole_file(path) as writing:
+        with reading, explain_disk(f"folder {path.parent}"), whole_file(path) as writing:
             shutil.copyfileobj(reading, writing)
 
     def upload(self, path: Path, key: str) -> None:
-        with open(path, "rb") as reading, self._explain(), _whole_file(self.root / key) as writing:
+        with open(path, "rb") as reading, self._explain(), whole_file(self.root / key) as writing:
             shutil.copyfileobj(reading, writing)
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -172,7 +173,7 @@ class S3Store:
         self._put(key, io.BytesIO(data), len(data))
 
     def download(self, key: str, path: Path) -> None:
-        with explain_disk(f"folder {path.parent}"), _whole_file(path) as stream:
+        with explain_disk(f"folder {path.parent}"), whole_file(path) as stream:
             self._get(key, stream)
 
     def upload(self, path: Path, key: str) -> None:
@@ -226,8 +227,8 @@ class S3Store:
 
 
 @contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a new file that appears under its name when the block ends well."""
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a new file that appears under its name when the block ends well, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=_UNFINISHED, dir=path.parent)
     try:
@@ -238,6 +239,12 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -1,10 +1,15 @@
-"""The registered version that is in use."""
+"""The registered version that is in use, and what travels with a version."""
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from components.shared.errors import UserError
+
 CHAMPION = "champion"  # alias of the registered version that is in use
+
+THRESHOLD_TAG = "threshold"  # of a version: what it was scored with
+DEFAULT_THRESHOLD = 0.5  # of a model that does not say what it was scored with
 
 
 def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
@@ -16,3 +21,35 @@ def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
             raise
         return None
     return client.get_model_version(name, str(aliases[CHAMPION])) if CHAMPION in aliases else None
+
+
+def version_threshold(version: ModelVersion) -> float:
+    """The threshold that a version was scored with: its tag `threshold`, else 0.5.
+
+    Raises:
+        UserError: If the tag holds no probability.
+    """
+    told = version.tags.get(THRESHOLD_TAG, DEFAULT_THRESHOLD)
+    return parse_threshold(told, f"version {version.version} of model {version.name}")
+
+
+def parse_threshold(told: object, model: str) -> float:
+    """Reads the threshold that a model brings with it.
+
+    Args:
+        told: What is written there.
+        model: What the model is called, for the message.
+
+    Raises:
+        UserError: If it is no probability between 0 and 1.
+    """
+    try:
+        threshold = float(str(told))
+    except ValueError:
+        threshold = float("nan")
+    if not 0 < threshold < 1:
+        raise UserError(
+            f"{model} says that its threshold is {told!r}, not a number between 0 and 1; set it to "
+            "what the model was evaluated with"
+        )
+    return threshold

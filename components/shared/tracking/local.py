@@ -8,7 +8,25 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from components.shared.errors import UserError
-from components.shared.tracking.server import open_experiment
+from components.shared.tracking.server import local_file, open_experiment
+
+_ARTIFACTS = "mlartifacts"  # the folder beside the file
+
+
+def ensure_local(uri: str) -> None:
+    """Makes the local MLflow that a tracking URI names, if it names one.
+
+    A server's URI is left alone: a server makes its database itself.
+
+    Args:
+        uri: As in `MLFLOW_TRACKING_URI`; files of runs go to `mlartifacts/` beside the file.
+
+    Raises:
+        UserError: If the file cannot be made or is of another MLflow version.
+    """
+    database = local_file(uri)
+    if database is not None:
+        initialise_local(database, database.parent / _ARTIFACTS)
 
 
 def initialise_local(database: Path, artifacts: Path) -> str:

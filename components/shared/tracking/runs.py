@@ -1,14 +1,11 @@
-"""MLflow: one run per pipeline run, and what every step logs to it."""
+"""A run while it is worked on: its status, and what steps log to it."""
 
 import contextlib
 import hashlib
 import json
-import os
-import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
@@ -16,64 +13,32 @@ from mlflow.exceptions import MlflowException
 
 from components.shared.dataset.manifest import Manifest, manifest_key
 from components.shared.errors import UserError
-from components.shared.tracking.server import (
-    connect,
-    explain,
-    is_outage,
-    open_experiment,
-    tracking_uri,
-)
-
-PIPELINE_RUN_TAG = "kfp_run_id"
-
-_JOINED_TAG = "brainseg.joined"  # on a run that another tool made and will end
+from components.shared.tracking.server import connect, explain, is_outage
+from components.shared.tracking.status import parent_of, set_status
+from components.shared.tracking.view import share_view
 
 _PARAM_LENGTH = 5900  # the limit is 6000
 
 _BATCH = 100  # parameters a request, by MLflow's limit; for metrics it is 1000
 
 
-def open_run(pipeline_run: str) -> str:
-    """Returns the id of the MLflow run of this pipeline run.
-
-    It is the run named by `MLFLOW_RUN_ID` where the environment gives one, else the one
-    that an earlier step or attempt made for `pipeline_run`, else a new one.
-
-    Args:
-        pipeline_run: Identity of the pipeline run; empty always makes a new run.
-
-    Raises:
-        UserError: If MLflow cannot be used or has no run `MLFLOW_RUN_ID`.
-    """
-    client = connect()
-    tags = _environment_tags(pipeline_run)
-    joined = os.environ.get("MLFLOW_RUN_ID")
-    if joined:
-        _require_run(client, joined)
-        log_tags(client, joined, {**tags, _JOINED_TAG: "true"})
-        return joined
-    experiment = open_experiment(client)
-    found = _find_run(client, experiment, pipeline_run) if pipeline_run else None
-    return found or str(client.create_run(experiment, tags=tags).info.run_id)
-
-
 @contextlib.contextmanager
 def recording(run_id: str) -> Iterator[MlflowClient]:
-    """Gives a client for a run and marks the run as failed if the work in it fails.
+    """Gives a client for a training's run and marks the run as failed if the work fails.
 
-    A run that failed before is running again. A run joined by `MLFLOW_RUN_ID` keeps its
-    status: who made it ends it.
+    A run that failed before is running again; its pipeline run's run follows. A run joined by
+    `MLFLOW_RUN_ID` keeps its status: who made it ends it.
 
     Raises:
         UserError: If MLflow cannot be used, before or during the work.
     """
     client = connect()
-    _set_status(client, run_id, "RUNNING")
+    set_status(client, run_id, "RUNNING")
     try:
         yield client
     except BaseException as error:
         with contextlib.suppress(MlflowException):  # the first error is the one to see
-            _set_status(client, run_id, "FAILED")
+            set_status(client, run_id, "FAILED")
         if isinstance(error, MlflowException) and is_outage(error):
             raise explain(error) from error
         raise
@@ -132,12 +97,61 @@ def log_dataset(
         source=json.dumps({"uri": f"{store}/{manifest_key(dataset_id)}"}),
         profile=json.dumps(profile),
     )
-    client.log_inputs(run_id, datasets=[DatasetInput(data)])
+    inputs = [DatasetInput(data)]
+    try:
+        client.log_inputs(run_id, datasets=inputs)
+    except MlflowException:
+        # two at once make the same rows; now those of the other are there and are left alone
+        client.log_inputs(run_id, datasets=inputs)
 
 
-def finish_run(client: MlflowClient, run_id: str) -> None:
-    """Ends a run; one joined by `MLFLOW_RUN_ID` is left to who made it."""
-    _set_status(client, run_id, "FINISHED")
+def log_text_once(client: MlflowClient, run_id: str, text: str, path: str) -> None:
+    """Logs a text file unless the run has one of this name."""
+    folder = path.rpartition("/")[0]
+    if path not in [found.path for found in client.list_artifacts(run_id, folder or None)]:
+        client.log_text(run_id, text, path)
+
+
+def pipeline_run_of(client: MlflowClient, run_id: str) -> str:
+    """The run that a training's run is nested in: for what its pipeline run has once.
+
+    It is the same run where one joined by `MLFLOW_RUN_ID` is nested in none.
+    """
+    return parent_of(client.get_run(run_id)) or run_id
+
+
+def log_headline(client: MlflowClient, run_id: str, metrics: Collection[str]) -> None:
+    """Shows some of a training's metrics on its pipeline run's run, under the training's label.
+
+    There a list of pipeline runs can be sorted by them, and `fold-1/patient_dice_mean` stands
+    beside `fold-2/patient_dice_mean`. Without a label they keep their names. The list's view
+    `brainseg` gets a column for each.
+
+    Args:
+        client: Of the tracking server.
+        run_id: The training's run.
+        metrics: Names of metrics that it has.
+    """
+    run = client.get_run(run_id)
+    label = run.data.tags.get("label")
+    _show_above(client, run_id, metrics, prefix=f"{label}/" if label else "")
+    share_view(client, run.info.experiment_id, metrics)
+
+
+def log_outcome(
+    client: MlflowClient, run_id: str, metrics: Collection[str], tags: Collection[str]
+) -> None:
+    """Shows a training's metrics and tags as its pipeline run's own: its model is the result.
+
+    Args:
+        client: Of the tracking server.
+        run_id: The training's run.
+        metrics: Names of metrics that it has.
+        tags: Names of tags that it has.
+    """
+    _show_above(client, run_id, metrics)
+    found = client.get_run(run_id).data.tags
+    log_tags(client, pipeline_run_of(client, run_id), {name: found[name] for name in tags})
 
 
 def experiment_id(run_id: str) -> str:
@@ -149,71 +163,14 @@ def experiment_id(run_id: str) -> str:
     return str(connect().get_run(run_id).info.experiment_id)
 
 
-def _require_run(client: MlflowClient, run_id: str) -> None:
-    try:
-        client.get_run(run_id)
-    except MlflowException as error:
-        raise UserError(
-            f"MLFLOW_RUN_ID={run_id}: MLflow at {tracking_uri()} has no such run; unset the "
-            "variable or give a run of this server"
-        ) from error
-
-
-def _find_run(client: MlflowClient, experiment: str, pipeline_run: str) -> str | None:
-    runs = client.search_runs(
-        [experiment],
-        filter_string=f"tags.{PIPELINE_RUN_TAG} = '{pipeline_run}'",
-        order_by=["attributes.start_time ASC"],
-        max_results=1,
-    )
-    return str(runs[0].info.run_id) if runs else None
-
-
-def _set_status(
-    client: MlflowClient, run_id: str, status: Literal["RUNNING", "FAILED", "FINISHED"]
+def _show_above(
+    client: MlflowClient, run_id: str, metrics: Collection[str], prefix: str = ""
 ) -> None:
-    run = client.get_run(run_id)
-    if run.data.tags.get(_JOINED_TAG) == "true" or run.info.status == status:
-        return
-    if status == "RUNNING":
-        client.update_run(run_id, status)
-    else:
-        client.set_terminated(run_id, status)
-
-
-def _environment_tags(pipeline_run: str) -> dict[str, str]:
-    tags = {
-        "mlflow.source.name": "brainseg",
-        "mlflow.user": os.environ.get("USER", ""),
-        PIPELINE_RUN_TAG: pipeline_run,
-        "image_digest": os.environ.get("BRAINSEG_IMAGE_DIGEST", ""),
-        **_git_tags(),
-    }
-    return {key: value for key, value in tags.items() if value}
-
-
-def _git_tags() -> dict[str, str]:
-    given = os.environ.get("BRAINSEG_GIT_COMMIT", "")
-    if given:
-        return {"mlflow.source.git.commit": given}
-    here = Path(__file__)
-    # in a virtual environment inside someone's repository, that one's commit is not ours
-    if _git("ls-files", "--error-unmatch", here.name) is None:
-        return {}
-    commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "-uno")
-    return {
-        "mlflow.source.git.commit": commit or "",
-        "mlflow.source.git.dirty": "true" if changed else "false",
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):  # no git, no repository
-        return None
-    return done.stdout.strip()
+    own, above = client.get_run(run_id).data.metrics, pipeline_run_of(client, run_id)
+    shown = client.get_run(above).data.metrics
+    values = {f"{prefix}{name}": own[name] for name in metrics if name in own}
+    new = {name: value for name, value in values.items() if shown.get(name) != value}
+    log_metrics(client, above, new)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -70,11 +70,16 @@ def tracking_uri() -> str:
             "MLFLOW_TRACKING_URI is not set; give a server (http://host:5000) or a local file "
             "(sqlite:////folder/mlflow.db)"
         )
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.is_file():
+    path = local_file(uri)
+    if path is not None and not path.is_file():
         # MLflow would make the file, and two steps at once would break it
         raise UserError(f"there is no MLflow file {path}; make it with `brainseg run`")
     return uri
+
+
+def local_file(uri: str) -> Path | None:
+    """The SQLite file that a tracking URI names; `None` for a server's URI."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def explain(error: MlflowException) -> UserError:

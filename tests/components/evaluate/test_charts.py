@@ -2,24 +2,18 @@ import numpy as np
 import pytest
 
 from components.evaluate.charts import dice_by_group, dice_by_size, reliability, training_curves
-from components.shared.scoring.scores import BINS, PatientScore, Reliability
+from components.shared.scoring.scores import BINS, Reliability
 
 
-def patient(index, tumour_pixels, site="CS"):
-    return PatientScore(
-        volume=f"v{index:02}",
-        patient=f"p{index:02}",
-        site=site,
-        slices=1,
-        tumour_slices=1,
-        tumour_pixels=tumour_pixels,
-        predicted_pixels=tumour_pixels // 2,
-        true_positives=tumour_pixels // 2,
-        hd95=None,
-    )
+@pytest.fixture(scope="session")
+def patient(make_patient_score):
+    def patient(index, tumour_pixels, site="CS"):
+        return make_patient_score(f"v{index:02}", tumour_pixels, tumour_pixels // 2, site=site)
+
+    return patient
 
 
-def test_dice_by_size_shows_each_patient_with_tumour_in_its_sites_colour():
+def test_dice_by_size_shows_each_patient_with_tumour_in_its_sites_colour(patient):
     scores = [patient(0, 100), patient(1, 900), patient(2, 0), patient(3, 300, site="DU")]
 
     (axes,) = dice_by_size(scores).axes
@@ -33,7 +27,7 @@ def test_dice_by_size_shows_each_patient_with_tumour_in_its_sites_colour():
 
 
 @pytest.mark.parametrize("sizes", [[0], [11, 13], [7], [10, 100_000]])
-def test_the_size_axis_always_has_a_tick(sizes):
+def test_the_size_axis_always_has_a_tick(patient, sizes):
     (axes,) = dice_by_size([patient(index, size) for index, size in enumerate(sizes)]).axes
 
     low, high = axes.get_xlim()
@@ -42,7 +36,7 @@ def test_the_size_axis_always_has_a_tick(sizes):
         assert low < min(sizes) <= max(sizes) < high
 
 
-def test_more_sites_than_colours_stay_apart():
+def test_more_sites_than_colours_stay_apart(patient):
     scores = [patient(index, 100 + index, site=f"S{index:02}") for index in range(20)]
 
     (axes,) = dice_by_size(scores).axes
@@ -54,7 +48,7 @@ def test_more_sites_than_colours_stay_apart():
     assert len(looks) == 20
 
 
-def test_dice_by_group_has_a_row_a_group_and_a_point_a_patient():
+def test_dice_by_group_has_a_row_a_group_and_a_point_a_patient(patient):
     groups = {"site/CS": [patient(0, 10)], "size/small": [patient(n, 10 * n) for n in range(1, 9)]}
 
     (axes,) = dice_by_group(groups).axes

@@ -10,19 +10,19 @@ from components.evaluate.page import Origin, render_evaluation
 from components.evaluate.results import evaluate_test_part, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
 from components.evaluate.slices import draw_overlays
-from components.shared.dataset.split import make_split
+from components.shared.dataset.split import PARTS, make_split
 from components.shared.dataset.volumes import FLAIR
-from components.shared.scoring.metrics import DEFINITIONS
+from components.shared.scoring.metrics import METRICS
 
-SETTINGS = EvaluateSettings(bootstrap_resamples=200)
+SETTINGS = EvaluateSettings()
 ORIGIN = Origin("dataset0", "split0", "run0")
 
 
-def bright_flair(image):
+def bright_flair(image, name):
     return (image[..., FLAIR] / 255).astype(np.float32)
 
 
-def nothing(image):
+def nothing(image, name):
     return np.zeros(image.shape[:3], dtype=np.float32)
 
 
@@ -63,9 +63,11 @@ def test_shows_every_patient_and_every_number(rendered):
 
     for score in evaluation.scores:
         assert f"<td>{score.volume}</td>" in page
-    for name, definition in DEFINITIONS.items():
-        assert f">{name}</td>" in page
-        assert definition in text
+    for metric in METRICS:
+        assert f">{metric.name}</td>" in page
+        assert metric.definition in text
+        assert (f'<span class="label">{metric.label}</span>' in page) == metric.headline
+        assert (f">{metric.label}</th>" in page) == metric.by_group
     for name in ("dataset0", "split0", "run0", "site CS", "size large", "Best:", "Worst:"):
         assert name in page
 
@@ -100,14 +102,9 @@ def test_undefined_values_are_dashes(dataset):
 
 
 def test_one_patient_without_tumour_still_makes_a_page(dataset):
-    split = dataset.split
-    one = make_split(
-        {
-            "train": [*split.train, *split.test[1:]],
-            "validation": split.validation,
-            "test": split.test[:1],
-        }
-    )
+    parts = {part: list(dataset.entries(part)) for part in PARTS}
+    only, *others = parts["test"]
+    one = make_split({**parts, "train": [*parts["train"], *others], "test": [only]})
 
     evaluation, page = render(nothing, replace(dataset, split=one), [])
 

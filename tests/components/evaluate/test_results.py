@@ -14,36 +14,28 @@ from components.evaluate.results import (
 )
 from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.parts import SplitDataset
-from components.shared.dataset.split import Split
 from components.shared.dataset.volumes import FLAIR
 from components.shared.errors import UserError
 from components.shared.scoring.groups import group
 from components.shared.scoring.metrics import aggregate
-from components.shared.scoring.scores import PatientScore, score_volume
+from components.shared.scoring.scores import score_volume
 
-SETTINGS = EvaluateSettings(bootstrap_resamples=200)
+SETTINGS = EvaluateSettings()
 
 
 def bright_flair(image, name=""):
     return (image[..., FLAIR] / 255).astype(np.float32)
 
 
-def patient(name, tumour_pixels, true_positives):
-    return PatientScore(
-        volume=name,
-        patient=name,
-        site="CS",
-        slices=1,
-        tumour_slices=1,
-        tumour_pixels=tumour_pixels,
-        predicted_pixels=true_positives,
-        true_positives=true_positives,
-        hd95=None,
-    )
+@pytest.fixture(scope="session")
+def make_patients(make_patient_score):
+    def make_patients(count):
+        return [
+            make_patient_score(f"v{index:02}", tumour_pixels=100 + index, true_positives=index + 1)
+            for index in range(count)
+        ]
 
-
-def patients(count):
-    return [patient(f"v{index:02}", 100 + index, index + 1) for index in range(count)]
+    return make_patients
 
 
 @given(arrays(bool, array_shapes(max_dims=3)))
@@ -58,13 +50,13 @@ def test_scores_every_test_volume_and_no_other(dataset):
     seen = []
 
     def segmenter(image, name):
-        assert name in dataset.split.test
+        assert name in dataset.split.part("test")
         seen.append(np.array(image))
         return bright_flair(image)
 
     found = evaluate_test_part(segmenter, dataset, SETTINGS)
 
-    assert tuple(score.volume for score in found.scores) == dataset.split.test
+    assert tuple(score.volume for score in found.scores) == dataset.split.part("test")
     entries = dataset.split.entries("test", dataset.manifest)
     assert len(seen) == len(entries)
     for image, entry, score in zip(seen, entries, found.scores, strict=True):
@@ -78,10 +70,8 @@ def test_scores_every_test_volume_and_no_other(dataset):
 def test_the_numbers_are_those_of_the_scores(dataset):
     found = evaluate_test_part(bright_flair, dataset, SETTINGS)
 
-    assert found.metrics == aggregate(found.scores, 200, SETTINGS.seed)
-    assert found.groups == {
-        name: aggregate(some, 200, SETTINGS.seed) for name, some in group(found.scores).items()
-    }
+    assert found.metrics == {**aggregate(found.scores), "threshold": 0.5}
+    assert found.groups == {name: aggregate(some) for name, some in group(found.scores).items()}
     assert list(found.groups)[:2] == ["site/CS", "site/DU"]
     json.dumps([found.metrics, found.groups], allow_nan=False)
 
@@ -89,6 +79,7 @@ def test_the_numbers_are_those_of_the_scores(dataset):
 def test_the_threshold_decides(dataset):
     strict = evaluate_test_part(bright_flair, dataset, EvaluateSettings(threshold=0.99))
 
+    assert strict.metrics["threshold"] == 0.99
     assert strict.metrics["precision_undefined"] == len(dataset.split.test)
     assert "precision_mean" not in strict.metrics
     for name in ("patient_dice_mean", "pooled_dice", "slice_dice_mean"):
@@ -97,7 +88,7 @@ def test_the_threshold_decides(dataset):
 
 def test_a_patient_in_two_parts_is_refused(dataset):
     split = dataset.split
-    leaking = Split(train=split.test[:1], validation=split.validation, test=split.test)
+    leaking = split.model_copy(update={"train": split.test})
     leaking = SplitDataset(dataset.store, dataset.cache, dataset.manifest, leaking)
 
     with pytest.raises(UserError, match="named twice"):
@@ -121,8 +112,8 @@ def test_opening_refuses_files_of_another_version(dataset, tmp_path):
 
 
 @given(st.integers(1, 30), st.integers(1, 5))
-def test_ranked_patients_are_shown_once_and_in_order(total, count):
-    scores = patients(total)  # the later, the better
+def test_ranked_patients_are_shown_once_and_in_order(make_patients, total, count):
+    scores = make_patients(total)  # the later, the better
 
     picks = ranked_volumes(scores, count)
 
@@ -139,9 +130,9 @@ def test_ranked_patients_are_shown_once_and_in_order(total, count):
         assert scores[total // 2].volume in picks["median"]
 
 
-def test_recurring_patients_do_not_depend_on_the_model():
-    scores = patients(9)
-    worse = [patient(score.volume, score.tumour_pixels, 0) for score in reversed(scores)]
+def test_recurring_patients_do_not_depend_on_the_model(make_patients, make_patient_score):
+    scores = make_patients(9)
+    worse = [make_patient_score(one.volume, one.tumour_pixels, 0) for one in reversed(scores)]
 
     names = recurring_volumes(scores, 2)
 

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,7 +10,9 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 import components
 from components.ingest.ingestion import ingest_source
@@ -187,6 +190,143 @@ def test_memory_does_not_grow_with_the_number_of_volumes(tmp_path, write_volume)
     assert stored > 35
     assert peaks[200] - peaks[20] < stored / 3
     assert peaks[200] < 500
+
+
+class TestQuarantine:
+    """A bad volume is left out and told; the others go on, and every file is accounted for."""
+
+    GOOD = ("TCGA_CS_0001_19990101", "TCGA_FG_0003_19990101", "TCGA_HT_0004_19990101")
+    BAD = "TCGA_DU_0002_19990101"
+
+    @pytest.fixture
+    def source(self, tmp_path, write_volume):
+        top = tmp_path / "source" / "kaggle_3m"
+        for name in (*self.GOOD, self.BAD):
+            write_volume(top, name)
+        (top / "data.csv").write_text("Patient,gender\nTCGA_CS_0001,1\n")
+        return top
+
+    @pytest.fixture
+    def run(self, tmp_path):
+        def run(uri, workers=1, **settings):
+            store = open_store(str(tmp_path / "store"))
+            report = ingest_source(str(uri), store, IngestSettings(**settings), workers).report
+            assert report.files_found == (
+                report.files_accepted
+                + sum(len(bad.files) for bad in report.quarantined)
+                + sum(report.ignored.values())
+            )
+            return report
+
+        return run
+
+    def test_bad_volume_is_left_out_and_told(self, source, run, caplog):
+        (source / self.BAD / f"{self.BAD}_2_mask.tif").unlink()
+        report = run(source)
+        assert report.volumes == 3
+        (bad,) = report.quarantined
+        assert (bad.volume, bad.reason) == (self.BAD, "missing mask of slice 2")
+        assert set(bad.files) == {
+            path.relative_to(source).as_posix() for path in (source / self.BAD).iterdir()
+        }
+        assert f"quarantined {self.BAD}: missing mask of slice 2 (5 files)" in caplog.text
+        with pytest.raises(UserError, match="ingest is strict and 1 of the volumes are bad") as no:
+            run(source, strict=True)
+        assert f"{self.BAD}: missing mask of slice 2" in str(no.value)
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_what_a_decoder_cannot_read_does_not_end_the_ingest(self, source, run, workers):
+        """LZMA's own error used to come through and kill the worker, and all volumes with it."""
+        path = source / self.BAD / f"{self.BAD}_2.tif"
+        image = tifffile.imread(path)
+        tifffile.imwrite(path, image, photometric="rgb", compression="lzma", metadata=None)
+        data = path.read_bytes()
+        start = data.index(b"\xfd7zXZ")
+        path.write_bytes(data[: start + 50] + bytes(200) + data[start + 250 :])
+        report = run(source, workers)
+        assert report.volumes == 3
+        (bad,) = report.quarantined
+        assert bad.volume == self.BAD
+        assert bad.reason.startswith(f"{self.BAD}_2.tif: damaged pixels: ")
+
+    def test_one_patient_in_two_folders(self, source, run, write_volume):
+        write_volume(source, "TCGA_DU_0002_20000202")
+        report = run(source)
+        assert [bad.volume for bad in report.quarantined] == [self.BAD, "TCGA_DU_0002_20000202"]
+        assert {bad.reason for bad in report.quarantined} == {
+            f"patient TCGA_DU_0002 is in 2 folders: {self.BAD}, TCGA_DU_0002_20000202"
+        }
+
+    def test_same_pixels_under_two_patients(self, source, run):
+        other = "TCGA_HT_0009_19990101"
+        shutil.copytree(source / self.BAD, source / other)
+        for path in (source / other).iterdir():
+            path.rename(path.with_name(path.name.replace(self.BAD, other)))
+        mask = source / other / f"{other}_2_mask.tif"
+        tifffile.imwrite(mask, np.zeros((16, 16), np.uint8))  # another mask is no excuse
+        report = run(source)
+        assert [bad.volume for bad in report.quarantined] == [self.BAD, other]
+        assert report.quarantined[0].reason == (
+            f"the same pixels are under two patients: {self.BAD}, {other}"
+        )
+
+    def test_identical_copy_is_ignored_and_told(self, source, run, caplog):
+        caplog.set_level("INFO")
+        alone = run(source)
+        copy = source.parent / "lgg-mri-segmentation" / "kaggle_3m"
+        shutil.copytree(source, copy)
+        path = copy / self.BAD / f"{self.BAD}_1.tif"
+        image = tifffile.imread(path)
+        tifffile.imwrite(path, image, compression="zlib")  # other bytes, same voxels
+        report = run(source.parent)
+        assert report.dataset_id == alone.dataset_id
+        assert report.quarantined == ()
+        assert report.ignored == {"data.csv: read as attributes": 1, "identical copy": 25}
+        assert "ignored, identical copy: 25" in caplog.text
+
+    def test_ignored_files_are_counted_by_rule(self, source, run, caplog):
+        caplog.set_level("INFO")
+        (source / "README.md").touch()
+        (source / "stray.tif").touch()
+        report = run(source)
+        assert report.ignored == {
+            "TIFF outside a volume folder": 1,
+            "data.csv: read as attributes": 1,
+            "not a TIFF": 1,
+        }
+        assert (
+            "27 files found = 24 in 4 accepted volumes + 0 in 0 quarantined volumes + 3 ignored"
+            in caplog.text
+        )
+
+    def test_wrong_checksum_in_an_archive(self, source, run):
+        path = source.parent / "set.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for each in sorted(source.rglob("*.tif")):
+                archive.write(each, each.relative_to(source.parent))
+            start = archive.getinfo(f"kaggle_3m/{self.BAD}/{self.BAD}_2.tif").header_offset
+        data = bytearray(path.read_bytes())
+        data[start + 400] ^= 1  # somewhere in the pixels
+        path.write_bytes(data)
+        report = run(path)
+        (bad,) = report.quarantined
+        assert bad.volume == self.BAD
+        assert "the archive is damaged here: Bad CRC-32" in bad.reason
+        assert report.volumes == 3
+
+    def test_nothing_accepted_shows_the_expected_form(self, source, run):
+        for name in (*self.GOOD, self.BAD):
+            (source / name).rename(source / name.replace("TCGA", "patient"))
+        with pytest.raises(UserError) as raised:
+            run(source)
+        told = str(raised.value)
+        assert "holds no usable volume: 4 refused (patient_CS_0001_19990101: the folder's" in told
+        assert "e.g. kaggle_3m/TCGA_CS_4941_19960909/TCGA_CS_4941_19960909_1_mask.tif" in told
+
+    def test_source_without_tiff(self, tmp_path, run):
+        (tmp_path / "a.nii").touch()
+        with pytest.raises(UserError, match="no folder of TIFF files; the expected form"):
+            run(tmp_path)
 
 
 class TestStoreThatRefuses:

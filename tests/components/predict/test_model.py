@@ -1,14 +1,16 @@
+import shutil
 import uuid
 
 import pytest
 
-from components.predict.model import resolve_model
+from components.predict.model import resolve_model, scored_threshold
 from components.predict.prediction import predict_source
 from components.predict.settings import PredictSettings
 from components.register.registry import add_version
 from components.shared.errors import UserError
-from components.shared.tracking.runs import open_run
+from components.shared.tracking.runs import log_params
 from components.shared.tracking.server import connect
+from tests.components.conftest import new_run
 
 
 @pytest.fixture
@@ -16,8 +18,8 @@ def name():
     return uuid.uuid4().hex
 
 
-def add(name, folder):
-    return add_version(connect(), name, open_run(""), folder, {}, [])
+def add(name, folder, **tags):
+    return add_version(connect(), name, new_run(), folder, tags, [])
 
 
 def test_the_champion_is_named_by_its_version(any_mlflow, name, threshold_model, tmp_path):
@@ -66,3 +68,52 @@ def test_a_server_that_is_down_is_told_at_once(no_mlflow, monkeypatch, model):
 
 def test_a_folder_needs_no_mlflow(no_mlflow, tmp_path):
     assert resolve_model(str(tmp_path), "brainseg") == str(tmp_path)
+
+
+def test_an_alias_is_named_by_its_version_too(any_mlflow, name, threshold_model):
+    add(name, threshold_model(150))
+    add(name, threshold_model(155))
+    connect().set_registered_model_alias(name, "best", "1")
+    assert resolve_model(f"models:/{name}@best", "brainseg") == f"models:/{name}/1"
+    assert resolve_model(f"models:/{name}/latest", "brainseg") == f"models:/{name}/2"
+    assert resolve_model(f"models:/{name}/1", "brainseg") == f"models:/{name}/1"
+
+
+def test_a_version_brings_the_threshold_that_it_was_scored_with(
+    any_mlflow, name, threshold_model, tmp_path
+):
+    add(name, threshold_model(150), threshold="0.35")
+    add(name, threshold_model(155))
+    connect().set_registered_model_alias(name, "champion", "1")
+    settings = PredictSettings(model_name=name, device="cpu")
+    result = predict_source("champion", "synthetic:1", tmp_path / "out", settings)
+    assert result.threshold == 0.35
+    assert scored_threshold(f"models:/{name}/2", {}) == 0.5
+
+
+def test_a_run_and_its_model_bring_the_threshold_of_evaluate(local_mlflow, name, threshold_model):
+    run_id = new_run()
+    log_params(connect(), run_id, {"evaluate": {"threshold": 0.4}})
+    version = add_version(connect(), name, run_id, threshold_model(150), {}, [])
+    assert scored_threshold(f"runs:/{run_id}/segmenter", {}) == 0.4
+    assert scored_threshold(version.source, {}) == 0.4
+
+
+def test_a_folder_that_tells_no_threshold_has_the_default(no_mlflow, threshold_model):
+    assert scored_threshold(str(threshold_model(150)), {}) == 0.5
+
+
+def test_a_folder_can_tell_its_threshold(no_mlflow, threshold_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(threshold_model(150), folder)
+    with open(folder / "MLmodel", "a") as description:
+        description.write("metadata: {threshold: 0.25}\n")
+    settings = PredictSettings(device="cpu")
+    assert predict_source(str(folder), "synthetic:1", tmp_path, settings).threshold == 0.25
+
+
+@pytest.mark.parametrize("told", ["half", "1.5", "nan", ""])
+def test_a_threshold_that_is_none_is_told(local_mlflow, name, threshold_model, told):
+    add(name, threshold_model(150), threshold=told)
+    with pytest.raises(UserError, match=rf"version 1 of model {name} says that its threshold is"):
+        scored_threshold(f"models:/{name}/1", {})

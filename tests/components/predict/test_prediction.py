@@ -1,4 +1,5 @@
 import csv
+import shutil
 import stat
 import tracemalloc
 
@@ -86,15 +87,21 @@ def test_the_table_has_the_numbers_of_each_volume(tmp_path, write_scan, make_blo
     assert (row["status"], row["reason"]) == ("ok", "")
 
 
-def test_the_threshold_is_a_setting(tmp_path, write_scan, make_blob, threshold_model):
+def test_masks_are_made_with_the_threshold_of_the_model(
+    tmp_path, write_scan, make_blob, threshold_model
+):
     write_scan(tmp_path / "in", make_blob(3))
-    pixels = []
-    for threshold in (0.1, 0.9):
-        settings = PredictSettings(device="cpu", threshold=threshold)
+    probability = expected(threshold_model(150), make_blob(3))
+    for threshold in (0.1, 0.5, 0.9):
+        model = shutil.copytree(threshold_model(150), tmp_path / f"model{threshold}")
+        with open(model / "MLmodel", "a") as stream:
+            stream.write(f"metadata:\n  threshold: {threshold}\n")
         output = tmp_path / f"out{threshold}"
-        result = predict_source(str(threshold_model(150)), str(tmp_path / "in"), output, settings)
-        pixels.append(result.volumes[0].tumour_pixels)
-    assert pixels[0] > pixels[1] > 0
+        result = predict_source(str(model), str(tmp_path / "in"), output, SETTINGS)
+        assert result.threshold == threshold
+        assert result.volumes[0].tumour_pixels == (probability >= threshold).sum() > 0
+        page = (output / "predictions.html").read_text()
+        assert f"A pixel is tumour from a probability of {threshold:g} on" in page
 
 
 def test_bad_volumes_are_told_and_the_others_go_on(

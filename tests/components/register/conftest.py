@@ -15,8 +15,9 @@ from components.shared.scoring.metrics import aggregate
 from components.shared.scoring.scores import score_volume
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.storage.store import open_store
-from components.shared.tracking.runs import log_metrics, open_run
+from components.shared.tracking.runs import log_metrics
 from components.shared.tracking.server import connect
+from tests.components.conftest import new_run
 
 
 @dataclass
@@ -35,35 +36,43 @@ class World:
     def dataset(self):
         return SplitDataset(self.store, self.cache, self.manifest, self.split)
 
-    def candidate(self, level):
+    def candidate(self, level, threshold=0.5):
         """Trains (so to say) and evaluates a model in a new run."""
-        folder, run_id = self.model_folder(level), open_run("")
-        key = (level, self.manifest.dataset_id, self.split.split_id)
+        folder, run_id = self.model_folder(level), new_run()
+        key = (level, threshold, self.manifest.dataset_id, self.split.split_id)
         if key not in self.evaluated:
-            self.evaluated[key] = self.evaluate(folder)
+            self.evaluated[key] = self.evaluate(folder, threshold)
         scores, metrics = self.evaluated[key]
         log_metrics(connect(), run_id, metrics)
-        dataset_id, split_id = self.manifest.dataset_id, self.split.split_id
-        return Candidate(run_id, folder, dataset_id, split_id, scores, metrics)
+        return Candidate(
+            run_id=run_id,
+            folder=folder,
+            dataset_id=self.manifest.dataset_id,
+            split_id=self.split.split_id,
+            scores=scores,
+            metrics=metrics,
+        )
 
-    def evaluate(self, folder):
+    def evaluate(self, folder, threshold):
         segmenter, scores = load_segmenter(folder), []
         for entry in self.dataset.entries("test"):
             volume = fetch_volume(self.store, entry.digest, self.cache)
-            scores.append(score_volume(entry, volume, segmenter(volume.image), 0.5))
-        return scores, aggregate(scores, resamples=100)
+            scores.append(score_volume(entry, volume, segmenter(volume.image), threshold))
+        return scores, {**aggregate(scores), "threshold": threshold}
 
-    def register(self, candidate):
-        return register_model(connect(), candidate, self.dataset, self.settings)
+    def register(self, candidate, **settings):
+        rules = self.settings.model_copy(update=settings)
+        return register_model(connect(), candidate, self.dataset, rules)
 
     def alias(self, name="champion"):
         aliases = connect().get_registered_model(self.settings.model_name).aliases
         found = aliases.get(name)
         return None if found is None else str(found)
 
-    def publish(self, split):
+    def publish(self, split, manifest=None):
         """Makes another split the one in use, as a later pipeline run does."""
-        self.split = split
+        self.manifest, self.split = manifest or self.manifest, split
+        self.store.write(manifest_key(self.manifest.dataset_id), self.manifest.to_json())
         self.store.write(split_key(split.split_id), split.to_json())
 
 
@@ -78,18 +87,18 @@ def make_world(tmp_path, threshold_model, make_blob, publish, evaluated):
     def make(seed=0):
         store = open_store(str(tmp_path / f"store{seed}"))
         manifest = publish(store, [make_blob(100 * seed + number) for number in range(12)])
-        names = [entry.volume for entry in manifest.volumes]
         world = World(
             store,
             tmp_path / "cache",
             manifest,
             None,
-            RegisterSettings(model_name=uuid.uuid4().hex, seed=seed, device="cpu"),
+            RegisterSettings(model_name=uuid.uuid4().hex, device="cpu"),
             threshold_model,
             evaluated,
         )
-        store.write(manifest_key(manifest.dataset_id), manifest.to_json())
-        world.publish(make_split({"train": names[:3], "validation": names[3:4], "test": names[4:]}))
+        entries = manifest.volumes
+        parts = {"train": entries[:3], "validation": entries[3:4], "test": entries[4:]}
+        world.publish(make_split(parts))
         return world
 
     return make

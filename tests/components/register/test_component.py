@@ -6,6 +6,7 @@ from kfp import dsl
 
 from components.register.component import register
 from components.shared.scoring.table import write_patient_scores
+from components.shared.tracking.runs import pipeline_run_of
 from components.shared.tracking.server import connect
 
 
@@ -20,7 +21,7 @@ def run(world, tmp_path):
         write_patient_scores(candidate.scores, tmp_path / "per_patient")
         files = {
             name: dsl.Artifact(uri=str(tmp_path / name))
-            for name in ("manifest", "split", "per_patient", "metrics", "decision")
+            for name in ("manifest", "split", "per_patient", "metrics", "decision", "report")
         }
         return register.python_func(
             store=world.store.uri,
@@ -40,7 +41,15 @@ def test_registers_and_ends_the_run(run, world, tmp_path):
     uri, version, promoted, reason = run(candidate)
     assert (uri, version, promoted) == (f"models:/{world.settings.model_name}/1", "1", True)
     assert json.loads((tmp_path / "decision").read_text())["reason"] == reason
-    assert connect().get_run(candidate.run_id).info.status == "FINISHED"
+    assert "Version 1 is champion." in (tmp_path / "report").read_text()
+    client = connect()
+    assert client.get_run(candidate.run_id).info.status == "FINISHED"
+    above = client.get_run(pipeline_run_of(client, candidate.run_id))
+    assert above.info.status == "FINISHED"
+    assert above.data.metrics["patient_dice_mean"] == candidate.metrics["patient_dice_mean"]
+    assert above.data.tags["decision"] == "promoted"
+    assert above.data.tags["model_version"] == f"{world.settings.model_name}/1"
+    assert reason in above.data.tags["mlflow.note.content"]
 
 
 def test_a_refusal_is_no_failure(run, world):

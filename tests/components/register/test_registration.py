@@ -1,9 +1,12 @@
 import dataclasses
 import json
 
+import mlflow
 import numpy as np
 import pytest
 
+from components.register.page import render_decision
+from components.register.record import DecisionRecord, read_record
 from components.register.registration import Candidate
 from components.register.rollback import rollback
 from components.shared.dataset.split import make_split
@@ -12,7 +15,7 @@ from components.shared.scoring.segmenter import load_segmenter
 from components.shared.scoring.table import write_patient_scores
 from components.shared.tracking.server import connect
 
-GOOD, BETTER, WORSE, USELESS = 155, 150, 170, 250
+GOOD, BETTER, WORSE, POOR, USELESS = 155, 150, 170, 200, 250
 
 
 def versions(world):
@@ -78,9 +81,11 @@ def test_the_run_tells_the_decision(world):
     assert run.metrics["register/patients"] == 8
     difference = second.metrics["patient_dice_mean"] - candidate.metrics["patient_dice_mean"]
     assert run.metrics["register/difference"] == pytest.approx(difference)
-    text = json.dumps(found.record)
-    assert json.loads(text) == found.record
-    assert found.record["champion_version"] == "1"
+    assert DecisionRecord.model_validate_json(found.model_dump_json()) == found
+    assert read_record(second.run_id) == found
+    assert found.champion_version == "1"
+    page = mlflow.artifacts.load_text(f"runs:/{second.run_id}/register/decision.html")
+    assert page == render_decision(found)
 
 
 def test_a_model_that_finds_nothing_is_never_champion(world):
@@ -89,6 +94,44 @@ def test_a_model_that_finds_nothing_is_never_champion(world):
     assert "patient_dice_mean 0.000 is not better than the 0.000" in found.reason
     assert world.alias() is None
     assert world.alias("challenger") == "1"
+
+
+def test_a_first_model_must_reach_the_floor(world):
+    poor = world.candidate(POOR)
+    assert poor.metrics["patient_dice_mean"] > poor.metrics["patient_dice_mean_empty_baseline"]
+    found = world.register(poor)
+    assert not found.promoted
+    assert "is below the 0.500 that any champion must reach" in found.reason
+    assert world.alias() is None
+    assert world.register(world.candidate(POOR), min_patient_dice=0.3).promoted
+
+
+def test_each_model_is_scored_with_its_own_threshold(world):
+    first = world.candidate(GOOD, threshold=0.3)
+    world.register(first)
+    second = world.candidate(BETTER)
+    found = world.register(second)
+    assert found.comparison.reference == pytest.approx(first.metrics["patient_dice_mean"])
+    assert found.comparison.candidate == pytest.approx(second.metrics["patient_dice_mean"])
+    assert (found.threshold, found.champion_threshold) == (0.5, 0.3)
+    newest, oldest = versions(world)
+    assert (newest.tags["threshold"], oldest.tags["threshold"]) == ("0.5", "0.3")
+
+
+def test_a_decision_tells_how_often_its_patients_were_used(world):
+    world.register(world.candidate(BETTER))
+    used = []
+    for level in (WORSE, USELESS, WORSE):
+        found = world.register(world.candidate(level))
+        used.append((found.earlier_decisions, found.earlier_on_same_patients))
+    assert used == [(0, 0), (1, 1), (2, 2)]
+    entries = world.manifest.volumes
+    parts = {"train": entries[:4], "validation": entries[4:5], "test": entries[5:]}
+    world.publish(make_split(parts))
+    found = world.register(world.candidate(WORSE))
+    assert (found.earlier_decisions, found.earlier_on_same_patients) == (3, 0)
+    better = world.candidate(BETTER - 1)
+    assert world.register(better).champion_version == "1"
 
 
 def test_a_better_model_is_promoted_and_can_be_rolled_back(any_world):
@@ -193,14 +236,14 @@ def test_a_champion_that_changes_meanwhile_stops_the_step(world, monkeypatch):
     world.register(world.candidate(USELESS))
     name = world.settings.model_name
 
-    def score_and_meddle(*arguments):
+    def score_and_meddle(*arguments, **options):
         connect().set_registered_model_alias(name, "champion", "2")
-        return score_champion(*arguments)
+        return score_model(*arguments, **options)
 
     from components.register import registration
 
-    score_champion = registration.score_champion
-    monkeypatch.setattr(registration, "score_champion", score_and_meddle)
+    score_model = registration.score_model
+    monkeypatch.setattr(registration, "score_model", score_and_meddle)
     with pytest.raises(UserError, match="changed while the candidate was compared"):
         world.register(world.candidate(GOOD))
     assert world.alias() == "2"
@@ -208,22 +251,41 @@ def test_a_champion_that_changes_meanwhile_stops_the_step(world, monkeypatch):
 
 def test_only_patients_that_the_champion_has_not_seen_are_compared(world):
     world.register(world.candidate(GOOD))
-    names = [entry.volume for entry in world.manifest.volumes]
-    world.publish(make_split({"train": names[8:], "validation": names[7:8], "test": names[:7]}))
+    entries = world.manifest.volumes
+    parts = {"train": entries[8:], "validation": entries[7:8], "test": entries[:7]}
+    world.publish(make_split(parts))
     found = world.register(world.candidate(BETTER))
     # patients 0 to 3 were in training and validation of the champion
-    assert sorted(found.record["comparison"]["pairs"]) == names[4:7]
+    assert sorted(found.comparison.pairs) == [entry.volume for entry in entries[4:7]]
     assert "on the same 3 patients" in found.reason
+
+
+def test_all_unseen_adds_the_champions_own_test_patients(world, publish, make_blob):
+    world.register(world.candidate(GOOD))
+    old = {entry.volume for entry in world.dataset.entries("test")}
+    volumes = [make_blob(500 + number) for number in range(6)]
+    manifest = publish(world.store, volumes, sites=("HT",))
+    entries = manifest.volumes
+    parts = {"train": entries[:1], "validation": entries[1:2], "test": entries[2:]}
+    new = {entry.volume for entry in entries[2:]}
+    world.publish(make_split(parts), manifest)
+    found = world.register(world.candidate(WORSE))
+    assert set(found.comparison.pairs) == new
+    found = world.register(world.candidate(BETTER), compare_on="all_unseen")
+    assert found.promoted
+    assert set(found.comparison.pairs) == new | old
+    assert "register.compare_on=all_unseen" in render_decision(found)
 
 
 def test_a_champion_that_has_seen_every_patient_stays(world):
     world.register(world.candidate(WORSE))
-    names = [entry.volume for entry in world.manifest.volumes]
-    world.publish(make_split({"train": names[4:], "validation": names[3:4], "test": names[:3]}))
+    entries = world.manifest.volumes
+    parts = {"train": entries[4:], "validation": entries[3:4], "test": entries[:3]}
+    world.publish(make_split(parts))
     found = world.register(world.candidate(GOOD))
     assert not found.promoted
     assert "0 of the test patients are new to version 1" in found.reason
-    assert found.record["comparison"] is None
+    assert found.comparison is None
     assert world.alias() == "1"
 
 
@@ -231,7 +293,8 @@ def test_a_champion_from_elsewhere_is_compared_on_all_patients(world, caplog):
     world.register(world.candidate(WORSE))
     connect().set_model_version_tag(world.settings.model_name, "1", "split_id", "0123")
     found = world.register(world.candidate(GOOD))
-    assert len(found.record["comparison"]["pairs"]) == 8
+    assert len(found.comparison.pairs) == 8
+    assert not found.champion_origin_known
     assert "may have seen test patients" in caplog.text
 
 
@@ -265,7 +328,17 @@ def test_a_candidate_is_read_from_the_files_of_evaluate(world, tmp_path):
     write_patient_scores(candidate.scores, tmp_path / "scores")
     (tmp_path / "metrics").write_text(json.dumps(candidate.metrics))
     read = Candidate.read(
-        *(candidate.run_id, candidate.folder, candidate.dataset_id, candidate.split_id),
-        *(tmp_path / "scores", tmp_path / "metrics"),
+        run_id=candidate.run_id,
+        folder=candidate.folder,
+        dataset_id=candidate.dataset_id,
+        split_id=candidate.split_id,
+        per_patient=tmp_path / "scores",
+        metrics=tmp_path / "metrics",
     )
     assert world.register(read).promoted
+
+
+def test_metrics_without_a_threshold_are_of_the_default(world):
+    candidate = world.candidate(GOOD)
+    older = {name: value for name, value in candidate.metrics.items() if name != "threshold"}
+    assert dataclasses.replace(candidate, metrics=older).threshold == 0.5

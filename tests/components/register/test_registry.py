@@ -5,8 +5,8 @@ import pytest
 
 from components.register.registry import add_version, folder_digest
 from components.shared.errors import UserError
-from components.shared.tracking.runs import open_run
 from components.shared.tracking.server import connect
+from tests.components.conftest import new_run
 
 
 @pytest.fixture
@@ -15,11 +15,11 @@ def name():
 
 
 def add(name, folder, run_id=None, **tags):
-    return add_version(connect(), name, run_id or open_run(""), folder, tags, [])
+    return add_version(connect(), name, run_id or new_run(), folder, tags, [])
 
 
 def test_a_folder_is_registered_once_for_a_run(local_mlflow, name, threshold_model):
-    run_id = open_run("")
+    run_id = new_run()
     first = add(name, threshold_model(140), run_id, dataset_id="x")
     assert add(name, threshold_model(140), run_id).version == first.version
     assert add(name, threshold_model(150), run_id).version != first.version

@@ -6,8 +6,8 @@ from components.register.registry import add_version
 from components.register.rollback import Rollback, rollback
 from components.shared.errors import UserError
 from components.shared.tracking.champion import find_champion
-from components.shared.tracking.runs import open_run
 from components.shared.tracking.server import connect
+from tests.components.conftest import new_run
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def name():
 
 
 def add(name, folder):
-    return add_version(connect(), name, open_run(""), folder, {}, [])
+    return add_version(connect(), name, new_run(), folder, {}, [])
 
 
 def champions(name, folder, *numbers):

@@ -10,6 +10,11 @@ class Sizes(Config):
     height: float = 1.0
 
 
+class Parcel(Config):
+    sizes: Sizes = Sizes()
+    colour: str = "brown"
+
+
 def test_reads_yaml_and_json_and_fills_in_defaults():
     assert parse_config(Sizes, "width: 5", "sizes") == Sizes(width=5)
     assert parse_config(Sizes, '{"height": 2}', "sizes") == Sizes(height=2)
@@ -40,3 +45,22 @@ def test_names_every_problem_at_once():
 def test_settings_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         Sizes().width = 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "sizes: {widht: 1}",
+            r"^parcel\.sizes\.widht is not a setting; did you mean parcel\.sizes\.width\?\. "
+            r"Settings of parcel\.sizes: width, height$",
+        ),
+        ("width: 1", r"^parcel\.width is now parcel\.sizes\.width\. Settings of parcel: sizes,"),
+        ("colour: 1", r"^parcel\.colour=1: Input should be a valid string$"),
+        ("sizes: {zzz: 1}", r"^parcel\.sizes\.zzz is not a setting\. Settings of parcel\.sizes"),
+        ("sizes: 4", r"^parcel\.sizes=4: Input should be a valid dictionary"),
+    ],
+)
+def test_tells_what_is_wrong_inside_a_section(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_config(Parcel, text, "parcel")

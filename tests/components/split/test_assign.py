@@ -83,7 +83,7 @@ def test_a_previous_split_may_leave_a_part_without_tumour(build):
     manifest = build([("CS", 100 + number) for number in range(30)])
     previous = assign_split(manifest, DEFAULT, None)
     empty = [
-        entry.model_copy(update={"tumour_pixels": 0}) if entry.volume in previous.test else entry
+        entry.model_copy(update={"tumour_pixels": 0}) if entry.patient in previous.test else entry
         for entry in manifest.volumes
     ]
     with pytest.raises(UserError, match=r"the test part would have no patient .* drop `previous`"):
@@ -156,8 +156,20 @@ def test_a_patient_whose_scan_was_renamed_keeps_the_part(make_data, make_entry):
         for entry in manifest.volumes
     )
     split = assign_split(renamed, DEFAULT, previous)
-    people = {part: {volume[:-9] for volume in previous.part(part)} for part in PARTS}
-    assert {part: {volume[:-9] for volume in split.part(part)} for part in PARTS} == people
+    people = {part: set(previous.patients(part)) for part in PARTS}
+    assert {part: set(split.patients(part)) for part in PARTS} == people
+
+
+def test_patients_of_any_naming_keep_their_part_when_renamed(make_entry):
+    def data(volume):
+        return make_manifest(
+            make_entry(number, patient=f"p-{number}", volume=volume.format(number))
+            for number in range(20)
+        )
+
+    previous = assign_split(data("scan {} of monday"), DEFAULT, None)
+    split = assign_split(data("{}: tuesday"), SplitSettings(seed=9), previous)
+    assert all(set(split.patients(part)) == set(previous.patients(part)) for part in PARTS)
 
 
 def test_without_new_patients_the_previous_split_is_the_split(make_data):
@@ -211,7 +223,8 @@ def test_sites_of_one_patient_are_spread_over_the_parts(make_entry):
 
 def test_the_seed_decides(make_data):
     manifest = make_data(60)
-    splits = {assign_split(manifest, SplitSettings(seed=seed), None) for seed in range(10)}
+    settings = [SplitSettings(seed=seed) for seed in range(10)]
+    splits = {assign_split(manifest, one, None).split_id for one in settings}
     assert len(splits) == 10
 
 
@@ -230,11 +243,11 @@ def test_too_few_patients(make_data, count):
 def test_a_part_whose_patients_all_left_needs_new_ones(make_data, make_entry):
     manifest = make_data(20)
     previous = assign_split(manifest, DEFAULT, None)
-    left = make_manifest(e for e in manifest.volumes if e.volume not in previous.test)
+    left = make_manifest(e for e in manifest.volumes if e.patient not in previous.test)
     with pytest.raises(UserError, match="16 patients leave the test part empty"):
         assign_split(left, DEFAULT, previous)
     grown = make_manifest([*left.volumes, make_entry(1000, volume="new", patient="new")])
-    assert assign_split(grown, DEFAULT, previous).test == ("new",)
+    assert assign_split(grown, DEFAULT, previous).test == {"new": ("new",)}
 
 
 def test_two_parts_never_share_pixels(make_data):
@@ -246,7 +259,7 @@ def test_two_parts_never_share_pixels(make_data):
 def test_report2020_holds_out_the_volumes_of_the_report(make_data, report_volumes):
     manifest = make_manifest([*make_data(40).volumes, *report_volumes])
     split = assign_split(manifest, SplitSettings(method="report2020"), None)
-    assert split.test == REPORT2020_VOLUMES
+    assert split.part("test") == REPORT2020_VOLUMES
     assert len(split.validation) == 4
     assert len(split.train) == 36
 

@@ -49,20 +49,36 @@ def manifest(store: Store, publish: Callable[..., Manifest]) -> Manifest:
 
 @pytest.fixture
 def dataset(store: Store, manifest: Manifest, tmp_path: Path) -> SplitDataset:
-    names = [entry.volume for entry in manifest.volumes]
-    split = make_split({"train": names[:4], "validation": names[4:5], "test": names[5:]})
+    volumes = manifest.volumes
+    split = make_split({"train": volumes[:4], "validation": volumes[4:5], "test": volumes[5:]})
     return SplitDataset(store, tmp_path / "cache", manifest, split)
 
 
+_SMALL = {
+    "network": {
+        "encoder": "mobilenet_v2",
+        "encoder_weights": "none",
+        "decoder_channels": (16, 16, 8, 8, 8),
+        "image_size": 32,
+    },
+    "sampling": {"batch_size": 4},
+    "schedule": {"epochs": 4},
+    "compute": {"precision": "32-true", "device": "cpu"},
+}
+
+
 @pytest.fixture
-def recipe() -> Recipe:
-    return Recipe(
-        encoder="mobilenet_v2",
-        encoder_weights="none",
-        decoder_channels=(16, 16, 8, 8, 8),
-        image_size=32,
-        epochs=4,
-        batch_size=4,
-        precision="32-true",
-        device="cpu",
-    )
+def make_recipe() -> Callable[..., Recipe]:
+    """Makes the small recipe with some settings of some sections changed."""
+
+    def make(**sections: dict[str, object]) -> Recipe:
+        names = {**_SMALL, **sections}
+        changed = {name: {**_SMALL.get(name, {}), **sections.get(name, {})} for name in names}
+        return Recipe.model_validate(changed)
+
+    return make
+
+
+@pytest.fixture
+def recipe(make_recipe: Callable[..., Recipe]) -> Recipe:
+    return make_recipe()

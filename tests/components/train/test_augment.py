@@ -1,6 +1,11 @@
 import torch
 
 from components.train.augment import augment
+from components.train.recipe import Augmentation
+
+_STILL = Augmentation(
+    rotation_degrees=0, scale_factor=0, intensity_shift=0, missing_sequence_share=0
+)
 
 
 def _batch():
@@ -9,27 +14,26 @@ def _batch():
     return images, images[:, :1].clone()
 
 
-def test_the_mask_moves_with_its_image(recipe):
+def test_the_mask_moves_with_its_image():
     images, masks = _batch()
-    still = recipe.model_copy(update={"intensity_shift": 0.0, "missing_sequence_share": 0.0})
     torch.manual_seed(0)
-    changed, moved = augment(images, masks, still)
+    changed, moved = augment(
+        images, masks, Augmentation(intensity_shift=0, missing_sequence_share=0)
+    )
     torch.testing.assert_close(changed[:, :1], moved)
     assert not torch.equal(moved, masks)
 
 
-def test_each_slice_has_its_own_draw(recipe):
+def test_each_slice_has_its_own_draw():
     torch.manual_seed(0)
-    _, moved = augment(*_batch(), recipe)
+    _, moved = augment(*_batch(), Augmentation())
     assert len({tuple(mask.flatten().tolist()) for mask in moved}) == 16
 
 
-def test_without_changes_only_mirroring_is_left(recipe):
-    none = {"rotation_degrees": 0.0, "scale_factor": 0.0, "intensity_shift": 0.0}
-    none["missing_sequence_share"] = 0.0
+def test_without_changes_only_mirroring_is_left():
     images, masks = _batch()
     torch.manual_seed(0)
-    changed, _ = augment(images, masks, recipe.model_copy(update=none))
+    changed, _ = augment(images, masks, _STILL)
     same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(changed, images, strict=True)]
     mirrored = [
         torch.allclose(a, b.flip(-1), atol=1e-5) for a, b in zip(changed, images, strict=True)
@@ -38,12 +42,11 @@ def test_without_changes_only_mirroring_is_left(recipe):
     assert 0 < sum(same) < 16
 
 
-def test_a_lost_sequence_is_a_copy_of_flair(recipe):
-    still = {"rotation_degrees": 0.0, "scale_factor": 0.0, "intensity_shift": 0.0}
+def test_a_lost_sequence_is_a_copy_of_flair():
     images = torch.arange(9.0).view(1, 9, 1, 1).expand(64, 9, 8, 8)
     torch.manual_seed(0)
     changed, _ = augment(
-        images, images[:, :1], recipe.model_copy(update={**still, "missing_sequence_share": 0.5})
+        images, images[:, :1], _STILL.model_copy(update={"missing_sequence_share": 0.5})
     )
     found = {tuple(slices[:, 4, 4].round().int().tolist()) for slices in changed}
     assert found == {
@@ -54,11 +57,11 @@ def test_a_lost_sequence_is_a_copy_of_flair(recipe):
     }
 
 
-def test_each_sequence_has_its_own_brightness(recipe):
+def test_each_sequence_has_its_own_brightness():
     images = torch.ones(8, 9, 16, 16)
-    still = {"rotation_degrees": 0.0, "scale_factor": 0.0, "missing_sequence_share": 0.0}
+    bright = _STILL.model_copy(update={"intensity_shift": 0.2})
     torch.manual_seed(0)
-    changed, _ = augment(images, images[:, :1], recipe.model_copy(update=still))
+    changed, _ = augment(images, images[:, :1], bright)
     levels = changed[:, :, 8, 8]
     torch.testing.assert_close(levels[:, :3], levels[:, 3:6])
     assert len({round(float(level), 4) for level in levels[:, :3].flatten()}) == 24

@@ -14,7 +14,7 @@ from components.train.network import build_segmenter
 @pytest.fixture
 def segmenter(recipe):
     torch.manual_seed(0)
-    return build_segmenter(recipe).eval()
+    return build_segmenter(recipe.network).eval()
 
 
 @pytest.fixture
@@ -67,13 +67,13 @@ def test_the_folder_says_what_it_takes_gives_and_needs(segmenter, folder):
 
 
 def test_an_export_that_disagrees_is_an_error(recipe, tmp_path):
-    class Forgetful(type(build_segmenter(recipe))):
+    class Forgetful(type(build_segmenter(recipe.network))):
         def forward(self, volume):
             # what only depends on the example's size is lost in the export
             probability = super().forward(volume)
             return probability if torch.compiler.is_exporting() else 1 - probability
 
-    segmenter = build_segmenter(recipe).eval()
+    segmenter = build_segmenter(recipe.network).eval()
     segmenter.__class__ = Forgetful
     with pytest.raises(RuntimeError, match=r"differs by 0\.\d+ from the trained one"):
         export_segmenter(segmenter, tmp_path / "model")
@@ -88,7 +88,7 @@ def test_a_network_in_another_memory_layout_is_exported(segmenter, tmp_path):
 def test_an_operator_outside_the_list_is_told_at_the_export(recipe, tmp_path):
     from components.shared.errors import UserError
 
-    segmenter = build_segmenter(recipe).eval()
+    segmenter = build_segmenter(recipe.network).eval()
     segmenter.network = torch.nn.Sequential(segmenter.network, Bessel())
     with pytest.raises(
         UserError, match=r"special_i0\.default.*components/shared/scoring/operators"

@@ -1,7 +1,9 @@
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from components.shared.errors import UserError
 from components.train.checkpoints import Checkpoints
@@ -14,48 +16,80 @@ class Interruption(Exception):
     """Stands for whatever ends a task in the middle."""
 
 
-def _fit(dataset, recipe, tmp_path, name, listen=lambda epoch: None):
-    torch.manual_seed(recipe.seed)
-    segmenter = build_segmenter(recipe)
-    return fit(
-        recipe,
-        segmenter,
-        prepare_volumes(dataset, "train", segmenter),
-        prepare_volumes(dataset, "validation", segmenter),
-        Checkpoints(dataset.store, name, tmp_path / "work"),
-        listen,
-    )
+@pytest.fixture
+def train(dataset, tmp_path):
+    def train(recipe, name, listen=lambda epoch: None, callbacks=()):
+        torch.manual_seed(recipe.seed)
+        segmenter = build_segmenter(recipe.network)
+        return fit(
+            recipe,
+            segmenter,
+            prepare_volumes(dataset, "train", segmenter),
+            prepare_volumes(dataset, "validation", segmenter),
+            Checkpoints(dataset.store, name, tmp_path / "work"),
+            listen,
+            callbacks,
+        )
+
+    return train
 
 
-def test_training_learns(dataset, recipe, tmp_path):
-    long = recipe.model_copy(
-        update={"epochs": 24, "validate_every_epochs": 8, "missing_sequence_share": 0.0}
+def _interrupt_after(number):
+    def interrupt(epoch):
+        if epoch["epoch"] == number:
+            raise Interruption
+
+    return interrupt
+
+
+def _assert_same(one, two):
+    assert one.history == two.history
+    for name, weight in one.segmenter.state_dict().items():
+        torch.testing.assert_close(two.segmenter.state_dict()[name], weight, rtol=0, atol=0)
+
+
+def test_training_learns(train, make_recipe):
+    recipe = make_recipe(
+        schedule={"epochs": 24, "validate_every_epochs": 8},
+        augmentation={"missing_sequence_share": 0.0},
     )
-    history = _fit(dataset, long, tmp_path, "learn").history
+    history = train(recipe, "learn").history
     assert [epoch["epoch"] for epoch in history] == [8, 16, 24]
     assert history[-1]["validation_dice"] > 0.6
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
 
-def test_a_resumed_training_is_the_uninterrupted_one(dataset, recipe, tmp_path):
-    whole = _fit(dataset, recipe, tmp_path, "whole")
-
-    def interrupt(epoch):
-        if epoch["epoch"] == 2:
-            raise Interruption
-
+def test_a_resumed_training_is_the_uninterrupted_one(train, recipe):
+    whole = train(recipe, "whole")
     with pytest.raises(Interruption):
-        _fit(dataset, recipe, tmp_path, "cut", interrupt)
+        train(recipe, "cut", _interrupt_after(2))
     told = []
-    resumed = _fit(dataset, recipe, tmp_path, "cut", told.append)
+    resumed = train(recipe, "cut", told.append)
     assert [epoch["epoch"] for epoch in told] == [3, 4]
-    assert resumed.history == whole.history
-    for name, weight in whole.segmenter.state_dict().items():
-        torch.testing.assert_close(resumed.segmenter.state_dict()[name], weight, rtol=0, atol=0)
+    _assert_same(whole, resumed)
 
 
-def test_the_best_epoch_is_kept(dataset, recipe, tmp_path):
-    fitted = _fit(dataset, recipe, tmp_path, "best")
+@pytest.mark.parametrize("file", ["last", "best"])
+def test_a_flipped_bit_costs_time_and_nothing_else(train, recipe, dataset, tmp_path, caplog, file):
+    whole = train(recipe, "whole")
+    with pytest.raises(Interruption):
+        train(recipe, "cut", _interrupt_after(3))
+    name = json.loads(dataset.store.read("cut/states.json"))[0][file]
+    for folder in (dataset.store.root / "cut", tmp_path / "work" / "cut" / "rank-0"):
+        _flip_a_bit(folder / name)
+    resumed = train(recipe, "cut")
+    assert f"the state after epoch 3 is not used: {name} is damaged" in caplog.text
+    _assert_same(whole, resumed)
+
+
+def _flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_the_best_epoch_is_kept(train, recipe, dataset):
+    fitted = train(recipe, "best")
     (volume,) = prepare_volumes(dataset, "validation", fitted.segmenter)
     with torch.inference_mode():
         image = torch.from_numpy(_image(dataset))
@@ -71,14 +105,24 @@ def _image(dataset):
     return dataset.volume(entry).image
 
 
-def test_a_diverging_loss_is_told(dataset, recipe, tmp_path):
-    wild = recipe.model_copy(update={"learning_rate": 1.0, "intensity_shift": 1e38})
-    with pytest.raises(UserError, match=r"the loss became .*lower train.learning_rate"):
-        _fit(dataset, wild, tmp_path, "wild")
+def test_as_many_processes_read_as_there_are_cores(train, make_recipe, monkeypatch, caplog):
+    monkeypatch.setattr("components.train.fit.usable_cores", lambda: 1)
+    created = []
+    loader = DataLoader.__init__
+
+    def create(self, *arguments, **options):
+        created.append(options.get("num_workers", 0))
+        loader(self, *arguments, **options)
+
+    monkeypatch.setattr(DataLoader, "__init__", create)
+    compute = {"precision": "32-true", "device": "cpu", "loader_workers": 8}
+    train(make_recipe(schedule={"epochs": 1}, compute=compute), "loaders")
+    assert max(created) == 1
+    assert "train.compute.loader_workers=8, CPU cores: 1; as many read" in caplog.text
 
 
 def test_a_part_without_tumour_is_refused(dataset, recipe, tmp_path):
-    segmenter = build_segmenter(recipe)
+    segmenter = build_segmenter(recipe.network)
     volumes = prepare_volumes(dataset, "train", segmenter)
     empty = [replace(v, masks=v.masks * 0, truth=v.truth * 0) for v in volumes]
     with pytest.raises(UserError, match="no slice of the training part has tumour"):

@@ -26,7 +26,7 @@ def test_brightness_and_contrast_of_a_scanner_make_no_difference(recipe):
     generator = np.random.default_rng(0)
     dim = np.zeros((3, 64, 64, 3), np.uint8)
     dim[:, 8:56, 8:56] = generator.integers(50, 100, (3, 48, 48, 3))
-    segmenter = build_segmenter(recipe)
+    segmenter = build_segmenter(recipe.network)
     once = segmenter.prepare(torch.from_numpy(dim))[:, :, 4:28, 4:28]
     twice = segmenter.prepare(torch.from_numpy(dim * 2))[:, :, 4:28, 4:28]
     torch.testing.assert_close(once, twice, atol=1e-4, rtol=1e-4)
@@ -63,28 +63,30 @@ def test_neighbours_are_the_slices_before_and_after():
 def test_a_volume_of_any_size_gives_a_probability_a_voxel(recipe, shape):
     volume = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
     with torch.inference_mode():
-        probability = build_segmenter(recipe).eval()(volume)
+        probability = build_segmenter(recipe.network).eval()(volume)
     assert probability.shape == shape
     assert probability.dtype == torch.float32
     assert 0 <= probability.min() <= probability.max() <= 1
 
 
-def test_missing_weights_say_how_to_go_on(recipe, monkeypatch, tmp_path):
+def test_missing_weights_say_how_to_go_on(make_recipe, monkeypatch, tmp_path):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=r"cannot be downloaded.*train.encoder_weights=none"):
-        build_segmenter(recipe.model_copy(update={"encoder_weights": "imagenet"}))
+    with pytest.raises(
+        UserError, match=r"cannot be downloaded.*train.network.encoder_weights=none"
+    ):
+        build_segmenter(make_recipe(network={"encoder_weights": "imagenet"}).network)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"encoder": "resnet19"}, "resnet19"),
-        ({"architecture": "vnet"}, "vnet"),
+        ({"architecture": "vnet", "decoder_channels": None}, "vnet"),
     ],
 )
-def test_an_impossible_network_is_named(recipe, change, message):
+def test_an_impossible_network_is_named(make_recipe, change, message):
     with pytest.raises(UserError, match=message):
-        build_segmenter(recipe.model_copy(update=change))
+        build_segmenter(make_recipe(network=change).network)

@@ -2,7 +2,7 @@ import pytest
 
 from components.shared.config import parse_config
 from components.shared.errors import UserError
-from components.train.recipe import Recipe
+from components.train.recipe import Recipe, Schedule
 
 
 def test_defaults_are_a_valid_recipe():
@@ -12,12 +12,14 @@ def test_defaults_are_a_valid_recipe():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epoch: 3", "train.epoch is not a setting.*epochs"),
-        ("epochs: 0", "train.epochs=0: Input should be greater than or equal to 1"),
-        ("image_size: 100", "train.image_size=100.*multiple of 32"),
-        ("precision: fp8", "train.precision='fp8'.*bf16-mixed"),
-        ("{encoder_depth: 4, decoder_channels: [8, 8, 8]}", "3 widths for 4 stages"),
-        ("learning_rate: .nan", "train.learning_rate=nan"),
+        ("schedule: {epochs: 0}", "train.schedule.epochs=0: Input should be greater than or"),
+        ("network: {image_size: 100}", "train.network.image_size=100.*multiple of 32"),
+        ("compute: {precision: fp8}", "train.compute.precision='fp8'.*bf16-mixed"),
+        ("network: {encoder_depth: 4, decoder_channels: [8, 8, 8]}", "3 widths for 4 stages"),
+        ("network: {architecture: fpn, decoder_channels: [8]}", "fpn has none"),
+        ("optimiser: {learning_rate: .nan}", "train.optimiser.learning_rate=nan"),
+        ("seed: 4294967296", "train.seed=4294967296: Input should be less than"),
+        ("schedule: 3", "train.schedule=3: Input should be a valid dictionary"),
         ("[1, 2]", "must be `key: value` pairs"),
         ("a: b: c", "not valid YAML"),
     ],
@@ -31,5 +33,48 @@ def test_a_wrong_setting_is_named(text, message):
     ("epochs", "asked", "used"), [(24, 4, 4), (30, 4, 3), (7, 4, 1), (1, 4, 1), (12, 20, 12)]
 )
 def test_the_last_epoch_is_always_validated(epochs, asked, used):
-    recipe = Recipe(epochs=epochs, validate_every_epochs=asked)
-    assert recipe.validation_interval == used
+    assert Schedule(epochs=epochs, validate_every_epochs=asked).validation_interval == used
+
+
+# the recipe before it had sections
+_FLAT = {
+    "network": (
+        "architecture",
+        "encoder",
+        "encoder_weights",
+        "encoder_depth",
+        "decoder_channels",
+        "image_size",
+        "context_slices",
+    ),
+    "sampling": ("batch_size", "tumour_share"),
+    "augmentation": (
+        "rotation_degrees",
+        "scale_factor",
+        "intensity_shift",
+        "missing_sequence_share",
+    ),
+    "optimiser": ("learning_rate", "weight_decay"),
+    "schedule": ("epochs", "validate_every_epochs"),
+    "compute": ("precision", "device", "loader_workers"),
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [(section, key) for section, keys in _FLAT.items() for key in keys]
+)
+def test_a_flat_setting_is_refused_with_its_new_name(section, key):
+    with pytest.raises(UserError, match=rf"^train\.{key} is now train\.{section}\.{key}\. "):
+        parse_config(Recipe, f"{key}: 1", "train")
+
+
+def test_a_misspelt_setting_names_the_nearest_and_those_of_its_section():
+    with pytest.raises(UserError) as caught:
+        parse_config(Recipe, "{epoch: 3, network: {encodr: resnet18}}", "train")
+    assert str(caught.value) == (
+        "train.network.encodr is not a setting; did you mean train.network.encoder?; "
+        "train.epoch is not a setting; did you mean train.schedule.epochs?. "
+        "Settings of train.network: architecture, encoder, encoder_weights, encoder_depth, "
+        "decoder_channels, image_size, context_slices. "
+        "Settings of train: network, sampling, augmentation, optimiser, schedule, compute, seed"
+    )

@@ -1,29 +1,36 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
+from components.train import network
 from components.train.network import build_segmenter, with_neighbours
+from components.train.recipe import Network
 from components.train.slices import SliceDataset, TumourSampler, prepare_volumes
+
+_ARRAYS = ("images", "box", "masks")
 
 
 def test_slices_have_the_neighbours_that_prediction_uses(dataset, recipe):
-    volumes = prepare_volumes(dataset, "train", build_segmenter(recipe))
-    dataset = SliceDataset(volumes, recipe.context_slices)
+    volumes = prepare_volumes(dataset, "train", build_segmenter(recipe.network))
+    dataset = SliceDataset(volumes, recipe.network.context_slices)
     whole = torch.cat([with_neighbours(torch.from_numpy(np.array(v.images)), 1) for v in volumes])
     assert len(dataset) == len(whole)
     assert all(torch.equal(dataset[i][0], whole[i]) for i in range(len(whole)))
 
 
 def test_volumes_are_prepared_once(dataset, recipe):
-    segmenter = build_segmenter(recipe)
+    segmenter = build_segmenter(recipe.network)
     prepare_volumes(dataset, "train", segmenter)
     files = {p: p.stat().st_mtime_ns for p in (dataset.cache / "prepared").glob("*/*")}
     prepare_volumes(dataset, "train", segmenter)
-    assert len(files) == 4 * 3
+    assert len(files) == 4 * 4
     assert files == {p: p.stat().st_mtime_ns for p in (dataset.cache / "prepared").glob("*/*")}
 
 
-def test_masks_come_back_where_they_were(dataset, recipe):
-    segmenter = build_segmenter(recipe.model_copy(update={"image_size": 64}))
+def test_masks_come_back_where_they_were(dataset, make_recipe):
+    segmenter = build_segmenter(make_recipe(network={"image_size": 64}).network)
     for volume in prepare_volumes(dataset, "train", segmenter):
         logits = torch.logit(torch.from_numpy(volume.masks)[:, None] / 255, eps=1e-6)
         box = torch.from_numpy(volume.box)
@@ -41,9 +48,85 @@ def test_an_epoch_draws_all_tumour_slices_and_the_share_of_others():
 
 def test_the_order_depends_on_seed_and_epoch_alone():
     has_tumour = np.arange(40) % 3 == 0
-    one, two = (TumourSampler(has_tumour, 0.5, seed=3) for _ in range(2))
+    one, two = (TumourSampler(has_tumour, tumour_share=0.5, seed=3) for _ in range(2))
     one.set_epoch(5)
     two.set_epoch(5)
     assert list(one) == list(two)
     two.set_epoch(6)
     assert list(one) != list(two)
+
+
+def test_processes_deal_the_slices_of_one_process_out_among_themselves():
+    has_tumour = np.arange(101) % 3 == 0
+    alone = TumourSampler(has_tumour, tumour_share=0.6, seed=1)
+    dealt = [
+        TumourSampler(has_tumour, tumour_share=0.6, seed=1, rank=rank, ranks=3) for rank in range(3)
+    ]
+    for epoch in range(2):
+        for sampler in (alone, *dealt):
+            sampler.set_epoch(epoch)
+        assert {len(list(sampler)) for sampler in dealt} == {len(alone) // 3} == {len(dealt[0])}
+        in_turns = [index for step in zip(*dealt, strict=True) for index in step]
+        assert in_turns == list(alone)[: len(in_turns)]
+
+
+def _copy(volume):
+    arrays = {name: np.array(getattr(volume, name)) for name in _ARRAYS}
+    return replace(volume, **arrays)  # not mapped: the files are damaged below
+
+
+def _files(dataset):
+    return sorted((dataset.cache / "prepared").glob("*/*"))
+
+
+def _same_arrays(ones, twos):
+    return all(
+        np.array_equal(getattr(one, name), getattr(two, name))
+        for one, two in zip(ones, twos, strict=True)
+        for name in _ARRAYS
+    )
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "cut", "removed", "bit"])
+@pytest.mark.parametrize("name", ["images.npy", "box.npy", "masks.npy", "digests.json"])
+def test_changed_prepared_files_are_made_anew(dataset, recipe, caplog, name, damage):
+    """Zeroed ones were once trained on without a word."""
+    segmenter = build_segmenter(recipe.network)
+    sound = [_copy(volume) for volume in prepare_volumes(dataset, "train", segmenter)]
+    before = {path: path.read_bytes() for path in _files(dataset)}
+    path = next(path for path in before if path.name == name)
+    _damage(path, damage)
+    again = prepare_volumes(dataset, "train", segmenter)
+    assert caplog.text.count("are torn or were changed; made anew") == 1
+    assert path.parent.name in caplog.text
+    assert _same_arrays(again, sound)
+    assert {path: path.read_bytes() for path in _files(dataset)} == before
+
+
+def _damage(path, damage):
+    data = path.read_bytes()
+    changed = {
+        "zeroed": data[:128] + bytes(len(data) - 128),
+        "cut": data[:-1],
+        "bit": data[:-1] + bytes([data[-1] ^ 1]),
+    }
+    if damage == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(changed[damage])
+
+
+def test_another_way_of_preparing_makes_other_files(dataset, recipe, monkeypatch):
+    """Old files were once used on, unless somebody raised a number by hand."""
+    segmenter = build_segmenter(recipe.network)
+    prepare_volumes(dataset, "train", segmenter)
+    assert len(_files(dataset)) == 4 * 4
+    monkeypatch.setattr(network, "_CLIP_DEVIATIONS", 1.0)
+    volumes = prepare_volumes(dataset, "train", segmenter)
+    assert len(_files(dataset)) == 2 * 4 * 4
+    assert max(np.abs(volume.images).max() for volume in volumes) <= 1
+    prepare_volumes(dataset, "train", build_segmenter(Network(**_SMALLER)))
+    assert len(_files(dataset)) == 3 * 4 * 4
+
+
+_SMALLER = {"encoder": "mobilenet_v2", "encoder_weights": "none", "image_size": 64}

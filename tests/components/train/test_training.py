@@ -8,7 +8,8 @@ import torch
 
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.tracking.local import initialise_local
-from components.shared.tracking.training_state import remove_state
+from components.shared.tracking.server import connect
+from components.shared.tracking.tree import end_pipeline_run
 from components.train.network import build_segmenter, with_neighbours
 from components.train.slices import prepare_volumes
 from components.train.training import train_model
@@ -44,7 +45,7 @@ def test_the_exported_model_is_what_was_trained(recipe, dataset, tracking, tmp_p
     from mlflow import MlflowClient
 
     run = MlflowClient(tracking).get_run(run_id)
-    assert run.data.params["train.epochs"] == "4"
+    assert run.data.params["train.schedule.epochs"] == "4"
     assert run.data.tags["dataset_id"] == dataset.manifest.dataset_id
     points = MlflowClient(tracking).get_metric_history(run_id, "validation_dice")
     assert [point.step for point in points] == [1, 2, 3, 4]
@@ -63,8 +64,28 @@ def test_a_finished_training_is_not_repeated(recipe, dataset, tracking, tmp_path
     first, second = (load_segmenter(tmp_path / name / "model") for name in ("one", "two"))
     np.testing.assert_array_equal(first(image), second(image))
 
-    remove_state(dataset.store, run_id)
+
+def test_two_trainings_of_a_pipeline_run_keep_apart(recipe, dataset, tracking, tmp_path):
+    """The second one used to take the first one's run, and its parameters were refused."""
+    other = recipe.model_copy(update={"epochs": 2})
+    first = train_model(recipe, dataset, **_arguments(tmp_path / "first"))
+    second = train_model(other, dataset, label="short", **_arguments(tmp_path / "second"))
+    folders = {key.split("/")[1] for key in dataset.store.keys("checkpoints/")}
+    assert len(folders) == 2
+    before = {key: dataset.store.read(key) for key in dataset.store.keys("checkpoints/")}
+    # a retry of either finds its own run and state, and trains nothing again
+    assert train_model(recipe, dataset, **_arguments(tmp_path / "third")) == first
+    again = _arguments(tmp_path / "fourth")
+    assert train_model(other, dataset, label="short", **again) == second
+    assert {key: dataset.store.read(key) for key in before} == before
+    client = connect()
+    for run_id, epochs in ((first, 4), (second, 2)):
+        assert client.get_run(run_id).data.params["train.epochs"] == str(epochs)
+        assert len(client.get_metric_history(run_id, "validation_dice")) == epochs
+
+    end_pipeline_run(client, second, dataset.store)
     assert not list(dataset.store.keys("checkpoints/"))
+    assert not [path for path in (dataset.cache / "checkpoints").rglob("*") if path.is_file()]
 
 
 def _validation_dice(segmenter, dataset):
@@ -78,7 +99,7 @@ def test_exported_and_training_time_forward_agree(recipe, dataset, tmp_path):
     from components.train.export import export_segmenter
 
     torch.manual_seed(0)
-    segmenter = build_segmenter(recipe).eval()
+    segmenter = build_segmenter(recipe.network).eval()
     export_segmenter(segmenter, tmp_path / "model")
     exported = load_segmenter(tmp_path / "model", device="cpu")
     for volume in prepare_volumes(dataset, "train", segmenter):
@@ -93,11 +114,11 @@ def test_exported_and_training_time_forward_agree(recipe, dataset, tmp_path):
 
 
 def _has_state(store):
-    return any(key.endswith("last.ckpt") for key in store.keys("checkpoints/"))
+    return any(key.endswith("states.json") for key in store.keys("checkpoints/"))
 
 
-def test_a_killed_training_goes_on(recipe, dataset, tracking, tmp_path, caplog):
-    long = recipe.model_copy(update={"epochs": 40})
+def test_a_killed_training_goes_on(make_recipe, dataset, tracking, tmp_path, caplog):
+    long = make_recipe(schedule={"epochs": 40})
     process = multiprocessing.get_context("spawn").Process(
         target=train_model, args=(long, dataset), kwargs=_arguments(tmp_path / "first")
     )

@@ -1,7 +1,6 @@
 """A source in a .zip file, read in place: nothing is unpacked to disk."""
 
 import functools
-import lzma
 import re
 import stat
 import zipfile
@@ -12,17 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.shared.errors import UserError
-from components.shared.reading.sources.source import SourceFile, UnreadableFileError
+from components.shared.reading.sources.source import SourceFile, UnreadableFileError, listed
 
 _ENCRYPTED = 0x1  # general purpose bit 0, APPNOTE.TXT 4.4.4
 _DRIVE = re.compile(r"[A-Za-z]:")
 
+# zipfile cannot stop in the middle of the others: a hundred bytes of bzip2 may be gigabytes
+_READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
 # What zipfile lets through for a damaged member (found by changing bytes at random).
 _DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
+    *(zipfile.BadZipFile, zlib.error, EOFError),
     RuntimeError,  # encrypted by its own header; NotImplementedError: an unknown compression
     ValueError,  # a negative position, a name that is not UTF-8
-    MemoryError,  # LZMA: the header asks for a dictionary of gigabytes
 )
 
 
@@ -47,11 +48,13 @@ class ArchiveSource:
 
     def read(self, path: str) -> bytes:
         try:
-            return self._archive.read(path)
+            with self._archive.open(path) as member:
+                # not `read()`, which unpacks all that the stream yields and cuts it then
+                return member.read(self._archive.getinfo(path).file_size)
         except _DAMAGE as error:
             reason = str(error) or type(error).__name__
             raise UnreadableFileError(f"the archive is damaged here: {reason}") from error
-        except OSError as error:  # bzip2's damage too
+        except OSError as error:
             raise UnreadableFileError(f"cannot be read: {error}") from error
 
     def __reduce__(self) -> tuple[Callable[..., "ArchiveSource"], tuple[object, ...]]:
@@ -95,8 +98,10 @@ def _leaves(name: str) -> bool:
 
 def _listed(member: zipfile.ZipInfo, times: int) -> SourceFile:
     problem = None
+    if member.compress_type not in _READ:
+        problem = "compressed in the archive by another method than deflate; zip it again"
     if times > 1:
         problem = f"the archive holds {times} members of this name"
     if stat.S_ISLNK(member.external_attr >> 16):  # the upper half is the Unix mode
         problem = "symbolic link in the archive"
-    return SourceFile(member.filename, member.file_size, problem)
+    return listed(member.filename, member.file_size, problem)

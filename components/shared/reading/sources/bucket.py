@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from minio import Minio
 from minio.error import S3Error
 
-from components.shared.reading.sources.source import SourceFile, UnreadableFileError
+from components.shared.reading.sources.source import SourceFile, UnreadableFileError, listed
 from components.shared.storage.s3 import connect, explain_s3_errors, parse_s3_uri
 
 
@@ -29,7 +29,7 @@ class BucketSource:
         # a key that ends in "/" is how some tools mark an empty folder
         return sorted(
             (
-                SourceFile(found.object_name.removeprefix(prefix), found.size or 0)
+                listed(found.object_name.removeprefix(prefix), found.size or 0)
                 for found in objects
                 if not found.object_name.endswith("/")
             ),

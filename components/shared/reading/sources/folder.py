@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.shared.errors import UserError
-from components.shared.reading.sources.source import NOT_A_FILE, SourceFile, UnreadableFileError
+from components.shared.reading.sources.source import (
+    NOT_A_FILE,
+    SourceFile,
+    UnreadableFileError,
+    listed,
+)
 
 
 @dataclass(frozen=True)
@@ -41,19 +46,17 @@ class FolderSource:
         try:
             status = path.stat()
         except OSError as error:
-            return SourceFile(relative, 0, f"cannot be read: {error.strerror}")
-        return SourceFile(relative, status.st_size, self._problem(path, status))
+            return listed(relative, 0, f"cannot be read: {error.strerror}")
+        return listed(relative, status.st_size, self._problem(path, status))
 
     def _problem(self, path: Path, status: os.stat_result) -> str | None:
         if path.is_symlink() and not self._inside(path):
             return "symbolic link out of the source"
-        if not stat.S_ISREG(status.st_mode):
-            return "not a regular file"
-        return None if _printable(str(path)) == str(path) else "its name is not UTF-8"
+        return None if stat.S_ISREG(status.st_mode) else "not a regular file"
 
     def _link(self, path: Path) -> SourceFile:
         problem = "symbolic link " + ("to a folder" if self._inside(path) else "out of the source")
-        return SourceFile(f"{self._relative(path)}/{NOT_A_FILE}", 0, problem)
+        return listed(f"{self._relative(path)}/{NOT_A_FILE}", 0, problem)
 
     def _unlistable(self, error: OSError) -> SourceFile:
         relative = self._relative(Path(str(error.filename)))
@@ -62,15 +65,10 @@ class FolderSource:
                 f"source {self.uri} cannot be read: {error.strerror}; change the folder's rights "
                 "or run as its owner"
             )
-        return SourceFile(f"{relative}/{NOT_A_FILE}", 0, f"cannot be listed: {error.strerror}")
+        return listed(f"{relative}/{NOT_A_FILE}", 0, f"cannot be listed: {error.strerror}")
 
     def _inside(self, path: Path) -> bool:
         return path.resolve().is_relative_to(self.root)
 
     def _relative(self, path: Path) -> str:
-        return _printable(path.relative_to(self.root).as_posix())
-
-
-def _printable(path: str) -> str:
-    # bytes that are not UTF-8 arrive as lone surrogates, which no report can hold
-    return path.encode("utf-8", "replace").decode()
+        return path.relative_to(self.root).as_posix()

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from components.shared.printable import printable
+
 NOT_A_FILE = "*"  # last part of a path that stands for a folder nobody can look into
 
 
@@ -29,6 +31,20 @@ class SourceFile:
     def name(self) -> str:
         """The last part of the path."""
         return self.path.rpartition("/")[2]
+
+
+def listed(path: str, size: int, problem: str | None = None) -> SourceFile:
+    """A file under a name that can be printed; one whose own name cannot has a problem.
+
+    Args:
+        path: As the source spells it.
+        size: Bytes.
+        problem: Why it cannot be read for another reason.
+    """
+    shown = printable(path)
+    if shown != path and not problem:
+        problem = "its name holds control characters or is not UTF-8"
+    return SourceFile(shown, size, problem)
 
 
 class UnreadableFileError(Exception):

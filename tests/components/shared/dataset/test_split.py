@@ -1,7 +1,10 @@
+import json
+
 import pytest
 
-from components.shared.dataset.manifest import make_manifest
+from components.shared.dataset.manifest import make_manifest, short_digest
 from components.shared.dataset.split import (
+    PARTS,
     Split,
     check_split,
     fetch_split,
@@ -20,15 +23,33 @@ def data(make_entry):
 
 
 @pytest.fixture
-def split():
-    return make_split({"train": "dba", "validation": "c", "test": "fe"})
+def split(data):
+    return divide(data, "dba", "c", "fe")
 
 
-def test_equal_parts_have_an_equal_id(split):
-    other = make_split({"test": ["e", "f"], "train": ["a", "b", "d"], "validation": ["c"]})
+def divide(data, *parts):
+    """Puts the volumes of these names into train, validation and test."""
+    known = data.by_name()
+    return make_split(
+        {part: [known[name] for name in names] for part, names in zip(PARTS, parts, strict=True)}
+    )
+
+
+def test_equal_parts_have_an_equal_id(split, data):
+    other = divide(data, "abd", "c", "ef")
     assert other == split
     assert other.split_id == split.split_id
-    assert split.to_json() == b'{"test":["e","f"],"train":["a","b","d"],"validation":["c"]}'
+    assert other.to_json() == split.to_json()
+
+
+def test_holds_patients_with_their_volumes(split):
+    assert split.patients("test") == {"TCGA_CS_0004": ("e",), "TCGA_CS_0005": ("f",)}
+    assert json.loads(split.to_json())["validation"] == {"TCGA_CS_0002": ["c"]}
+
+
+def test_the_id_is_that_of_the_volumes_by_part(split):
+    volumes = b'{"test":["e","f"],"train":["a","b","d"],"validation":["c"]}'
+    assert split.split_id == short_digest(volumes)
 
 
 def test_gives_the_entries_of_a_part(split, data):
@@ -43,37 +64,47 @@ def test_a_good_split_passes(split, data):
     ("parts", "message"),
     [
         (("abcd", "", "ef"), "1 parts are empty: validation"),
-        (("abcd", "x", "ef"), "1 volumes are not in the data set: x"),
         (("abcd", "d", "ef"), "1 volumes are named twice: d"),
         (("ab", "c", "ef"), "1 volumes are in no part: d"),
     ],
 )
 def test_refuses_parts_that_do_not_share_the_data(data, parts, message):
     with pytest.raises(UserError, match=f"split refused: {message}"):
-        check_split(
-            make_split(dict(zip(("train", "validation", "test"), parts, strict=True))), data
-        )
+        check_split(divide(data, *parts), data)
+
+
+def test_refuses_volumes_that_the_data_set_lacks_or_has_of_another_patient(split, data):
+    strange = split.model_copy(update={"train": {**split.train, "TCGA_CS_0009": ("x",)}})
+    with pytest.raises(UserError, match="1 volumes are not in the data set: x"):
+        check_split(strange, data)
+    swapped = split.model_copy(update={"validation": {"TCGA_CS_0009": ("c",)}})
+    with pytest.raises(UserError, match="1 volumes are another patient's: c"):
+        check_split(swapped, data)
 
 
 @pytest.mark.parametrize(
     ("field", "message"),
     [("patient", "1 patients are in two parts: same"), ("image_digest", "1 images are in two")],
 )
-def test_refuses_what_two_parts_share(split, data, field, message):
+def test_refuses_what_two_parts_share(data, field, message):
     entries = [
         entry.model_copy(update={field: "same"} if entry.volume in "af" else {})
         for entry in data.volumes
     ]
+    shared = make_manifest(entries)
     with pytest.raises(UserError, match=message):
-        check_split(split, make_manifest(entries))
+        check_split(divide(shared, "dba", "c", "fe"), shared)
 
 
-def test_one_part_may_hold_a_patient_twice(split, data):
+def test_one_part_may_hold_a_patient_twice(data):
     entries = [
         entry.model_copy(update={"patient": "same"} if entry.volume in "ab" else {})
         for entry in data.volumes
     ]
-    check_split(split, make_manifest(entries))
+    twice = make_manifest(entries)
+    split = divide(twice, "dba", "c", "fe")
+    check_split(split, twice)
+    assert split.patients("train")["same"] == ("a", "b")
 
 
 def test_reads_a_file_and_checks_it_again(split, data, tmp_path, make_entry):
@@ -96,7 +127,10 @@ def test_reads_a_split_of_the_store(split, tmp_path):
         fetch_split(store, "0123")
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b'{"train": []}', b'{"train": 1}', b"\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"[]", b'{"train": []}', b'{"train": ["a"], "validation": [], "test": []}', b"\xff"],
+)
 def test_refuses_a_file_of_another_form(text):
     with pytest.raises(UserError, match=r'here is not a split; the form is {"train"'):
         parse_split(text, "here")

@@ -1,12 +1,23 @@
 import base64
+import contextlib
+import html
 import io
+import json
+import os
+import queue
 import re
+import shutil
+import signal
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from components.shared.report.chart_style import COLOURS, INK
 from components.shared.report.page import (
     Figures,
     Gallery,
@@ -49,6 +60,109 @@ def test_names_its_sections_twice_heading_and_link():
     assert '<section id="s2">' in page
 
 
+# of a viewer that frames pages, as KFP's does; what it is told, it tells the server, and when
+# it is itself in the frame it says so
+VIEWER = """<!doctype html><title>viewer</title>
+<script>
+const tell = what => fetch("/told", { method: "POST", body: JSON.stringify(what) });
+addEventListener("message", event => tell(event.data));
+if (parent !== self) parent.postMessage("the viewer's own page", "*");
+</script>
+<iframe sandbox="allow-scripts" width="900" height="600" srcdoc="PAGE"></iframe>"""
+
+CLICK = """<script>
+addEventListener("load", () => setTimeout(() => {  // the frame has its size by then
+  document.querySelector("nav a:last-child").click();
+  setTimeout(() => parent.postMessage({
+    title: document.title,
+    top: document.querySelector("section:last-child").getBoundingClientRect().top,
+    scrolled: scrollY,
+  }, "*"), 1000);
+}, 1000));
+</script>"""
+
+
+@pytest.fixture
+def show_in_viewer(tmp_path):
+    """Shows a page in a viewer in Chromium, and returns what is told from inside the frame."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("no Chromium")
+
+    def show(page):
+        told = queue.Queue()
+        viewer = VIEWER.replace("PAGE", html.escape(page)).encode()
+
+        class Server(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.end_headers()
+                self.wfile.write(viewer)
+
+            def do_POST(self):
+                told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        with HTTPServer(("127.0.0.1", 0), Server) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            try:
+                with browse(browser, f"http://127.0.0.1:{server.server_port}/", tmp_path):
+                    return told.get(timeout=60)
+            finally:
+                server.shutdown()
+
+    return show
+
+
+@contextlib.contextmanager
+def browse(browser, address, profile):
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+    flags += ["--disable-background-networking", "--disable-component-update"]
+    process = subprocess.Popen(
+        [browser, *flags, "--remote-debugging-port=0", f"--user-data-dir={profile}", address],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+
+
+def long_page():
+    sections = [Section(f"Part {number}", ["A line."] * 60) for number in range(4)]
+    return render_page("Report", "S", sections).replace("</body>", f"{CLICK}</body>")
+
+
+def test_a_section_link_scrolls_inside_a_viewers_frame(show_in_viewer):
+    told = show_in_viewer(long_page())
+
+    assert told["title"] == "Report"
+    assert told["scrolled"] > 1000
+    assert abs(told["top"]) < 50
+
+
+def test_the_viewer_would_replace_a_page_whose_links_do_not_scroll(show_in_viewer):
+    # so that the test above can fail
+    page = long_page().replace("event.preventDefault();", "return;")
+
+    assert show_in_viewer(page) == "the viewer's own page"
+
+
+def test_the_page_has_the_colours_of_the_drawings():
+    page = page_of()
+    defined = dict(re.findall(r"--(\w+): (#\w+);", page))
+    assert set(re.findall(r"var\(--(\w+)\)", page)) == set(defined)
+    assert (defined["accent"], defined["ink"]) == (COLOURS[0], INK)
+
+
 def test_escapes_all_text():
     evil = "<b onload='x'>&"
     page = render_page(
@@ -78,6 +192,9 @@ def test_escapes_all_text():
         (0.5, "0.500"),
         (-0.0625, "-0.062"),
         (12.34, "12.3"),
+        (1.4142, "1.414"),
+        (0.00234, "0.0023"),
+        (0.0, "0.000"),
         (2345.6, "2,346"),
         (float("nan"), "-"),
         (None, "-"),
@@ -102,6 +219,12 @@ def test_long_tables_are_cut_and_say_so():
     assert "The first" not in page_of(Table(("n",), rows, most_rows=5))
 
 
+@pytest.mark.parametrize(("rows", "tall"), [(25, False), (26, True)])
+def test_only_long_tables_scroll_in_themselves(rows, tall):
+    page = page_of(Table(("n",), [(number,) for number in range(rows)]))
+    assert ('<div class="scroll tall">' in page) == tall
+
+
 def test_equal_figures_make_equal_bytes():
     def figure():
         drawn = Figure()
@@ -123,3 +246,10 @@ def test_photographs_keep_what_they_show(shape):
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"), dtype=float)
     assert shown.shape == (9, 7, 3)
     np.testing.assert_allclose(shown.mean(axis=(1, 2)), brightness, atol=10)
+
+
+def test_shows_control_characters_as_escapes():
+    name = "scan\u202e\x1b[2J\x9b\nnext"
+    page = render_page(name, name, [Section(name, [name, Table((name,), [(name,)])])])
+    assert r"scan\u202e\x1b[2J\x9b\nnext" in page
+    assert not set("\u202e\x1b\x9b") & set(page)

@@ -1,4 +1,4 @@
-"""A small exported model, its archive, and a process in which to load others."""
+"""Scores of small volumes; a small exported model, and a process in which to load others."""
 
 import io
 import json
@@ -10,6 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from components.ingest.entry import describe_volume
+from components.shared.dataset.volumes import Volume, encode_volume
+from components.shared.reading.tcga import parse_scan_name
+from components.shared.scoring.scores import score_volume
 
 
 def export_model(module, folder, side=-1):
@@ -105,3 +110,35 @@ def load_in_child():
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     return load
+
+
+@pytest.fixture(scope="session")
+def score():
+    """Scores a probability against a mask; the whole image is head unless one is given."""
+
+    def score(truth, probability, name="TCGA_CS_0001_20000101", image=None, threshold=0.5):
+        mask = np.asarray(truth, dtype=np.uint8)
+        if image is None:
+            image = np.full((*mask.shape, 3), 100, dtype=np.uint8)
+        volume = Volume(image, mask)
+        entry = describe_volume(parse_scan_name(name), volume, encode_volume(volume))
+        return score_volume(entry, volume, np.asarray(probability, dtype=np.float32), threshold)
+
+    return score
+
+
+@pytest.fixture(scope="session")
+def some_scores(score):
+    """Scores of patients at three sites, the first without tumour."""
+
+    def some_scores(count=7, seed=0, shape=(3, 6, 5)):
+        random = np.random.default_rng(seed)
+        scores = []
+        for index in range(count):
+            truth = random.random(shape) < 0.1 * index
+            probability = np.clip(truth * 0.6 + random.random(shape) * 0.6, 0, 1)
+            site = ("CS", "DU", "HT")[index % 3]
+            scores.append(score(truth, probability, f"TCGA_{site}_000{index}_20000101"))
+        return scores
+
+    return some_scores

@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from components.shared.scoring.archive import BadArchiveError, write_checked
-from components.shared.scoring.model_folder import find_program
+from components.shared.scoring.model_folder import read_model_folder
 
 JSON_MEMBERS = [
     "model/models/model.json",
@@ -241,7 +241,7 @@ def test_no_change_of_the_description_ends_in_a_traceback(small_model, tmp_path)
         changed = generator.choice([*tags, bytes([generator.randrange(256)])])
         description.write_bytes(sound[:place] + changed + sound[end:])
         try:
-            found.append(find_program(folder))
+            found.append(read_model_folder(folder).program)
         except BadArchiveError as error:
             reason = str(error)
             assert len(reason.splitlines()) == 1

@@ -4,7 +4,7 @@ import pytest
 
 from components.shared.errors import UserError
 from components.shared.scoring.archive import BadArchiveError
-from components.shared.scoring.model_folder import find_program
+from components.shared.scoring.model_folder import read_model_folder
 from components.shared.scoring.segmenter import load_segmenter
 
 FLAVOR = "flavors: {pytorch: {model_data: data, code: null}}\n"
@@ -17,7 +17,7 @@ def folder(tmp_path, small_model):
 
 
 def test_the_program_of_a_folder_that_mlflow_wrote_is_found(folder):
-    assert find_program(folder) == folder / "data" / "model.pt2"
+    assert read_model_folder(folder).program == folder / "data" / "model.pt2"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_mappings_that_merge_and_merge_are_not_merged(folder):
         f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}, *a{n - 1}]}}" for n in range(1, 30)
     )
     (folder / "MLmodel").write_text(f"{FLAVOR}a0: &a0 {{x: y}}\n{merged}\n")
-    assert find_program(folder)
+    assert read_model_folder(folder).metadata == {}
 
 
 def test_what_else_lies_in_the_folder_is_not_read(folder):
@@ -76,7 +76,7 @@ def test_links_are_refused(folder, tmp_path, name):
         link.rename(target)
     link.symlink_to(target)
     with pytest.raises(BadArchiveError, match=f"has a link, '{link.name}'"):
-        find_program(folder)
+        read_model_folder(folder)
 
 
 @pytest.mark.parametrize("name", ["model.pth", "pickle_module_info.txt", "extra_files/x"])
@@ -85,7 +85,7 @@ def test_anything_beside_the_program_is_refused(folder, name):
     path.parent.mkdir(exist_ok=True)
     path.touch()
     with pytest.raises(BadArchiveError, match=r"something else than one model\.pt2"):
-        find_program(folder)
+        read_model_folder(folder)
 
 
 def test_a_file_with_control_characters_in_its_name_cannot_forge_a_line(folder):

@@ -1,149 +1,45 @@
-import contextlib
-import http.server
 import json
 import math
-import os
-import socket
-import subprocess
-import threading
-import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from components.shared.errors import UserError
-from components.shared.tracking.champion import find_champion
-from components.shared.tracking.local import initialise_local
+from components.shared.tracking.election import IDENTITY
 from components.shared.tracking.runs import (
-    PIPELINE_RUN_TAG,
-    finish_run,
     log_dataset,
+    log_headline,
     log_metrics,
+    log_outcome,
     log_params,
-    open_run,
+    log_tags,
+    log_text_once,
+    pipeline_run_of,
     recording,
 )
 from components.shared.tracking.server import connect
+from tests.components.conftest import new_run
 
 
-def new_name():
-    return uuid.uuid4().hex
+def logged(run_id):
+    """A run's parameters without the one that it is found by."""
+    params = connect().get_run(run_id).data.params
+    return {name: value for name, value in params.items() if name != IDENTITY}
 
 
-@contextlib.contextmanager
-def answering(status):
-    """A server on loopback that answers every request with this status."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(status)
-            self.end_headers()
-
-        do_POST = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-def test_a_pipeline_run_has_one_run_in_all_its_steps(any_mlflow):
-    pipeline_run = new_name()
-    first = open_run(pipeline_run)
-    assert open_run(pipeline_run) == first
-    assert open_run(new_name()) != first
-    tags = connect().get_run(first).data.tags
-    assert tags[PIPELINE_RUN_TAG] == pipeline_run
-
-
-def test_without_a_pipeline_run_every_run_is_new(local_mlflow):
-    assert open_run("") != open_run("")
-
-
-def test_a_run_is_in_the_experiment_of_the_project_or_the_one_that_is_set(
-    local_mlflow, monkeypatch
-):
+def above(run_id):
     client = connect()
-    run = client.get_run(open_run(""))
-    assert client.get_experiment(run.info.experiment_id).name == "brainseg"
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", new_name())
-    other = client.get_run(open_run("")).info.experiment_id
-    assert client.get_experiment(other).name == os.environ["MLFLOW_EXPERIMENT_NAME"]
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", run.info.experiment_id)
-    assert client.get_run(open_run("")).info.experiment_id == run.info.experiment_id
-
-
-def test_a_deleted_experiment_says_how_to_restore_it(local_mlflow, monkeypatch):
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", new_name())
-    run_id, client = open_run(""), connect()
-    experiment = client.get_run(run_id).info.experiment_id
-    client.delete_experiment(experiment)
-    with pytest.raises(UserError, match=f"restore --experiment-id {experiment}"):
-        open_run("")
-
-
-def test_a_given_run_is_joined_and_never_ended(any_mlflow, monkeypatch):
-    client = connect()
-    given = client.create_run("0").info.run_id
-    monkeypatch.setenv("MLFLOW_RUN_ID", given)
-    pipeline_run = new_name()
-    assert open_run(pipeline_run) == given
-    with recording(given) as client:
-        finish_run(client, given)
-    with pytest.raises(ValueError, match="stop"), recording(given):
-        raise ValueError("stop")
-    run = client.get_run(given)
-    assert run.info.status == "RUNNING"
-    assert run.data.tags[PIPELINE_RUN_TAG] == pipeline_run
-
-
-def test_a_given_run_that_does_not_exist_is_told(local_mlflow, monkeypatch):
-    monkeypatch.setenv("MLFLOW_RUN_ID", "0123")
-    with pytest.raises(UserError, match=r"MLFLOW_RUN_ID=0123: MLflow at sqlite:.* has no such run"):
-        open_run("some run")
-
-
-def test_a_run_names_commit_and_image(local_mlflow, monkeypatch):
-    monkeypatch.setenv("BRAINSEG_GIT_COMMIT", "c0ffee")
-    monkeypatch.setenv("BRAINSEG_IMAGE_DIGEST", "sha256:abc")
-    tags = connect().get_run(open_run("")).data.tags
-    assert tags["mlflow.source.git.commit"] == "c0ffee"
-    assert tags["image_digest"] == "sha256:abc"
-
-
-def test_in_a_checkout_the_commit_is_found(local_mlflow):
-    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    if head.returncode:
-        pytest.skip("not in a git checkout")
-    tags = connect().get_run(open_run("")).data.tags
-    assert tags["mlflow.source.git.commit"] == head.stdout.strip()
-    assert tags["mlflow.source.git.dirty"] in ("true", "false")
-
-
-def test_work_that_fails_marks_the_run_and_a_retry_takes_it_up_again(local_mlflow):
-    run_id = open_run("")
-    with pytest.raises(KeyError, match="broken"), recording(run_id):
-        raise KeyError("broken")
-    assert connect().get_run(run_id).info.status == "FAILED"
-    with recording(run_id) as client:
-        assert client.get_run(run_id).info.status == "RUNNING"
-        finish_run(client, run_id)
-    assert client.get_run(run_id).info.status == "FINISHED"
+    return client.get_run(pipeline_run_of(client, run_id)).data
 
 
 def test_parameters_are_flat_and_can_be_logged_again(any_mlflow):
-    run_id, client = open_run(""), connect()
+    run_id, client = new_run(), connect()
     params = {"train": {"rate": 0.1, "sizes": (1, 2), "deep": {"name": None}}, "seed": 3}
     log_params(client, run_id, params)
     log_params(client, run_id, {**params, "more": "x"})
-    assert client.get_run(run_id).data.params == {
+    assert logged(run_id) == {
         "train.rate": "0.1",
         "train.sizes": "(1, 2)",
         "train.deep.name": "None",
@@ -153,19 +49,19 @@ def test_parameters_are_flat_and_can_be_logged_again(any_mlflow):
 
 
 def test_a_changed_parameter_is_refused_before_any_is_logged(local_mlflow):
-    run_id, client = open_run(""), connect()
+    run_id, client = new_run(), connect()
     log_params(client, run_id, {"rate": 0.1})
     with pytest.raises(UserError, match=r"\(rate: 0.1 then, 0.2 now\); .*start a new pipeline run"):
         log_params(client, run_id, {"other": 1, "rate": 0.2})
-    assert client.get_run(run_id).data.params == {"rate": "0.1"}
+    assert logged(run_id) == {"rate": "0.1"}
 
 
 def test_many_and_long_parameters(any_mlflow):
-    run_id, client = open_run(""), connect()
+    run_id, client = new_run(), connect()
     params = {f"name{number}": number for number in range(250)} | {"long": "x" * 20_000}
     log_params(client, run_id, params)
     log_params(client, run_id, params)
-    found = client.get_run(run_id).data.params
+    found = logged(run_id)
     assert len(found) == 251
     assert found["long"].startswith("xxx")
     with pytest.raises(UserError, match="long"):
@@ -173,7 +69,7 @@ def test_many_and_long_parameters(any_mlflow):
 
 
 def test_metrics_keep_their_steps(any_mlflow):
-    run_id, client = open_run(""), connect()
+    run_id, client = new_run(), connect()
     for epoch in range(3):
         log_metrics(client, run_id, {"loss": 1 / (1 + epoch), "odd": math.nan}, step=epoch)
     log_metrics(client, run_id, {f"metric{number}": number for number in range(1500)})
@@ -183,7 +79,7 @@ def test_metrics_keep_their_steps(any_mlflow):
 
 
 def test_the_data_set_is_an_input_of_the_run_once(any_mlflow, make_data):
-    run_id, client, manifest = open_run(""), connect(), make_data(5)
+    run_id, client, manifest = new_run(), connect(), make_data(5)
     for _ in range(2):
         log_dataset(client, run_id, manifest.dataset_id, manifest, "s3://bucket/store")
     (found,) = client.get_run(run_id).inputs.dataset_inputs
@@ -192,116 +88,71 @@ def test_the_data_set_is_an_input_of_the_run_once(any_mlflow, make_data):
     assert f"s3://bucket/store/datasets/{manifest.dataset_id}" in found.dataset.source
 
 
-def test_a_missing_model_and_a_missing_alias_are_both_no_champion(any_mlflow):
-    client, name = connect(), new_name()
-    assert find_champion(client, name) is None
-    client.create_registered_model(name)
-    assert find_champion(client, name) is None
-
-
-def refused(monkeypatch, uri):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    started = time.monotonic()
-    with pytest.raises(UserError) as raised:
-        open_run("some run")
-    assert time.monotonic() - started < 15
-    return str(raised.value)
-
-
-def test_a_server_that_is_down_is_told(no_mlflow, monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    assert refused(monkeypatch, uri) == (
-        f"MLflow at {uri} cannot be used: connection refused; start the server, or set "
-        "MLFLOW_TRACKING_URI to one that runs"
-    )
-
-
-def test_a_server_that_never_answers_is_told_in_bounded_time(no_mlflow, monkeypatch):
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        message = refused(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert "timed out; start the server" in message
-
-
-@pytest.mark.parametrize(
-    ("status", "advice"),
-    [
-        (401, "MLFLOW_TRACKING_USERNAME"),
-        (403, "--allowed-hosts"),
-        (404, "the address must be an MLflow server's"),
-        (503, "start the server"),
-    ],
-)
-def test_a_server_that_refuses_is_told(no_mlflow, monkeypatch, status, advice):
-    with answering(status) as uri:
-        message = refused(monkeypatch, uri)
-    assert f"MLflow at {uri} cannot be used" in message
-    assert advice in message
-
-
 def test_a_server_that_goes_away_is_told_with_its_address(
     no_mlflow, monkeypatch, mlflow_server_uri
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server_uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    run_id = open_run("")
+    run_id = new_run()
     with pytest.raises(UserError, match=r"MLflow at .* cannot be used"), recording(run_id):
         MlflowClient("http://127.0.0.1:9").get_run(run_id)
     assert connect().get_run(run_id).info.status == "FAILED"
 
 
 def test_other_errors_of_mlflow_are_not_taken_for_an_outage(local_mlflow):
-    run_id = open_run("")
+    run_id = new_run()
     with pytest.raises(MlflowException, match="not found"), recording(run_id) as client:
         client.get_run("0123")
 
 
-def test_an_address_is_needed(no_mlflow):
-    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI is not set; give a server"):
-        connect()
+def test_a_text_is_logged_by_the_first_who_does(any_mlflow):
+    run_id, client = new_run(), connect()
+    for text in ("first", "second"):
+        log_text_once(client, run_id, text, "splits/x.json")
+        log_text_once(client, run_id, text, "top.json")
+    assert client.download_artifacts(run_id, "splits/x.json") != ""
+    for path in ("splits/x.json", "top.json"):
+        with open(client.download_artifacts(run_id, path)) as stream:
+            assert stream.read() == "first"
 
 
-def test_a_local_file_is_not_made_by_a_step(no_mlflow, monkeypatch, tmp_path):
-    message = refused(monkeypatch, f"sqlite:///{tmp_path}/none.db")
-    assert "there is no MLflow file" in message
-    assert not list(tmp_path.iterdir())
+def test_the_headline_of_a_single_training_is_the_pipeline_runs(any_mlflow):
+    run_id, client = new_run(), connect()
+    log_metrics(client, run_id, {"dice": 0.8, "loss": 0.2})
+    log_headline(client, run_id, ("dice", "undefined"))
+    assert above(run_id).metrics == {"dice": 0.8}
 
 
-def test_initialising_twice_keeps_the_runs(local_mlflow_uri, local_mlflow, tmp_path):
-    run_id = open_run("")
-    database = Path(local_mlflow_uri.removeprefix("sqlite:///"))
-    assert initialise_local(database, tmp_path) == local_mlflow_uri
-    run = connect().get_run(run_id)
-    assert run.info.artifact_uri.startswith(f"file://{database.parent}/artifacts/")
+def test_headlines_of_several_trainings_stand_side_by_side(any_mlflow):
+    client, pipeline_run = connect(), uuid.uuid4().hex
+    for label, dice in (("fold-1", 0.8), ("fold-2", 0.7)):
+        run_id = new_run(pipeline_run=pipeline_run, label=label)
+        log_metrics(client, run_id, {"dice": dice})
+        log_headline(client, run_id, ["dice"])
+    assert above(run_id).metrics == {"fold-1/dice": 0.8, "fold-2/dice": 0.7}
+    log_tags(client, run_id, {"decision": "promoted", "other": "x"})
+    log_outcome(client, run_id, ["dice"], ["decision"])
+    assert above(run_id).metrics["dice"] == 0.7
+    assert above(run_id).tags["decision"] == "promoted"
+    assert "other" not in above(run_id).tags
 
 
-def test_two_launchers_may_initialise_at_once(no_mlflow, tmp_path):
-    with ThreadPoolExecutor(2) as pool:  # the lock is of the open file, so threads will do
-        started = [
-            pool.submit(initialise_local, tmp_path / "mlflow.db", tmp_path / "artifacts")
-            for _ in range(2)
-        ]
-    assert len({one.result() for one in started}) == 1
-    assert not (tmp_path / ".mlflow.db.part").exists()
+def test_a_retry_shows_a_headline_once(local_mlflow):
+    run_id, client = new_run(), connect()
+    for dice in (0.8, 0.8, 0.9):
+        log_metrics(client, run_id, {"dice": dice})
+        log_headline(client, run_id, ["dice"])
+    points = client.get_metric_history(pipeline_run_of(client, run_id), "dice")
+    assert [point.value for point in points] == [0.8, 0.9]
 
 
-def test_a_first_use_that_was_killed_is_made_good(no_mlflow, tmp_path):
-    (tmp_path / ".mlflow.db.part").write_bytes(b"half a file")
-    uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "artifacts")
-    assert MlflowClient(uri).get_experiment_by_name("brainseg") is not None
-
-
-def test_a_file_that_is_no_database_is_told(no_mlflow, tmp_path):
-    path = tmp_path / "mlflow.db"
-    path.write_text("not a database, but long enough to be looked at as one" * 100)
-    with pytest.raises(UserError, match=r"cannot be used: .*not a database"):
-        initialise_local(path, tmp_path)
-
-
-def test_a_folder_that_cannot_be_made_is_told(no_mlflow, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="choose a folder that can be written"):
-        initialise_local(tmp_path / "file" / "mlflow.db", tmp_path)
+def test_a_run_that_is_nested_in_none_is_its_own_pipeline_run(local_mlflow, monkeypatch):
+    client = connect()
+    monkeypatch.setenv("MLFLOW_RUN_ID", client.create_run("0").info.run_id)
+    run_id = new_run()
+    log_metrics(client, run_id, {"dice": 0.8})
+    log_tags(client, run_id, {"decision": "rejected"})
+    log_headline(client, run_id, ["dice"])
+    log_outcome(client, run_id, ["dice"], ["decision"])
+    assert pipeline_run_of(client, run_id) == run_id
+    assert len(client.get_metric_history(run_id, "dice")) == 1

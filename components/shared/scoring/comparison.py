@@ -1,0 +1,126 @@
+"""Two models on the same patients."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.stats import nct
+from scipy.stats import t as student
+
+from components.shared.config import Record
+from components.shared.scoring.groups import group
+from components.shared.scoring.intervals import mean_interval, standard_error
+from components.shared.scoring.scores import PatientScore
+
+DETECTION_POWER = 0.8  # of the least difference that a test set is said to show
+
+
+class GroupDifference(Record):
+    """Mean patient Dice in a group, e.g. `site/CS` or `size/small`.
+
+    Attributes:
+        standard_error: Of the mean difference; `None` of a single patient.
+    """
+
+    group: str
+    patients: int
+    candidate: float
+    reference: float
+    difference: float
+    standard_error: float | None
+
+
+class Comparison(Record):
+    """Candidate and reference on the same patients; differences are candidate minus reference.
+
+    Attributes:
+        candidate: Mean patient Dice of the candidate.
+        reference: Mean patient Dice of the reference.
+        difference: Mean difference.
+        standard_error: Of the mean difference.
+        confidence: Of each of the bounds alone.
+        low: One-sided lower bound of the mean difference: what non-inferiority is judged by.
+        high: One-sided upper bound.
+        groups: Differences by site and tumour-size third.
+        pairs: Dice of candidate and reference under the volume's name.
+    """
+
+    candidate: float
+    reference: float
+    difference: float
+    standard_error: float
+    confidence: float
+    low: float
+    high: float
+    groups: tuple[GroupDifference, ...]
+    pairs: Mapping[str, tuple[float, float]]
+
+    @property
+    def identical(self) -> bool:
+        """Whether both score the same on every patient."""
+        return all(candidate == reference for candidate, reference in self.pairs.values())
+
+    @property
+    def detectable(self) -> float:
+        """The least true difference that such a comparison shows with a power of 80 %.
+
+        Shows: the one-sided bound lies on the right side of zero. By the usual formula, from
+        the number of patients and the spread of the differences seen here.
+        """
+        reach = student.ppf([self.confidence, DETECTION_POWER], len(self.pairs) - 1).sum()
+        return float(reach * self.standard_error)
+
+    def chance_of_equal(self, margin: float) -> float:
+        """How often an equal model is shown to be non-inferior by a margin, on such patients.
+
+        The power of the one-sided t test (by the noncentral t distribution) at a true difference
+        of zero, with the number of patients and the spread of the differences seen here.
+        """
+        if self.standard_error == 0:
+            return float(margin > 0)
+        degrees = len(self.pairs) - 1
+        bar = student.ppf(self.confidence, degrees)
+        return float(nct.sf(bar, degrees, margin / self.standard_error))
+
+
+def compare(
+    candidate: Sequence[PatientScore], reference: Sequence[PatientScore], confidence: float
+) -> Comparison:
+    """Compares two models patient by patient.
+
+    Args:
+        candidate: Scores of at least two patients.
+        reference: Scores of the same patients, in any order.
+        confidence: Of the one-sided bounds of the mean difference.
+    """
+    by_volume = {score.volume: score.dice for score in reference}
+    pairs = {score.volume: (score.dice, by_volume[score.volume]) for score in candidate}
+    dice = np.array(list(pairs.values()))
+    differences = (dice[:, 0] - dice[:, 1]).tolist()
+    low, high = mean_interval(differences, confidence=2 * confidence - 1, bounds=(-1.0, 1.0))
+    return Comparison(
+        candidate=float(dice[:, 0].mean()),
+        reference=float(dice[:, 1].mean()),
+        difference=float(np.mean(differences)),
+        standard_error=standard_error(differences),
+        confidence=confidence,
+        low=low,
+        high=high,
+        groups=tuple(
+            _group_difference(name, [pairs[score.volume] for score in scores])
+            for name, scores in group(candidate).items()
+        ),
+        pairs=pairs,
+    )
+
+
+def _group_difference(name: str, pairs: Sequence[tuple[float, float]]) -> GroupDifference:
+    candidate, reference = np.mean(pairs, axis=0).tolist()
+    differences = [one - other for one, other in pairs]
+    return GroupDifference(
+        group=name,
+        patients=len(pairs),
+        candidate=candidate,
+        reference=reference,
+        difference=float(np.mean(differences)),
+        standard_error=standard_error(differences) if len(pairs) > 1 else None,
+    )

@@ -1,0 +1,54 @@
+"""Predicts volumes and scores them, the same way wherever models are judged."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from components.shared.dataset.manifest import VolumeEntry
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.volumes import Mask, Volume
+from components.shared.progress import track
+from components.shared.scoring.scores import VolumeScore, score_volume
+from components.shared.scoring.segmenter import Segmenter
+
+
+class Predicted(NamedTuple):
+    """A volume, what was predicted for it and how good that is.
+
+    Attributes:
+        entry: Of the manifest.
+        volume: The voxels with the true mask.
+        mask: The predicted one, slices x height x width.
+        score: Of the prediction.
+    """
+
+    entry: VolumeEntry
+    volume: Volume
+    mask: Mask
+    score: VolumeScore
+
+
+def scored(
+    segmenter: Segmenter,
+    dataset: SplitDataset,
+    entries: Sequence[VolumeEntry],
+    threshold: float,
+    what: str = "volumes",
+) -> Iterator[Predicted]:
+    """Predicts volumes and scores them, one at a time, and tells how far it is.
+
+    Args:
+        segmenter: The exported model.
+        dataset: Where the voxels are.
+        entries: Which volumes.
+        threshold: A pixel is predicted as tumour from this probability on.
+        what: The work in two or three words, for the progress.
+
+    Raises:
+        UserError: If a volume cannot be read, or the model gives something else than
+            probabilities.
+    """
+    for entry in track(entries, len(entries), what):
+        volume = dataset.volume(entry)
+        probability = segmenter(volume.image, entry.volume)
+        score = score_volume(entry, volume, probability, threshold)
+        yield Predicted(entry, volume, probability >= threshold, score)

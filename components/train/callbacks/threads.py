@@ -1,0 +1,71 @@
+"""Training with as many CPU threads as are of use."""
+
+import copy
+import time
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from components.shared.threads import FastestThreads, Work
+
+
+class ChooseThreads(Callback):
+    """Sets the CPU threads of a training: as many as are asked for, or the fastest number.
+
+    To find it, the network's part of a step is rehearsed on a copy, so that a look changes
+    nothing. A choice does: sums over a batch are split among the threads, so the last bits of
+    what is learned from there on depend on their number.
+
+    Args:
+        network: What is trained.
+        threads: How many; `None` looks for the fastest number at the start, and again when
+            steps become slow.
+    """
+
+    def __init__(self, network: nn.Module, threads: int | None) -> None:
+        self._network = network
+        self._asked = threads
+        self._before = torch.get_num_threads()
+        self._fastest = FastestThreads("training", self._before)
+        self._step_started = 0.0
+
+    def setup(self, *_: object, **__: object) -> None:
+        """Takes the number that is asked for."""
+        if self._asked:
+            torch.set_num_threads(self._asked)
+
+    def on_train_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: tuple[Tensor, Tensor],
+        batch_idx: int,
+    ) -> None:
+        """Looks for the fastest number where it is time to."""
+        del pl_module, batch_idx
+        if not self._asked and batch[0].device.type == "cpu":
+            self._fastest.rehearse(lambda: _rehearsal(self._network, trainer, batch[0]))
+        self._step_started = time.monotonic()
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Takes the step's time."""
+        self._fastest.took(time.monotonic() - self._step_started)
+
+    def teardown(self, *_: object, **__: object) -> None:
+        """Leaves all threads to what comes after the training."""
+        torch.set_num_threads(self._before)
+
+
+def _rehearsal(network: nn.Module, trainer: lightning.Trainer, images: Tensor) -> Work:
+    """Forward and backward of a batch through a copy, whose gradients nobody uses."""
+    copied = copy.deepcopy(network)
+    batch = images.float().contiguous(memory_format=torch.channels_last)
+
+    def work() -> None:
+        with trainer.precision_plugin.forward_context():
+            output = copied(batch)
+        output.float().sum().backward()
+
+    return work

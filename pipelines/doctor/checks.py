@@ -1,0 +1,32 @@
+"""What is wrong with this machine and its settings, and what to do about it."""
+
+import os
+from pathlib import Path
+
+from pipelines.doctor.check import Check
+from pipelines.doctor.installation import check_packages, check_python
+from pipelines.doctor.machine import (
+    check_device,
+    check_disks,
+    check_memory,
+    check_shared_memory,
+)
+from pipelines.doctor.services import check_mlflow, check_store
+
+
+def run_checks(store_uri: str) -> list[Check]:
+    """Looks at everything a run needs; takes some seconds.
+
+    Args:
+        store_uri: The store to try, `s3://bucket/prefix` or a folder.
+    """
+    return [
+        check_store(store_uri),
+        check_mlflow(),
+        *check_disks(store_uri, os.environ.get("MLFLOW_TRACKING_URI", "")),
+        check_memory(),
+        check_shared_memory(Path("/dev/shm")),
+        check_device(),
+        check_python(),
+        check_packages(),
+    ]

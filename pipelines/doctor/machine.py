@@ -1,0 +1,100 @@
+"""What the machine gives: disks, memory, shared memory, a device."""
+
+import shutil
+from pathlib import Path
+
+from components.shared.machine import free_memory, usable_cores
+from components.shared.process import cache_folder
+from pipelines.doctor.check import GIB, INSTALL, OTHER_PLACE, Check, Thresholds
+from pipelines.doctor.places import existing, sqlite_file, why_not_writable
+
+# The public set takes 0.7 GiB as volumes, and a training step a few GiB of memory.
+_DISK_GIB = Thresholds(error=1, warning=5)
+_MEMORY_GIB = Thresholds(error=2, warning=4)
+_SHARED_MEMORY_GIB = Thresholds(error=0, warning=1)
+
+
+def check_disks(
+    store_uri: str, tracking_uri: str, least_gib: Thresholds = _DISK_GIB
+) -> list[Check]:
+    """Free space where a run writes: the cache, and a local store and MLflow.
+
+    Args:
+        store_uri: `s3://bucket/prefix` or a folder.
+        tracking_uri: As in `MLFLOW_TRACKING_URI`.
+        least_gib: What there must be in each place.
+    """
+    folders = {"cache": cache_folder().absolute()}
+    if "://" not in store_uri:
+        folders["store"] = Path(store_uri).absolute()
+    if database := sqlite_file(tracking_uri):
+        folders["MLflow"] = database.parent
+    return [_check_disk(f"disk, {name}", folder, least_gib) for name, folder in folders.items()]
+
+
+def check_memory(least_gib: Thresholds = _MEMORY_GIB) -> Check:
+    """Memory that this process may still use.
+
+    Args:
+        least_gib: What there must be.
+    """
+    free = free_memory()
+    if free is None:
+        return Check("memory", "ok", "not known on this system")
+    advice = (
+        "close other programs, or give the container more memory; or lower "
+        "train.sampling.batch_size"
+    )
+    return least_gib.check("memory", free / GIB, f"{free / GIB:.1f} GiB free", advice)
+
+
+def check_shared_memory(folder: Path, least_gib: Thresholds = _SHARED_MEMORY_GIB) -> Check:
+    """Room for what loader processes hand over.
+
+    Args:
+        folder: Where the system keeps it.
+        least_gib: What there must be.
+    """
+    if not folder.is_dir():
+        return Check("shared mem", "ok", f"this system has no {folder}")
+    size = shutil.disk_usage(folder).total / GIB
+    advice = (
+        "mount a memory emptyDir there or start the container with --shm-size=2g; or keep "
+        "train.compute.loader_workers=0"
+    )
+    return least_gib.check("shared mem", size, f"{folder}: {size:.2f} GiB", advice)
+
+
+def check_device() -> Check:
+    """What training would run on."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
+        return Check("device", "error", f"torch cannot be imported: {error}", INSTALL)
+    if torch.cuda.is_available():
+        return _check_gpu()
+    found = f"{usable_cores()} CPU cores, no GPU (torch {torch.__version__})"
+    if Path("/dev/nvidia0").exists():
+        advice = "a GPU is there but torch cannot use it: install its driver and a CUDA torch"
+        return Check("device", "warning", found, advice)
+    return Check("device", "ok", found)
+
+
+def _check_disk(name: str, folder: Path, least_gib: Thresholds) -> Check:
+    if problem := why_not_writable(folder):
+        return Check(name, "error", problem, OTHER_PLACE)
+    place = existing(folder)
+    free = shutil.disk_usage(place).free / GIB
+    found = f"{free:.1f} GiB free at {place}"
+    return least_gib.check(name, free, found, "free space, or choose another place")
+
+
+def _check_gpu() -> Check:
+    import torch
+
+    gpu = torch.cuda.get_device_properties(0)
+    found = f"{torch.cuda.device_count()} x {gpu.name}, {gpu.total_memory / GIB:.0f} GiB"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return Check("device", "ok", f"{found}, bf16")
+    advice = "this GPU has no bf16: use train.compute.precision=16-mixed"
+    return Check("device", "warning", found, advice)

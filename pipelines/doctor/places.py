@@ -1,0 +1,24 @@
+"""Folders that need not be there yet."""
+
+import os
+from pathlib import Path
+
+
+def existing(folder: Path) -> Path:
+    """The folder itself, or the nearest above it that exists."""
+    # os.path.exists: Path.exists raises where a folder above may not be entered
+    return next(place for place in (folder, *folder.parents) if os.path.exists(place))
+
+
+def why_not_writable(folder: Path) -> str | None:
+    """What stands in the way of files in a folder; `None` if nothing does."""
+    place = existing(folder)
+    if not place.is_dir():
+        return f"{place} is a file where a folder should be"
+    return None if os.access(place, os.W_OK | os.X_OK) else f"{place} cannot be written"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a `sqlite:///` URI; `None` for another."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None

@@ -1,0 +1,110 @@
+"""The services that a run talks to: the store and MLflow."""
+
+import os
+import sqlite3
+import time
+import uuid
+from contextlib import closing, suppress
+from pathlib import Path
+
+from components.shared.errors import UserError
+from pipelines.doctor.check import INSTALL, OTHER_PLACE, Check
+from pipelines.doctor.places import existing, sqlite_file, why_not_writable
+
+_LOCK_TIMEOUT_S = 5.0
+
+
+def check_store(uri: str) -> Check:
+    """Writes, reads, lists and deletes a small object."""
+    started = time.monotonic()
+    try:
+        _try_store(uri)
+    except ImportError as error:
+        return Check("store", "error", f"{uri} cannot be tried: {error}", INSTALL)
+    except UserError as error:
+        return Check("store", "error", str(error))  # says itself what to do
+    milliseconds = 1000 * (time.monotonic() - started)
+    return Check("store", "ok", f"{uri}: wrote, read and deleted in {milliseconds:.0f} ms")
+
+
+def check_mlflow(lock_timeout_s: float = _LOCK_TIMEOUT_S) -> Check:
+    """Connects to `MLFLOW_TRACKING_URI` as a run does; a local file needs also be writable.
+
+    Args:
+        lock_timeout_s: How long to wait for one who writes to a local file.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        return Check("MLflow", "ok", "MLFLOW_TRACKING_URI is not set: runs go to a local file")
+    path = sqlite_file(uri)
+    if path and not _is_there(path):
+        return _check_new_file(path)
+    if path and (problem := _check_file(path, lock_timeout_s)):
+        return problem
+    return _check_connection(uri)
+
+
+def _try_store(uri: str) -> None:
+    from components.shared.storage.store import FolderStore, open_store
+
+    store = open_store(uri)
+    root = store.root if isinstance(store, FolderStore) else None
+    kept = root and existing(root)
+    key, data = f"doctor-{uuid.uuid4().hex}", os.urandom(1024)
+    store.write(key, data)
+    if store.read(key) != data or not store.exists(key):
+        raise UserError(f"store {store.uri}: what is read is not what was written")
+    store.delete(key)
+    if root:
+        _remove_empty(root, kept)
+
+
+def _remove_empty(folder: Path, kept: Path | None) -> None:
+    # leave no trace of a store that was only asked about
+    with suppress(OSError):  # a run has begun to use it
+        while folder != kept:
+            folder.rmdir()
+            folder = folder.parent
+
+
+def _check_connection(uri: str) -> Check:
+    try:
+        from components.shared.tracking.server import connect
+
+        connect()
+    except ImportError as error:
+        return Check("MLflow", "error", f"{uri} cannot be asked: {error}", INSTALL)
+    except UserError as error:
+        return Check("MLflow", "error", str(error))  # says itself what to do
+    return Check("MLflow", "ok", f"{uri} answers")
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.exists(path)  # Path.exists raises where a folder above may not be entered
+
+
+def _check_new_file(path: Path) -> Check:
+    if problem := why_not_writable(path.parent):
+        return Check("MLflow", "error", f"{path}: {problem}", OTHER_PLACE)
+    return Check("MLflow", "ok", f"{path} will be made by the first run")
+
+
+def _check_file(path: Path, lock_timeout_s: float) -> Check | None:
+    """What stands in the way of writing to it, which MLflow would say late or not at all."""
+    if problem := why_not_writable(path.parent):
+        return Check("MLflow", "error", f"{path}: {problem}", OTHER_PLACE)
+    try:
+        _open_for_writing(path, lock_timeout_s)
+    except (sqlite3.Error, OSError) as error:
+        advice = "end other writers, change its rights, or move it away: the next run makes another"
+        return Check("MLflow", "error", f"{path}: {error}", advice)
+    return None
+
+
+def _open_for_writing(path: Path, lock_timeout_s: float) -> None:
+    if not os.access(path, os.R_OK | os.W_OK):  # SQLite would silently open it for reading only
+        raise PermissionError("it cannot be written")
+    uri = f"{path.as_uri()}?mode=rw"
+    with closing(sqlite3.connect(uri, uri=True, timeout=lock_timeout_s)) as database:
+        database.execute("BEGIN IMMEDIATE")  # asks for the right to write
+        database.execute("SELECT count(*) FROM runs")  # MLflow would fill a database of another

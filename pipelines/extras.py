@@ -1,0 +1,83 @@
+"""The optional dependencies of the distribution, and which of them are not there."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from components.shared.errors import UserError
+
+if TYPE_CHECKING:  # imported when it is needed: `doctor` tells that it is missing
+    from packaging.requirements import Requirement
+
+DISTRIBUTION = "brainseg"
+USES: Mapping[str, str] = {
+    "trainer": "run, predict and rollback",
+    "pipelines": "run and compile",
+    "kaggle": "sources kaggle:...",
+}
+
+
+def require_extras(*extras: str) -> None:
+    """Refuses to go on without the packages of some extras.
+
+    Args:
+        extras: Names of `USES`.
+
+    Raises:
+        UserError: If a package of them is not installed or not new enough.
+    """
+    missing = missing_packages(extras)
+    if missing:
+        packages = ", ".join(package for names in missing.values() for package in names)
+        kind = "extra" if len(missing) == 1 else "extras"
+        raise UserError(
+            f"this needs the {kind} {', '.join(missing)} (not installed: {packages}); "
+            + installation(missing)
+        )
+
+
+def installation(extras: Iterable[str]) -> str:
+    """The command that brings some extras; the empty one is what every installation has."""
+    named = ",".join(extra for extra in extras if extra)
+    return f"pip install '{DISTRIBUTION}[{named}]'" if named else "pip install --editable ."
+
+
+def missing_packages(extras: Iterable[str]) -> Mapping[str, list[str]]:
+    """Packages that are not installed, or not in the version asked for, by extra.
+
+    Args:
+        extras: Names of `USES`; the empty one stands for what every installation has.
+
+    Raises:
+        UserError: If the distribution itself is not installed.
+        ImportError: If `packaging` is not installed.
+    """
+    from packaging.requirements import Requirement
+
+    try:
+        lines = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError as error:
+        raise UserError(f"{DISTRIBUTION} itself is not installed: {installation('')}") from error
+    requirements = [Requirement(line) for line in lines]
+    found = {extra: list(_missing(requirements, extra)) for extra in extras}
+    return {extra: packages for extra, packages in found.items() if packages}
+
+
+def _missing(requirements: "Iterable[Requirement]", extra: str) -> Iterator[str]:
+    for requirement in requirements:
+        if not _belongs(requirement, extra):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            yield requirement.name
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            yield f"{requirement.name}{requirement.specifier} (found {version})"
+
+
+def _belongs(requirement: "Requirement", extra: str) -> bool:
+    marker = requirement.marker
+    if marker is None or marker.evaluate({"extra": ""}):
+        return not extra
+    return marker.evaluate({"extra": extra})

@@ -1,0 +1,79 @@
+"""What a compiled graph says of itself: parameters, steps, images."""
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kfp.dsl.graph_component import GraphComponent
+from kfp.pipeline_spec.pipeline_spec_pb2 import ComponentSpec, DagSpec, PipelineTaskSpec
+
+from components.shared.errors import UserError
+
+Components = Mapping[str, ComponentSpec]
+
+
+def check_arguments(pipeline: GraphComponent, arguments: Mapping[str, Any]) -> None:
+    """Compares arguments with the pipeline's parameters.
+
+    Raises:
+        UserError: If one is unknown, or one without a default is missing.
+    """
+    known = pipeline.component_spec.inputs or {}
+    if unknown := [name for name in arguments if name not in known]:
+        raise UserError(
+            f"pipeline {pipeline.name} has no parameter {', '.join(unknown)}; "
+            f"it has {', '.join(known) or 'none'}"
+        )
+    if missing := [name for name in pipeline.required_inputs if name not in arguments]:
+        raise UserError(f"pipeline {pipeline.name} needs the parameter {', '.join(missing)}")
+
+
+def count_steps(pipeline: GraphComponent) -> int:
+    """How many steps a run has, with those of pipelines and loops inside.
+
+    A loop over items that only the run knows counts as one round.
+    """
+    spec = pipeline.pipeline_spec
+    return _count(spec.root.dag, spec.components)
+
+
+def images(pipeline: GraphComponent) -> set[str]:
+    """The images of all steps."""
+    executors = pipeline.pipeline_spec.deployment_spec["executors"].values()
+    return {str(part["container"]["image"]) for part in executors if "container" in part}
+
+
+def on_one_machine(pipeline: GraphComponent) -> GraphComponent:
+    """A copy of a pipeline without what is meant for a cluster.
+
+    Steps are not tried again: a user's mistake would be made three times. Rounds of a loop
+    go one after the other: they share the cores and the device.
+    """
+    copied = copy.deepcopy(pipeline)
+    for dag in _dags(copied):
+        for task in dag.tasks.values():
+            task.ClearField("retry_policy")
+            if task.WhichOneof("iterator"):
+                task.iterator_policy.parallelism_limit = 1
+    return copied
+
+
+def _count(dag: DagSpec, components: Components) -> int:
+    return sum(_rounds(task) * _steps(task, components) for task in dag.tasks.values())
+
+
+def _steps(task: PipelineTaskSpec, components: Components) -> int:
+    component = components[task.component_ref.name]
+    return _count(component.dag, components) if component.HasField("dag") else 1
+
+
+def _rounds(task: PipelineTaskSpec) -> int:
+    items = task.parameter_iterator.items.raw
+    return len(json.loads(items)) if items else 1
+
+
+def _dags(pipeline: GraphComponent) -> Iterator[DagSpec]:
+    spec = pipeline.pipeline_spec
+    yield spec.root.dag
+    yield from (part.dag for part in spec.components.values() if part.HasField("dag"))

@@ -1,0 +1,40 @@
+import numpy as np
+
+from components.shared.scoring.groups import group, size_thirds
+
+SHAPE = (3, 6, 5)
+
+
+def test_size_thirds_are_by_rank_and_ties_by_name(score, some_scores):
+    scores = some_scores(6)
+    sizes = size_thirds(list(reversed(scores)))
+
+    assert size_thirds(scores) == sizes
+    by_size = sorted(scores, key=lambda one: one.tumour_pixels)
+    thirds = [sizes[one.volume] for one in by_size]
+    assert thirds == ["small"] * 2 + ["medium"] * 2 + ["large"] * 2
+    empty = [score(np.zeros(SHAPE), np.zeros(SHAPE), f"TCGA_CS_000{n}_20000101") for n in (2, 0, 1)]
+    assert size_thirds(empty) == {
+        "TCGA_CS_0000_20000101": "small",
+        "TCGA_CS_0001_20000101": "medium",
+        "TCGA_CS_0002_20000101": "large",
+    }
+
+
+def test_every_patient_is_in_one_site_and_one_size(some_scores):
+    scores = some_scores(7)
+
+    groups = group(scores)
+
+    assert list(groups) == [
+        "site/CS",
+        "site/DU",
+        "site/HT",
+        "size/small",
+        "size/medium",
+        "size/large",
+    ]
+    for kind in ("site/", "size/"):
+        names = [one.volume for key, some in groups.items() if key.startswith(kind) for one in some]
+        assert sorted(names) == [one.volume for one in sorted(scores, key=lambda one: one.volume)]
+    assert list(group(scores[:1])) == ["site/CS", "size/small"]

@@ -1,0 +1,60 @@
+import logging
+
+import numpy as np
+import pytest
+
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.split import make_split
+from components.shared.scoring.predicted import scored
+from components.shared.scoring.scores import score_volume
+from components.shared.storage.store import open_store
+
+
+def bright(image, name=""):
+    return (image[..., 1] / 255).astype(np.float32)
+
+
+@pytest.fixture
+def dataset(tmp_path, publish, make_blob):
+    store = open_store(str(tmp_path / "store"))
+    manifest = publish(store, [make_blob(seed) for seed in range(5)])
+    volumes = manifest.volumes
+    split = make_split({"train": volumes[:1], "validation": volumes[1:2], "test": volumes[2:]})
+    return SplitDataset(store, tmp_path / "cache", manifest, split)
+
+
+def test_scores_the_asked_volumes_in_order(dataset):
+    entries = dataset.entries("test")[::-1]
+
+    found = list(scored(bright, dataset, entries, threshold=0.55))
+
+    assert [one.entry for one in found] == list(entries)
+    for entry, volume, mask, score in found:
+        expected = dataset.volume(entry)
+        assert np.array_equal(volume.image, expected.image)
+        assert np.array_equal(mask, bright(expected.image) >= 0.55)
+        assert score == score_volume(entry, expected, bright(expected.image), 0.55)
+        assert score.predicted_pixels == mask.sum() > 0
+
+
+def test_predicts_a_volume_only_when_it_is_its_turn(dataset):
+    images = []
+
+    def segmenter(image, name):
+        images.append(image)
+        return bright(image)
+
+    found = scored(segmenter, dataset, dataset.entries("test"), threshold=0.5)
+
+    assert not images
+    for turn, _ in enumerate(found, start=1):
+        assert len(images) == turn
+    assert turn == 3
+
+
+def test_tells_what_it_has_done(dataset, caplog):
+    caplog.set_level(logging.INFO)
+
+    list(scored(bright, dataset, dataset.entries("test"), 0.5, "champion's volumes"))
+
+    assert "champion's volumes: all 3 in" in caplog.text

@@ -1,0 +1,51 @@
+import csv
+
+import numpy as np
+import pytest
+
+from components.shared.errors import UserError
+from components.shared.scoring.scores import PatientScore
+from components.shared.scoring.table import read_patient_scores, write_patient_scores
+
+SHAPE = (3, 6, 5)
+
+
+def test_scores_survive_the_csv(tmp_path, some_scores):
+    scores = some_scores()
+    path = tmp_path / "per_patient.csv"
+
+    write_patient_scores(scores, path)
+
+    found = read_patient_scores(path)
+    names = list(PatientScore.__dataclass_fields__)
+    assert [[getattr(one, name) for name in names] for one in found] == [
+        [getattr(one, name) for name in names] for one in scores
+    ]
+    assert [(one.dice, one.precision, one.recall) for one in found] == [
+        (one.dice, one.precision, one.recall) for one in scores
+    ]
+
+
+def test_the_csv_has_the_promised_columns_and_blanks_for_undefined(tmp_path, score):
+    path = tmp_path / "per_patient.csv"
+
+    write_patient_scores([score(np.zeros(SHAPE), np.zeros(SHAPE))], path)
+
+    with open(path, newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    first = ["volume", "patient", "site", "slices", "tumour_pixels"]
+    assert list(row)[:10] == [*first, "dice", "precision", "recall", "hd95", "surface_dice"]
+    assert (row["patient"], row["dice"], row["size_third"]) == ("TCGA_CS_0001", "1.0", "small")
+    assert (row["precision"], row["recall"], row["hd95"]) == ("", "", "")
+    assert (row["surface_dice"], row["volume_difference_pixels"]) == ("1.0", "0")
+    assert row["relative_volume_difference"] == ""
+    assert "nan" not in path.read_text().lower()
+
+
+@pytest.mark.parametrize("text", ["volume,dice\na,0.5\n", "<html></html>\nx\n"])
+def test_a_file_that_is_no_table_of_scores_is_named(tmp_path, text):
+    path = tmp_path / "scores.csv"
+    path.write_text(text)
+
+    with pytest.raises(UserError, match=r"scores\.csv is not a table of patient scores"):
+        read_patient_scores(path)

@@ -1,0 +1,187 @@
+"""The choice of threads with work whose time is known: it sleeps; and beside a busy process."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.shared import threads
+from components.shared.threads import FastestThreads, limit_threads, time_threads
+
+PROJECT = Path(threads.__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _same_threads_after():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+class Machine:
+    """A machine whose work takes as long as told for the number of threads that is set."""
+
+    def __init__(self, monkeypatch, **seconds):
+        self.now = 0.0
+        self.seconds = {int(name[1:]): taken for name, taken in seconds.items()}
+        self.rehearsals = 0
+        monkeypatch.setattr(threads, "time_threads", self._time)
+
+    def _time(self, work, most):
+        assert most == max(self.seconds)
+        work()
+        self.rehearsals += 1
+        self.now += 2 * sum(self.seconds.values())
+        return dict(self.seconds)
+
+    def train(self, choice, steps):
+        """Trains so many steps; returns the seconds they took with the rehearsals."""
+        started = self.now
+        for _ in range(steps):
+            choice.rehearse(lambda: lambda: None)
+            assert torch.get_num_threads() == choice.threads
+            self.now += self.seconds[choice.threads]
+            choice.took(self.seconds[choice.threads])
+        return self.now - started
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Two cores, of which a process may take one: the figures of a real training."""
+    return Machine(monkeypatch, t2=0.205, t1=0.372)
+
+
+@pytest.fixture
+def choice(machine):
+    return FastestThreads("training", 2, clock=lambda: machine.now)
+
+
+ALONE, BESIDE = {2: 0.205, 1: 0.372}, {2: 3.3, 1: 0.372}
+
+
+class TestFastestThreads:
+    def test_all_threads_alone_and_one_rehearsal(self, machine, choice):
+        machine.train(choice, 1000)
+        assert (choice.threads, machine.rehearsals) == (2, 1)
+
+    def test_one_thread_beside_a_busy_process(self, machine, choice):
+        machine.seconds = BESIDE
+        machine.train(choice, 1)
+        assert choice.threads == 1
+
+    def test_a_busy_process_that_comes_later_is_noticed(self, machine, choice):
+        machine.train(choice, 200)
+        machine.seconds = BESIDE
+        machine.train(choice, 6)
+        assert choice.threads == 1
+
+    def test_all_threads_again_when_it_has_gone(self, machine, choice):
+        machine.seconds = BESIDE
+        machine.train(choice, 100)
+        machine.seconds = ALONE
+        took = machine.train(choice, 2000)
+        assert choice.threads == 2
+        assert took < 1.2 * 2000 * ALONE[2]
+
+    def test_looking_takes_a_twentieth_of_the_time_at_most(self, machine, choice):
+        machine.seconds = BESIDE
+        machine.train(choice, 1)
+        assert machine.train(choice, 5000) < 1.05 * 5000 * BESIDE[1]
+
+    def test_a_machine_that_is_slow_with_any_number_is_not_asked_for_ever(self, machine, choice):
+        machine.train(choice, 100)
+        machine.seconds = {2: 0.8, 1: 1.5}
+        machine.train(choice, 5000)
+        assert (choice.threads, machine.rehearsals) == (2, 2)
+
+    @given(one=st.floats(0.05, 20), both=st.floats(0.05, 20))
+    def test_never_slower_than_one_thread(self, one, both):
+        with pytest.MonkeyPatch.context() as patch:
+            machine = Machine(patch, t2=both, t1=one)
+            choice = FastestThreads("training", 2, clock=lambda: machine.now)
+            machine.train(choice, 1)
+            assert machine.train(choice, 2000) <= 1.1 * 1.06 * 2000 * one
+
+    def test_one_line_a_change(self, machine, choice, caplog):
+        caplog.set_level(logging.INFO)
+        machine.train(choice, 100)
+        machine.seconds = BESIDE
+        machine.train(choice, 1000)
+        assert [record.getMessage() for record in caplog.records] == [
+            "training with 2 of 2 CPU threads (ms a step: 205 with 2, 372 with 1)",
+            "training with 1 of 2 CPU threads (ms a step: 3300 with 2, 372 with 1)",
+        ]
+
+    def test_a_single_thread_is_not_rehearsed(self, monkeypatch):
+        machine = Machine(monkeypatch, t1=1.0)
+        machine.train(FastestThreads("training", 1, clock=lambda: machine.now), 10)
+        assert machine.rehearsals == 0
+
+
+class TestTimeThreads:
+    def test_work_that_gains_is_done_with_all(self):
+        seconds = time_threads(lambda: time.sleep(0.2 / torch.get_num_threads()), 8)
+        assert list(seconds) == [8, 4]  # with 2 it would take twice as long as with 4
+        assert threads._fastest(seconds) == 8
+
+    def test_work_that_loses_is_done_with_one(self):
+        seconds = time_threads(lambda: time.sleep(0.05 * torch.get_num_threads()), 6)
+        assert list(seconds) == [6, 3, 1]
+        assert threads._fastest(seconds) == 1
+
+    def test_the_largest_of_nearly_equal_numbers(self):
+        assert threads._fastest({4: 1.05, 2: 1.0, 1: 1.02}) == 4
+        assert threads._fastest({4: 1.2, 2: 1.0, 1: 1.3}) == 2
+
+    def test_the_number_of_before_is_set_again(self):
+        torch.set_num_threads(3)
+        with pytest.raises(ZeroDivisionError):
+            time_threads(lambda: 1 / 0, 2)
+        assert torch.get_num_threads() == 3
+
+
+class TestLimitThreads:
+    def test_no_more_threads_than_usable_cores(self, monkeypatch):
+        monkeypatch.setattr(threads, "usable_cores", lambda: 3)
+        torch.set_num_threads(8)
+        assert limit_threads() == torch.get_num_threads() == 3
+
+    def test_fewer_where_they_were_asked_for(self, monkeypatch):
+        monkeypatch.setattr(threads, "usable_cores", lambda: 8)
+        torch.set_num_threads(2)
+        assert limit_threads() == torch.get_num_threads() == 2
+
+
+BESIDE_BUSY = """
+import sys
+import torch
+from components.shared.threads import FastestThreads
+images = torch.randn(4, 16, 32, 32)
+layers = torch.nn.Sequential(*(torch.nn.Conv2d(16, 16, 3, padding=1) for _ in range(8)))
+choice = FastestThreads("training", 2)
+choice.rehearse(lambda: lambda: layers(images).sum().backward())
+print(choice.threads)
+"""
+
+
+def test_one_thread_beside_a_process_that_keeps_a_core_busy():
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) < 2:
+        pytest.skip("there is one core only")
+    burn = [*("taskset", "-c", str(cores[0])), sys.executable, "-c", "while True: pass"]
+    busy = [subprocess.Popen(burn) for _ in range(2)]
+    try:
+        command = ["taskset", "-c", ",".join(map(str, cores)), sys.executable, "-c", BESIDE_BUSY]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert done.stdout.strip() == "1"

@@ -1,0 +1,106 @@
+import contextlib
+import http.server
+import os
+import socket
+import threading
+import time
+import uuid
+
+import pytest
+
+from components.shared.errors import UserError
+from components.shared.tracking.server import connect, open_experiment
+
+
+@contextlib.contextmanager
+def answering(status):
+    """A server on loopback that answers every request with this status."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def refused(monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    started = time.monotonic()
+    with pytest.raises(UserError) as raised:
+        connect()
+    assert time.monotonic() - started < 15
+    return str(raised.value)
+
+
+def test_a_server_that_is_down_is_told(no_mlflow, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    assert refused(monkeypatch, uri) == (
+        f"MLflow at {uri} cannot be used: connection refused; start the server, or set "
+        "MLFLOW_TRACKING_URI to one that runs"
+    )
+
+
+def test_a_server_that_never_answers_is_told_in_bounded_time(no_mlflow, monkeypatch):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        message = refused(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert "timed out; start the server" in message
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (401, "MLFLOW_TRACKING_USERNAME"),
+        (403, "--allowed-hosts"),
+        (404, "the address must be an MLflow server's"),
+        (503, "start the server"),
+    ],
+)
+def test_a_server_that_refuses_is_told(no_mlflow, monkeypatch, status, advice):
+    with answering(status) as uri:
+        message = refused(monkeypatch, uri)
+    assert f"MLflow at {uri} cannot be used" in message
+    assert advice in message
+
+
+def test_an_address_is_needed(no_mlflow):
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI is not set; give a server"):
+        connect()
+
+
+def test_a_local_file_is_not_made_by_a_step(no_mlflow, monkeypatch, tmp_path):
+    message = refused(monkeypatch, f"sqlite:///{tmp_path}/none.db")
+    assert "there is no MLflow file" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_experiment_is_the_projects_or_the_one_that_is_set(local_mlflow, monkeypatch):
+    client = connect()
+    usual = open_experiment(client)
+    assert client.get_experiment(usual).name == "brainseg"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", uuid.uuid4().hex)
+    other = open_experiment(client)
+    assert client.get_experiment(other).name == os.environ["MLFLOW_EXPERIMENT_NAME"]
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", usual)
+    assert open_experiment(client) == usual
+
+
+def test_a_deleted_experiment_says_how_to_restore_it(local_mlflow, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", uuid.uuid4().hex)
+    client = connect()
+    experiment = open_experiment(client)
+    client.delete_experiment(experiment)
+    with pytest.raises(UserError, match=f"restore --experiment-id {experiment}"):
+        open_experiment(client)

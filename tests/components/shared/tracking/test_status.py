@@ -1,0 +1,53 @@
+import uuid
+
+import pytest
+
+from components.shared.tracking.runs import recording
+from components.shared.tracking.server import connect
+from components.shared.tracking.status import parent_of, set_status, training_digest, trainings_of
+from tests.components.conftest import new_run
+
+
+def statuses(*run_ids):
+    return [connect().get_run(run_id).info.status for run_id in run_ids]
+
+
+def fail(run_id):
+    with pytest.raises(KeyError, match="broken"), recording(run_id):
+        raise KeyError("broken")
+
+
+def test_work_that_fails_marks_both_runs_and_a_retry_takes_them_up_again(any_mlflow):
+    run_id = new_run()
+    parent = parent_of(connect().get_run(run_id))
+    fail(run_id)
+    assert statuses(run_id, parent) == ["FAILED", "FAILED"]
+    with recording(run_id):
+        assert statuses(run_id, parent) == ["RUNNING", "RUNNING"]
+
+
+def test_a_pipeline_run_has_failed_while_one_of_its_trainings_has(local_mlflow):
+    pipeline_run = uuid.uuid4().hex
+    one, two = (new_run(pipeline_run=pipeline_run, label=label) for label in ("one", "two"))
+    parent = parent_of(connect().get_run(one))
+    fail(one)
+    with recording(two):
+        assert statuses(one, two, parent) == ["FAILED", "RUNNING", "FAILED"]
+    with recording(one):
+        assert statuses(one, two, parent) == ["RUNNING", "RUNNING", "RUNNING"]
+
+
+def test_runs_of_other_tools_are_no_trainings_and_keep_their_status(local_mlflow, monkeypatch):
+    client = connect()
+    parent = client.create_run("0").info.run_id
+    nested = {"mlflow.parentRunId": parent}
+    client.create_run("0", tags=nested)
+    joined = client.create_run("0", tags=nested).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", joined)
+    assert new_run() == joined
+    (found,) = trainings_of(client, parent)
+    assert found.info.run_id == joined
+    assert training_digest(found)
+    set_status(client, joined, "FINISHED")
+    fail(joined)
+    assert statuses(joined, parent) == ["RUNNING", "RUNNING"]

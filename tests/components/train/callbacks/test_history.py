@@ -1,0 +1,64 @@
+from types import SimpleNamespace
+
+import torch
+
+from components.train.callbacks.history import History, TellEpochs
+
+
+def _trainer(epoch, dice=0.5, interval=1, writes=True):
+    metrics = {"train_loss": 1.0, "validation_loss": 2.0, "validation_dice": dice}
+    return SimpleNamespace(
+        current_epoch=epoch - 1,
+        check_val_every_n_epoch=interval,
+        is_global_zero=writes,
+        callback_metrics={name: torch.tensor(value) for name, value in metrics.items()},
+        optimizers=[SimpleNamespace(param_groups=[{"lr": 0.25}])],
+    )
+
+
+def _end(epoch, history, *others, **changes):
+    trainer = _trainer(epoch, **changes)
+    for callback in (history, *others):
+        callback.on_train_epoch_end(trainer, None)
+    return history.ended(trainer)
+
+
+def test_an_epoch_has_its_number_losses_dice_and_learning_rate():
+    assert _end(3, History()) == {
+        "epoch": 3,
+        "train_loss": 1.0,
+        "validation_loss": 2.0,
+        "validation_dice": 0.5,
+        "learning_rate": 0.25,
+    }
+
+
+def test_epochs_that_are_not_validated_are_left_out_and_not_told():
+    told, history = [], History()
+    ended = [
+        _end(epoch, history, TellEpochs(history, told.append), interval=2) for epoch in (1, 2, 3)
+    ]
+    assert [epoch["epoch"] for epoch in history.epochs] == [2]
+    assert told == history.epochs
+    assert ended == [None, told[0], None]
+
+
+def test_the_best_epoch_has_more_dice_than_all_before():
+    history = History()
+    best = [history.is_best(_end(n, history, dice=d)) for n, d in enumerate((0, 0.5, 0.5, 0.75), 1)]
+    assert best == [True, True, False, True]
+
+
+def test_a_process_that_does_not_write_measures_and_tells_nothing():
+    told, history = [], History()
+    _end(1, history, TellEpochs(history, told.append), writes=False)
+    assert len(history.epochs) == 1
+    assert told == []
+
+
+def test_the_history_goes_on_in_another_attempt():
+    first, second = History(), History()
+    _end(1, first, dice=0.75)
+    second.load_state_dict(first.state_dict())
+    assert not second.is_best(_end(2, second, dice=0.5))
+    assert [epoch["epoch"] for epoch in second.epochs] == [1, 2]

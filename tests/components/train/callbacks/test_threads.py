@@ -1,0 +1,98 @@
+import logging
+
+import lightning
+import pytest
+import torch
+from torch import nn
+
+from components.shared.threads import FastestThreads
+from components.train.callbacks.threads import ChooseThreads
+
+
+class Task(lightning.LightningModule):
+    """A network whose state a step changes in every way: weights, batch statistics, dropout."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.1), nn.Conv2d(4, 1, 1)
+        )
+        self.counts = []
+
+    def training_step(self, batch, index):
+        self.counts.append(torch.get_num_threads())
+        torch.manual_seed(index)
+        return (self.network(batch[0].float()) - batch[1]).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=1e-2)
+
+
+@pytest.fixture(autouse=True)
+def _three_threads(caplog):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    caplog.set_level(logging.INFO, logger="components.shared.threads")
+    yield
+    torch.set_num_threads(before)
+
+
+def _train(*callbacks, task=None):
+    task = task or Task()
+    images = torch.rand(24, 2, 16, 16, generator=torch.Generator().manual_seed(1)).half()
+    batches = torch.utils.data.TensorDataset(images, images[:, :1].float())
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(task, torch.utils.data.DataLoader(batches, batch_size=4))
+    return task
+
+
+def test_a_rehearsal_changes_nothing(monkeypatch):
+    """A training that rehearses before every step learns what one without rehearsals learns."""
+    plain = _train()
+    rehearsed = []
+
+    def rehearse(self, rehearsal):
+        work = rehearsal()
+        rehearsed.extend(work() for _ in range(3))
+
+    monkeypatch.setattr(FastestThreads, "rehearse", rehearse)
+    task = Task()
+    _train(ChooseThreads(task.network, None), task=task)
+    assert len(rehearsed) == 3 * len(task.counts)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(task.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_the_number_that_is_asked_for(caplog):
+    task = Task()
+    _train(ChooseThreads(task.network, 2), task=task)
+    assert task.counts == [2] * 6
+    assert torch.get_num_threads() == 3
+    assert _told(caplog) == []
+
+
+@pytest.mark.parametrize("fastest", [1, 3])
+def test_the_fastest_number_is_used_and_told(monkeypatch, caplog, fastest):
+    found = {3: 0.7, 1: 0.7}
+    found[fastest] = 0.3
+    monkeypatch.setattr("components.shared.threads.time_threads", lambda work, most: found)
+    task = Task()
+    _train(ChooseThreads(task.network, None), task=task)
+    assert task.counts == [fastest] * 6
+    assert torch.get_num_threads() == 3
+    (line,) = _told(caplog)
+    assert line.startswith(f"training with {fastest} of 3 CPU threads (ms a step: ")
+
+
+def _told(caplog):
+    records = (record for record in caplog.records if record.name == "components.shared.threads")
+    return [record.getMessage() for record in records]

@@ -1,0 +1,185 @@
+import json
+
+import pytest
+import torch
+
+from components.shared.errors import UserError
+from components.train.checkpoints import Checkpoints
+
+
+class FakeTrainer:
+    """Writes a file in the place of Lightning's trainer."""
+
+    def __init__(self, content):
+        self._content = content
+
+    def save_checkpoint(self, path, weights_only):
+        assert not weights_only
+        path.write_bytes(self._content)
+
+
+@pytest.fixture
+def attempt(store, tmp_path):
+    """Opens the same training's checkpoints in a fresh folder, as another machine would."""
+    folders = iter(range(100))
+    return lambda: Checkpoints(store, "checkpoints/a", tmp_path / f"machine-{next(folders)}")
+
+
+def _weights(value):
+    return {"weight": torch.full((1, 2), float(value))}
+
+
+def _store(checkpoints, epoch, best=None):
+    checkpoints.write_last(FakeTrainer(f"state {epoch}".encode()))
+    checkpoints.store_epoch(epoch, None if best is None else _weights(best))
+
+
+def _best(checkpoints):
+    network = torch.nn.Linear(2, 1, bias=False)
+    checkpoints.load_best(network)
+    return network.weight[0, 0].item()
+
+
+def _files(store):
+    return {key.rpartition("/")[2] for key in store.keys("checkpoints/")}
+
+
+def _states(store):
+    return json.loads(store.read("checkpoints/a/states.json"))
+
+
+def _flip_a_bit(store, name):
+    data = bytearray(store.read(f"checkpoints/a/{name}"))
+    data[-1] ^= 1
+    store.write(f"checkpoints/a/{name}", bytes(data))
+
+
+def test_the_first_attempt_finds_nothing(attempt):
+    assert attempt().last() is None
+
+
+def test_another_machine_goes_on_from_the_newest_state(attempt):
+    first = attempt()
+    _store(first, 1, best=10)
+    _store(first, 2)
+    assert attempt().last().read_bytes() == b"state 2"
+    assert _best(attempt()) == 10
+
+
+def test_only_the_two_newest_states_are_kept(attempt, store, tmp_path):
+    checkpoints = attempt()
+    for epoch in range(1, 6):
+        _store(checkpoints, epoch, best=epoch)
+    named = {state[file] for state in _states(store) for file in ("last", "best")}
+    assert len(named) == 4
+    assert _files(store) == {*named, "states.json"}
+    assert {path.name for path in tmp_path.glob("machine-0/**/*.*")} == named
+
+
+@pytest.mark.parametrize("file", ["last", "best"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_damaged_state_is_told_and_the_one_before_is_used(attempt, store, caplog, file, lost):
+    checkpoints = attempt()
+    for epoch in (4, 8):
+        _store(checkpoints, epoch, best=epoch)
+    name = _states(store)[0][file]
+    if lost:
+        store.delete(f"checkpoints/a/{name}")
+    else:
+        _flip_a_bit(store, name)
+    resumed = attempt()
+    assert resumed.last().read_bytes() == b"state 4"
+    assert f"the state after epoch 8 is not used: {name} is" in caplog.text
+    assert "trying epoch 4" in caplog.text
+    _store(resumed, 8)
+    assert [state["epoch"] for state in _states(store)] == [8, 4]
+    assert _best(attempt()) == 4
+
+
+def test_without_a_whole_state_training_starts_anew(attempt, store, caplog):
+    _store(attempt(), 1, best=1)
+    _flip_a_bit(store, _states(store)[0]["last"])
+    assert attempt().last() is None
+    assert "trying the start" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"[{", b'[{"epoch": 1, "last": "../x", "best": "y"}]'])
+def test_a_damaged_list_of_states_is_told_and_not_used(attempt, store, caplog, content):
+    _store(attempt(), 1, best=1)
+    store.write("checkpoints/a/states.json", content)
+    assert attempt().last() is None
+    assert "the list of stored states is damaged" in caplog.text
+
+
+def _go_on(checkpoints, epoch):
+    checkpoints.last()
+    _store(checkpoints, epoch, best=epoch)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def test_a_kill_at_any_write_leaves_a_best_and_a_last_of_one_history(attempt, store, monkeypatch):
+    """It once left the best of the new epoch beside the state of the one before."""
+    first = attempt()
+    _store(first, 1, best=1)
+    for survived in range(4):  # best, last, list, removal
+        with monkeypatch.context() as patch:
+            _kill_after(patch, store, survived)
+            with pytest.raises(Killed):
+                _go_on(attempt(), 2)
+        resumed = attempt()
+        state = resumed.last().read_bytes()
+        assert (state, _best(resumed)) == ((b"state 2", 2) if survived == 3 else (b"state 1", 1))
+    _store(resumed, 3, best=3)
+    assert len(_files(store)) == 5
+
+
+def _kill_after(patch, store, writes):
+    done = []
+
+    def counted(method):
+        def call(*arguments):
+            if len(done) == writes:
+                raise Killed
+            done.append(method)
+            return method(*arguments)
+
+        return call
+
+    for name in ("upload", "write", "delete", "keys"):
+        patch.setattr(store, name, counted(getattr(store, name)))
+
+
+def test_damaged_best_weights_are_never_loaded(attempt, store):
+    _store(attempt(), 1, best=1)
+    _flip_a_bit(store, _states(store)[0]["best"])
+    with pytest.raises(UserError, match=r"best epoch are lost from .*start the run again"):
+        _best(attempt())
+
+
+def test_a_damaged_local_file_is_fetched_again(attempt, tmp_path):
+    checkpoints = attempt()
+    _store(checkpoints, 1, best=1)
+    for path in tmp_path.glob("machine-0/**/*.*"):
+        path.write_bytes(b"zero")
+    assert checkpoints.last().read_bytes() == b"state 1"
+    assert _best(checkpoints) == 1
+
+
+def test_no_local_file_is_left(attempt, tmp_path):
+    checkpoints = attempt()
+    _store(checkpoints, 1, best=1)
+    checkpoints.remove_local()
+    assert not [path for path in tmp_path.glob("machine-0/**/*") if path.is_file()]
+
+
+def test_the_best_survives_in_a_bucket(s3_store_uri, tmp_path):
+    from components.shared.storage.store import open_store
+
+    store = open_store(s3_store_uri)
+    _store(Checkpoints(store, "checkpoints/a", tmp_path / "one"), 1, best=7)
+    other = Checkpoints(store, "checkpoints/a", tmp_path / "two")
+    assert other.last().read_bytes() == b"state 1"
+    assert _best(other) == 7
