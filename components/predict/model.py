@@ -1,8 +1,9 @@
 """Which model is meant, and the threshold that belongs to it."""
 
+from collections.abc import Mapping
+
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from components.shared.errors import UserError
@@ -43,7 +44,7 @@ def resolve_model(model: str, model_name: str) -> str:
     return "/".join(["models:", *map(str, found)])
 
 
-def scored_threshold(uri: str) -> float:
+def scored_threshold(uri: str, metadata: Mapping[str, object]) -> float:
     """The threshold that a model was scored with, as far as anything tells; else 0.5.
 
     A registered version has it as a tag, a run and a model logged by it as a parameter of
@@ -51,6 +52,7 @@ def scored_threshold(uri: str) -> float:
 
     Args:
         uri: What `resolve_model` returned; there is a model that can be loaded.
+        metadata: Of the MLmodel file.
 
     Raises:
         UserError: If what is told is no threshold.
@@ -65,7 +67,7 @@ def scored_threshold(uri: str) -> float:
     elif kind == "runs":
         told = connect().get_run(name).data.params.get(_PARAM)
     if told is None:
-        told = (Model.load(uri).metadata or {}).get(THRESHOLD_TAG, DEFAULT_THRESHOLD)
+        told = metadata.get(THRESHOLD_TAG, DEFAULT_THRESHOLD)
     return parse_threshold(told, f"model {uri}")
 
 

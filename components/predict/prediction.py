@@ -16,7 +16,7 @@ from components.predict.settings import PredictSettings
 from components.predict.volume_prediction import VolumePrediction
 from components.shared.config import Record
 from components.shared.dataset.ingest_account import Quarantined
-from components.shared.dataset.volumes import Mask, Probability, Volume, size_text
+from components.shared.dataset.volumes import Mask, Probability, Volume
 from components.shared.errors import UserError
 from components.shared.progress import track
 from components.shared.reading.scans import (
@@ -28,7 +28,7 @@ from components.shared.reading.scans import (
 )
 from components.shared.reading.sources.opening import open_source
 from components.shared.reading.sources.source import Source
-from components.shared.scoring.segmenter import Segmenter, load_segmenter
+from components.shared.scoring.segmenter import Segmenter, VolumeRefusedError, load_segmenter
 from components.shared.storage.store import FolderStore
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,8 @@ def predict_source(
         listing = list_scans(source)
         uri = resolve_model(model, settings.model_name)
         segmenter = load_segmenter(uri, settings.device)
-        task = _Task(source, segmenter, scored_threshold(uri), FolderStore(output), settings)
+        threshold = scored_threshold(uri, segmenter.metadata)
+        task = _Task(source, segmenter, threshold, FolderStore(output), settings)
         snapshots: list[Snapshot] = []
         scans = track(listing.scans, len(listing.scans), "volumes")
         predicted = [_predict_or_refuse(task, scan, snapshots) for scan in scans]
@@ -130,7 +131,7 @@ def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Snapshot]) -> Vo
     name = scan.name.volume
     try:
         volume = read_scan(task.source, scan, task.settings.max_file_mib, with_masks=False)
-        probability = _apply(task.segmenter, volume)
+        probability = _apply(task.segmenter, volume, name)
     except BadScanError as error:
         logger.warning("%s is not predicted: %s", name, error)
         return _refuse(task, name, str(error))
@@ -148,19 +149,11 @@ def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Snapshot]) -> Vo
     )
 
 
-def _apply(segmenter: Segmenter, volume: Volume) -> Probability:
-    size = size_text(volume.mask.shape)
+def _apply(segmenter: Segmenter, volume: Volume, name: str) -> Probability:
     try:
-        probability = segmenter(volume.image)
-    except (RuntimeError, AssertionError) as error:  # out of memory, or a size it was not made for
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise BadScanError(f"the model cannot take {size} voxels: {reason[0]}") from error
-    if probability.shape != volume.mask.shape:
-        raise UserError(
-            f"the model answers {size} voxels with an array of {probability.shape}; it is no "
-            "segmenter of this project"
-        )
-    return probability
+        return segmenter(volume.image, name)
+    except VolumeRefusedError as error:
+        raise BadScanError(error.reason) from error
 
 
 def _refuse(task: _Task, volume: str, reason: str) -> VolumePrediction:

@@ -78,7 +78,7 @@ def score_model(
         what: What is counted in the log, e.g. `champion's volumes`.
 
     Raises:
-        UserError: If the model cannot be loaded.
+        UserError: If the model cannot be loaded, or gives something else than probabilities.
     """
     predicted = scored(load_segmenter(model, device), dataset, entries, threshold, what)
     return [one.score for one in predicted]

@@ -49,6 +49,6 @@ def scored(
     """
     for entry in track(entries, len(entries), what):
         volume = dataset.volume(entry)
-        probability = segmenter(volume.image)
+        probability = segmenter(volume.image, entry.volume)
         score = score_volume(entry, volume, probability, threshold)
         yield Predicted(entry, volume, probability >= threshold, score)

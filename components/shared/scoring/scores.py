@@ -11,7 +11,6 @@ import numpy as np
 
 from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.volumes import Mask, Probability, Volume
-from components.shared.errors import UserError
 from components.shared.scoring.voxels import inside_head, surface_distances
 
 BINS = 10  # of the calibration, equally wide over 0..1
@@ -117,13 +116,9 @@ def score_volume(
     Args:
         entry: The volume's entry in the manifest.
         volume: Its voxels, slices x height x width.
-        probability: Tumour probability in 0..1, slices x height x width.
+        probability: What a segmenter gave for it; segmenters check that it is one.
         threshold: A pixel is predicted as tumour from this probability on.
-
-    Raises:
-        UserError: If the probability has another shape or leaves 0..1.
     """
-    _check_probability(entry.volume, volume, probability)
     truth = volume.mask.astype(bool)
     predicted = probability >= threshold
     tumour = _per_slice(truth)
@@ -181,20 +176,6 @@ def calibration_curve(scores: Iterable[VolumeScore]) -> Reliability:
 def dice_of_counts(true_positives: int, predicted: int, tumour: int) -> float:
     """Dice of two masks by their counts of pixels; empty against empty is 1."""
     return 2 * true_positives / (predicted + tumour) if predicted + tumour else 1.0
-
-
-def _check_probability(name: str, volume: Volume, probability: Probability) -> None:
-    if probability.shape != volume.mask.shape:
-        raise UserError(
-            f"{name}: the model gave {probability.shape}, not {volume.mask.shape} (slices, height, "
-            "width)"
-        )
-    low, high = float(probability.min()), float(probability.max())
-    if not (low >= 0 and high <= 1):  # NaN fails both
-        raise UserError(
-            f"{name}: the model gave values from {low} to {high}, not probabilities in 0..1; "
-            "train it again or check what it exports"
-        )
 
 
 def _per_slice(mask: Mask) -> list[int]:

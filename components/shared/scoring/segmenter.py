@@ -1,8 +1,7 @@
 """The exported model: whole volume in, probability out."""
 
-import logging
-import os
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,49 +9,81 @@ from typing import Protocol, cast
 
 import numpy as np
 import torch
-from torch.export.passes import move_to_device_pass
 
 from components.shared.dataset.volumes import Probability, Voxels
 from components.shared.errors import UserError
+from components.shared.scoring.archive import BadArchiveError, describe, load_program
+from components.shared.scoring.model_folder import read_model_folder
 from components.shared.threads import FastestThreads, limit_threads
 
-logger = logging.getLogger(__name__)
-
 _REHEARSED = 4  # slices of a volume, to find the fastest number of threads
+
+
+class VolumeRefusedError(UserError):
+    """The program failed on a volume: by its size, or for want of memory; others may go well.
+
+    Attributes:
+        reason: The message without the volume's name.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.reason = reason
 
 
 class Segmenter(Protocol):
     """Predicts a volume; normalisation and resizing are inside."""
 
-    def __call__(self, image: Voxels) -> Probability:
+    def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
         """Predicts one volume.
 
         Args:
             image: uint8, slices x height x width x 3 (pre-contrast, FLAIR, post-contrast).
+            name: The volume's, for messages.
 
         Returns:
             Tumour probability, float32 in 0..1, slices x height x width.
+
+        Raises:
+            VolumeRefusedError: If the program fails on this volume.
+            UserError: If it answers with anything else than such probabilities.
         """
 
 
 class ExportedSegmenter:
-    """A segmenter read from an MLflow model folder (`torch.export` program, no pickle)."""
+    """A segmenter read from an MLflow model folder (`torch.export` program, no pickle).
 
-    def __init__(self, program: torch.nn.Module, device: torch.device) -> None:
+    Attributes:
+        metadata: Of the folder.
+    """
+
+    def __init__(
+        self, program: torch.nn.Module, device: torch.device, metadata: Mapping[str, object]
+    ) -> None:
+        self.metadata = metadata
         self._program = program
         self._device = device
         self._threads = FastestThreads("predicting", limit_threads())
 
-    def __call__(self, image: Voxels) -> Probability:
-        if len(image) == 1:
-            # an exported program refuses a length of 1; the segmenter repeats the outermost
-            # slices anyway, so this changes nothing
-            return self(np.repeat(image, 2, axis=0))[:1]
+    def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
+        # an exported program refuses a length of 1; the segmenter repeats the outermost slices
+        # anyway, so to give it two changes nothing
+        repeated = np.repeat(image, 2, axis=0) if len(image) == 1 else image
+        probability = self._run(repeated, name)
+        _check_probability(probability, repeated, name)
+        return probability[: len(image)]
+
+    def _run(self, image: Voxels, name: str) -> Probability:
         # np.array: the exported program wants memory it may own, not a mapped file
         volume = torch.from_numpy(np.array(image)).to(self._device)
-        with torch.inference_mode():
-            probability = self._predict(volume) if volume.is_cpu else self._program(volume)
-        return cast(Probability, probability.float().cpu().numpy())
+        try:
+            with torch.inference_mode():
+                probability = self._predict(volume) if volume.is_cpu else self._program(volume)
+                return cast(Probability, probability.float().cpu().numpy())
+        except Exception as error:  # of any kind: the program is from anywhere
+            size = " x ".join(str(length) for length in image.shape[:3])
+            reason = f"the model cannot take {size} voxels: {describe(error)}"
+            raise VolumeRefusedError(name, reason) from error
 
     def _predict(self, volume: torch.Tensor) -> torch.Tensor:
         # the number of threads changes no probability by more than its last bit
@@ -67,51 +98,49 @@ class ExportedSegmenter:
 
 
 def load_segmenter(uri: str | Path, device: str = "auto") -> ExportedSegmenter:
-    """Loads a segmenter and never runs code from the archive.
+    """Loads a segmenter and never runs code from its folder.
 
     Args:
         uri: Anything MLflow reads: a model folder, `models:/name@alias`, `runs:/...`.
         device: `cpu`, `cuda` or `auto` (CUDA where there is one).
 
     Raises:
-        UserError: If there is no such model, or its folder could run code.
+        UserError: If there is no such model, or its folder holds anything that an exported
+            segmenter does not (see `components.shared.scoring.archive`).
     """
-    # read by MLflow at each load; an archive that could run code is refused
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    import mlflow.artifacts
-    import mlflow.pytorch
+    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     target = torch.device(pick_device(device))
     try:
         with TemporaryDirectory(prefix="brainseg-model-") as scratch:
-            found = mlflow.artifacts.download_artifacts(artifact_uri=str(uri), dst_path=scratch)
-            _refuse_code(Path(found), uri)
-            program = mlflow.pytorch.load_model(found)
-            if target.type != "cpu":
-                program = _load_on(Path(found), target)
+            folder = Path(uri)
+            if not folder.is_dir():  # MLflow would copy a folder, and what links in it point to
+                folder = Path(download_artifacts(artifact_uri=str(uri), dst_path=scratch))
+            model = read_model_folder(folder)
+            program = load_program(model.program, Path(scratch), target)
+    except BadArchiveError as error:
+        raise UserError(
+            f"model {uri} cannot be loaded: {error}; use a model that the train step of this "
+            "project exported"
+        ) from error
     except (MlflowException, OSError) as error:
         raise UserError(f"model {uri} cannot be loaded: {error}") from error
-    return ExportedSegmenter(program, target)
+    return ExportedSegmenter(program, target, model.metadata)
 
 
-def _refuse_code(folder: Path, uri: str | Path) -> None:
-    # MLflow imports a folder's own modules before it looks whether a pickle is allowed
-    from mlflow.models import Model
-
-    flavor = Model.load(str(folder)).flavors.get("pytorch", {})
-    exported = (folder / "data" / "model.pt2").is_file() and flavor.get("model_data") == "data"
-    if flavor.get("code") or not exported or (folder / "data" / "model.pth").exists():
+def _check_probability(probability: Probability, image: Voxels, name: str) -> None:
+    if probability.shape != image.shape[:3]:
         raise UserError(
-            f"model {uri} cannot be loaded: it is not one exported program without code or "
-            'pickle; save it with serialization_format="pt2" and without code_paths'
+            f"{name}: the model gave {probability.shape}, not {image.shape[:3]} (slices, height, "
+            "width); it is no segmenter of this project"
         )
-
-
-def _load_on(folder: Path, device: torch.device) -> torch.nn.Module:
-    # MLflow leaves an exported program where it was exported, with its constants
-    program = torch.export.load(folder / "data" / "model.pt2")  # checked before
-    return move_to_device_pass(program, device).module()
+    low, high = float(probability.min()), float(probability.max())
+    if not (low >= 0 and high <= 1):  # NaN fails both
+        raise UserError(
+            f"{name}: the model gave values from {low} to {high}, not probabilities in 0..1; "
+            "train it again or check what it exports"
+        )
 
 
 def pick_device(device: str) -> str:

@@ -50,3 +50,12 @@ def test_the_step_tells_a_users_mistake_in_one_line(step_arguments, capsys):
     error = capsys.readouterr().err
     assert "evaluate.treshold is not a setting" in error
     assert "Traceback" not in error
+
+
+def test_a_model_that_answers_nan_is_told_in_one_line(step_arguments, threshold_model, capsys):
+    model = dsl.Model(uri=str(threshold_model(float("nan"))))
+    with pytest.raises(SystemExit):
+        evaluate.python_func(**{**step_arguments, "model": model})
+
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("brainseg error: TCGA_CS_0000_19990101: the model gave values from nan")

@@ -18,11 +18,11 @@ SETTINGS = EvaluateSettings()
 ORIGIN = Origin("dataset0", "split0", "run0")
 
 
-def bright_flair(image):
+def bright_flair(image, name):
     return (image[..., FLAIR] / 255).astype(np.float32)
 
 
-def nothing(image):
+def nothing(image, name):
     return np.zeros(image.shape[:3], dtype=np.float32)
 
 

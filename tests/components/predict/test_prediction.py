@@ -217,6 +217,14 @@ def test_a_model_that_is_no_segmenter_is_told(tmp_path, write_scan, make_blob):
         predict_source(str(tmp_path / "model"), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
 
 
+def test_a_model_that_answers_nan_leaves_no_mask(tmp_path, write_scan, make_blob, threshold_model):
+    write_scan(tmp_path / "in", make_blob(1))
+    model = str(threshold_model(float("nan")))
+    with pytest.raises(UserError, match=f"{NAMES[0]}: the model gave values from nan to nan"):
+        predict_source(model, str(tmp_path / "in"), tmp_path / "out", SETTINGS)
+    assert list((tmp_path / "out").glob("*.tif")) == []
+
+
 def test_the_page_shows_some_volumes_and_says_so(tmp_path, write_scan, make_blob, threshold_model):
     for number in range(4):
         write_scan(tmp_path / "in", make_blob(number), f"TCGA_CS_000{number}_19990101")

@@ -307,6 +307,14 @@ def test_a_champion_that_cannot_be_loaded_stops_the_step(world, tmp_path):
         world.register(world.candidate(BETTER))
 
 
+def test_a_champion_that_answers_nan_stops_the_step(world):
+    good = world.candidate(GOOD)
+    world.register(dataclasses.replace(good, folder=world.model_folder(float("nan"))))
+    with pytest.raises(UserError, match=r"TCGA_\w+: the model gave values from nan to nan"):
+        world.register(world.candidate(BETTER))
+    assert world.alias() == "1"
+
+
 def test_scores_of_other_patients_are_refused(world):
     candidate = world.candidate(GOOD)
     short = dataclasses.replace(candidate, scores=candidate.scores[1:])

@@ -10,7 +10,7 @@ from components.shared.scoring.scores import score_volume
 from components.shared.storage.store import open_store
 
 
-def bright(image):
+def bright(image, name=""):
     return (image[..., 1] / 255).astype(np.float32)
 
 
@@ -40,7 +40,7 @@ def test_scores_the_asked_volumes_in_order(dataset):
 def test_predicts_a_volume_only_when_it_is_its_turn(dataset):
     images = []
 
-    def segmenter(image):
+    def segmenter(image, name):
         images.append(image)
         return bright(image)
 

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from components.shared.errors import UserError
 from components.shared.scoring.scores import BINS, calibration_curve, empty_score
 
 SHAPE = (3, 6, 5)
@@ -127,18 +126,3 @@ def test_calibration_leaves_the_noisy_background_out(score):
     found = score(np.zeros((2, 8, 8)), np.zeros((2, 8, 8)), image=image)
 
     assert sum(found.reliability.voxels) == 2 * 4 * 8
-
-
-@pytest.mark.parametrize(
-    ("probability", "message"),
-    [
-        (np.zeros((3, 6, 4)), r"gave \(3, 6, 4\), not \(3, 6, 5\)"),
-        (np.full(SHAPE, np.nan), "from nan to nan"),
-        (np.full(SHAPE, 1.5), "from 1.5 to 1.5"),
-        (np.full(SHAPE, -0.5), "from -0.5"),
-    ],
-    ids=["shape", "nan", "logits above 1", "logits below 0"],
-)
-def test_a_model_that_gives_no_probability_is_refused(score, probability, message):
-    with pytest.raises(UserError, match=message):
-        score(np.zeros(SHAPE), probability)

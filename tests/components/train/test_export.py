@@ -1,0 +1,108 @@
+import json
+from importlib import metadata
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from components.shared.scoring.segmenter import load_segmenter
+from components.train.export import export_segmenter, synthetic_example
+from components.train.network import build_segmenter
+
+
+@pytest.fixture
+def segmenter(recipe):
+    torch.manual_seed(0)
+    return build_segmenter(recipe.network).eval()
+
+
+@pytest.fixture
+def folder(segmenter, tmp_path):
+    export_segmenter(segmenter, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def predicted(segmenter, image):
+    with torch.inference_mode():
+        return segmenter(torch.from_numpy(image)).numpy()
+
+
+def test_the_exported_segmenter_takes_any_slices_height_and_width(segmenter, folder):
+    exported = load_segmenter(folder, "cpu")
+    generator = np.random.default_rng(0)
+    for shape in ((1, 32, 32), (2, 32, 32), (3, 64, 40), (7, 5, 5), (4, 33, 97), (20, 48, 32)):
+        image = generator.integers(0, 256, (*shape, 3), np.uint8)
+        probability = exported(image)
+        assert probability.shape == shape
+        np.testing.assert_allclose(probability, predicted(segmenter, image), atol=1e-5)
+
+
+def test_the_example_in_the_folder_is_made_up(segmenter, folder):
+    # what MLflow keeps for people, and what torch keeps in the archive
+    example = synthetic_example(segmenter.image_size, slices=3)
+    kept = json.loads((folder / "input_example.json").read_text())
+    np.testing.assert_array_equal(np.array(kept), example)
+    program = torch.export.load(folder / "data" / "model.pt2")
+    (volume,), keywords = program.example_inputs
+    np.testing.assert_array_equal(volume.numpy(), example)
+    assert keywords == {}
+    assert set(program.constants) == set()
+
+
+def test_the_folder_says_what_it_takes_gives_and_needs(segmenter, folder):
+    from mlflow.models import Model
+
+    found = Model.load(str(folder))
+    (image,), (probability,) = found.signature.inputs.inputs, found.signature.outputs.inputs
+    assert (image.type, image.shape) == (np.dtype("uint8"), (-1, -1, -1, 3))
+    assert (probability.type, probability.shape) == (np.dtype("float32"), (-1, -1, -1))
+    channels = ["pre-contrast", "FLAIR", "post-contrast"]
+    assert found.metadata == {"channels": channels, "context_slices": segmenter.context_slices}
+    requirements = (folder / "requirements.txt").read_text().split()
+    assert requirements == [
+        f"{name}=={metadata.version(name)}" for name in ("mlflow", "torch", "numpy")
+    ]
+    assert yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["pytorch"]["code"] is None
+
+
+def test_an_export_that_disagrees_is_an_error(recipe, tmp_path):
+    class Forgetful(type(build_segmenter(recipe.network))):
+        def forward(self, volume):
+            # what only depends on the example's size is lost in the export
+            probability = super().forward(volume)
+            return probability if torch.compiler.is_exporting() else 1 - probability
+
+    segmenter = build_segmenter(recipe.network).eval()
+    segmenter.__class__ = Forgetful
+    with pytest.raises(RuntimeError, match=r"differs by 0\.\d+ from the trained one"):
+        export_segmenter(segmenter, tmp_path / "model")
+
+
+def test_a_network_in_another_memory_layout_is_exported(segmenter, tmp_path):
+    segmenter.to(memory_format=torch.channels_last)
+    export_segmenter(segmenter, tmp_path / "model")
+    assert load_segmenter(tmp_path / "model", "cpu")(synthetic_example(40, 4)).shape == (4, 40, 40)
+
+
+def test_an_operator_outside_the_list_is_told_at_the_export(recipe, tmp_path):
+    from components.shared.errors import UserError
+
+    segmenter = build_segmenter(recipe.network).eval()
+    segmenter.network = torch.nn.Sequential(segmenter.network, Bessel())
+    with pytest.raises(
+        UserError, match=r"special_i0\.default.*components/shared/scoring/operators"
+    ):
+        export_segmenter(segmenter, tmp_path / "model")
+
+
+class Bessel(torch.nn.Module):
+    def forward(self, logits):
+        return torch.special.i0(logits)
+
+
+def test_the_example_has_a_bright_ball_in_noise():
+    example = synthetic_example(64, slices=3)
+    assert (example.shape, example.dtype) == ((3, 64, 64, 3), np.uint8)
+    assert example[:, 28:36, 28:36].mean() > example[:, :8, :8].mean() + 100
+    np.testing.assert_array_equal(example, synthetic_example(64, slices=3))
