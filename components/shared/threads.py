@@ -21,6 +21,7 @@ _RECENT_STEPS = 5
 _SLOW = 1.5  # times what steps have taken
 _LEFT_OUT = 1.5  # a whole step at most, in rehearsed ones: there is more to it
 _WORK_BETWEEN = 20.0  # times what a rehearsal takes: a twentieth of the time is spent so
+_WORK_BEFORE_SLOW = 3.0  # the same, once steps have become slow: they may take many times as long
 
 
 def limit_threads() -> int:
@@ -85,7 +86,8 @@ class FastestThreads:
         self._what = what
         self._most = most
         self._clock = clock
-        self._next = 0.0
+        self._looked = 0.0  # when the last rehearsal ended
+        self._took = 0.0  # how long it was
         self._usual: float | None = None
         self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
 
@@ -106,9 +108,12 @@ class FastestThreads:
             self._usual = min(self._usual, statistics.median(self._recent))
 
     def _is_due(self) -> bool:
-        if self._most == 1 or self._clock() < self._next:
-            return False
-        return self._usual is None or self.threads < self._most or self._is_slow(self._usual)
+        if self._most == 1 or self._usual is None:
+            return self._most > 1
+        worked = self._clock() - self._looked
+        if self._is_slow(self._usual):
+            return worked >= _WORK_BEFORE_SLOW * self._took
+        return self.threads < self._most and worked >= _WORK_BETWEEN * self._took
 
     def _is_slow(self, usual: float) -> bool:
         full = len(self._recent) == _RECENT_STEPS
@@ -122,8 +127,8 @@ class FastestThreads:
             self._tell(seconds)
         self._usual = _LEFT_OUT * seconds[self.threads]
         self._recent.clear()
-        ended = self._clock()
-        self._next = ended + _WORK_BETWEEN * (ended - started)
+        self._looked = self._clock()
+        self._took = self._looked - started
 
     def _tell(self, seconds: Mapping[int, float]) -> None:
         found = ", ".join(f"{1e3 * taken:.0f} with {count}" for count, taken in seconds.items())

@@ -87,7 +87,7 @@ def test_is_json_that_reads_back(found):
     text = found.model_dump_json()
     assert Profile.model_validate_json(text) == found
     loaded = json.loads(text)
-    assert loaded["dataset_id"] == "0123"
+    assert loaded["dataset_id"] == small.dataset_id
     assert loaded["limits"][0]["kept"] is False
     assert loaded["ingest"]["files_found"] == 1600
 

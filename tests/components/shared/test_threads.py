@@ -82,6 +82,12 @@ class TestFastestThreads:
         machine.train(choice, 6)
         assert choice.threads == 1
 
+    def test_a_busy_process_that_comes_at_once_is_noticed_as_soon(self, machine, choice):
+        machine.train(choice, 1)
+        machine.seconds = BESIDE
+        machine.train(choice, 7)
+        assert choice.threads == 1
+
     def test_all_threads_again_when_it_has_gone(self, machine, choice):
         machine.seconds = BESIDE
         machine.train(choice, 100)
