@@ -83,7 +83,7 @@ def test_sums_up_each_channel(found):
     assert [channel.lacking for channel in found.channels] == [2, 0, 1]
 
 
-def test_is_json_that_reads_back(found):
+def test_is_json_that_reads_back(found, small):
     text = found.model_dump_json()
     assert Profile.model_validate_json(text) == found
     loaded = json.loads(text)
