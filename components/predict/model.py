@@ -38,7 +38,7 @@ def resolve_model(model: str, model_name: str) -> str:
         return model
     client = connect()
     try:
-        found = get_model_name_and_version(client, model)  # type: ignore[no-untyped-call]
+        found = get_model_name_and_version(client, model)  # type: ignore[no-untyped-call] # MLflow's
     except MlflowException as error:
         raise UserError(f"model {model} cannot be loaded: {error}") from error
     return "/".join(["models:", *map(str, found)])

@@ -21,7 +21,7 @@ def register(
     settings: str,
     decision: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
-) -> NamedTuple(  # type: ignore[valid-type]
+) -> NamedTuple(  # type: ignore[valid-type] # KFP reads the outputs from this very form
     "Registration",
     [("model_uri", str), ("model_version", str), ("promoted", bool), ("reason", str)],
 ):

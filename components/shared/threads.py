@@ -35,12 +35,14 @@ def limit_threads() -> int:
     return threads
 
 
-def time_threads(work: Work, most: int) -> dict[int, float]:
+def time_threads(work: Work, most: int, *, warm: bool = False) -> dict[int, float]:
     """Does a piece of work with all threads, half of them, and so on down to one.
 
     Args:
-        work: What to measure; it is done at least twice with each number of threads.
+        work: What to measure; it is done at least once with each number of threads.
         most: Threads to begin with.
+        warm: Whether it was done before; if not, it is done once more with each number, as
+            kernels are made for each, once.
 
     Returns:
         Seconds by number of threads; numbers too small to be the fastest are left out.
@@ -50,6 +52,8 @@ def time_threads(work: Work, most: int) -> dict[int, float]:
     try:
         for threads in (most >> halvings for halvings in range(most.bit_length())):
             torch.set_num_threads(threads)
+            if not warm:
+                work()
             seconds[threads] = _time(work)
             if seconds[threads] > _NO_USE * min(seconds.values()):
                 break
@@ -59,7 +63,6 @@ def time_threads(work: Work, most: int) -> dict[int, float]:
 
 
 def _time(work: Work) -> float:
-    work()  # kernels are made for each number of threads, once
     started, times, spent = time.perf_counter(), 0, 0.0
     while spent < _TIMED_S:
         work()
@@ -121,7 +124,7 @@ class FastestThreads:
 
     def _choose(self, work: Work) -> None:
         started, before = self._clock(), self.threads
-        seconds = time_threads(work, self._most)
+        seconds = time_threads(work, self._most, warm=self._usual is not None)
         self.threads = _fastest(seconds)
         if self._usual is None or self.threads != before:
             self._tell(seconds)

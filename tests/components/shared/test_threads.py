@@ -34,11 +34,12 @@ class Machine:
         self.rehearsals = 0
         monkeypatch.setattr(threads, "time_threads", self._time)
 
-    def _time(self, work, most):
+    def _time(self, work, most, *, warm):
         assert most == max(self.seconds)
+        assert warm == (self.rehearsals > 0)
         work()
         self.rehearsals += 1
-        self.now += 2 * sum(self.seconds.values())
+        self.now += (1 if warm else 2) * sum(self.seconds.values())
         return dict(self.seconds)
 
     def train(self, choice, steps):
@@ -145,6 +146,13 @@ class TestTimeThreads:
     def test_the_largest_of_nearly_equal_numbers(self):
         assert threads._fastest({4: 1.05, 2: 1.0, 1: 1.02}) == 4
         assert threads._fastest({4: 1.2, 2: 1.0, 1: 1.3}) == 2
+
+    def test_warm_work_is_done_once_with_each_number(self):
+        done = []
+        time_threads(lambda: done.append(torch.get_num_threads()) or time.sleep(0.25), 2, warm=True)
+        assert done == [2, 1]
+        time_threads(lambda: done.append(torch.get_num_threads()) or time.sleep(0.25), 2)
+        assert done[2:] == [2, 2, 1, 1]
 
     def test_the_number_of_before_is_set_again(self):
         torch.set_num_threads(3)

@@ -32,7 +32,7 @@ def test_the_number_of_threads_changes_no_prediction_and_is_given_back(
     image, before = make_blob(0, slices=11, side=40).image, torch.get_num_threads()
     expected = load_segmenter(threshold_model(140))(image)
     seconds = {3: 0.5, 1: 0.5} | {fastest: 0.1}
-    monkeypatch.setattr("components.shared.threads.time_threads", lambda work, most: seconds)
+    monkeypatch.setattr("components.shared.threads.time_threads", lambda *_, **__: seconds)
     monkeypatch.setattr("components.shared.threads.usable_cores", lambda: 3)
     torch.set_num_threads(3)
     try:

@@ -84,7 +84,7 @@ def test_the_number_that_is_asked_for(caplog):
 def test_the_fastest_number_is_used_and_told(monkeypatch, caplog, fastest):
     found = {3: 0.7, 1: 0.7}
     found[fastest] = 0.3
-    monkeypatch.setattr("components.shared.threads.time_threads", lambda work, most: found)
+    monkeypatch.setattr("components.shared.threads.time_threads", lambda *_, **__: found)
     task = Task()
     _train(ChooseThreads(task.network, None), task=task)
     assert task.counts == [fastest] * 6
