@@ -70,6 +70,7 @@ class Server:
 def play(server, schedule, deaths):
     """Runs processes call by call in the order of the schedule; returns what they found."""
     found = {}
+    server.killed.clear()  # a new thread may have the number of one that was killed before
 
     def work(number):
         try:
