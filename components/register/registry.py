@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from components.register.record import DecisionRecord
 from components.shared.dataset.manifest import canonical_json, short_digest
 from components.shared.errors import UserError
+from components.shared.storage.store import file_digest
 from components.shared.tracking.champion import CHAMPION, find_champion
 
 logger = logging.getLogger(__name__)
@@ -149,8 +150,7 @@ def folder_digest(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         # MLflow drops this file into a folder when it loads a registered model from it
         if path.is_file() and path.name != "registered_model_meta":
-            with open(path, "rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = file_digest(path)
             hasher.update(f"{path.relative_to(folder).as_posix()}\n{digest}\n".encode())
     return hasher.hexdigest()[:16]
 

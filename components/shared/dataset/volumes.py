@@ -18,7 +18,7 @@ import numpy.typing as npt
 from safetensors.numpy import save
 
 from components.shared.errors import UserError
-from components.shared.storage.store import Store
+from components.shared.storage.store import Store, file_digest
 
 Voxels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -121,8 +121,7 @@ def fetch_volume(store: Store, digest: str, cache: Path) -> Volume:
             raise UserError(
                 f"store {store.uri} lacks volume {digest}; ingest the data set again"
             ) from error
-    with open(path, "rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = file_digest(path)
     if found != digest:
         raise UserError(
             f"{path} was changed: its digest is {found}, not {digest}; delete it and "
