@@ -45,11 +45,11 @@ class KeepCheckpoints(Callback):
     ) -> None:
         """Stores the epoch if it was validated."""
         del pl_module
-        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
+        epoch = self._history.ended(trainer)
+        if epoch is None:
             return
         self._checkpoints.write_last(trainer)
-        epoch = self._history.ended(trainer)
-        if epoch and trainer.is_global_zero:
+        if trainer.is_global_zero:
             best = self._validated if self._history.is_best(epoch) else None
             self._checkpoints.store_epoch(int(epoch["epoch"]), best)
         trainer.strategy.barrier()  # no process goes on before the state is safe
