@@ -89,7 +89,7 @@ def test_images_get_their_registry_and_digest_in_pipelines_and_components(tmp_pa
 
 def test_a_pipeline_with_an_image_that_was_not_pushed_is_not_compiled():
     images = Images(registry="r.example", digests={"brainseg-data-python": DIGEST})
-    with pytest.raises(UserError, match="not of brainseg-trainer-python.*make push"):
+    with pytest.raises(UserError, match=r"not of brainseg-trainer-python.*make push"):
         compiled(PIPELINES["training"], load_profile("cpu"), images)
 
 

@@ -25,7 +25,7 @@ def test_an_image_is_named_by_registry_and_digest_where_they_are_given(images, n
 
 @pytest.mark.parametrize("registry", ["https://r.example", "r.example/", "r.example/A B", "/a"])
 def test_a_registry_of_another_form_is_refused(registry):
-    with pytest.raises(UserError, match="images.registry"):
+    with pytest.raises(UserError, match=r"images\.registry"):
         read_images(registry)
 
 
