@@ -38,7 +38,10 @@ class StepProcess:
     Attributes:
         cache: Folder for volumes fetched from the store (`BRAINSEG_CACHE`).
         pipeline_run: Identity of the pipeline run, equal in all its steps and in their
-            retries (`KFP_RUN_ID`; empty where nothing gives one).
+            retries (`KFP_RUN_ID`; empty where nothing gives one). On a cluster that is the pod's
+            label `pipeline/runid`: KFP's run id, as `dsl.PIPELINE_JOB_ID_PLACEHOLDER` is, of a
+            scheduled run too, and it stays when someone presses "Retry"
+            (backend/src/apiserver/template/v2_template.go at 2.17.0).
     """
 
     cache: Path
