@@ -1,5 +1,3 @@
-import http.server
-import json
 import os
 import socket
 import sqlite3
@@ -192,32 +190,3 @@ def as_user(tmp_path):
                 folder.chmod(mode)
 
     return as_user
-
-
-@pytest.fixture
-def server():
-    """Starts a web server that answers everything alike."""
-
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            start.headers = self.headers
-            self.send_response(self.server.code)
-            self.end_headers()
-            self.wfile.write(json.dumps(self.server.answer).encode())
-
-        do_POST = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=running.serve_forever, args=(0.05,), daemon=True).start()
-
-    def start(code, answer):
-        running.code, running.answer = code, answer
-        return start.uri
-
-    start.uri = f"http://127.0.0.1:{running.server_port}"
-    yield start
-    running.shutdown()
-    running.server_close()
