@@ -57,7 +57,7 @@ class EncodedVolume:
 
 def encode_volume(volume: Volume) -> EncodedVolume:
     """Serialises a volume; the same voxels give the same bytes on every machine."""
-    head, image, mask = _new_header(volume), volume.image.ravel(), volume.mask.ravel()
+    head, image, mask = _new_header(volume), volume.image.ravel().data, volume.mask.ravel().data
     hasher = hashlib.sha256(head)
     hasher.update(image)
     image_digest = hasher.hexdigest()

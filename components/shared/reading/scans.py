@@ -228,8 +228,8 @@ def _is_system(path: str) -> bool:
 
 def _digest(volume: Volume) -> bytes:
     digest = hashlib.sha256(repr(volume.image.shape).encode())
-    digest.update(volume.image.ravel())
-    digest.update(volume.mask.ravel())
+    digest.update(volume.image.ravel().data)
+    digest.update(volume.mask.ravel().data)
     return digest.digest()
 
 
