@@ -19,6 +19,7 @@ from components.shared.scoring.metrics import BASELINE_SUFFIX, METRICS
 
 _FEWEST_PATIENTS = 2  # no interval can be had from fewer
 HEADLINES = tuple(metric.name for metric in METRICS if metric.champion_beats_baseline)
+FLOORED = tuple(metric.name for metric in METRICS if metric.has_floor)
 GROUP_ERRORS = 2  # standard errors that a group's fall must exceed: chance reaches one often
 
 
@@ -113,23 +114,23 @@ def falls(one: GroupDifference, settings: RegisterSettings) -> bool:
 
 def _own_objections(metrics: Mapping[str, float], settings: RegisterSettings) -> list[str]:
     _require(metrics)
-    mean, floor = metrics["patient_dice_mean"], settings.min_patient_dice
-    objections = [
+    floor = settings.min_patient_dice
+    return [
         f"{name} {metrics[name]:.3f} is not better than the {metrics[name + BASELINE_SUFFIX]:.3f} "
         "of an all-empty prediction"
         for name in HEADLINES
         if metrics[name] <= metrics[name + BASELINE_SUFFIX]
+    ] + [
+        f"{name} {metrics[name]:.3f} is below the {floor:.3f} that any champion must reach "
+        "(register.min_patient_dice)"
+        for name in FLOORED
+        if metrics[name] < floor
     ]
-    if mean < floor:
-        objections.append(
-            f"patient_dice_mean {mean:.3f} is below the {floor:.3f} that any champion must reach "
-            "(register.min_patient_dice)"
-        )
-    return objections
 
 
 def _require(metrics: Mapping[str, float]) -> None:
-    wanted = [name + suffix for name in HEADLINES for suffix in ("", BASELINE_SUFFIX)]
+    baselines = [name + BASELINE_SUFFIX for name in HEADLINES]
+    wanted = dict.fromkeys([*HEADLINES, *FLOORED, *baselines])
     missing = [name for name in wanted if name not in metrics]
     if missing:
         raise UserError(f"the metrics lack {', '.join(missing)}; give those that evaluate wrote")

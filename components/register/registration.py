@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from components.register import registry
-from components.register.decision import Decision, decide, decide_first, too_few
+from components.register.decision import HEADLINES, Decision, decide, decide_first, too_few
 from components.register.held_out import is_origin_known, score_model, unseen
 from components.register.page import render_decision
 from components.register.record import DecisionRecord, log_record, read_record
@@ -217,13 +217,16 @@ def _require_same(client: MlflowClient, name: str, number: str | None) -> None:
 
 
 def _version_tags(candidate: Candidate) -> dict[str, str]:
-    shown = ("patient_dice_mean", "pooled_dice")
     return {
         "dataset_id": candidate.dataset_id,
         "split_id": candidate.split_id,
         "test_patients": str(len(candidate.scores)),
         THRESHOLD_TAG: str(candidate.threshold),
-        **{name: f"{candidate.metrics[name]:.4f}" for name in shown if name in candidate.metrics},
+        **{
+            name: f"{candidate.metrics[name]:.4f}"
+            for name in HEADLINES
+            if name in candidate.metrics
+        },
     }
 
 
