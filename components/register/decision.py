@@ -31,15 +31,25 @@ class Decision:
     reason: str
 
 
+def require_metrics(metrics: Mapping[str, float]) -> None:
+    """Refuses metrics that lack one which the rules need.
+
+    Raises:
+        UserError: If one is missing.
+    """
+    baselines = [name + BASELINE_SUFFIX for name in HEADLINES]
+    wanted = dict.fromkeys([*HEADLINES, *FLOORED, *baselines])
+    missing = [name for name in wanted if name not in metrics]
+    if missing:
+        raise UserError(f"the metrics lack {', '.join(missing)}; give those that evaluate wrote")
+
+
 def decide_first(metrics: Mapping[str, float], settings: RegisterSettings) -> Decision:
     """Decides about a candidate when there is no champion.
 
     Args:
         metrics: What evaluate measured on the test patients.
         settings: The rules.
-
-    Raises:
-        UserError: If a metric is missing.
     """
     objections = _own_objections(metrics, settings)
     if objections:
@@ -60,9 +70,6 @@ def decide(
         comparison: Both on patients that neither has learned from.
         champion: What the champion is called, e.g. `version 3`.
         settings: The rules.
-
-    Raises:
-        UserError: If a metric is missing.
     """
     if comparison.identical:
         return _refuse([f"same scores on every patient as {champion}, which stays champion"])
@@ -113,7 +120,6 @@ def falls(one: GroupDifference, settings: RegisterSettings) -> bool:
 
 
 def _own_objections(metrics: Mapping[str, float], settings: RegisterSettings) -> list[str]:
-    _require(metrics)
     floor = settings.min_patient_dice
     return [
         f"{name} {metrics[name]:.3f} is not better than the {metrics[name + BASELINE_SUFFIX]:.3f} "
@@ -126,14 +132,6 @@ def _own_objections(metrics: Mapping[str, float], settings: RegisterSettings) ->
         for name in FLOORED
         if metrics[name] < floor
     ]
-
-
-def _require(metrics: Mapping[str, float]) -> None:
-    baselines = [name + BASELINE_SUFFIX for name in HEADLINES]
-    wanted = dict.fromkeys([*HEADLINES, *FLOORED, *baselines])
-    missing = [name for name in wanted if name not in metrics]
-    if missing:
-        raise UserError(f"the metrics lack {', '.join(missing)}; give those that evaluate wrote")
 
 
 def _mean_objections(comparison: Comparison, settings: RegisterSettings) -> list[str]:

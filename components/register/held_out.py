@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mlflow.entities.model_registry import ModelVersion
 
@@ -18,9 +18,22 @@ from components.shared.storage.store import Store
 logger = logging.getLogger(__name__)
 
 
+class Unseen(NamedTuple):
+    """Volumes that neither candidate nor champion has learned from.
+
+    Attributes:
+        entries: Of manifests.
+        is_origin_known: Whether the store has what the champion was trained with; if not, it may
+            have seen some of them.
+    """
+
+    entries: list[VolumeEntry]
+    is_origin_known: bool
+
+
 def unseen(
     champion: ModelVersion, dataset: SplitDataset, compare_on: Literal["test", "all_unseen"]
-) -> list[VolumeEntry]:
+) -> Unseen:
     """Returns the volumes that neither candidate nor champion has learned from.
 
     What the champion learned from is in the data set version and split that its tags name. A
@@ -35,27 +48,20 @@ def unseen(
             every other volume belongs to a part already.
     """
     store = dataset.store
-    if not is_origin_known(champion, store):
+    if not _is_origin_known(champion, store):
         logger.warning(
             "what version %s learned from is not in store %s: it may have seen test patients",
             champion.version,
             store.uri,
         )
-        return list(dataset.entries("test"))
+        return Unseen(list(dataset.entries("test")), is_origin_known=False)
     manifest = fetch_manifest(store, champion.tags["dataset_id"])
     split = fetch_split(store, champion.tags["split_id"])
     learned = [*split.entries("train", manifest), *split.entries("validation", manifest)]
     found = _new_to(learned, dataset.entries("test"))
     if compare_on == "all_unseen":
         found += _new_to(dataset.manifest.volumes, split.entries("test", manifest))
-    return found
-
-
-def is_origin_known(champion: ModelVersion, store: Store) -> bool:
-    """Whether a store has the data set version and split that a model was trained with."""
-    dataset_id = champion.tags.get("dataset_id", "")
-    split_id = champion.tags.get("split_id", "")
-    return store.exists(manifest_key(dataset_id)) and store.exists(split_key(split_id))
+    return Unseen(found, is_origin_known=True)
 
 
 def score_model(
@@ -82,6 +88,12 @@ def score_model(
     """
     predicted = scored(load_segmenter(model, device), dataset, entries, threshold, what)
     return [one.score for one in predicted]
+
+
+def _is_origin_known(champion: ModelVersion, store: Store) -> bool:
+    dataset_id = champion.tags.get("dataset_id", "")
+    split_id = champion.tags.get("split_id", "")
+    return store.exists(manifest_key(dataset_id)) and store.exists(split_key(split_id))
 
 
 def _new_to(known: Iterable[VolumeEntry], entries: Iterable[VolumeEntry]) -> list[VolumeEntry]:

@@ -134,9 +134,9 @@ def log_headline(client: MlflowClient, run_id: str, metrics: Collection[str]) ->
 
 
 def log_outcome(
-    client: MlflowClient, run_id: str, metrics: Collection[str], tags: Collection[str]
+    client: MlflowClient, run_id: str, metrics: Collection[str], tags: Mapping[str, str]
 ) -> None:
-    """Shows a training's metrics and tags as its pipeline run's own: its model is the result.
+    """Shows a training's metrics as its pipeline run's own, and what became of its model.
 
     The run that KFP's plugin has made for this task gets the tags too.
 
@@ -144,13 +144,11 @@ def log_outcome(
         client: Of the tracking server.
         run_id: The training's run.
         metrics: Names of metrics that it has.
-        tags: Names of tags that it has.
+        tags: What became of it.
     """
     _show_above(client, run_id, metrics)
-    found = client.get_run(run_id).data.tags
-    outcome = {name: found[name] for name in tags}
-    log_tags(client, pipeline_run_of(client, run_id), outcome)
-    log_beside(client, run_id, outcome)
+    log_tags(client, pipeline_run_of(client, run_id), tags)
+    log_beside(client, run_id, tags)
 
 
 def experiment_id(run_id: str) -> str:

@@ -12,8 +12,11 @@ from mlflow import MlflowClient
 
 VIEW = "brainseg"  # in the list's address: ...&viewStateShareKey=brainseg
 
+DECISION_TAG = "decision"  # what became of a training's model
+MODEL_VERSION_TAG = "model_version"
+
 _TAG = f"mlflow.sharedViewState.{VIEW}"
-_TAGS_SHOWN = ("label", "decision", "model_version")
+_TAGS_SHOWN = ("label", DECISION_TAG, MODEL_VERSION_TAG)
 
 
 def share_view(client: MlflowClient, experiment: str, metrics: Collection[str]) -> None:

@@ -14,7 +14,6 @@ from components.shared.tracking.runs import (
     log_metrics,
     log_outcome,
     log_params,
-    log_tags,
     log_text_once,
     recording,
 )
@@ -130,8 +129,7 @@ def test_headlines_of_several_trainings_stand_side_by_side(any_mlflow):
         log_metrics(client, run_id, {"dice": dice})
         log_headline(client, run_id, ["dice"])
     assert above(run_id).metrics == {"fold-1/dice": 0.8, "fold-2/dice": 0.7}
-    log_tags(client, run_id, {"decision": "promoted", "other": "x"})
-    log_outcome(client, run_id, ["dice"], ["decision"])
+    log_outcome(client, run_id, ["dice"], {"decision": "promoted"})
     assert above(run_id).metrics["dice"] == 0.7
     assert above(run_id).tags["decision"] == "promoted"
     assert "other" not in above(run_id).tags
@@ -151,8 +149,7 @@ def test_a_run_that_is_nested_in_none_is_its_own_pipeline_run(local_mlflow, monk
     monkeypatch.setenv("MLFLOW_RUN_ID", client.create_run("0").info.run_id)
     run_id = new_run()
     log_metrics(client, run_id, {"dice": 0.8})
-    log_tags(client, run_id, {"decision": "rejected"})
     log_headline(client, run_id, ["dice"])
-    log_outcome(client, run_id, ["dice"], ["decision"])
+    log_outcome(client, run_id, ["dice"], {"decision": "rejected"})
     assert pipeline_run_of(client, run_id) == run_id
     assert len(client.get_metric_history(run_id, "dice")) == 1
