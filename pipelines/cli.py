@@ -111,13 +111,13 @@ def ingest(
     result = ingest_source(
         _absolute(source), open_store(_absolute(store)), IngestSettings(strict=strict)
     )
-    report = result.report.model_dump(mode="json")
+    account = result.account.model_dump(mode="json")
     if as_json:
-        _print_json(report)
+        _print_json(account)
     else:
         _tell(
-            f"data set {report['dataset_id']}: {report['volumes']} volumes, "
-            f"{report['slices']} slices, {report['tumour_slices']} with tumour"
+            f"data set {account['dataset_id']}: {account['volumes']} volumes, "
+            f"{account['slices']} slices, {account['tumour_slices']} with tumour"
         )
 
 

@@ -50,7 +50,8 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
     """Runs a pipeline's steps in subprocesses and writes `result.json`.
 
     The result holds what the pipeline returns: parameters and metrics by their names, and
-    under `reports` the copies of its files, each by its name without `_report`.
+    under `reports` the copies of its files, pages and tables and JSON alike, each by its name
+    without `_report`.
 
     A run that was cut off goes on from its last checkpoint when it is started again with the
     same arguments and output folder.

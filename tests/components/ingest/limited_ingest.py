@@ -25,7 +25,7 @@ def main():
         resource.getrusage(who).ru_maxrss / 1024
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     ]
-    print(json.dumps({"account": result.report.model_dump(mode="json"), "peak_mib": max(peaks)}))
+    print(json.dumps({"account": result.account.model_dump(mode="json"), "peak_mib": max(peaks)}))
 
 
 def memory():
