@@ -23,7 +23,7 @@ from components.shared.step import TRAINER_IMAGE
 from components.shared.storage.store import FolderStore
 from components.shared.tracking.local import ensure_local
 from components.shared.tracking.runs import experiment_id
-from components.shared.tracking.server import connect
+from components.shared.tracking.server import connect, open_experiment
 from pipelines.graph import check_arguments, count_steps, images, on_one_machine
 from pipelines.steplog import StepLog
 
@@ -83,7 +83,7 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
 def _try_mlflow() -> None:
     """Before the first step: its steps come after the long reading of data."""
     ensure_local(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    connect()
+    open_experiment(connect())
 
 
 def _execute(run: LocalRun) -> tuple[dict[str, Any], dict[str, float]]:

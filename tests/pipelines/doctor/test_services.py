@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from mlflow import MlflowClient
 
 from components.shared.tracking.local import ensure_local
 from pipelines.doctor.check import OTHER_PLACE, Check
@@ -54,8 +55,17 @@ class TestMlflow:
         assert time.monotonic() - started < 30
 
     def test_a_server_that_answers(self, server, asked):
-        check = asked(server(200, {"experiments": []}))
+        check = asked(server(200, {"experiment": {"lifecycle_stage": "active"}}))
         assert check == Check("MLflow", "ok", f"{server.uri} answers")
+
+    def test_a_deleted_experiment(self, server, asked, tmp_path):
+        uri = f"sqlite:///{tmp_path}/mlflow.db"
+        ensure_local(uri)
+        MlflowClient(uri).delete_experiment("1")
+        deleted = {"experiment_id": "1", "lifecycle_stage": "deleted"}
+        for check in (asked(uri), asked(server(200, {"experiment": deleted}))):
+            assert check.status == "error"
+            assert "was deleted; restore it with `mlflow experiments restore" in check.found
 
     @pytest.mark.parametrize(
         ("code", "error", "advice"),
