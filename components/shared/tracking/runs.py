@@ -129,8 +129,10 @@ def log_headline(client: MlflowClient, run_id: str, metrics: Collection[str]) ->
     """
     run = client.get_run(run_id)
     label = run.data.tags.get("label")
-    _show_above(client, run_id, metrics, prefix=f"{label}/" if label else "")
-    share_view(client, run.info.experiment_id, metrics)
+    prefix = f"{label}/" if label else ""
+    _show_above(client, run_id, metrics, prefix=prefix)
+    shown = dict.fromkeys([*(f"{prefix}{name}" for name in metrics), *metrics])
+    share_view(client, run.info.experiment_id, list(shown))
 
 
 def log_outcome(

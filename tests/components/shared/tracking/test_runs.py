@@ -19,6 +19,7 @@ from components.shared.tracking.runs import (
 )
 from components.shared.tracking.server import connect
 from components.shared.tracking.status import pipeline_run_of
+from components.shared.tracking.view import VIEW
 from tests.components.conftest import new_run
 
 
@@ -129,6 +130,10 @@ def test_headlines_of_several_trainings_stand_side_by_side(any_mlflow):
         log_metrics(client, run_id, {"dice": dice})
         log_headline(client, run_id, ["dice"])
     assert above(run_id).metrics == {"fold-1/dice": 0.8, "fold-2/dice": 0.7}
+    experiment = client.get_run(run_id).info.experiment_id
+    view = client.get_experiment(experiment).tags[f"mlflow.sharedViewState.{VIEW}"]
+    shown = json.loads(view)["selectedColumns"]
+    assert {"metrics.`dice`", "metrics.`fold-1/dice`", "metrics.`fold-2/dice`"} <= set(shown)
     log_outcome(client, run_id, ["dice"], {"decision": "promoted"})
     assert above(run_id).metrics["dice"] == 0.7
     assert above(run_id).tags["decision"] == "promoted"
