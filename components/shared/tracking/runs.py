@@ -84,9 +84,7 @@ def log_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def log_dataset(
-    client: MlflowClient, run_id: str, dataset_id: str, manifest: Manifest, store: str
-) -> None:
+def log_dataset(client: MlflowClient, run_id: str, manifest: Manifest, store: str) -> None:
     """Names the data set version as the run's input, with its size."""
     profile = {
         "volumes": len(manifest.volumes),
@@ -95,9 +93,9 @@ def log_dataset(
     }
     data = Dataset(
         name="brainseg",
-        digest=dataset_id,
+        digest=manifest.dataset_id,
         source_type="store",
-        source=json.dumps({"uri": f"{store}/{manifest_key(dataset_id)}"}),
+        source=json.dumps({"uri": f"{store}/{manifest_key(manifest.dataset_id)}"}),
         profile=json.dumps(profile),
     )
     inputs = [DatasetInput(data)]

@@ -81,7 +81,7 @@ def test_metrics_keep_their_steps(any_mlflow):
 def test_the_data_set_is_an_input_of_the_run_once(any_mlflow, make_data):
     run_id, client, manifest = new_run(), connect(), make_data(5)
     for _ in range(2):
-        log_dataset(client, run_id, manifest.dataset_id, manifest, "s3://bucket/store")
+        log_dataset(client, run_id, manifest, "s3://bucket/store")
     (found,) = client.get_run(run_id).inputs.dataset_inputs
     assert found.dataset.digest == manifest.dataset_id
     assert json.loads(found.dataset.profile)["volumes"] == 5
