@@ -203,8 +203,12 @@ def stop(*_, **__):
 @pytest.mark.parametrize(
     "last_call",
     [
-        *("log_model_artifacts", "finalize_logged_model", "create_model_version", "log_dict"),
-        *("update_model_version", "set_registered_model_alias"),
+        "log_model_artifacts",
+        "finalize_logged_model",
+        "create_model_version",
+        "log_dict",
+        "update_model_version",
+        "set_registered_model_alias",
     ],
 )
 def test_a_step_stopped_anywhere_is_completed_by_its_retry(world, monkeypatch, last_call):
