@@ -17,6 +17,7 @@ from components.shared.reading.sources.source import Source, SourceFile, Unreada
 from components.shared.reading.tcga import (
     ATTRIBUTE_FILE,
     EXPECTED_LAYOUT,
+    SCAN_FORM,
     ScanName,
     parse_scan_name,
     parse_slice_name,
@@ -200,7 +201,7 @@ def _group(found: _Sorted, top: str) -> tuple[tuple[Scan, ...], tuple[Quarantine
             scans.append(Scan(name, tuple(copies[label])))
         else:
             files = tuple(file.path for copy in copies[label] for file in copy)
-            reason = "the folder's name is not TCGA_<site>_<patient>_<yyyymmdd>"
+            reason = f"the folder's name is not {SCAN_FORM}"
             quarantined.append(Quarantined(label, reason, files))
     return tuple(scans), tuple(quarantined)
 
