@@ -99,25 +99,6 @@ def predict_source(
     return result
 
 
-def encode_mask(mask: Mask) -> bytes:
-    """A mask as a TIFF file: uint8, 0 or 255, one page a slice.
-
-    Args:
-        mask: Slices x height x width.
-    """
-    stream = io.BytesIO()
-    with tifffile.TiffWriter(stream) as tiff:
-        for pixels in mask:
-            tiff.write(
-                pixels * np.uint8(255),
-                photometric="minisblack",
-                compression="zlib",
-                metadata=None,
-                contiguous=False,
-            )
-    return stream.getvalue()
-
-
 @dataclass(frozen=True)
 class _Task:
     source: Source
@@ -136,7 +117,7 @@ def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Snapshot]) -> Vo
         logger.warning("%s is not predicted: %s", name, error)
         return _refuse(task, name, str(error))
     mask = probability >= task.threshold
-    task.output.write(_mask_key(name), encode_mask(mask))
+    task.output.write(_mask_key(name), _encode_mask(mask))
     if len(snapshots) < task.settings.most_pictures:
         snapshots.append(take_snapshot(name, volume, mask))
     return VolumePrediction(
@@ -159,6 +140,21 @@ def _apply(segmenter: Segmenter, volume: Volume, name: str) -> Probability:
 def _refuse(task: _Task, volume: str, reason: str) -> VolumePrediction:
     task.output.delete(_mask_key(volume))  # of an earlier call: it would pass for this one's
     return VolumePrediction(volume=volume, status="refused", reason=reason)
+
+
+def _encode_mask(mask: Mask) -> bytes:
+    """A TIFF file: uint8, 0 or 255, one page a slice."""
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as tiff:
+        for pixels in mask:
+            tiff.write(
+                pixels * np.uint8(255),
+                photometric="minisblack",
+                compression="zlib",
+                metadata=None,
+                contiguous=False,
+            )
+    return stream.getvalue()
 
 
 def _mask_key(volume: str) -> str:
