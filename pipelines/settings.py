@@ -24,6 +24,7 @@ STEPS: Mapping[str, type[Config]] = {
     "register": RegisterSettings,
 }
 
+_FORM = f"STEP.KEY=VALUE, e.g. train.schedule.epochs=20, with STEP one of {', '.join(STEPS)}"
 _FOLDER = Path(__file__).parent / "presets"
 
 Preset = Mapping[str, Config]
@@ -49,9 +50,28 @@ def load_preset(name: str, changes: Iterable[str] = ()) -> Preset:
     """
     sections = _read(name)
     for change in changes:
-        path, value = _parse_change(change)
-        sections = _changed(sections, path, value, change)
+        key, value = parse_change(change, _FORM)
+        sections = _changed(sections, _path(key, change), value, change)
     return {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
+
+
+def parse_change(change: str, form: str) -> tuple[str, Any]:
+    """Reads a change of a setting, `KEY=VALUE` with the value in YAML.
+
+    Args:
+        change: As it was given on the command line.
+        form: What is allowed, for the message.
+
+    Raises:
+        UserError: If it has no key or no value, or the value is not valid YAML.
+    """
+    key, equals, text = change.partition("=")
+    if not (key.strip() and equals):
+        raise _misunderstood(change, form)
+    try:
+        return key.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {change!r}: the value is not valid YAML") from error
 
 
 def pipeline_arguments(preset: Preset) -> dict[str, str]:
@@ -78,19 +98,15 @@ def _read(name: str) -> dict[str, dict[str, Any]]:
     return sections
 
 
-def _parse_change(change: str) -> tuple[list[str], Any]:
-    dotted, equals, text = change.partition("=")
-    dotted = "split.method" if dotted.strip() == "split" else dotted  # as in split=report2020
-    path = dotted.strip().split(".")
-    if not equals or len(path) == 1 or not all(path) or path[0] not in STEPS:
-        raise UserError(
-            f"--set {change!r} is not understood; the form is STEP.KEY=VALUE, e.g. "
-            f"train.schedule.epochs=20, with STEP one of {', '.join(STEPS)}"
-        )
-    try:
-        return path, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {change!r}: the value is not valid YAML") from error
+def _path(key: str, change: str) -> list[str]:
+    path = ("split.method" if key == "split" else key).split(".")  # as in split=report2020
+    if len(path) == 1 or not all(path) or path[0] not in STEPS:
+        raise _misunderstood(change, _FORM)
+    return path
+
+
+def _misunderstood(change: str, form: str) -> UserError:
+    return UserError(f"--set {change!r} is not understood; the form is {form}")
 
 
 def _changed(
