@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 
 from components.predict.model import resolve_model, scored_threshold
-from components.predict.page import Snapshot, render_predictions, take_snapshot
+from components.predict.page import render_predictions, take_snapshot
 from components.predict.settings import PredictSettings
 from components.predict.volume_prediction import VolumePrediction
 from components.shared.config import Record
@@ -28,6 +28,7 @@ from components.shared.reading.scans import (
 )
 from components.shared.reading.sources.opening import open_source
 from components.shared.reading.sources.source import Source
+from components.shared.report.page import Picture
 from components.shared.scoring.segmenter import Segmenter, VolumeRefusedError, load_segmenter
 from components.shared.storage.store import FolderStore
 
@@ -87,7 +88,7 @@ def predict_source(
         segmenter = load_segmenter(uri, settings.device)
         threshold = scored_threshold(uri, segmenter.metadata)
         task = _Task(source, segmenter, threshold, FolderStore(output), settings)
-        snapshots: list[Snapshot] = []
+        snapshots: list[Picture] = []
         scans = track(listing.scans, len(listing.scans), "volumes")
         predicted = [_predict_or_refuse(task, scan, snapshots) for scan in scans]
     refused = [_refuse(task, bad.volume, bad.reason) for bad in listing.quarantined]
@@ -108,7 +109,7 @@ class _Task:
     settings: PredictSettings
 
 
-def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Snapshot]) -> VolumePrediction:
+def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Picture]) -> VolumePrediction:
     name = scan.name.volume
     try:
         volume = read_scan(task.source, scan, task.settings.max_file_mib, with_masks=False)
@@ -195,7 +196,7 @@ def _result(
     )
 
 
-def _write_page(result: PredictResult, snapshots: Sequence[Snapshot], output: FolderStore) -> None:
+def _write_page(result: PredictResult, snapshots: Sequence[Picture], output: FolderStore) -> None:
     page = render_predictions(
         result.model, result.source, result.volumes, snapshots, result.threshold
     )
