@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from components.shared.step import DATA_IMAGE
+
 ROOT = Path(__file__).parents[2]
 DIGEST = "sha256:" + "ab12" * 16
 
@@ -57,7 +59,7 @@ def test_digests_are_written_by_name(push, tmp_path, program):
         "brainseg-trainer-python": DIGEST,
     }
     calls = (tmp_path / "calls").read_text()
-    assert "tag brainseg-data-python:0.1.0 r.example/team/brainseg-data-python:0.1.0" in calls
+    assert f"tag {DATA_IMAGE} r.example/team/{DATA_IMAGE}" in calls
 
 
 @pytest.mark.parametrize(
