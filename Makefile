@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 # Images: `make images`, or one by `make image-data`. BUILD_FLAGS: what else the build is to be
-# given; SOURCE: the address that the images name as that of their code.
+# given; SOURCE: the address of the code that the images name. Old podmans keep a label with a
+# build argument in it from their cache, so labels that change are given here.
 CONTAINER ?= $(notdir $(shell command -v docker || command -v podman))
 BUILD_FLAGS ?=
-SOURCE ?= unknown
+SOURCE ?=
+LABEL := org.opencontainers.image
 DIGESTS ?= compiled/digests.json
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION = $(shell git rev-parse HEAD)
@@ -48,7 +50,8 @@ images: $(FOLDERS:%=image-%)  ## all images
 image-%:
 	$(if $(CONTAINER),,$(error neither docker nor podman is there; install one of them))
 	$(CONTAINER) build $(BUILD_FLAGS) --file images/$*/Dockerfile --tag $(NAME_$*):$(VERSION) \
-	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --build-arg SOURCE=$(SOURCE) .
+	  --label $(LABEL).version=$(VERSION) --label $(LABEL).revision=$(REVISION) \
+	  $(if $(SOURCE),--label $(LABEL).source=$(SOURCE)) .
 
 push:  ## images to REGISTRY, and the digests that it has them under to the file DIGESTS
 	$(if $(REGISTRY),,$(error say where to: make push REGISTRY=registry.example/team))
