@@ -20,6 +20,7 @@ from components.shared.tracking.server import local_file
 _LABEL = "brainseg.output"  # the output folder of the run that a container belongs to
 _PASSED = ("AWS_", "BRAINSEG_", "KAGGLE_", "MLFLOW_")  # beginnings of variables for the steps
 _PASSED_TOO = ("KFP_RUN_ID", "OMP_NUM_THREADS", "PYTHONUNBUFFERED")
+_CACHE = "/cache"  # the images' BRAINSEG_CACHE
 _SHARED_MEMORY = "2g"  # for the loaders' processes; Docker gives 64 MB
 
 
@@ -29,9 +30,10 @@ def docker_runner(
 ) -> Iterator[local.DockerRunner]:
     """Gives KFP's runner of containers; a task ends as its container did and tells its log.
 
-    A container is like a pod: read-only but for /tmp, the cache and what is mounted. Folders and
+    A container is like a pod: read-only but for /tmp, /cache and what is mounted. Folders and
     files that the arguments and the environment name are mounted under their own paths, the
-    source read-only. Files that it makes belong to the caller. The network is this machine's.
+    source read-only, the cache at /cache. Files that it makes belong to the caller. The network is
+    this machine's; its GPUs are not used.
 
     Args:
         images: What the steps run in.
@@ -154,23 +156,25 @@ def _user(client: docker.DockerClient) -> str:
 
 
 def _variables() -> dict[str, str]:
-    given = {
+    return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(_PASSED) or name in _PASSED_TOO
+        if (name.startswith(_PASSED) and name != "BRAINSEG_CACHE") or name in _PASSED_TOO
     }
-    return {**given, "BRAINSEG_CACHE": str(cache_folder())}
 
 
 def _mounts(arguments: Mapping[str, Any]) -> list[Mount]:
-    made = [str(arguments.get("store", "")), str(cache_folder()), *_databases()]
-    _make_folders(made)
+    made = [str(arguments.get("store", "")), *_databases()]
+    _make_folders([*made, str(cache_folder())])
     read = [str(arguments.get("source", "")), *_variables().values()]
     written = [str(value) for name, value in arguments.items() if name != "source"]
     places = dict.fromkeys(_places(read), True) | dict.fromkeys(_places(written + made), False)
     return [
-        Mount(place, place, type="bind", read_only=read_only)
-        for place, read_only in sorted(places.items())
+        Mount(_CACHE, str(cache_folder()), type="bind"),
+        *(
+            Mount(place, place, type="bind", read_only=read_only)
+            for place, read_only in sorted(places.items())
+        ),
     ]
 
 
