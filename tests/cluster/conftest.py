@@ -3,15 +3,24 @@
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 NAMESPACE = "brainseg"
 MANIFESTS = Path(__file__).parents[2] / "manifests"
+OVERLAY = MANIFESTS / "overlays" / "test"
 
-# The local volume of the overlay `test`; the tests run on the cluster's only node
+# The local volume of the overlay; the tests run on the cluster's only node
 DATABASE_FOLDER = Path("/var/local/brainseg-test/postgres")
+
+_MAKE_BUCKET = """
+import boto3
+s3 = boto3.client("s3")
+if "brainseg" not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
+    s3.create_bucket(Bucket="brainseg")
+"""
 
 
 class Kubectl:
@@ -43,10 +52,25 @@ class Kubectl:
         """An object, or a list of them, as Python's own types."""
         return json.loads(self("get", *arguments, "--output=json"))
 
+    def apply_overlay(self):
+        """Applies the overlay and returns once PostgreSQL and MLflow answer their probes."""
+        DATABASE_FOLDER.mkdir(parents=True, exist_ok=True)
+        self("apply", "--kustomize", str(OVERLAY))
+        self.wait_for_rollouts()
+
     def wait_for_rollouts(self):
         """Returns once PostgreSQL and MLflow answer their probes."""
         for workload in ("statefulset/postgres", "deployment/mlflow"):
             self("rollout", "status", workload, "--timeout=240s")
+
+
+def until(condition, what, timeout_s=120):
+    """Returns the first true answer of a function that is asked every second."""
+    end = time.monotonic() + timeout_s
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"within {timeout_s} s: no {what}"
+        time.sleep(1)
+    return answer
 
 
 @pytest.fixture(scope="session")
@@ -63,17 +87,18 @@ def kubectl(request):
     answer = kubectl("get", "--raw=/readyz", "--request-timeout=10s", check=False)
     if answer != "ok":
         pytest.skip(f"no cluster: {answer.strip()}")
-    found = json.loads(kubectl("get", "namespaces", "--output=json"))["items"]
-    labels = {each["metadata"]["name"]: each["metadata"]["labels"] for each in found}
-    if labels.get(NAMESPACE, {}).get("brainseg/overlay", "test") != "test":
+    labels = {
+        each["metadata"]["name"]: each["metadata"]["labels"]
+        for each in kubectl.get("namespaces")["items"]
+    }
+    if NAMESPACE in labels and labels[NAMESPACE].get("brainseg/overlay") != "test":
         pytest.fail(f"namespace {NAMESPACE} is not the overlay test's; use another cluster")
     return kubectl
 
 
 @pytest.fixture(scope="session")
 def deployed(kubectl):
-    """The same kubectl once the overlay `test` is applied and answers."""
-    DATABASE_FOLDER.mkdir(parents=True, exist_ok=True)
-    kubectl("apply", "--kustomize", str(MANIFESTS / "overlays" / "test"))
-    kubectl.wait_for_rollouts()
+    """The same kubectl once the overlay `test` is applied and answers, and its bucket is there."""
+    kubectl.apply_overlay()
+    kubectl("exec", "deployment/mlflow", "--", "python", "-c", _MAKE_BUCKET)
     return kubectl

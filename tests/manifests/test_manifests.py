@@ -279,5 +279,7 @@ def matching(objects, selector):
 
 def port_names(pod):
     return {
-        port["name"] for container in pod["spec"]["containers"] for port in container.get("ports", [])
+        port["name"]
+        for container in pod["spec"]["containers"]
+        for port in container.get("ports", [])
     }

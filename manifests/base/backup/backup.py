@@ -8,10 +8,11 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+from boto3.exceptions import Boto3Error
+from botocore.client import BaseClient
 from botocore.exceptions import BotoCoreError, ClientError
 
 NAME = "mlflow"
@@ -28,14 +29,14 @@ def main() -> None:
             folder.upload(Path(file), keep=int(os.environ["BACKUP_KEEP"]))
         else:
             folder.download(Path(file), os.environ.get("BACKUP_NAME", ""))
-    except (BotoCoreError, ClientError) as error:
+    except (Boto3Error, BotoCoreError, ClientError) as error:
         sys.exit(f"brainseg error: {destination} cannot be used: {error}")
 
 
 class Folder:
     """The backups in a bucket; their names sort by time."""
 
-    def __init__(self, s3: Any, bucket: str, prefix: str) -> None:
+    def __init__(self, s3: BaseClient, bucket: str, prefix: str) -> None:
         self._s3, self._bucket, self._prefix = s3, bucket, prefix
 
     def upload(self, file: Path, keep: int) -> None:
