@@ -8,8 +8,6 @@ import sys
 import time
 
 import psycopg2
-from mlflow.db import upgrade as upgrade_runs
-from mlflow.server.auth.db.cli import upgrade as upgrade_users
 
 DATABASE = os.environ["MLFLOW_BACKEND_STORE_URI"]
 PATIENCE_S = 120
@@ -20,6 +18,10 @@ def main() -> None:
     """Waits for PostgreSQL, then for the other pods that do the same."""
     connection = connect()
     connection.cursor().execute("SELECT pg_advisory_lock(%s)", (LOCK,))  # until the process ends
+    # takes seconds and warns: not before PostgreSQL has answered, whose refusal is to stand alone
+    from mlflow.db import upgrade as upgrade_runs
+    from mlflow.server.auth.db.cli import upgrade as upgrade_users
+
     upgrade_runs.main([DATABASE], standalone_mode=False)
     upgrade_users.main(["--url", DATABASE], standalone_mode=False)
 
