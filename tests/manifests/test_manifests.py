@@ -64,8 +64,8 @@ def test_scratch_folders_are_bounded(built):
 
 def test_images_have_a_fixed_tag_and_no_registry(built):
     for name, container in built.containers():
-        repository, _, tag = container["image"].rpartition(":")
-        assert re.fullmatch(r"[\w.-]+", tag), name
+        assert re.fullmatch(r"[^:]+:[\w.-]+", container["image"]), name
+        repository, _, tag = container["image"].partition(":")
         assert tag != "latest", name
         host, slash, _ = repository.partition("/")
         assert not slash or host == "localhost", f"{name}: the overlays of users name a registry"
