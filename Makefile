@@ -20,13 +20,24 @@ NAME_mlflow := brainseg-mlflow
 FOLDERS := data mlflow trainer
 TAGS := $(foreach folder,$(FOLDERS),$(NAME_$(folder)):$(VERSION))
 
-.PHONY: run test check format images push clean
+.PHONY: run test cluster-test check format images push clean
 
 run: $(READY)  ## the whole chain on built-in synthetic volumes
 	$(BIN)/brainseg run --source synthetic:24 --preset demo --output brainseg-runs/demo
 
 test: $(READY)  ## all tests
 	$(BIN)/pytest
+
+cluster-test: $(READY)  ## the manifests and a run in pods, on the cluster that KUBECONFIG names
+	@kubectl get --raw=/readyz --request-timeout=10s >/dev/null || { echo "$$NO_CLUSTER"; exit 1; }
+	$(BIN)/pytest -m cluster tests/cluster
+
+define NO_CLUSTER
+make cluster-test needs a Kubernetes cluster of one node on this machine, kubectl and KUBECONFIG.
+Its node must hold the images that manifests/overlays/test names (`make images`, then load them),
+and an S3 service must answer at the address in manifests/overlays/test/settings.env.
+endef
+export NO_CLUSTER
 
 check: $(READY)  ## style, types, import rules
 	$(BIN)/ruff check .
