@@ -214,7 +214,7 @@ def test_runs_may_do_what_they_need_and_no_more(deployed, verb, what, answer):
     resource, slash, rest = what.partition("/")
     arguments = [f"{resource}", f"--subresource={rest}"] if resource == "pods" and slash else [what]
     said = deployed("auth", "can-i", verb, *arguments, f"--as={RUNS}", check=False)
-    assert said.splitlines()[-1] == answer
+    assert said.split()[0] == answer  # warnings of types that are not installed follow
 
 
 def pod(name):
