@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from components.register import registry
 from components.register.decision import Decision, decide, decide_first, too_few
-from components.register.held_out import is_origin_known, score_model, unseen
+from components.register.held_out import score_model, unseen
 from components.register.page import render_decision
 from components.register.record import DecisionRecord, log_record, read_record
 from components.register.settings import RegisterSettings
@@ -27,6 +27,7 @@ from components.shared.tracking.champion import (
     DEFAULT_THRESHOLD,
     THRESHOLD_TAG,
     find_champion,
+    is_origin_known,
     version_threshold,
 )
 from components.shared.tracking.runs import log_params

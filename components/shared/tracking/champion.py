@@ -4,10 +4,14 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from components.shared.dataset.manifest import manifest_key
+from components.shared.dataset.split import split_key
 from components.shared.errors import UserError
+from components.shared.storage.store import Store
 
 CHAMPION = "champion"  # alias of the registered version that is in use
 
+DECISION_TAG = "decision"  # of a version: what was decided about it
 THRESHOLD_TAG = "threshold"  # of a version: what it was scored with
 DEFAULT_THRESHOLD = 0.5  # of a model that does not say what it was scored with
 
@@ -21,6 +25,13 @@ def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
             raise
         return None
     return client.get_model_version(name, str(aliases[CHAMPION])) if CHAMPION in aliases else None
+
+
+def is_origin_known(version: ModelVersion, store: Store) -> bool:
+    """Whether a store has the data set version and split that a model was trained with."""
+    dataset_id = version.tags.get("dataset_id", "")
+    split_id = version.tags.get("split_id", "")
+    return store.exists(manifest_key(dataset_id)) and store.exists(split_key(split_id))
 
 
 def version_threshold(version: ModelVersion) -> float:
