@@ -52,6 +52,7 @@ def _options(
 def run(
     source: Source,
     store: Store = DEFAULT_STORE,
+    pipeline: Annotated[str, typer.Option(help="training or retraining.")] = "training",
     preset: Annotated[str, typer.Option(help="Name or .yaml file of all steps' settings.")] = (
         "quick"
     ),
@@ -62,6 +63,9 @@ def run(
     output: Annotated[
         Path | None, typer.Option(help="Folder for result.json, reports and the log.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="retraining: train although nothing is new.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run the whole chain on this machine: ingest to registered model.
@@ -69,20 +73,24 @@ def run(
     Example: brainseg run --source ~/lgg/kaggle_3m --preset quick --set train.schedule.epochs=30
     """
     require_extras("trainer", "pipelines")
+    from pipelines.compilation import find_pipeline
+    from pipelines.graph import settings_of
     from pipelines.local import LocalRun, run_locally
     from pipelines.settings import load_preset, pipeline_arguments
-    from pipelines.training import training
 
-    settings = pipeline_arguments(load_preset(preset, changes or ()))
+    graph = find_pipeline(pipeline)
+    settings = pipeline_arguments(load_preset(preset, changes or (), settings_of(graph)))
     _use_local_defaults()
     folder = output or _HOME / f"{datetime.now():%Y-%m-%d-%H%M%S}"
     named = {"source": _absolute(source), "store": _absolute(store), "run_name": Path(preset).stem}
-    run = LocalRun(training, {**named, **settings}, folder.expanduser().absolute())
-    result = run_locally(run)
+    arguments = {**named, **({"force": True} if force else {}), **settings}
+    result = run_locally(LocalRun(graph, arguments, folder.expanduser().absolute()))
     if as_json:
         _print_json(result)
-    else:
+    elif "metrics" in result:
         _tell_result(result)
+    else:  # a graph with an exit handler returns nothing
+        _tell_outcome(result["outcome"])
 
 
 @app.command()
@@ -267,6 +275,14 @@ def _parse_change(change: str) -> tuple[str, object]:
 
 def _print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2))
+
+
+def _tell_outcome(outcome: dict[str, Any]) -> None:
+    told = [f"{outcome['kind']}: {outcome['reason']}", outcome["headline"]]
+    typer.echo("\n" + "\n".join(printable(line) for line in told if line))
+    if outcome["mlflow_run_id"]:
+        uri = os.environ["MLFLOW_TRACKING_URI"]
+        typer.echo(f"reports and runs: {_ui_command(uri, outcome['experiment_id'])}")
 
 
 def _tell_result(result: dict[str, Any]) -> None:

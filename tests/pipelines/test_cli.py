@@ -66,6 +66,17 @@ def test_debug_shows_the_traceback(monkeypatch):
         cli.main()
 
 
+def test_force_is_of_retraining_only(call):
+    code, _, err = call("run", "--source", "synthetic:4", "--force")
+    assert code == 1
+    assert "pipeline brainseg-training has no parameter force" in err
+
+
+def test_another_pipeline_is_not_there(call):
+    code, _, err = call("run", "--source", "synthetic:4", "--pipeline", "x")
+    assert (code, err) == (1, "error: no pipeline 'x'; there are training, retraining")
+
+
 def test_ingest_tells_what_it_published(call, tmp_path):
     write_synthetic(tmp_path / "data", patients=2, seed=0)
     code, out, _ = call("ingest", "--source", "data", "--store", "store", "--json")
