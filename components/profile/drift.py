@@ -1,6 +1,8 @@
 """What the patients that came are like, beside those that the champion knows."""
 
+import logging
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +11,9 @@ from components.profile.measures import Measures, Numbers, measure
 from components.shared.config import Record
 from components.shared.dataset.manifest import Manifest
 from components.shared.dataset.volumes import CHANNELS
+from components.shared.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _CHANCE = 0.01  # that any measure at all is called drifted where nothing is
 
@@ -84,6 +89,29 @@ def measure_drift(manifest: Manifest, reference: Manifest, limit: float) -> Drif
         limit=limit,
         shifts=tuple(sorted(shifts, key=lambda shift: -shift.distance)),
     )
+
+
+def judge_drift(drift: Drift | None, on_drift: Literal["warn", "stop"], page: str) -> None:
+    """Tells of drift in the log, or stops the run.
+
+    Args:
+        drift: What was measured, if there was a reference.
+        on_drift: As in `ProfileSettings`.
+        page: Where the profile page is, for the message.
+
+    Raises:
+        UserError: If a measure has drifted and `on_drift` is `stop`.
+    """
+    if drift is None or not drift.drifted:
+        return
+    found = "; ".join(map(tell_shift, drift.drifted))
+    told = f"the new patients differ from those of data set {drift.reference_id}. {found}"
+    if on_drift == "stop":
+        raise UserError(
+            f"profile: {told}. The page {page} shows more; if this is as it should be, set "
+            "profile.on_drift=warn or raise profile.max_drift"
+        )
+    logger.warning("%s", told)
 
 
 def tell_shift(shift: Shift) -> str:

@@ -5,8 +5,9 @@ import pytest
 
 from components.shared.reading.sources.synthetic import write_synthetic
 from pipelines import cli
+from pipelines.compilation import COMPONENTS, PIPELINES
 
-COMMANDS = ("run", "ingest", "predict", "compile", "datasets", "rollback", "doctor")
+COMMANDS = ("run", "ingest", "predict", "compile", "datasets", "gc", "rollback", "doctor")
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_compile_writes_yaml(call, tmp_path):
     assert code == 0
     assert (tmp_path / "yaml" / "training.yaml").exists()
     assert (tmp_path / "yaml" / "components" / "train.yaml").exists()
-    assert len(out.splitlines()) == 1 + 7
+    assert len(out.splitlines()) == len(PIPELINES) + len(COMPONENTS)
 
 
 def test_run_refuses_a_wrong_setting_before_it_starts(call, tmp_path):
