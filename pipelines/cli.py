@@ -19,6 +19,7 @@ from pipelines.extras import require_extras
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must be quick
     from components.shared.dataset.manifest import DatasetSummary
     from pipelines.doctor.check import Check
+    from pipelines.gc import Findings
 
 app = typer.Typer(
     name="brainseg",
@@ -189,6 +190,40 @@ def datasets(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
 
 
 @app.command()
+def gc(
+    store: Store = DEFAULT_STORE,
+    older_than: Annotated[
+        float, typer.Option(metavar="DAYS", min=1, help="Leave alone what is younger.")
+    ] = 14,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; else list it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List, or with --delete remove, what a store holds that nobody needs any more.
+
+    Checkpoints of trainings that have ended, volumes that no data set names, what the steps of
+    old pipeline runs told, and files that killed writers left. Never what a data set names, what
+    a training uses that goes on, or anything that is young.
+
+    Example: brainseg gc --store s3://mri/brainseg --older-than 30 --delete
+    """
+    require_extras("trainer")
+    from datetime import timedelta
+
+    from components.shared.storage.store import open_store
+    from pipelines.gc import find_waste, remove_waste
+
+    _use_local_defaults()
+    work = remove_waste if delete else find_waste
+    found = work(open_store(_absolute(store)), timedelta(days=older_than))
+    if as_json:
+        _print_json({"deleted": delete, **found.model_dump(mode="json")})
+    else:
+        _tell_waste(found, deleted=delete)
+    if delete and found.refused:
+        raise typer.Exit(1)
+
+
+@app.command()
 def rollback(
     model_name: Annotated[str, typer.Option(help="Name of the registered model.")] = "brainseg",
     as_json: Json = False,
@@ -327,6 +362,19 @@ def _dataset_line(row: "DatasetSummary") -> str:
         f"{row.dataset_id}  {row.volumes} volumes  {row.slices} slices  "
         f"{row.tumour_slices} with tumour  {', '.join(row.sites)}"
     )
+
+
+def _tell_waste(found: "Findings", *, deleted: bool) -> None:
+    for waste in found.waste:
+        size = f"{waste.bytes / 1e6:,.1f} MB"
+        line = f"{size:>12}  {waste.modified:%Y-%m-%d}  {waste.key}  {waste.reason}"
+        typer.echo(printable(line))
+    for sentence in (*found.kept, *found.refused):
+        typer.echo(f"left alone: {printable(sentence)}", err=True)
+    total = sum(waste.bytes for waste in found.waste) / 1e6
+    done = "removed" if deleted else "can be removed"
+    hint = "" if deleted or not found.waste else "; --delete removes it"
+    typer.echo(f"{len(found.waste)} things, {total:,.1f} MB {done}{hint}")
 
 
 def _tell_checks(checks: "list[Check]") -> None:

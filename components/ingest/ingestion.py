@@ -11,6 +11,7 @@ from components.ingest.table import AttributeTable, join_attributes, read_attrib
 from components.ingest.workers import Accepted, Outcome, VolumeWork, usable_workers, work_on
 from components.shared.dataset.ingest_account import IngestAccount, Quarantined
 from components.shared.dataset.manifest import Manifest, make_manifest, manifest_key
+from components.shared.dataset.sweep import require_volumes
 from components.shared.errors import UserError
 from components.shared.progress import track
 from components.shared.reading.scans import Listing, Scan, list_scans, nothing_accepted
@@ -61,7 +62,8 @@ def ingest_source(
 
     Raises:
         UserError: If the source or the store cannot be used, nothing is accepted, or
-            `settings.strict` is set and a volume is quarantined.
+            `settings.strict` is set and a volume is quarantined, or volumes that were in the
+            store have been removed meanwhile.
     """
     findings = _examine(source_uri, store, settings, workers or usable_workers())
     verdict = _judge(findings)
@@ -69,6 +71,8 @@ def ingest_source(
     result = _describe(source_uri, findings, verdict)
     _tell(result.report)
     store.write(manifest_key(result.manifest.dataset_id), result.manifest.to_json())
+    if result.report.objects_written < result.report.volumes:
+        require_volumes(store, result.manifest)
     return result
 
 

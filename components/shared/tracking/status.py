@@ -29,6 +29,16 @@ def trainings_of(client: MlflowClient, parent: str) -> Iterator[Run]:
             yield run
 
 
+def find_training(client: MlflowClient, digest: str) -> list[Run]:
+    """The runs of a training, in whatever experiment; deleted ones are none."""
+    experiments = [found.experiment_id for found in client.search_experiments(max_results=10_000)]
+    return [
+        run
+        for tag in (IDENTITY, JOINED_TAG)
+        for run in client.search_runs(experiments, filter_string=f"tags.`{tag}` = '{digest}'")
+    ]
+
+
 def training_digest(run: Run) -> str:
     """Which training a run is of; empty for other tools' runs."""
     tags = run.data.tags
