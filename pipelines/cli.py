@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from components.shared.environment import adopt_settings
 from components.shared.errors import UserError
 from components.shared.printable import printable, printable_lines
 from components.shared.process import write_safely
@@ -39,6 +40,13 @@ _SOURCES = (
 Source = Annotated[str, typer.Option(help=_SOURCES)]
 Store = Annotated[str, typer.Option(help="s3://bucket/prefix or a local folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts on stdout.")]
+PodProfileName = Annotated[
+    str, typer.Option("--profile", help="Pod settings: cpu, gpu, test or a .yaml file.")
+]
+Registry = Annotated[str, typer.Option(help="Where images are pulled from: HOST/FOLDER.")]
+Digests = Annotated[
+    Path | None, typer.Option(help="JSON of image -> sha256:..., as `make push` writes it.")
+]
 DEFAULT_STORE = str(_HOME / "store")
 
 
@@ -74,7 +82,7 @@ def run(
     Example: brainseg run --source ~/lgg/kaggle_3m --preset quick --set train.schedule.epochs=30
     """
     require_extras("trainer", "pipelines")
-    from pipelines.compilation import find_pipeline
+    from pipelines.catalogue import find_pipeline
     from pipelines.graph import settings_of
     from pipelines.local import LocalRun, run_locally
     from pipelines.settings import load_preset, pipeline_arguments
@@ -159,15 +167,21 @@ def predict(
 @app.command(name="compile")
 def compile_pipelines(
     output: Annotated[Path, typer.Option(help="Folder for the YAML files.")] = Path("compiled"),
+    profile: PodProfileName = "cpu",
+    registry: Registry = "",
+    digests: Digests = None,
 ) -> None:
-    """Write the pipeline and every component as YAML for Kubeflow Pipelines.
+    """Write the pipelines and every component as YAML for Kubeflow Pipelines.
 
-    Example: brainseg compile --output compiled
+    Example: brainseg compile --profile gpu --registry registry.example/team
     """
     require_extras("pipelines")
     from pipelines.compilation import compile_all
+    from pipelines.images import read_images
+    from pipelines.resources import load_profile
 
-    for path in compile_all(output.expanduser()):
+    images = read_images(registry, digests)
+    for path in compile_all(output.expanduser(), profile=load_profile(profile), images=images):
         typer.echo(path)
 
 
@@ -268,6 +282,7 @@ def main() -> NoReturn:
     logging.getLogger("components").setLevel(logging.INFO)  # others' lines only if they warn
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # tries again; the end of it is told
     try:
+        adopt_settings()
         app(arguments)
     except UserError as error:
         if "--debug" in sys.argv:

@@ -5,7 +5,6 @@ from kfp import dsl
 from components.detect.component import detect
 from components.ingest.component import ingest
 from components.notify.component import notify
-from pipelines.resources import never_cached, small
 from pipelines.training import learn
 
 
@@ -69,6 +68,5 @@ def retraining(
                 reference_id=detected.outputs["reference_id"],
                 previous_split=detected.outputs["previous_split"],
             )
-    for task in (ingested, detected, told):
-        small(task)
-        never_cached(task)  # source, registry and store change under the same name
+    for task in (detected, told):  # registry and store change under the same name
+        task.set_caching_options(enable_caching=False)

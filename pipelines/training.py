@@ -11,7 +11,6 @@ from components.profile.component import profile
 from components.register.component import register
 from components.split.component import split
 from components.train.component import train
-from pipelines.resources import gpu, never_cached, small
 
 
 class Learned(NamedTuple):
@@ -75,11 +74,10 @@ def learn(
         metrics=evaluated.outputs["metrics"],
         settings=settings["register"],
     )
-    for task in (profiled, assigned):
-        small(task)
-    for task in (trained, evaluated, registered):
-        gpu(task)
-        never_cached(task)
+    # The source may have grown under the same name, so ingest always runs; and KFP's cache goes
+    # by the ids of input artifacts, so behind it nothing would ever be found.
+    for task in (ingested, profiled, assigned, trained, evaluated, registered):
+        task.set_caching_options(enable_caching=False)
     return Learned(profiled, assigned, trained, evaluated, registered)
 
 
@@ -134,8 +132,6 @@ def training(
         Ids, decision and reports of the run.
     """
     ingested = ingest(source=source, store=store, settings=ingest_settings)
-    small(ingested)
-    never_cached(ingested)  # the source may have grown under the same name
     learned = learn(
         ingested,
         store=store,

@@ -1,7 +1,7 @@
 """What the patients that came are like, beside those that the champion knows."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -91,13 +91,15 @@ def measure_drift(manifest: Manifest, reference: Manifest, limit: float) -> Drif
     )
 
 
-def judge_drift(drift: Drift | None, on_drift: Literal["warn", "stop"], page: str) -> None:
+def judge_drift(
+    drift: Drift | None, on_drift: Literal["warn", "stop"], keep_page: Callable[[], str]
+) -> None:
     """Tells of drift in the log, or stops the run.
 
     Args:
         drift: What was measured, if there was a reference.
         on_drift: As in `ProfileSettings`.
-        page: Where the profile page is, for the message.
+        keep_page: Stores the profile page and says where it is; called before the run stops.
 
     Raises:
         UserError: If a measure has drifted and `on_drift` is `stop`.
@@ -108,8 +110,8 @@ def judge_drift(drift: Drift | None, on_drift: Literal["warn", "stop"], page: st
     told = f"the new patients differ from those of data set {drift.reference_id}. {found}"
     if on_drift == "stop":
         raise UserError(
-            f"profile: {told}. The page {page} shows more; if this is as it should be, set "
-            "profile.on_drift=warn or raise profile.max_drift"
+            f"profile: {told}: look at the new patients, or set profile.on_drift=warn or raise "
+            f"profile.max_drift. {keep_page()}"
         )
     logger.warning("%s", told)
 

@@ -10,6 +10,7 @@ from components.profile.page import render_profile
 from components.profile.settings import ProfileSettings
 from components.shared.dataset.ingest_account import IngestAccount
 from components.shared.dataset.manifest import Manifest
+from components.shared.report.kept import keep_report
 from components.shared.storage.store import Store
 
 
@@ -24,13 +25,13 @@ def profile_dataset(
     report: Path,
     reference: Manifest | None = None,
 ) -> None:
-    """Describes a data set version; both files are written before a limit stops the run.
+    """Describes a data set version; a limit that stops the run leaves the page in the store.
 
     Args:
         manifest: The version.
         account: What ingest did with the source's files.
         settings: The limits, and how many volumes are pictured.
-        store: Where the voxels of the pictured volumes are.
+        store: Where the voxels of the pictured volumes are, and the page of a stopped run goes.
         cache: Folder for fetched volumes.
         profile: JSON file for the description.
         report: HTML file for people.
@@ -44,6 +45,11 @@ def profile_dataset(
     profile.write_text(described.model_dump_json(indent=2))
     chosen = choose_volumes(measures, described.outliers, settings.montage_volumes)
     cards = make_cards(manifest, chosen, store, cache)
-    report.write_text(render_profile(described, manifest, measures, cards))
-    require_kept(described.limits, str(report))
-    judge_drift(described.drift, settings.on_drift, str(report))
+    page = render_profile(described, manifest, measures, cards)
+    report.write_text(page)
+
+    def keep_page() -> str:
+        return keep_report(store, "profile.html", page.encode(), noun="page")
+
+    require_kept(described.limits, keep_page)
+    judge_drift(described.drift, settings.on_drift, keep_page)

@@ -6,7 +6,7 @@ from components.register.record import DecisionRecord
 from components.shared.scoring.metrics import HEADLINE, HIGH_SUFFIX, LOW_SUFFIX, interval_in_words
 from components.shared.storage.outcome import Outcome, leave_outcome
 from components.shared.storage.store import Store
-from components.shared.tracking.runs import pipeline_run_of
+from components.shared.tracking.status import pipeline_run_of
 from components.shared.tracking.tree import PIPELINE_RUN_TAG
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from google.protobuf.json_format import MessageToDict
 
+from pipelines.resources import load_profile
 from pipelines.retraining import retraining
 from tests.components.notify.conftest import Webhook
 
@@ -37,17 +38,18 @@ class TestCompiled:
         learned = spec["components"]["comp-condition-2"]["dag"]["tasks"]
         assert set(learned) == {"profile", "split", "train", "evaluate", "register"}
 
-    def test_what_depends_on_source_registry_and_store_is_never_cached(self, spec):
-        dags = [
-            part["dag"] for part in [spec["root"], *spec["components"].values()] if "dag" in part
-        ]
-        cached = {
-            name
-            for dag in dags
-            for name, task in dag["tasks"].items()
-            if task.get("cachingOptions", {}).get("enableCache")
+    def test_nothing_is_taken_from_kubeflows_cache(self, spec):
+        parts = [part for part in [spec["root"], *spec["components"].values()] if "dag" in part]
+        tasks = [task for part in parts for task in part["dag"]["tasks"].values()]
+        assert not any(task.get("cachingOptions", {}).get("enableCache") for task in tasks)
+
+    def test_the_webhook_is_known_to_notify_alone(self):
+        pods = load_profile("cpu").steps
+        names = {
+            step: {secret.name for secret in settings.secrets} for step, settings in pods.items()
         }
-        assert cached == {"profile", "split"}
+        assert [step for step in names if "brainseg-webhook" in names[step]] == ["notify"]
+        assert "brainseg-store" in names["notify"]
 
     def test_the_webhooks_address_is_no_parameter(self, spec):
         parameters = spec["root"]["inputDefinitions"]["parameters"]

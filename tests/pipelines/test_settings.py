@@ -3,7 +3,7 @@ import json
 import pytest
 
 from components.shared.errors import UserError
-from pipelines.compilation import PIPELINES
+from pipelines.catalogue import PIPELINES
 from pipelines.graph import settings_of
 from pipelines.settings import STEPS, load_preset, pipeline_arguments, preset_names
 

@@ -1,5 +1,7 @@
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,11 +67,15 @@ def test_leaves_json_and_a_page(run, tmp_path):
 def test_leaves_them_before_it_stops_the_run(run, tmp_path, capfd):
     with pytest.raises(SystemExit):
         run(4, "")
-    message = capfd.readouterr().err
+    *_, message = capfd.readouterr().err.splitlines()
     assert "brainseg error: profile: this data set is not fit for training. patients: 4" in message
-    assert str(tmp_path / "report") in message
+    kept = re.search(r"The page (\S+/store/reports/[0-9a-f]{16}/profile.html) shows more$", message)
+    assert Path(kept[1]).read_bytes() == (tmp_path / "report").read_bytes()
     assert json.loads((tmp_path / "profile").read_text())["limits"][0]["kept"] is False
     assert "Stopped here." in (tmp_path / "report").read_text()
+    with pytest.raises(SystemExit):  # the same failure again is the same page
+        run(4, "")
+    assert len(list((tmp_path / "store" / "reports").iterdir())) == 1
 
 
 def test_without_pictures_no_voxels_are_read(run, tmp_path):
@@ -94,7 +100,8 @@ def test_drift_stops_the_run_where_that_is_set(run, tmp_path, make_data, capfd):
         run(12, "{montage_volumes: 0, on_drift: stop}", reference=make_data(30, site="ZZ"))
     told = capfd.readouterr().err
     assert "brainseg error: profile: the new patients differ from those of data set" in told
-    assert "set profile.on_drift=warn or raise profile.max_drift" in told
+    assert "set profile.on_drift=warn or raise profile.max_drift. The page " in told
+    assert len(list((tmp_path / "store" / "reports").rglob("profile.html"))) == 1
     assert "DRIFTED" in (tmp_path / "report").read_text()
 
 
