@@ -1,6 +1,5 @@
 """What a store holds that nobody needs any more, and its removal."""
 
-import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -8,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from components.shared.config import Record
 from components.shared.dataset.manifest import manifest_key
@@ -18,7 +16,7 @@ from components.shared.storage.outcome import RUNS
 from components.shared.storage.store import Store, StoredObject
 from components.shared.tracking.champion import STORE_TAG, champions
 from components.shared.tracking.identity import CHECKPOINTS, checkpoint_folder
-from components.shared.tracking.server import connect, explain
+from components.shared.tracking.server import connect, explaining
 from components.shared.tracking.status import find_training
 
 Kind = Literal["checkpoints", "volume", "run", "report", "unfinished"]
@@ -81,7 +79,7 @@ def find_waste(store: Store, older_than: timedelta, now: datetime | None = None)
     _require_ours(store)
     before = (now or datetime.now(UTC)) - older_than
     search = _Search(store, before)
-    with _explained():
+    with explaining():
         search.look()
     return Findings(
         waste=tuple(search.waste), kept=tuple(search.kept), refused=tuple(search.refused)
@@ -100,19 +98,11 @@ def remove_waste(store: Store, older_than: timedelta, now: datetime | None = Non
         UserError: If the store cannot be used, or removing from it is not allowed.
     """
     _require_ours(store)
-    with sweeping(store) as keep, _explained():
+    with sweeping(store) as keep, explaining():
         found = find_waste(store, older_than, now)
         removed = [waste for waste in found.waste if _remove(store, waste, keep)]
     busy = [f"{waste.key}: written to meanwhile" for waste in found.waste if waste not in removed]
     return found.model_copy(update={"waste": tuple(removed), "kept": (*found.kept, *busy)})
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except MlflowException as error:
-        raise explain(error) from error
 
 
 def _require_ours(store: Store) -> None:

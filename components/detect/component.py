@@ -43,11 +43,12 @@ def detect(
         leaving_failure(store, process.pipeline_run or pipeline_run, "detect"),
     ):
         from components.detect.detection import detect_change
-        from components.shared.tracking.server import connect
+        from components.shared.tracking.server import connect, explaining
 
         name = parse_config(DetectSettings, register_settings, "register").model_name
         opened = open_store(store)
-        found = detect_change(connect(), dataset_id, name, opened, force=force)
+        with explaining():
+            found = detect_change(connect(), dataset_id, name, opened, force=force)
         if found.change == "unchanged":
             outcome = Outcome(
                 kind="unchanged", reason=found.reason, dataset_id=dataset_id, model=found.model

@@ -1,6 +1,6 @@
 """What the step reads of register's settings."""
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from components.shared.config import Config
 
@@ -14,4 +14,4 @@ class DetectSettings(Config):
 
     model_config = ConfigDict(extra="ignore")
 
-    model_name: str = "brainseg"
+    model_name: str = Field("brainseg", pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")

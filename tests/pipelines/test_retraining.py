@@ -15,6 +15,7 @@ _SETTINGS = (
     "train.schedule.validate_every_epochs=1",
     "register.min_patient_dice=0",  # a moment of training is no good model
     "profile.montage_volumes=0",
+    "evaluate.overlay_volumes=1",
     "train.compute.threads=1",  # without looking for the fastest
 )
 

@@ -74,7 +74,7 @@ def leave_outcome(store: Store, pipeline_run: str, outcome: Outcome) -> None:
 
 @contextlib.contextmanager
 def leaving_failure(store: str, pipeline_run: str, step: str) -> Iterator[None]:
-    """Writes why a step fails before it does; another attempt's failure replaces it.
+    """Writes why a step fails before it does; an attempt that ends well takes it away again.
 
     A store that refuses is told in the log alone: the step's own reason is the one to see. Of a
     process that is killed nothing is left.
@@ -87,9 +87,9 @@ def leaving_failure(store: str, pipeline_run: str, step: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if pipeline_run:
-            _leave_failure(store, pipeline_run, Failure(step=step, reason=_reason(error)))
+        _keep(store, pipeline_run, step, Failure(step=step, reason=_reason(error)))
         raise
+    _keep(store, pipeline_run, step, None)
 
 
 def read_outcome(store: Store, pipeline_run: str) -> Outcome | Failure | None:
@@ -128,12 +128,17 @@ def run_folder(pipeline_run: str) -> str:
     return f"{RUNS}{quote(pipeline_run, safe='').replace('.', '%2E')}/"
 
 
-def _leave_failure(store: str, pipeline_run: str, failure: Failure) -> None:
-    key = f"{run_folder(pipeline_run)}failures/{failure.step}.json"
+def _keep(store: str, pipeline_run: str, step: str, failure: Failure | None) -> None:
+    if not pipeline_run:
+        return
+    key = f"{run_folder(pipeline_run)}failures/{step}.json"
     try:
-        open_store(store).write(key, failure.model_dump_json(indent=2).encode())
+        if failure:
+            open_store(store).write(key, failure.model_dump_json(indent=2).encode())
+        else:
+            open_store(store).delete(key)
     except UserError as error:
-        logger.warning("why the step fails is not kept: %s", error)
+        logger.warning("whether the step fails is not kept: %s", error)
 
 
 def _reason(error: Exception) -> str:

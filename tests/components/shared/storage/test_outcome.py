@@ -15,8 +15,10 @@ from components.shared.storage.store import open_store
 UNCHANGED = Outcome(kind="unchanged", reason="nothing is new", dataset_id="da7a")
 
 
-@pytest.fixture
-def store(tmp_path):
+@pytest.fixture(params=["folder", "s3"])
+def store(request, tmp_path):
+    if request.param == "s3":
+        return open_store(request.getfixturevalue("s3_store_uri"))
     return open_store(str(tmp_path / "store"))
 
 
@@ -58,7 +60,22 @@ def test_a_store_that_refuses_does_not_hide_the_reason(tmp_path, caplog):
     refusing = leaving_failure(str(tmp_path / "file"), "one", "train")
     with pytest.raises(UserError, match="the real one"), refusing:
         raise UserError("the real one")
-    assert "why the step fails is not kept: store" in caplog.text
+    assert "whether the step fails is not kept: store" in caplog.text
+
+
+def test_an_attempt_that_ends_well_takes_the_failure_of_the_one_before_away(store):
+    fail(store, "train", UserError("MLflow is away"))
+    with leaving_failure(store.uri, "one", "train"):
+        pass
+    assert read_outcome(store, "one") is None
+    assert list(store.keys("runs/")) == []
+
+
+def test_a_store_that_refuses_fails_no_step_that_ends_well(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    with leaving_failure(str(tmp_path / "file"), "one", "train"):
+        pass
+    assert "a file stands where a folder should be" in caplog.text
 
 
 def test_without_an_identity_nothing_is_written(store):
