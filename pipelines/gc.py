@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from components.shared.config import Record
 from components.shared.dataset.manifest import manifest_key
-from components.shared.dataset.sweep import sweeping, unnamed_volumes
+from components.shared.dataset.sweep import MARKS, Sweep, unnamed_volumes
 from components.shared.errors import UserError
 from components.shared.storage.outcome import RUNS
 from components.shared.storage.store import Store, StoredObject
@@ -98,9 +98,9 @@ def remove_waste(store: Store, older_than: timedelta, now: datetime | None = Non
         UserError: If the store cannot be used, or removing from it is not allowed.
     """
     _require_ours(store)
-    with sweeping(store) as keep, explaining():
+    with Sweep(store) as sweep, explaining():
         found = find_waste(store, older_than, now)
-        removed = [waste for waste in found.waste if _remove(store, waste, keep)]
+        removed = [waste for waste in found.waste if _remove(store, waste, sweep)]
     busy = [f"{waste.key}: written to meanwhile" for waste in found.waste if waste not in removed]
     return found.model_copy(update={"waste": tuple(removed), "kept": (*found.kept, *busy)})
 
@@ -133,6 +133,8 @@ class _Search:
         for folder in _FOLDERS:
             for found in self._store.unfinished(folder):
                 self._add("unfinished", found.key, [found], "its writer was killed")
+        for mark in self._store.objects(MARKS):
+            self._add("unfinished", mark.key, [mark], "a gc was killed")
 
     def _look_for(self, folder: str, pattern: re.Pattern[str], kind: Kind, reason: str) -> None:
         for key, objects in _grouped(self._store.objects(folder), pattern):
@@ -216,9 +218,9 @@ def _newest(objects: Iterable[StoredObject]) -> datetime:
     return max(found.modified for found in objects)
 
 
-def _remove(store: Store, waste: Waste, keep: Callable[[], None]) -> bool:
+def _remove(store: Store, waste: Waste, sweep: Sweep) -> bool:
     """Removes it, unless it was written to or has begun to be used since it was found."""
-    keep()
+    sweep.check()
     if not waste.key.endswith("/"):
         store.delete(waste.key)
         return True

@@ -223,11 +223,12 @@ class TestTheRest:
 
     def test_files_of_killed_writers_are_waste(self, folder_store, no_champions):
         folder_store.write("splits/a.json", b"{}")
+        folder_store.write("gc/0123.json", b"{}")
         part = folder_store.root / "volumes" / "ab" / ".part-x"
         part.parent.mkdir(parents=True)
         part.write_bytes(b"half")
         assert found(folder_store, "unfinished", now=later(29)) == set()
-        assert found(folder_store, "unfinished") == {"volumes/ab/.part-x"}
+        assert found(folder_store, "unfinished") == {"volumes/ab/.part-x", "gc/0123.json"}
         remove_waste(folder_store, MONTH, later())
         assert not part.parent.parent.exists()
         assert folder_store.exists("splits/a.json")

@@ -10,10 +10,11 @@ import contextlib
 import json
 import logging
 import re
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
 from components.shared.dataset.manifest import Manifest, fetch_manifest
 from components.shared.dataset.volumes import volume_key
@@ -27,9 +28,9 @@ MARKS = "gc/"
 _VOLUME = re.compile(r"volumes/([0-9a-f]{2})/\1[0-9a-f]{62}\.safetensors")
 _MANIFEST = re.compile(r"datasets/([0-9a-f]{16})/manifest\.json")
 
-_REFRESH = timedelta(minutes=1)
-_PAUSE = timedelta(minutes=20)  # who was stopped for longer removes nothing more
-_DEAD = timedelta(hours=1)  # a mark that is not refreshed is nobody's: clocks may differ a little
+_REFRESH_S = 20.0
+_PAUSE = timedelta(minutes=5)  # who was stopped for longer removes nothing more
+_DEAD = timedelta(minutes=15)  # a mark that is not refreshed is nobody's; clocks may differ
 _POLL_S = 1.0
 
 
@@ -44,34 +45,55 @@ def unnamed_volumes(store: Store) -> list[StoredObject]:
     return [found for found in objects if found.key not in named]
 
 
-@contextlib.contextmanager
-def sweeping(store: Store) -> Iterator[Callable[[], None]]:
-    """Leaves the mark of one who removes volumes, and takes it away at the end.
+class Sweep:
+    """The mark of one who removes volumes; a thread keeps it fresh.
 
-    Yields:
-        To be called before each removal; raises `UserError` if this process was stopped for so
-        long that others may take its mark for a dead one's.
-
-    Raises:
-        UserError: If the store refuses to write or to delete.
+    Args:
+        store: Where they are removed.
     """
-    key, now = f"{MARKS}{uuid.uuid4().hex}.json", datetime.now(UTC)
-    store.delete(key)  # refused here, it leaves no mark that nobody can take away
-    _write_mark(store, key, now)
-    last = [now]
 
-    def keep() -> None:
-        now = datetime.now(UTC)
-        if now - last[0] > _PAUSE:
+    def __init__(self, store: Store) -> None:
+        self._store, self._key = store, f"{MARKS}{uuid.uuid4().hex}.json"
+        self._written, self._was_stopped = datetime.now(UTC), False
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._keep_fresh, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Leaves the mark.
+
+        Raises:
+            UserError: If the store refuses to write or to delete.
+        """
+        self._store.delete(self._key)  # refused here, it leaves no mark that nobody can take away
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+        self._store.delete(self._key)
+
+    def check(self) -> None:
+        """To be called before each removal.
+
+        Raises:
+            UserError: If this process was stopped, or the store away, for so long that an ingest
+                may have taken the mark for a dead one's.
+        """
+        if self._was_stopped or datetime.now(UTC) - self._written > _PAUSE:
             raise UserError("gc was stopped for a while and an ingest may have begun; run it again")
-        if now - last[0] > _REFRESH:
-            _write_mark(store, key, now)
-            last[0] = now
 
-    try:
-        yield keep
-    finally:
-        store.delete(key)
+    def _keep_fresh(self) -> None:
+        while not self._end.wait(_REFRESH_S):
+            self._was_stopped |= datetime.now(UTC) - self._written > _PAUSE
+            with contextlib.suppress(UserError):  # the store is away; `check` looks at the time
+                self._write()
+
+    def _write(self) -> None:
+        now = datetime.now(UTC)
+        self._store.write(self._key, json.dumps({"time": now.isoformat()}).encode())
+        self._written = now
 
 
 def require_volumes(store: Store, manifest: Manifest) -> None:
@@ -107,10 +129,6 @@ def _wait_for_sweeps(store: Store) -> None:
             logger.info("volumes are being removed from %s: waiting for the end of it", store.uri)
             told = True
         time.sleep(_POLL_S)
-
-
-def _write_mark(store: Store, key: str, now: datetime) -> None:
-    store.write(key, json.dumps({"time": now.isoformat()}).encode())
 
 
 def _is_alive(store: Store, key: str) -> bool:

@@ -1,6 +1,8 @@
 """Removing volumes beside an ingest: the two really run at once."""
 
+import json
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +11,7 @@ from components.ingest.ingestion import ingest_source
 from components.ingest.settings import IngestSettings
 from components.shared.dataset import sweep
 from components.shared.dataset.manifest import manifest_key
-from components.shared.dataset.sweep import require_volumes, sweeping, unnamed_volumes
+from components.shared.dataset.sweep import Sweep, require_volumes, unnamed_volumes
 from components.shared.errors import UserError
 from components.shared.storage.store import open_store
 
@@ -57,26 +59,34 @@ def test_a_manifest_that_cannot_be_read_names_everything(store, publish_blobs):
 
 
 def test_a_mark_is_there_while_volumes_are_removed(store):
-    with sweeping(store) as keep:
-        keep()
+    with Sweep(store) as sweeping:
+        sweeping.check()
         (key,) = store.keys("gc/")
         assert sweep._is_alive(store, key)
     assert list(store.keys("gc/")) == []
-    with pytest.raises(ZeroDivisionError), sweeping(store):
+    with pytest.raises(ZeroDivisionError), Sweep(store):
         raise ZeroDivisionError
     assert list(store.keys("gc/")) == []
 
 
-def test_a_mark_is_refreshed_and_outlives_no_pause(store, monkeypatch):
-    with sweeping(store) as keep:
+def test_a_mark_is_kept_fresh(store, monkeypatch):
+    monkeypatch.setattr(sweep, "_REFRESH_S", 0.02)
+    with Sweep(store):
         (key,) = store.keys("gc/")
-        before = store.read(key)
-        monkeypatch.setattr(sweep, "_REFRESH", timedelta(0))
-        keep()
-        assert store.read(key) > before
+        before, deadline = store.read(key), time.monotonic() + 20
+        while store.read(key) == before:
+            assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("refresh_s", [0.01, 60])
+def test_who_was_stopped_removes_nothing_more(store, monkeypatch, refresh_s):
+    monkeypatch.setattr(sweep, "_REFRESH_S", refresh_s)
+    with Sweep(store) as sweeping:
         monkeypatch.setattr(sweep, "_PAUSE", timedelta(0))
+        time.sleep(0.3)  # a thread that wakes first must not hide it
+        monkeypatch.setattr(sweep, "_PAUSE", timedelta(minutes=5 if refresh_s < 1 else 0))
         with pytest.raises(UserError, match="stopped for a while"):
-            keep()
+            sweeping.check()
 
 
 def test_ingest_waits_for_the_end_of_a_removal(store, publish_blobs, monkeypatch):
@@ -87,7 +97,7 @@ def test_ingest_waits_for_the_end_of_a_removal(store, publish_blobs, monkeypatch
         require_volumes(store, manifest)
         order.append("ingest")
 
-    with sweeping(store):
+    with Sweep(store):
         waiting = threading.Thread(target=ingest)
         waiting.start()
         waiting.join(0.3)
@@ -99,7 +109,8 @@ def test_ingest_waits_for_the_end_of_a_removal(store, publish_blobs, monkeypatch
 
 def test_nobody_waits_for_the_dead(store, publish_blobs):
     manifest = publish_blobs(1)
-    sweep._write_mark(store, "gc/dead.json", datetime.now(UTC) - timedelta(hours=2))
+    killed = datetime.now(UTC) - timedelta(minutes=16)
+    store.write("gc/dead.json", json.dumps({"time": killed.isoformat()}).encode())
     require_volumes(store, manifest)
 
 
