@@ -7,7 +7,7 @@ import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -75,6 +75,10 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="retraining: train although nothing is new.")
     ] = False,
+    runner: Annotated[
+        Literal["subprocess", "docker"],
+        typer.Option(help="docker: each step in its image, as on a cluster; see `make images`."),
+    ] = "subprocess",
     as_json: Json = False,
 ) -> None:
     """Run the whole chain on this machine: ingest to registered model.
@@ -93,7 +97,7 @@ def run(
     folder = output or _HOME / f"{datetime.now():%Y-%m-%d-%H%M%S}"
     named = {"source": _absolute(source), "store": _absolute(store), "run_name": Path(preset).stem}
     arguments = {**named, **({"force": True} if force else {}), **settings}
-    result = run_locally(LocalRun(graph, arguments, folder.expanduser().absolute()))
+    result = run_locally(LocalRun(graph, arguments, folder.expanduser().absolute(), runner))
     if as_json:
         _print_json(result)
     elif "metrics" in result:
