@@ -7,7 +7,7 @@ import uuid
 import pytest
 import yaml
 
-from tests.cluster.conftest import DATABASE_FOLDER, MANIFESTS, Kubectl, until
+from tests.cluster.conftest import DATABASE_FOLDER, MANIFESTS, Kubectl, pod, until
 
 pytestmark = pytest.mark.cluster
 
@@ -37,15 +37,6 @@ for run in mlflow.search_runs(experiment_names=["survival"], output_format="list
 """
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
 ADMIN = ("admin", "only-for-tests")
-
-
-@pytest.fixture(scope="module")
-def step(deployed):
-    """Runs Python in a pod that has what steps have to reach MLflow; returns what it prints."""
-    deployed("apply", "-f", "-", text=json.dumps(pod("client")))
-    deployed("wait", "pod/client", "--for=condition=Ready", "--timeout=120s")
-    yield lambda script, *words: deployed("exec", "client", "--", "python", "-c", script, *words)
-    deployed("delete", "pod", "client", "--grace-period=1")
 
 
 @pytest.fixture
@@ -232,47 +223,6 @@ def test_runs_may_do_what_they_need_and_no_more(deployed, allowed, verb, group, 
     }
     said = deployed("create", "--output=json", "-f", "-", text=json.dumps(review))
     assert json.loads(said)["status"]["allowed"] is allowed
-
-
-def pod(name):
-    """A pod of a step's kind that sleeps; it names no resources."""
-    environment = [
-        ("MLFLOW_TRACKING_URI", "configMapKeyRef", "brainseg-settings", "MLFLOW_TRACKING_URI"),
-        ("MLFLOW_TRACKING_USERNAME", "secretKeyRef", "brainseg-mlflow", "username"),
-        ("MLFLOW_TRACKING_PASSWORD", "secretKeyRef", "brainseg-mlflow", "password"),
-    ]
-    container = {
-        "name": "main",
-        "image": "localhost/brainseg-mlflow:0.1.0",
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-c", "import time; time.sleep(3600)"],
-        "env": [
-            {"name": variable, "valueFrom": {kind: {"name": source, "key": key}}}
-            for variable, kind, source, key in environment
-        ],
-        "resources": {},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name},
-        "spec": {
-            "automountServiceAccountToken": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 1000,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [container],
-            "volumes": [{"name": "tmp", "emptyDir": {}}],
-        },
-    }
 
 
 def run_job(kubectl, cronjob):
