@@ -10,9 +10,10 @@ from components.ingest.ingestion import ingest_source
 from components.ingest.settings import IngestSettings
 from components.shared.process import ERROR_PREFIX
 from components.shared.storage.store import open_store
+from pipelines.catalogue import PIPELINES
 from pipelines.compilation import compile_all
-from pipelines.images import Images
 from pipelines.graph import settings_of
+from pipelines.images import Images
 from pipelines.resources import load_profile
 from pipelines.settings import load_preset, pipeline_arguments
 from tests.cluster.backend import Backend, TaskFailed, job_name
