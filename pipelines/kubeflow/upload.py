@@ -1,0 +1,130 @@
+"""Pipelines and their versions in Kubeflow: uploaded when they are new, found when they are not."""
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import kfp_server_api
+from kfp import compiler
+from kfp.dsl.graph_component import GraphComponent
+
+from pipelines.kubeflow.client import Kubeflow, KubeflowError, equals
+
+_CONFLICT, _MISSING = 409, 404
+
+
+@dataclass(frozen=True)
+class Package:
+    """A compiled pipeline.
+
+    Attributes:
+        name: Of the pipeline.
+        text: YAML, with the platform's part.
+    """
+
+    name: str
+    text: str
+
+    @property
+    def version(self) -> str:
+        """Equal where the text is equal."""
+        return f"{self.name}-{hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """A version of a pipeline in Kubeflow.
+
+    Attributes:
+        pipeline_id: Given by Kubeflow.
+        version_id: Given by Kubeflow.
+        name: Of the version.
+        is_new: Whether it was not there before.
+    """
+
+    pipeline_id: str
+    version_id: str
+    name: str
+    is_new: bool
+
+
+def package(pipeline: GraphComponent) -> Package:
+    """Writes a pipeline as YAML."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        compiler.Compiler().compile(pipeline, str(path))
+        return Package(pipeline.name, path.read_text())
+
+
+def find(kubeflow: Kubeflow, compiled: Package) -> Uploaded | None:
+    """Finds the version that a package is; nothing if it was never uploaded.
+
+    Raises:
+        KubeflowError: If Kubeflow refuses.
+    """
+    try:
+        pipeline_id = _find_pipeline(kubeflow, compiled.name)
+    except KubeflowError as error:
+        if error.status != _MISSING:
+            raise
+        return None
+    return _find_version(kubeflow, pipeline_id, compiled.version)
+
+
+def find_or_upload(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
+    """Finds the version that a package is, or uploads it.
+
+    The pipeline is found by its name, which stays when somebody renames what the UI shows. Who
+    is second of two that upload the same at once finds what the first has made.
+
+    Raises:
+        KubeflowError: If Kubeflow refuses.
+    """
+    if found := find(kubeflow, compiled):
+        return found
+    pipeline_id = _find_or_create(kubeflow, compiled.name)
+    try:
+        return _upload(kubeflow, pipeline_id, compiled)
+    except KubeflowError as error:
+        if error.status != _CONFLICT:
+            raise
+        found = _find_version(kubeflow, pipeline_id, compiled.version)
+        if found is None:
+            raise
+        return found
+
+
+def _find_or_create(kubeflow: Kubeflow, name: str) -> str:
+    wanted = kfp_server_api.V2beta1Pipeline(
+        name=name, display_name=name, namespace=kubeflow.namespace or None
+    )
+    try:
+        made = kubeflow.ask(kubeflow.api.pipelines.pipeline_service_create_pipeline, wanted)
+    except KubeflowError as error:
+        if error.status != _CONFLICT:
+            raise
+        return _find_pipeline(kubeflow, name)
+    return str(made.pipeline_id)
+
+
+def _find_pipeline(kubeflow: Kubeflow, name: str) -> str:
+    service = kubeflow.api.pipelines.pipeline_service_get_pipeline_by_name
+    options = {"namespace": kubeflow.namespace} if kubeflow.namespace else {}
+    return str(kubeflow.ask(service, name, **options).pipeline_id)
+
+
+def _find_version(kubeflow: Kubeflow, pipeline_id: str, name: str) -> Uploaded | None:
+    service = kubeflow.api.pipelines.pipeline_service_list_pipeline_versions
+    rows = kubeflow.rows(service, "pipeline_versions", pipeline_id, filter=equals("name", name))
+    ids = (str(row.pipeline_version_id) for row in rows if row.name == name)
+    return next((Uploaded(pipeline_id, found, name, is_new=False) for found in ids), None)
+
+
+def _upload(kubeflow: Kubeflow, pipeline_id: str, compiled: Package) -> Uploaded:
+    service = kubeflow.api.pipeline_uploads.upload_pipeline_version
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{compiled.name}.yaml"
+        path.write_text(compiled.text)
+        made = kubeflow.ask(service, str(path), name=compiled.version, pipelineid=pipeline_id)
+    return Uploaded(pipeline_id, str(made.pipeline_version_id), compiled.version, is_new=True)
