@@ -8,26 +8,17 @@ import pytest
 from components.shared.reading.sources.synthetic import write_synthetic
 from pipelines import cli
 
-COMMANDS = ("run", "ingest", "predict", "compile", "datasets", "rollback", "doctor")
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
-    """Calls the command in this process; returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_use_local_defaults", lambda: None)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["brainseg", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        code = stopped.value.code
-        # sys.exit("text") prints the text on its way out of the interpreter
-        error = captured.err + (code if isinstance(code, str) else "")
-        return (1 if isinstance(code, str) else code), captured.out, error
-
-    return run
+COMMANDS = (
+    "run",
+    "ingest",
+    "predict",
+    "compile",
+    "submit",
+    "schedule",
+    "datasets",
+    "rollback",
+    "doctor",
+)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
