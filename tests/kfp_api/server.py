@@ -196,7 +196,7 @@ def _add_pipelines(app: Flask, backend: Backend) -> None:
 
     @_route(app, "GET", "/pipelines/<pipeline_id>/versions", "V2beta1ListPipelineVersionsResponse")
     def list_versions(pipeline_id: str) -> Json:
-        rows = [one for one in backend.versions if one["pipeline_id"] == pipeline_id]
+        rows = backend.versions_of(pipeline_id)
         return _page("pipeline_versions", rows, "pipeline_version_id")
 
     @_route(app, "GET", "/pipelines/<_>/versions/<version_id>", "V2beta1PipelineVersion")

@@ -76,6 +76,32 @@ def test_two_at_once_end_with_one_version(monkeypatch, backend, kubeflow, prepar
     assert (len(backend.pipelines), len(backend.versions)) == (1, 1)
 
 
+def test_what_another_is_just_making_is_waited_for(backend, kubeflow, prepared):
+    backend.creating_looks = 3
+    pipeline = backend.create_pipeline({"name": prepared.package.name})
+    text = prepared.package.text
+    backend.create_version(pipeline["pipeline_id"], prepared.package.version, text)
+    assert not find_or_upload(kubeflow, prepared.package).is_new
+    assert (len(backend.pipelines), len(backend.versions)) == (1, 1)
+
+
+def test_a_name_that_is_taken_and_never_shown_is_told(backend, kubeflow, prepared, monkeypatch):
+    monkeypatch.setattr("pipelines.kubeflow.upload._BETWEEN_TRIES_S", 0)
+    backend.creating_looks = 999
+    backend.create_pipeline({"name": prepared.package.name})
+    with pytest.raises(KubeflowError, match="already exist"):
+        find_or_upload(kubeflow, prepared.package)
+
+
+def test_a_changed_version_of_a_known_pipeline_makes_no_pipeline(
+    server, kubeflow, prepared, changed
+):
+    find_or_upload(kubeflow, prepared.package)
+    sent = len(server.sent())
+    find_or_upload(kubeflow, changed.package)
+    assert len(server.sent()) == sent + 1
+
+
 def test_an_upload_that_is_refused_leaves_kubeflows_words(server, kubeflow, prepared):
     server.accidents.append(Accident("upload_version", "403"))
     with pytest.raises(KubeflowError, match="does not allow this"):
