@@ -63,14 +63,16 @@ def package(pipeline: GraphComponent) -> Package:
         return Package(pipeline.name, path.read_text())
 
 
-def find(kubeflow: Kubeflow, compiled: Package) -> Uploaded | None:
-    """Finds the version that a package is; nothing if it was never uploaded.
+def find(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
+    """Finds the version that a package is; ids of what would have to be made are empty.
 
     Raises:
         KubeflowError: If Kubeflow refuses.
     """
-    pipeline_id = _find_pipeline(kubeflow, compiled.name)
-    return _find_version(kubeflow, pipeline_id, compiled.version) if pipeline_id else None
+    name, version = compiled.name, compiled.version
+    pipeline_id = _find_pipeline(kubeflow, name) or ""
+    found = _find_version(kubeflow, pipeline_id, version) if pipeline_id else None
+    return found or Uploaded(pipeline_id, "", version, is_new=True)
 
 
 def find_or_upload(kubeflow: Kubeflow, compiled: Package) -> Uploaded:

@@ -1,5 +1,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -52,8 +53,16 @@ def test_a_pipeline_of_another_spelling_is_another(backend, kubeflow, prepared, 
 
 
 def test_nothing_is_found_before_it_was_uploaded(server, kubeflow, prepared):
-    assert find(kubeflow, prepared.package) is None
+    found = find(kubeflow, prepared.package)
+    assert (found.pipeline_id, found.version_id, found.is_new) == ("", "", True)
     assert server.sent() == []
+
+
+def test_a_known_pipeline_is_found_before_its_new_version(kubeflow, prepared, changed):
+    made = find_or_upload(kubeflow, prepared.package)
+    found = find(kubeflow, changed.package)
+    assert (found.pipeline_id, found.version_id) == (made.pipeline_id, "")
+    assert find(kubeflow, prepared.package) == replace(made, is_new=False)
 
 
 def test_two_at_once_end_with_one_version(monkeypatch, backend, kubeflow, prepared):
