@@ -7,13 +7,13 @@ from typing import Literal
 
 from mlflow.entities.model_registry import ModelVersion
 
-from components.shared.dataset.manifest import VolumeEntry, fetch_manifest, manifest_key
+from components.shared.dataset.manifest import VolumeEntry, fetch_manifest
 from components.shared.dataset.parts import SplitDataset
-from components.shared.dataset.split import fetch_split, split_key
+from components.shared.dataset.split import fetch_split
 from components.shared.scoring.predicted import scored
 from components.shared.scoring.scores import VolumeScore
 from components.shared.scoring.segmenter import load_segmenter
-from components.shared.storage.store import Store
+from components.shared.tracking.champion import is_origin_known
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +49,6 @@ def unseen(
     if compare_on == "all_unseen":
         found += _new_to(dataset.manifest.volumes, split.entries("test", manifest))
     return found
-
-
-def is_origin_known(champion: ModelVersion, store: Store) -> bool:
-    """Whether a store has the data set version and split that a model was trained with."""
-    dataset_id = champion.tags.get("dataset_id", "")
-    split_id = champion.tags.get("split_id", "")
-    return store.exists(manifest_key(dataset_id)) and store.exists(split_key(split_id))
 
 
 def score_model(

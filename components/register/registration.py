@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from components.register import registry
 from components.register.decision import Decision, decide, decide_first, too_few
-from components.register.held_out import is_origin_known, score_model, unseen
+from components.register.held_out import score_model, unseen
 from components.register.page import render_decision
 from components.register.record import DecisionRecord, log_record, read_record
 from components.register.settings import RegisterSettings
@@ -25,8 +25,10 @@ from components.shared.scoring.scores import PatientScore
 from components.shared.scoring.table import read_patient_scores
 from components.shared.tracking.champion import (
     DEFAULT_THRESHOLD,
+    STORE_TAG,
     THRESHOLD_TAG,
     find_champion,
+    is_origin_known,
     version_threshold,
 )
 from components.shared.tracking.runs import log_params
@@ -105,7 +107,7 @@ def register_model(
         name=settings.model_name,
         run_id=candidate.run_id,
         folder=candidate.folder,
-        tags=_version_tags(candidate),
+        tags=_version_tags(candidate, dataset.store.uri),
         metrics=candidate.metrics,
     )
     if not registry.is_decided(version):
@@ -216,11 +218,12 @@ def _require_same(client: MlflowClient, name: str, number: str | None) -> None:
         )
 
 
-def _version_tags(candidate: Candidate) -> dict[str, str]:
+def _version_tags(candidate: Candidate, store: str) -> dict[str, str]:
     shown = ("patient_dice_mean", "pooled_dice")
     return {
         "dataset_id": candidate.dataset_id,
         "split_id": candidate.split_id,
+        STORE_TAG: store,
         "test_patients": str(len(candidate.scores)),
         THRESHOLD_TAG: str(candidate.threshold),
         **{name: f"{candidate.metrics[name]:.4f}" for name in shown if name in candidate.metrics},
