@@ -49,6 +49,15 @@ def test_submit_prints_where_the_run_is(submit, server, backend):
     assert out == f"run first of new version {version}: {address}\n"
 
 
+def test_retraining_is_submitted_and_scheduled_by_its_name(submit, schedule, backend):
+    assert submit("--pipeline", "retraining", "--parameter", "force=true")[0] == 0
+    assert backend.runs[0]["runtime_config"]["parameters"]["force"] is True
+    assert create(schedule, "--pipeline", "retraining")[0] == 0
+    assert [one["name"] for one in backend.pipelines] == ["brainseg-retraining"]
+    run = backend.fire(backend.recurring[0]["recurring_run_id"])
+    assert run["runtime_config"]["parameters"]["run_name"] == "nightly"
+
+
 def test_submit_prints_json_only(submit, backend):
     code, out, _ = submit("--json")
     told = json.loads(out)
