@@ -16,6 +16,7 @@ from components.shared.errors import UserError
 from components.shared.printable import printable, printable_lines
 from components.shared.process import write_safely
 from pipelines.extras import require_extras
+from pipelines.kubeflow.commands import schedules, submit
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must be quick
     from components.shared.dataset.manifest import DatasetSummary
@@ -30,6 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command()(submit)
+app.add_typer(schedules)
 
 _HOME = Path("brainseg-runs")
 _SOURCES = (
@@ -284,7 +288,8 @@ def main() -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     write_safely(logging.WARNING, "%(message)s")
     logging.getLogger("components").setLevel(logging.INFO)  # others' lines only if they warn
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # tries again; the end of it is told
+    # it tries again, and the end of it is told; KFP's client sets the level of its parent
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     try:
         adopt_settings()
         app(arguments)

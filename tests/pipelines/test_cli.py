@@ -9,26 +9,18 @@ from components.shared.reading.sources.synthetic import write_synthetic
 from pipelines import cli
 from pipelines.compilation import COMPONENTS, PIPELINES
 
-COMMANDS = ("run", "ingest", "predict", "compile", "datasets", "gc", "rollback", "doctor")
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
-    """Calls the command in this process; returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_use_local_defaults", lambda: None)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["brainseg", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        code = stopped.value.code
-        # sys.exit("text") prints the text on its way out of the interpreter
-        error = captured.err + (code if isinstance(code, str) else "")
-        return (1 if isinstance(code, str) else code), captured.out, error
-
-    return run
+COMMANDS = (
+    "run",
+    "ingest",
+    "predict",
+    "compile",
+    "submit",
+    "schedule",
+    "datasets",
+    "gc",
+    "rollback",
+    "doctor",
+)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
