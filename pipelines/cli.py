@@ -341,8 +341,10 @@ def _print_json(value: object) -> None:
 
 
 def _tell_outcome(outcome: dict[str, Any]) -> None:
-    told = [f"{outcome['kind']}: {outcome['reason']}", outcome["headline"]]
-    typer.echo("\n" + "\n".join(printable(line) for line in told if line))
+    typer.echo()
+    for line in (f"{outcome['kind']}: {outcome['reason']}", outcome["headline"]):
+        if line:
+            _tell(line)
     if outcome["mlflow_run_id"]:
         uri = os.environ["MLFLOW_TRACKING_URI"]
         typer.echo(f"reports and runs: {_ui_command(uri, outcome['experiment_id'])}")
@@ -396,10 +398,9 @@ def _dataset_line(row: "DatasetSummary") -> str:
 def _tell_waste(found: "Findings", *, deleted: bool) -> None:
     for waste in found.waste:
         size = f"{waste.bytes / 1e6:,.1f} MB"
-        line = f"{size:>12}  {waste.modified:%Y-%m-%d}  {waste.key}  {waste.reason}"
-        typer.echo(printable(line))
+        _tell(f"{size:>12}  {waste.modified:%Y-%m-%d}  {waste.key}  {waste.reason}")
     for sentence in (*found.kept, *found.refused):
-        typer.echo(f"left alone: {printable(sentence)}", err=True)
+        typer.echo(printable_lines(f"left alone: {sentence}"), err=True)
     total = sum(waste.bytes for waste in found.waste) / 1e6
     done = "removed" if deleted else "can be removed"
     hint = "" if deleted or not found.waste else "; --delete removes it"

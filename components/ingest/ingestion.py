@@ -74,7 +74,7 @@ def ingest_source(
         raise UserError(f"{refusal}{_keep(result.account, store)}")
     _tell(result.account)
     store.write(manifest_key(result.manifest.dataset_id), result.manifest.to_json())
-    if result.report.objects_written < result.report.volumes:
+    if result.account.objects_written < result.account.volumes:
         require_volumes(store, result.manifest)
     return result
 

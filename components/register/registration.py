@@ -97,8 +97,8 @@ def register_model(
 ) -> DecisionRecord:
     """Registers a candidate and moves the alias `champion` to it unless it is inferior.
 
-    With it the pipeline run ends, and what it means for that is left in the store. Run again, it registers nothing twice and repeats the decision
-    made before.
+    With it the pipeline run ends, and what it means for that is left in the store. Run again, it
+    registers nothing twice and repeats the decision made before.
 
     Args:
         candidate: The model.
