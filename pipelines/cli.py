@@ -7,7 +7,7 @@ import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -16,10 +16,12 @@ from components.shared.errors import UserError
 from components.shared.printable import printable_lines
 from components.shared.process import write_safely
 from pipelines.extras import require_extras
+from pipelines.kubeflow.commands import schedules, submit
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must be quick
     from components.shared.dataset.manifest import DatasetSummary
     from pipelines.doctor.check import Check
+    from pipelines.gc import Findings
 
 app = typer.Typer(
     name="brainseg",
@@ -29,6 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command()(submit)
+app.add_typer(schedules)
 
 _HOME = Path("brainseg-runs")
 _SOURCES = (
@@ -60,6 +65,7 @@ def _options(
 def run(
     source: Source,
     store: Store = DEFAULT_STORE,
+    pipeline: Annotated[str, typer.Option(help="training or retraining.")] = "training",
     preset: Annotated[str, typer.Option(help="Name or .yaml file of all steps' settings.")] = (
         "quick"
     ),
@@ -70,6 +76,13 @@ def run(
     output: Annotated[
         Path | None, typer.Option(help="Folder for result.json, reports and the log.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="retraining: train although nothing is new.")
+    ] = False,
+    runner: Annotated[
+        Literal["subprocess", "docker"],
+        typer.Option(help="docker: each step in its image, as on a cluster; see `make images`."),
+    ] = "subprocess",
     as_json: Json = False,
 ) -> None:
     """Run the whole chain on this machine: ingest to registered model.
@@ -77,20 +90,24 @@ def run(
     Example: brainseg run --source ~/lgg/kaggle_3m --preset quick --set train.schedule.epochs=30
     """
     require_extras("trainer", "pipelines")
+    from pipelines.catalogue import find_pipeline
+    from pipelines.graph import settings_of
     from pipelines.local import LocalRun, run_locally
     from pipelines.settings import load_preset, pipeline_arguments
-    from pipelines.training import training
 
-    settings = pipeline_arguments(load_preset(preset, changes or ()))
+    graph = find_pipeline(pipeline)
+    settings = pipeline_arguments(load_preset(preset, changes or (), settings_of(graph)))
     _use_local_defaults()
     folder = output or _HOME / f"{datetime.now():%Y-%m-%d-%H%M%S}"
     named = {"source": _absolute(source), "store": _absolute(store), "run_name": Path(preset).stem}
-    run = LocalRun(training, {**named, **settings}, folder.expanduser().absolute())
-    result = run_locally(run)
+    arguments = {**named, **({"force": True} if force else {}), **settings}
+    result = run_locally(LocalRun(graph, arguments, folder.expanduser().absolute(), runner))
     if as_json:
         _print_json(result)
-    else:
+    elif "metrics" in result:
         _tell_result(result)
+    else:  # a graph with an exit handler returns nothing
+        _tell_outcome(result["outcome"])
 
 
 @app.command()
@@ -197,6 +214,40 @@ def datasets(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
 
 
 @app.command()
+def gc(
+    store: Store = DEFAULT_STORE,
+    older_than: Annotated[
+        float, typer.Option(metavar="DAYS", min=1, help="Leave alone what is younger.")
+    ] = 14,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; else list it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List, or with --delete remove, what a store holds that nobody needs any more.
+
+    Checkpoints of trainings that have ended, volumes that no data set names, what the steps of
+    old pipeline runs told, and files that killed writers left. Never what a data set names, what
+    a training uses that goes on, or anything that is young.
+
+    Example: brainseg gc --store s3://mri/brainseg --older-than 30 --delete
+    """
+    require_extras("trainer")
+    from datetime import timedelta
+
+    from components.shared.storage.store import open_store
+    from pipelines.gc import find_waste, remove_waste
+
+    _use_local_defaults()
+    work = remove_waste if delete else find_waste
+    found = work(open_store(_absolute(store)), timedelta(days=older_than))
+    if as_json:
+        _print_json({"deleted": delete, **found.model_dump(mode="json")})
+    else:
+        _tell_waste(found, deleted=delete)
+    if delete and found.refused:
+        raise typer.Exit(1)
+
+
+@app.command()
 def rollback(
     model_name: Annotated[str, typer.Option(help="Name of the registered model.")] = "brainseg",
     as_json: Json = False,
@@ -239,7 +290,8 @@ def main() -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     write_safely(logging.WARNING, "%(message)s")
     logging.getLogger("components").setLevel(logging.INFO)  # others' lines only if they warn
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # tries again; the end of it is told
+    # it tries again, and the end of it is told; KFP's client sets the level of its parent
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     try:
         adopt_settings()
         app(arguments)
@@ -275,6 +327,16 @@ def _tell(text: str) -> None:
 
 def _print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2))
+
+
+def _tell_outcome(outcome: dict[str, Any]) -> None:
+    typer.echo()
+    for line in (f"{outcome['kind']}: {outcome['reason']}", outcome["headline"]):
+        if line:
+            _tell(line)
+    if outcome["mlflow_run_id"]:
+        uri = os.environ["MLFLOW_TRACKING_URI"]
+        _tell(f"reports and runs: {_ui_command(uri, outcome['experiment_id'])}")
 
 
 def _tell_result(result: dict[str, Any]) -> None:
@@ -320,6 +382,18 @@ def _dataset_line(row: "DatasetSummary") -> str:
         f"{row.dataset_id}  {row.volumes} volumes  {row.slices} slices  "
         f"{row.tumour_slices} with tumour  {', '.join(row.sites)}"
     )
+
+
+def _tell_waste(found: "Findings", *, deleted: bool) -> None:
+    for waste in found.waste:
+        size = f"{waste.bytes / 1e6:,.1f} MB"
+        _tell(f"{size:>12}  {waste.modified:%Y-%m-%d}  {waste.key}  {waste.reason}")
+    for sentence in (*found.kept, *found.refused):
+        typer.echo(printable_lines(f"left alone: {sentence}"), err=True)
+    total = sum(waste.bytes for waste in found.waste) / 1e6
+    done = "removed" if deleted else "can be removed"
+    hint = "" if deleted or not found.waste else "; --delete removes it"
+    typer.echo(f"{len(found.waste)} things, {total:,.1f} MB {done}{hint}")
 
 
 def _tell_checks(checks: "list[Check]") -> None:

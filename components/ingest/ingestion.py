@@ -11,6 +11,7 @@ from components.ingest.table import AttributeTable, join_attributes, read_attrib
 from components.ingest.workers import Accepted, Outcome, VolumeWork, usable_workers, work_on
 from components.shared.dataset.ingest_account import IngestAccount, Quarantined
 from components.shared.dataset.manifest import Manifest, make_manifest, manifest_key
+from components.shared.dataset.sweep import require_volumes
 from components.shared.errors import UserError
 from components.shared.progress import track
 from components.shared.reading.scans import Listing, Scan, list_scans, nothing_accepted
@@ -62,8 +63,8 @@ def ingest_source(
 
     Raises:
         UserError: If the source or the store cannot be used, nothing is accepted, or
-            `settings.strict` is set and a volume is quarantined; the account of it is then in
-            the store.
+            `settings.strict` is set and a volume is quarantined, the account of which is then in
+            the store; or volumes that were in the store have been removed meanwhile.
     """
     findings = _examine(source_uri, store, settings, workers or usable_workers())
     verdict = _judge(findings)
@@ -73,6 +74,8 @@ def ingest_source(
         raise UserError(f"{refusal}{_keep(result.account, store)}")
     _tell(result.account)
     store.write(manifest_key(result.manifest.dataset_id), result.manifest.to_json())
+    if result.account.objects_written < result.account.volumes:
+        require_volumes(store, result.manifest)
     return result
 
 

@@ -54,8 +54,12 @@ def register(
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
     from components.shared.process import step_process
+    from components.shared.storage.outcome import leaving_failure
 
-    with step_process("register") as process:
+    with (
+        step_process("register") as process,
+        leaving_failure(store, process.pipeline_run, "register"),
+    ):
         found = register_model(
             Candidate.read(
                 run_id=mlflow_run_id,

@@ -7,13 +7,13 @@ from typing import Literal, NamedTuple
 
 from mlflow.entities.model_registry import ModelVersion
 
-from components.shared.dataset.manifest import VolumeEntry, fetch_manifest, manifest_key
+from components.shared.dataset.manifest import VolumeEntry, fetch_manifest
 from components.shared.dataset.parts import SplitDataset
-from components.shared.dataset.split import fetch_split, split_key
+from components.shared.dataset.split import fetch_split
 from components.shared.scoring.predicted import scored
 from components.shared.scoring.scores import VolumeScore
 from components.shared.scoring.segmenter import load_segmenter
-from components.shared.storage.store import Store
+from components.shared.tracking.champion import is_origin_known
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def unseen(
             every other volume belongs to a part already.
     """
     store = dataset.store
-    if not _is_origin_known(champion, store):
+    if not is_origin_known(champion, store):
         logger.warning(
             "what version %s learned from is not in store %s: it may have seen test patients",
             champion.version,
@@ -88,12 +88,6 @@ def score_model(
     """
     predicted = scored(load_segmenter(model, device), dataset, entries, threshold, what)
     return [one.score for one in predicted]
-
-
-def _is_origin_known(champion: ModelVersion, store: Store) -> bool:
-    dataset_id = champion.tags.get("dataset_id", "")
-    split_id = champion.tags.get("split_id", "")
-    return store.exists(manifest_key(dataset_id)) and store.exists(split_key(split_id))
 
 
 def _new_to(known: Iterable[VolumeEntry], entries: Iterable[VolumeEntry]) -> list[VolumeEntry]:

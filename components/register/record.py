@@ -1,6 +1,7 @@
 """What was decided and by what: written to MLflow, read back by a retry, shown on the page."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from mlflow import MlflowClient
 from mlflow.artifacts import load_dict
@@ -60,7 +61,7 @@ class DecisionRecord(Record):
         return f"models:/{self.model_name}/{self.model_version}"
 
     @property
-    def outcome(self) -> str:
+    def outcome(self) -> Literal["promoted", "rejected"]:
         """`promoted` or `rejected`."""
         return "promoted" if self.promoted else "rejected"
 

@@ -20,6 +20,7 @@ from components.register.decision import (
     too_few,
 )
 from components.register.held_out import score_model, unseen
+from components.register.outcome import leave_decision
 from components.register.page import render_decision
 from components.register.record import DecisionRecord, log_record, outcome_tags, read_record
 from components.register.settings import RegisterSettings
@@ -31,6 +32,7 @@ from components.shared.scoring.metrics import HEADLINE, THRESHOLD
 from components.shared.scoring.scores import PatientScore
 from components.shared.scoring.table import read_patient_scores
 from components.shared.tracking.champion import (
+    STORE_TAG,
     THRESHOLD_TAG,
     find_champion,
     version_threshold,
@@ -95,8 +97,8 @@ def register_model(
 ) -> DecisionRecord:
     """Registers a candidate and moves the alias `champion` to it unless it is inferior.
 
-    With it the pipeline run ends. Run again, it registers nothing twice and repeats the decision
-    made before.
+    With it the pipeline run ends, and what it means for that is left in the store. Run again, it
+    registers nothing twice and repeats the decision made before.
 
     Args:
         candidate: The model.
@@ -113,6 +115,7 @@ def register_model(
         record = _register(client, candidate, dataset, settings)
         log_outcome(client, candidate.run_id, HEADLINE, outcome_tags(record))
         end_pipeline_run(client, candidate.run_id, dataset.store)
+        leave_decision(client, candidate.run_id, record, dataset.store)
     decision.write_text(record.model_dump_json(indent=2))
     report.write_text(render_decision(record), encoding="utf-8")
     return record
@@ -239,6 +242,7 @@ def _version_tags(candidate: Candidate, dataset: SplitDataset) -> dict[str, str]
     return {
         "dataset_id": dataset.manifest.dataset_id,
         "split_id": dataset.split.split_id,
+        STORE_TAG: dataset.store.uri,
         "test_patients": str(len(candidate.scores)),
         THRESHOLD_TAG: str(candidate.threshold),
         **{name: f"{candidate.metrics[name]:.4f}" for name in HEADLINES},

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import cli
+
 
 @pytest.fixture(scope="session")
 def brainseg():
@@ -41,6 +43,25 @@ def clean_environment(**variables: str) -> dict[str, str]:
 def requires(monkeypatch):
     """Gives the distribution other requirements than its own."""
     return lambda *lines: monkeypatch.setattr(metadata, "requires", lambda name: list(lines))
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Calls the command in this process; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_use_local_defaults", lambda: None)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["brainseg", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        code = stopped.value.code
+        # sys.exit("text") prints the text on its way out of the interpreter
+        error = captured.err + (code if isinstance(code, str) else "")
+        return (1 if isinstance(code, str) else code), captured.out, error
+
+    return run
 
 
 @pytest.fixture

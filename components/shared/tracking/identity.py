@@ -12,6 +12,8 @@ from components.shared.dataset.manifest import canonical_json, short_digest
 from components.shared.errors import UserError
 from components.shared.storage.store import Store
 
+CHECKPOINTS = "checkpoints/"
+
 _LABEL = re.compile(r"[\w .:-]*", re.ASCII)  # what MLflow allows in a metric's name, without "/"
 
 
@@ -71,7 +73,7 @@ def checkpoint_folder(training_digest: str) -> str:
     """
     if not training_digest:
         raise ValueError("a training without a digest has no checkpoints")
-    return f"checkpoints/{training_digest}"
+    return f"{CHECKPOINTS}{training_digest}"
 
 
 def remove_checkpoints(store: Store, training_digest: str) -> None:

@@ -3,9 +3,11 @@
 The server is given by `MLFLOW_TRACKING_URI` and the other standard `MLFLOW_*` variables.
 """
 
+import contextlib
 import logging
 import os
 import re
+from collections.abc import Iterator
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
@@ -124,6 +126,15 @@ def explain(error: MlflowException) -> UserError:
     reason, advice = _cause(error) or (_reason(error), _advice(error))
     kind = OutageError if is_outage(error) else UserError
     return kind(f"MLflow at {uri} cannot be used: {reason}; {advice}")
+
+
+@contextlib.contextmanager
+def explaining() -> Iterator[None]:
+    """Turns a refusal of MLflow into one message, as `connect` does for its own call."""
+    try:
+        yield
+    except MlflowException as error:
+        raise explain(error) from error
 
 
 def is_outage(error: MlflowException) -> bool:
