@@ -13,9 +13,10 @@ import typer
 
 from components.shared.environment import adopt_settings
 from components.shared.errors import UserError
-from components.shared.printable import printable, printable_lines
+from components.shared.printable import printable_lines
 from components.shared.process import write_safely
 from pipelines.extras import require_extras
+from pipelines.kubeflow.commands import schedules, submit
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must be quick
     from components.shared.dataset.manifest import DatasetSummary
@@ -30,6 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command()(submit)
+app.add_typer(schedules)
 
 _HOME = Path("brainseg-runs")
 _SOURCES = (
@@ -124,13 +128,13 @@ def ingest(
     result = ingest_source(
         _absolute(source), open_store(_absolute(store)), IngestSettings(strict=strict)
     )
-    report = result.report.model_dump(mode="json")
+    account = result.account.model_dump(mode="json")
     if as_json:
-        _print_json(report)
+        _print_json(account)
     else:
-        typer.echo(
-            f"data set {report['dataset_id']}: {report['volumes']} volumes, "
-            f"{report['slices']} slices, {report['tumour_slices']} with tumour"
+        _tell(
+            f"data set {account['dataset_id']}: {account['volumes']} volumes, "
+            f"{account['slices']} slices, {account['tumour_slices']} with tumour"
         )
 
 
@@ -162,7 +166,7 @@ def predict(
     if as_json:
         _print_json(result.model_dump(mode="json"))
     else:
-        typer.echo(
+        _tell(
             f"{result.predicted} volumes predicted, {result.failed} not, with {result.model} at "
             f"threshold {result.threshold:g}; see {output}"
         )
@@ -186,7 +190,7 @@ def compile_pipelines(
 
     images = read_images(registry, digests)
     for path in compile_all(output.expanduser(), profile=load_profile(profile), images=images):
-        typer.echo(path)
+        _tell(str(path))
 
 
 @app.command()
@@ -202,9 +206,8 @@ def datasets(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     if as_json:
         _print_json([row.model_dump() for row in rows])
         return
-    typer.echo(
-        "\n".join(printable(_dataset_line(row)) for row in rows) or f"no data set in {store}"
-    )
+    for line in map(_dataset_line, rows) if rows else [f"no data set in {store}"]:
+        _tell(line)
 
 
 @app.command()
@@ -258,7 +261,7 @@ def rollback(
     if as_json:
         _print_json({"from": moved.from_version, "to": moved.to_version})
     else:
-        typer.echo(f"champion of {model_name}: version {moved.from_version} -> {moved.to_version}")
+        _tell(f"champion of {model_name}: version {moved.from_version} -> {moved.to_version}")
 
 
 @app.command()
@@ -284,7 +287,8 @@ def main() -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     write_safely(logging.WARNING, "%(message)s")
     logging.getLogger("components").setLevel(logging.INFO)  # others' lines only if they warn
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # tries again; the end of it is told
+    # it tries again, and the end of it is told; KFP's client sets the level of its parent
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     try:
         adopt_settings()
         app(arguments)
@@ -327,13 +331,20 @@ def _parse_change(change: str) -> tuple[str, object]:
         raise UserError(f"--set {change!r}: the value is not valid YAML") from error
 
 
+def _tell(text: str) -> None:
+    """Prints what may hold words from outside: names, paths, a server's answer."""
+    typer.echo(printable_lines(text))
+
+
 def _print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
 def _tell_outcome(outcome: dict[str, Any]) -> None:
-    told = [f"{outcome['kind']}: {outcome['reason']}", outcome["headline"]]
-    typer.echo("\n" + "\n".join(printable(line) for line in told if line))
+    typer.echo()
+    for line in (f"{outcome['kind']}: {outcome['reason']}", outcome["headline"]):
+        if line:
+            _tell(line)
     if outcome["mlflow_run_id"]:
         uri = os.environ["MLFLOW_TRACKING_URI"]
         typer.echo(f"reports and runs: {_ui_command(uri, outcome['experiment_id'])}")
@@ -343,16 +354,17 @@ def _tell_result(result: dict[str, Any]) -> None:
     from components.shared.scoring.metrics import interval_in_words
 
     metrics = result["metrics"]
-    typer.echo(
-        f"\npatient Dice on the test patients: {metrics['patient_dice_mean']:.3f} "
+    typer.echo()
+    _tell(
+        f"patient Dice on the test patients: {metrics['patient_dice_mean']:.3f} "
         f"({interval_in_words(metrics)}; an empty prediction scores "
         f"{metrics['patient_dice_mean_empty_baseline']:.3f})"
     )
     decision = "is the new champion" if result["promoted"] else "is not promoted"
-    typer.echo(f"model {result['model_uri']} {decision}: {result['reason']}")
+    _tell(f"model {result['model_uri']} {decision}: {result['reason']}")
     for name, path in result["reports"].items():
-        typer.echo(f"  {name:12} {_shown(path)}")
-    typer.echo(f"compare runs: {_ui_command(result['tracking_uri'], result['experiment_id'])}")
+        _tell(f"  {name:12} {_shown(path)}")
+    _tell(f"compare runs: {_ui_command(result['tracking_uri'], result['experiment_id'])}")
 
 
 def _ui_command(tracking_uri: str, experiment_id: str) -> str:
@@ -367,7 +379,7 @@ def _ui_command(tracking_uri: str, experiment_id: str) -> str:
     # without job execution, which is for those traces, it starts in half of the time
     return (
         f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {mlflow} ui --backend-store-uri "
-        f"{shlex.quote(tracking_uri)}\n  then open http://127.0.0.1:5000/{page}"
+        f"{shlex.quote(tracking_uri)}\nthen open http://127.0.0.1:5000/{page}"
     )
 
 
@@ -386,10 +398,9 @@ def _dataset_line(row: "DatasetSummary") -> str:
 def _tell_waste(found: "Findings", *, deleted: bool) -> None:
     for waste in found.waste:
         size = f"{waste.bytes / 1e6:,.1f} MB"
-        line = f"{size:>12}  {waste.modified:%Y-%m-%d}  {waste.key}  {waste.reason}"
-        typer.echo(printable(line))
+        _tell(f"{size:>12}  {waste.modified:%Y-%m-%d}  {waste.key}  {waste.reason}")
     for sentence in (*found.kept, *found.refused):
-        typer.echo(f"left alone: {printable(sentence)}", err=True)
+        typer.echo(printable_lines(f"left alone: {sentence}"), err=True)
     total = sum(waste.bytes for waste in found.waste) / 1e6
     done = "removed" if deleted else "can be removed"
     hint = "" if deleted or not found.waste else "; --delete removes it"
@@ -398,6 +409,6 @@ def _tell_waste(found: "Findings", *, deleted: bool) -> None:
 
 def _tell_checks(checks: "list[Check]") -> None:
     for check in checks:
-        typer.echo(f"{check.status:8} {check.name:12} {check.found}")
+        _tell(f"{check.status:8} {check.name:12} {check.found}")
         if check.advice:
-            typer.echo(f"{'':21} -> {check.advice}")
+            _tell(f"{'':21} -> {check.advice}")

@@ -53,6 +53,17 @@ def images(pipeline: GraphComponent) -> set[str]:
     return {str(part["container"]["image"]) for part in executors if "container" in part}
 
 
+def step_names(pipeline: GraphComponent) -> set[str]:
+    """The names of all steps, with those of pipelines and loops inside."""
+    parts = pipeline.pipeline_spec.components
+    return {
+        name
+        for dag in dags(pipeline)
+        for name, task in dag.tasks.items()
+        if not parts[task.component_ref.name].HasField("dag")
+    }
+
+
 def dags(pipeline: GraphComponent) -> Iterator[DagSpec]:
     """The graph itself and those of the pipelines and loops inside."""
     spec = pipeline.pipeline_spec

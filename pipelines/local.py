@@ -24,7 +24,7 @@ from components.shared.storage.outcome import Outcome, read_outcome
 from components.shared.storage.store import FolderStore, open_store
 from components.shared.tracking.local import ensure_local
 from components.shared.tracking.runs import experiment_id
-from components.shared.tracking.server import connect
+from components.shared.tracking.server import connect, open_experiment
 from pipelines.graph import check_arguments, count_steps, images, on_one_machine
 from pipelines.steplog import StepLog
 
@@ -55,8 +55,8 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
     """Runs a pipeline's steps one after the other and writes `result.json`.
 
     The result holds what the pipeline returns: parameters and metrics by their names, and
-    under `reports` the copies of its files, each by its name without `_report`; and under
-    `outcome` what the steps left in the store about the run.
+    under `reports` the copies of its files, pages and tables and JSON alike, each by its name
+    without `_report`; and under `outcome` what the steps left in the store about the run.
 
     A run that was cut off goes on from its last checkpoint when it is started again with the
     same arguments and output folder.
@@ -90,7 +90,7 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
 def _try_mlflow() -> None:
     """Before the first step: its steps come after the long reading of data."""
     ensure_local(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    connect()
+    open_experiment(connect())
 
 
 @contextlib.contextmanager

@@ -39,6 +39,6 @@ def ingest(
         options = parse_config(IngestSettings, settings, "ingest")
         result = ingest_source(source, open_store(store), options)
         Path(manifest.path).write_bytes(result.manifest.to_json())
-        Path(ingest_account.path).write_text(result.report.model_dump_json(indent=2))
-        manifest.metadata["dataset_id"] = result.report.dataset_id
-    return result.report.dataset_id
+        Path(ingest_account.path).write_text(result.account.model_dump_json(indent=2))
+        manifest.metadata["dataset_id"] = result.account.dataset_id
+    return result.account.dataset_id

@@ -5,7 +5,7 @@ import numpy as np
 from components.profile.attributes import Attribute, describe_attributes
 from components.profile.drift import Drift, measure_drift
 from components.profile.limits import Limit, check_limits
-from components.profile.measures import Measures, Numbers, measure
+from components.profile.measures import Choice, Measures, Numbers, measure
 from components.profile.outliers import Outlier, find_outliers
 from components.profile.quantiles import Quantiles, quantiles
 from components.profile.settings import ProfileSettings
@@ -117,7 +117,7 @@ def _sites(measures: Measures) -> list[str]:
     return [str(site) for site in np.unique(measures.site)]
 
 
-def _count(measures: Measures, chosen: np.typing.NDArray[np.bool_]) -> Counts:
+def _count(measures: Measures, chosen: Choice) -> Counts:
     pixels: Numbers = measures.tumour_pixels[chosen]
     return Counts(
         patients=len(np.unique(measures.patient[chosen])),

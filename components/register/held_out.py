@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mlflow.entities.model_registry import ModelVersion
 
@@ -18,9 +18,22 @@ from components.shared.tracking.champion import is_origin_known
 logger = logging.getLogger(__name__)
 
 
+class Unseen(NamedTuple):
+    """Volumes that neither candidate nor champion has learned from.
+
+    Attributes:
+        entries: Of manifests.
+        is_origin_known: Whether the store has what the champion was trained with; if not, it may
+            have seen some of them.
+    """
+
+    entries: list[VolumeEntry]
+    is_origin_known: bool
+
+
 def unseen(
     champion: ModelVersion, dataset: SplitDataset, compare_on: Literal["test", "all_unseen"]
-) -> list[VolumeEntry]:
+) -> Unseen:
     """Returns the volumes that neither candidate nor champion has learned from.
 
     What the champion learned from is in the data set version and split that its tags name. A
@@ -41,14 +54,14 @@ def unseen(
             champion.version,
             store.uri,
         )
-        return list(dataset.entries("test"))
+        return Unseen(list(dataset.entries("test")), is_origin_known=False)
     manifest = fetch_manifest(store, champion.tags["dataset_id"])
     split = fetch_split(store, champion.tags["split_id"])
     learned = [*split.entries("train", manifest), *split.entries("validation", manifest)]
     found = _new_to(learned, dataset.entries("test"))
     if compare_on == "all_unseen":
         found += _new_to(dataset.manifest.volumes, split.entries("test", manifest))
-    return found
+    return Unseen(found, is_origin_known=True)
 
 
 def score_model(

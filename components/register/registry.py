@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
@@ -28,6 +29,16 @@ _BEFORE_TAG = "champion_before"  # what this one was compared with, or replaced:
 _PATIENTS_TAG = "compared_patients"  # digest of those that it was compared on
 _NONE = "none"
 _APPLIED_TAG = "decision_applied"
+
+
+class EarlierDecisions(NamedTuple):
+    """How many versions were compared with a champion before, and with which patients."""
+
+    all: int
+    on_same_patients: int
+
+
+NO_DECISIONS = EarlierDecisions(0, 0)
 
 
 def add_version(
@@ -82,7 +93,7 @@ def is_decided(version: ModelVersion) -> bool:
 
 def count_decisions(
     client: MlflowClient, version: ModelVersion, champion: str, patients: Collection[str]
-) -> tuple[int, int]:
+) -> EarlierDecisions:
     """Counts the versions that were compared with a champion before this one.
 
     Each is one more look at the same patients, and what is chosen by many looks is partly
@@ -93,9 +104,6 @@ def count_decisions(
         version: The one that is not counted.
         champion: Number of the champion.
         patients: Names of the volumes that the two are compared on.
-
-    Returns:
-        All of them, and those among them on the same volumes.
     """
     found = [
         other.tags.get(_PATIENTS_TAG, _NONE)
@@ -104,7 +112,7 @@ def count_decisions(
         and other.tags.get(_BEFORE_TAG) == champion
         and other.tags.get(_PATIENTS_TAG, _NONE) != _NONE
     ]
-    return len(found), found.count(_digest(patients))
+    return EarlierDecisions(len(found), found.count(_digest(patients)))
 
 
 def record_decision(

@@ -13,6 +13,7 @@ from components.shared.storage.store import open_store
 from pipelines.catalogue import PIPELINES
 from pipelines.compilation import compile_all
 from pipelines.graph import settings_of
+from pipelines.images import Images
 from pipelines.resources import load_profile
 from pipelines.settings import load_preset, pipeline_arguments
 from tests.cluster.backend import Backend, TaskFailed, job_name
@@ -50,7 +51,8 @@ def backend(deployed):
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compiled")
-    compile_all(folder, PIPELINES, profile=load_profile("test"))
+    # the registry of images that were built on the node
+    compile_all(folder, profile=load_profile("test"), images=Images(registry="localhost"))
     return folder
 
 

@@ -66,7 +66,13 @@ def pipeline_run_digest(pipeline_run: str) -> str:
 
 
 def checkpoint_folder(training_digest: str) -> str:
-    """The store's folder for the state of a training until its pipeline run is over."""
+    """The store's folder for the state of a training until its pipeline run is over.
+
+    Raises:
+        ValueError: If the digest is empty: that folder has the states of all trainings.
+    """
+    if not training_digest:
+        raise ValueError("a training without a digest has no checkpoints")
     return f"{CHECKPOINTS}{training_digest}"
 
 

@@ -3,24 +3,22 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from kfp import dsl
 
 from components.profile.component import profile
-from components.shared.dataset.manifest import make_manifest, manifest_key
-from components.shared.dataset.volumes import Volume, encode_volume, volume_key
+from components.shared.dataset.manifest import manifest_key
 from components.shared.storage.store import FolderStore
 
 
 @pytest.fixture
-def run(tmp_path, make_entry, make_account, monkeypatch):
+def run(tmp_path, make_blob, publish, make_account, monkeypatch):
     """Runs the step's body as its process would, on stored volumes."""
     monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
     store = FolderStore(tmp_path / "store")
 
     def run(patients, settings, stored=True, reference=None):
-        data = make_manifest(entry(store, make_entry, number) for number in range(patients))
+        data = publish(store, [make_blob(number) for number in range(patients)])
         if reference:
             store.write(manifest_key(reference.dataset_id), reference.to_json())
         if not stored:
@@ -39,22 +37,6 @@ def run(tmp_path, make_entry, make_account, monkeypatch):
         )
 
     return run
-
-
-def entry(store, make_entry, number):
-    mask = np.zeros((6, 16, 16), np.uint8)
-    mask[2:4, 4 : 6 + number % 5, 4:8] = 1
-    encoded = encode_volume(Volume(np.full((6, 16, 16, 3), 10 * number, np.uint8), mask))
-    store.write(volume_key(encoded.digest), encoded.data)
-    return make_entry(
-        number,
-        digest=encoded.digest,
-        slices=6,
-        height=16,
-        width=16,
-        tumour_slices=2,
-        tumour_pixels=int(mask.sum()),
-    )
 
 
 def test_leaves_json_and_a_page(run, tmp_path):
