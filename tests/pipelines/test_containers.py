@@ -151,14 +151,9 @@ def test_the_same_ids_and_files_as_without_docker(images, tmp_path, synthetic_fo
     assert plain["dataset_id"] == contained["dataset_id"]
     one, two = (Path(result["reports"]["manifest"]) for result in found)
     assert one.read_bytes() == two.read_bytes()
+    assert _left(images, tmp_path / "docker" / "out") == []
     owners = {path.stat().st_uid for path in (tmp_path / "docker").rglob("*")}
     assert owners == {os.getuid()}
-
-
-def test_pipelines_and_loops_inside(images, tmp_path):
-    result = _run(graphs.summed, {}, tmp_path)
-    assert (result["total"], result["numbers"]) == (4 + 8 + 12, {"most": 12})
-    assert _left(images, tmp_path) == []
 
 
 def test_a_steps_own_message_is_told(images, tmp_path):
