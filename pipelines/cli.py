@@ -159,8 +159,11 @@ def predict(
     from components.predict.prediction import predict_source
     from components.predict.settings import PredictSettings
     from components.shared.config import build_config
+    from pipelines.settings import parse_change
 
-    settings = build_config(PredictSettings, dict(map(_parse_change, changes or ())), "predict")
+    form = "KEY=VALUE, e.g. device=cpu"
+    values = dict(parse_change(change, form) for change in changes or ())
+    settings = build_config(PredictSettings, values, "predict")
     _use_local_defaults()
     result = predict_source(model, _absolute(source), output.expanduser(), settings)
     if as_json:
@@ -317,20 +320,6 @@ def _use_local_defaults() -> None:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home / 'mlflow.db'}"
 
 
-def _parse_change(change: str) -> tuple[str, object]:
-    import yaml
-
-    key, equals, text = change.partition("=")
-    if not (key.strip() and equals):
-        raise UserError(
-            f"--set {change!r} is not understood; the form is KEY=VALUE, e.g. device=cpu"
-        )
-    try:
-        return key.strip(), yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {change!r}: the value is not valid YAML") from error
-
-
 def _tell(text: str) -> None:
     """Prints what may hold words from outside: names, paths, a server's answer."""
     typer.echo(printable_lines(text))
@@ -347,7 +336,7 @@ def _tell_outcome(outcome: dict[str, Any]) -> None:
             _tell(line)
     if outcome["mlflow_run_id"]:
         uri = os.environ["MLFLOW_TRACKING_URI"]
-        typer.echo(f"reports and runs: {_ui_command(uri, outcome['experiment_id'])}")
+        _tell(f"reports and runs: {_ui_command(uri, outcome['experiment_id'])}")
 
 
 def _tell_result(result: dict[str, Any]) -> None:

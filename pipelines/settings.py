@@ -54,12 +54,32 @@ def load_preset(
     Raises:
         UserError: If there is no such preset, or a setting is unknown or out of range.
     """
+    form = f"STEP.KEY=VALUE, e.g. train.schedule.epochs=20, with STEP one of {', '.join(steps)}"
     sections = _read(name)
     for change in changes:
-        path, value = _parse_change(change, steps)
-        sections = _changed(sections, path, value, change)
+        key, value = parse_change(change, form)
+        sections = _changed(sections, _path(key, change, steps, form), value, change)
     preset = {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
     return {step: preset[step] for step in steps}
+
+
+def parse_change(change: str, form: str) -> tuple[str, Any]:
+    """Reads a change of a setting, `KEY=VALUE` with the value in YAML.
+
+    Args:
+        change: As it was given on the command line.
+        form: What is allowed, for the message.
+
+    Raises:
+        UserError: If it has no key or no value, or the value is not valid YAML.
+    """
+    key, equals, text = change.partition("=")
+    if not (key.strip() and equals):
+        raise _misunderstood(change, form)
+    try:
+        return key.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {change!r}: the value is not valid YAML") from error
 
 
 def pipeline_arguments(preset: Preset) -> dict[str, str]:
@@ -86,19 +106,15 @@ def _read(name: str) -> dict[str, dict[str, Any]]:
     return sections
 
 
-def _parse_change(change: str, steps: Collection[str]) -> tuple[list[str], Any]:
-    dotted, equals, text = change.partition("=")
-    dotted = "split.method" if dotted.strip() == "split" else dotted  # as in split=report2020
-    path = dotted.strip().split(".")
-    if not equals or len(path) == 1 or not all(path) or path[0] not in steps:
-        raise UserError(
-            f"--set {change!r} is not understood; the form is STEP.KEY=VALUE, e.g. "
-            f"train.schedule.epochs=20, with STEP one of {', '.join(steps)}"
-        )
-    try:
-        return path, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {change!r}: the value is not valid YAML") from error
+def _path(key: str, change: str, steps: Collection[str], form: str) -> list[str]:
+    path = ("split.method" if key == "split" else key).split(".")  # as in split=report2020
+    if len(path) == 1 or not all(path) or path[0] not in steps:
+        raise _misunderstood(change, form)
+    return path
+
+
+def _misunderstood(change: str, form: str) -> UserError:
+    return UserError(f"--set {change!r} is not understood; the form is {form}")
 
 
 def _changed(

@@ -9,7 +9,7 @@ from components.profile.drift import Drift, tell_shift
 from components.profile.limits import Limit, tell_limit
 from components.profile.measures import Measures
 from components.profile.montage import Card
-from components.profile.outliers import LIMIT
+from components.profile.outliers import FARTHEST_SCORE
 from components.profile.quantiles import Quantiles
 from components.shared.dataset.ingest_account import IngestAccount
 from components.shared.dataset.manifest import Manifest
@@ -264,7 +264,7 @@ def _outliers(profile: Profile) -> list[Block]:
     more = profile.outliers_found - len(profile.outliers)
     return [
         f"Values whose robust z-score (distance from the median in units of the scaled median "
-        f"absolute deviation) is beyond {LIMIT}. Unusual is not wrong: look at them."
+        f"absolute deviation) is beyond {FARTHEST_SCORE}. Unusual is not wrong: look at them."
         + (f" Shown are the {len(profile.outliers)} most extreme." if more > 0 else ""),
         Table(
             ("volume", "measure", "value", "usual from", "to", "robust z"),

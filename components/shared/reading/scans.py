@@ -348,6 +348,8 @@ def _read_slice(source: Source, file: SourceFile, kind: Kind, max_bytes: int) ->
 
 
 def _binary(mask: Voxels, files: Sequence[SourceFile]) -> Voxels:
+    # tumour is 255 in this set and 1 elsewhere; a second value may be another class or a blurred
+    # edge, and to take it for tumour or for none would be a guess
     positive = mask.max()
     for pixels, file in zip(mask, files, strict=True):
         if np.any((pixels != 0) & (pixels != positive)):

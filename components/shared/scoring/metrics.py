@@ -220,7 +220,7 @@ METRICS = (
         "patients with tumour.",
         measure=mean(lambda score: score.relative_volume_difference),
         baseline=True,
-        undefined="recall_undefined",
+        undefined="recall_undefined",  # both are shares of the true tumour pixels
         headline=True,
     ),
     Metric(

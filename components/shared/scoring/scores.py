@@ -140,7 +140,7 @@ class VolumeScore(PatientScore):
 
 
 def score_volume(
-    entry: VolumeEntry, volume: Volume, probability: Probability, threshold: float
+    entry: VolumeEntry, volume: Volume, probability: Probability, predicted: Mask
 ) -> VolumeScore:
     """Scores one prediction.
 
@@ -148,10 +148,9 @@ def score_volume(
         entry: The volume's entry in the manifest.
         volume: Its voxels, slices x height x width.
         probability: What a segmenter gave for it; segmenters check that it is one.
-        threshold: A pixel is predicted as tumour from this probability on.
+        predicted: Where it calls tumour.
     """
     truth = volume.mask.astype(bool)
-    predicted = probability >= threshold
     tumour = _per_slice(truth)
     marked = _per_slice(predicted)
     common = _per_slice(truth & predicted)

@@ -45,6 +45,6 @@ def _parse_row(row: dict[str, str]) -> PatientScore:
         float: float,
         float | None: lambda text: float(text) if text else None,
     }
-    return PatientScore(
-        **{field.name: parse[field.type](row[field.name]) for field in fields(PatientScore)}  # type: ignore[arg-type]
-    )
+    values = {field.name: parse[field.type](row[field.name]) for field in fields(PatientScore)}
+    # mypy sees a mapping of objects: that each is of its field's type is what `parse` does
+    return PatientScore(**values)  # type: ignore[arg-type]

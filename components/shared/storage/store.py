@@ -1,6 +1,7 @@
 """The object store: an S3 bucket or a local folder behind one small interface.
 
-Nothing outside this file knows which of the two is used.
+Nothing outside this file knows which of the two is used, but `brainseg doctor`, which removes the
+folder of a store that it only tried. Who writes to a folder in any case opens a `FolderStore`.
 """
 
 import contextlib

@@ -16,7 +16,8 @@ from components.shared.environment import environment
 from components.shared.errors import OutageError, UserError
 from components.shared.tracking.address import sqlite_file
 
-# MLflow tells every step that it takes
+# MLflow tells every step that it takes. Not in shared/process.py: it sets its level itself when it
+# is imported
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 EXPERIMENT = "brainseg"

@@ -55,7 +55,8 @@ class World:
         segmenter, scores = load_segmenter(folder), []
         for entry in self.dataset.entries("test"):
             volume = fetch_volume(self.store, entry.digest, self.cache)
-            scores.append(score_volume(entry, volume, segmenter(volume.image), threshold))
+            probability = segmenter(volume.image)
+            scores.append(score_volume(entry, volume, probability, probability >= threshold))
         return scores, {**aggregate(scores), "threshold": threshold}
 
     def register(self, candidate, **settings):
