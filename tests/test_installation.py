@@ -78,6 +78,8 @@ def test_commands_of_the_data_work(plain, tmp_path):
         (["predict", "--source", "synthetic:2", "--output", "out"], "trainer"),
         (["rollback"], "trainer"),
         (["compile"], "pipelines"),
+        (["submit", "--source", "synthetic:2", "--store", "s3://mri/x"], "pipelines"),
+        (["schedule", "list"], "pipelines"),
         (["ingest", "--source", "kaggle:a/b"], "kaggle"),
     ],
 )

@@ -16,7 +16,6 @@ from pipelines.kubeflow.order import Prepared
 from pipelines.kubeflow.schedule import (
     Change,
     Existing,
-    Schedule,
     ScheduleFile,
     digest_of,
     existing,
@@ -57,16 +56,19 @@ def apply_file(
     experiment_id = _experiment(kubeflow, file.experiment, dry_run=dry_run)
     before = list_schedules(kubeflow)
     for schedule in file.schedules:
-        body = _body(kubeflow, schedule, prepared[schedule.name], experiment_id, dry_run=dry_run)
-        digest = digest_of(body) if body else ""
-        change = plan(schedule.name, digest or None, before, enabled=not schedule.paused)
-        tell(f"{schedule.name}: {change}")
-        if body and change.needed and not dry_run:
-            upsert(kubeflow, body, enabled=not schedule.paused)
-    for name in unlisted(file, before, experiment_id) if prune else ():
+        run, enabled = prepared[schedule.name], not schedule.paused
+        version = (find if dry_run else find_or_upload)(kubeflow, run.package)
+        body = wanted(schedule, run, version, experiment_id)
+        change = plan(schedule.name, digest_of(body), before, enabled=enabled)
+        uploaded = ", with a new pipeline version" if version.is_new else ""
+        tell(f"{schedule.name}: {change}{uploaded}")
+        if change.needed and not dry_run:
+            upsert(kubeflow, body, enabled=enabled)
+    extra = unlisted(file, before, experiment_id) if prune else []
+    for name in sorted({one.name for one in extra}):
         tell(f"{name}: delete, for the file does not have it")
         if not dry_run:
-            carry_out(kubeflow, removal(name, before))
+            carry_out(kubeflow, removal(name, extra))
 
 
 def list_schedules(kubeflow: Kubeflow, name: str = "") -> list[Existing]:
@@ -133,24 +135,6 @@ def switch(kubeflow: Kubeflow, schedule: Existing, *, enabled: bool) -> None:
 
 def _experiment(kubeflow: Kubeflow, name: str, *, dry_run: bool) -> str:
     return find_experiment(kubeflow, name) or ("" if dry_run else make_experiment(kubeflow, name))
-
-
-def _body(
-    kubeflow: Kubeflow,
-    schedule: Schedule,
-    prepared: Prepared,
-    experiment_id: str,
-    *,
-    dry_run: bool,
-) -> kfp_server_api.V2beta1RecurringRun | None:
-    """A schedule as Kubeflow takes it; none where its pipeline is not uploaded yet."""
-    if not dry_run:
-        version = find_or_upload(kubeflow, prepared.package)
-    elif (found := find(kubeflow, prepared.package)) is None:
-        return None
-    else:
-        version = found
-    return wanted(schedule, prepared, version, experiment_id)
 
 
 def _ask_of_other(kubeflow: Kubeflow, verb: str, one: Existing, **options: str) -> None:

@@ -130,8 +130,8 @@ def _require_type(name: str, value: object, kind: str) -> None:
 def _require_shared_store(store: str) -> None:
     if not store.startswith("s3://"):
         raise UserError(
-            f"store {store!r} is seen by this machine only, and every pod needs it; give "
-            "s3://bucket/prefix"
+            f"store {store!r} is a folder of this machine or not understood, and every pod needs "
+            "it; give s3://bucket/prefix"
         )
     parse_s3_uri(store)
 

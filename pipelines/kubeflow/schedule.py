@@ -7,7 +7,7 @@ carries the digest of what it was made from in its description.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,12 +232,12 @@ def existing(row: kfp_server_api.V2beta1RecurringRun) -> Existing:
     )
 
 
-def plan(name: str, digest: str | None, there: Iterable[Existing], *, enabled: bool) -> Change:
+def plan(name: str, digest: str, there: Iterable[Existing], *, enabled: bool) -> Change:
     """What has to be done so that a name has one schedule, as it is wanted.
 
     Args:
         name: Of the schedule.
-        digest: What it is to be made from; none if that is not known but new.
+        digest: What it is to be made from.
         there: Those that Kubeflow has, of any name.
         enabled: Whether it shall start runs.
     """
@@ -275,11 +275,11 @@ def named(schedules: Iterable[Existing], name: str) -> list[Existing]:
     return found
 
 
-def unlisted(file: ScheduleFile, there: Iterable[Existing], experiment_id: str) -> Iterator[str]:
-    """Names of schedules that `brainseg` made in the file's experiment and the file lacks."""
+def unlisted(file: ScheduleFile, there: Iterable[Existing], experiment_id: str) -> list[Existing]:
+    """Schedules that `brainseg` made in the file's experiment and whose names the file lacks."""
     listed = {schedule.name for schedule in file.schedules}
     kept = (one for one in there if one.digest and one.experiment_id == experiment_id)
-    yield from sorted({one.name for one in kept} - listed)
+    return [one for one in kept if one.name not in listed]
 
 
 def duplicates(there: Iterable[Existing]) -> Mapping[str, int]:

@@ -2,8 +2,11 @@
 
 import hashlib
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import kfp_server_api
 from kfp import compiler
@@ -11,7 +14,10 @@ from kfp.dsl.graph_component import GraphComponent
 
 from pipelines.kubeflow.client import Kubeflow, KubeflowError, equals
 
+Found = TypeVar("Found")
+
 _CONFLICT, _MISSING = 409, 404
+_TRIES, _BETWEEN_TRIES_S = 10, 0.3
 
 
 @dataclass(frozen=True)
@@ -57,19 +63,16 @@ def package(pipeline: GraphComponent) -> Package:
         return Package(pipeline.name, path.read_text())
 
 
-def find(kubeflow: Kubeflow, compiled: Package) -> Uploaded | None:
-    """Finds the version that a package is; nothing if it was never uploaded.
+def find(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
+    """Finds the version that a package is; ids of what would have to be made are empty.
 
     Raises:
         KubeflowError: If Kubeflow refuses.
     """
-    try:
-        pipeline_id = _find_pipeline(kubeflow, compiled.name)
-    except KubeflowError as error:
-        if error.status != _MISSING:
-            raise
-        return None
-    return _find_version(kubeflow, pipeline_id, compiled.version)
+    name, version = compiled.name, compiled.version
+    pipeline_id = _find_pipeline(kubeflow, name) or ""
+    found = _find_version(kubeflow, pipeline_id, version) if pipeline_id else None
+    return found or Uploaded(pipeline_id, "", version, is_new=True)
 
 
 def find_or_upload(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
@@ -81,37 +84,46 @@ def find_or_upload(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
     Raises:
         KubeflowError: If Kubeflow refuses.
     """
-    if found := find(kubeflow, compiled):
+    name, version = compiled.name, compiled.version
+    pipeline_id = _find_pipeline(kubeflow, name) or _create_pipeline(kubeflow, name)
+    if found := _find_version(kubeflow, pipeline_id, version):
         return found
-    pipeline_id = _find_or_create(kubeflow, compiled.name)
     try:
         return _upload(kubeflow, pipeline_id, compiled)
     except KubeflowError as error:
-        if error.status != _CONFLICT:
-            raise
-        found = _find_version(kubeflow, pipeline_id, compiled.version)
-        if found is None:
-            raise
-        return found
+        return _made_by_another(error, lambda: _find_version(kubeflow, pipeline_id, version))
 
 
-def _find_or_create(kubeflow: Kubeflow, name: str) -> str:
+def _find_pipeline(kubeflow: Kubeflow, name: str) -> str | None:
+    service = kubeflow.api.pipelines.pipeline_service_get_pipeline_by_name
+    options = {"namespace": kubeflow.namespace} if kubeflow.namespace else {}
+    try:
+        return str(kubeflow.ask(service, name, **options).pipeline_id)
+    except KubeflowError as error:
+        if error.status != _MISSING:
+            raise
+        return None
+
+
+def _create_pipeline(kubeflow: Kubeflow, name: str) -> str:
     wanted = kfp_server_api.V2beta1Pipeline(
         name=name, display_name=name, namespace=kubeflow.namespace or None
     )
+    service = kubeflow.api.pipelines.pipeline_service_create_pipeline
     try:
-        made = kubeflow.ask(kubeflow.api.pipelines.pipeline_service_create_pipeline, wanted)
+        return str(kubeflow.ask(service, wanted).pipeline_id)
     except KubeflowError as error:
-        if error.status != _CONFLICT:
-            raise
-        return _find_pipeline(kubeflow, name)
-    return str(made.pipeline_id)
+        return _made_by_another(error, lambda: _find_pipeline(kubeflow, name))
 
 
-def _find_pipeline(kubeflow: Kubeflow, name: str) -> str:
-    service = kubeflow.api.pipelines.pipeline_service_get_pipeline_by_name
-    options = {"namespace": kubeflow.namespace} if kubeflow.namespace else {}
-    return str(kubeflow.ask(service, name, **options).pipeline_id)
+def _made_by_another(refusal: KubeflowError, find_it: Callable[[], Found | None]) -> Found:
+    """KFP takes a name a moment before it shows the row (storage/pipeline_store.go, CREATING)."""
+    tries = _TRIES if refusal.status == _CONFLICT else 0
+    for _ in range(tries):
+        if found := find_it():
+            return found
+        time.sleep(_BETWEEN_TRIES_S)
+    raise refusal
 
 
 def _find_version(kubeflow: Kubeflow, pipeline_id: str, name: str) -> Uploaded | None:

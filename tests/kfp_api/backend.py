@@ -58,16 +58,19 @@ class Backend:
         namespaces: Those that the caller may use; none: an installation for a single user.
         plugin: What KFP's MLflow plugin does: `off`, `on` or `broken`.
         script: How the runs made from now on go.
+        creating_looks: How often a new pipeline or version is looked for before it is shown.
     """
 
     namespaces: frozenset[str] = frozenset()
     plugin: str = "off"
     script: Sequence[Moment] = DONE
+    creating_looks: int = 0
     experiments: list[Json] = field(default_factory=list)
     pipelines: list[Json] = field(default_factory=list)
     versions: list[Json] = field(default_factory=list)
     runs: list[Json] = field(default_factory=list)
     recurring: list[Json] = field(default_factory=list)
+    _creating: dict[str, int] = field(default_factory=dict)
     _ahead: dict[str, Iterator[Moment]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _clock: Iterator[int] = field(default_factory=itertools.count)
@@ -113,13 +116,20 @@ class Backend:
             made = {"pipeline_id": _id(), "name": name, "created_at": self._now()}
             shown = given.get("display_name") or name
             self.pipelines.append(_filled(made, display_name=shown, namespace=namespace))
+            self._creating[made["pipeline_id"]] = self.creating_looks
             return self.pipelines[-1]
 
     def pipeline_named(self, name: str, namespace: str) -> Json:
         """GetPipelineByNameAndNamespace, storage/pipeline_store.go."""
         for found in _named(self.pipelines, "name", name, namespace=namespace):
-            return found
+            if self._is_ready(found["pipeline_id"]):
+                return found
         raise not_found("Namespace/Pipeline", f"{namespace}/{name}")
+
+    def versions_of(self, pipeline_id: str) -> list[Json]:
+        """ListPipelineVersions, storage/pipeline_store.go."""
+        rows = [one for one in self.versions if one["pipeline_id"] == pipeline_id]
+        return [one for one in rows if self._is_ready(one["pipeline_version_id"])]
 
     def create_version(self, pipeline_id: str, name: str, package: str) -> Json:
         """template/v2_template.go, storage/pipeline_store.go, validation/length.go."""
@@ -134,6 +144,7 @@ class Backend:
             made = {"pipeline_id": pipeline_id, "pipeline_version_id": _id(), "name": name}
             made |= {"display_name": name, "created_at": self._now(), "pipeline_spec": spec}
             self.versions.append(made)
+            self._creating[made["pipeline_version_id"]] = self.creating_looks
             return made
 
     def create_run(self, given: Json) -> Json:
@@ -245,6 +256,12 @@ class Backend:
 
     def job(self, recurring_run_id: str) -> Json:
         return _one(self.recurring, "recurring_run_id", recurring_run_id, "Job")
+
+    def _is_ready(self, row_id: str) -> bool:
+        """Rows with the status CREATING are not shown, though their names are taken."""
+        left = self._creating.get(row_id, 0)
+        self._creating[row_id] = max(0, left - 1)
+        return left == 0
 
     def _add_run(self, given: Json, reference: Json) -> Json:
         run = {key: value for key, value in given.items() if key not in ("namespace", "state")}

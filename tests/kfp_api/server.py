@@ -22,6 +22,7 @@ from tests.kfp_api.models import check_answer, check_request
 from tests.kfp_api.refusal import Code, Refusal
 
 _V2 = "/apis/v2beta1"
+_PROXY = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy/"
 _LOGIN = "<!doctype html><html><title>Log in</title></html>"
 
 
@@ -130,7 +131,18 @@ def _app(served: Server) -> Flask:
         return response
 
     app.register_error_handler(Refusal, _refused)
+    app.wsgi_app = _behind_kubernetes(app.wsgi_app)  # type: ignore[method-assign]
     return app
+
+
+def _behind_kubernetes(wsgi: Callable[..., Any]) -> Callable[..., Any]:
+    """Also where a kubeconfig leads KFP's client: Kubernetes' proxy of a service."""
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix(_PROXY)
+        return wsgi(environ, start)
+
+    return answer
 
 
 def _refused(error: Refusal) -> Response:
@@ -184,7 +196,7 @@ def _add_pipelines(app: Flask, backend: Backend) -> None:
 
     @_route(app, "GET", "/pipelines/<pipeline_id>/versions", "V2beta1ListPipelineVersionsResponse")
     def list_versions(pipeline_id: str) -> Json:
-        rows = [one for one in backend.versions if one["pipeline_id"] == pipeline_id]
+        rows = backend.versions_of(pipeline_id)
         return _page("pipeline_versions", rows, "pipeline_version_id")
 
     @_route(app, "GET", "/pipelines/<_>/versions/<version_id>", "V2beta1PipelineVersion")

@@ -14,6 +14,7 @@ from tests.kfp_api.refusal import Refusal
 from tests.kfp_api.server import Accident
 from tests.pipelines.kubeflow.conftest import nightly
 
+NEW = ", with a new pipeline version"
 CHANGES = ("create_recurring", "switch", "delete_recurring")
 
 
@@ -58,7 +59,7 @@ def crons(backend):
 
 
 def test_a_schedule_is_made_and_enabled(backend, apply):
-    assert apply(nightly()) == ["nightly: create"]
+    assert apply(nightly()) == ["nightly: create" + NEW]
     (job,) = backend.recurring
     assert (job["mode"], job["max_concurrency"], job["no_catchup"]) == ("ENABLE", "1", True)
     assert job["trigger"] == {"cron_schedule": {"cron": "0 0 3 * * *"}}
@@ -84,14 +85,15 @@ def test_another_one_of_the_name_replaces_it_and_never_two_are_enabled(backend, 
 
 def test_a_changed_pipeline_replaces_a_pinned_schedule(backend, apply, changed):
     apply(nightly())
-    assert apply(nightly(), run=changed) == ["nightly: replace"]
+    assert apply(nightly(), run=changed) == ["nightly: replace" + NEW]
     version = backend.recurring[0]["pipeline_version_reference"]["pipeline_version_id"]
     assert version == backend.versions[-1]["pipeline_version_id"]
 
 
 def test_a_changed_pipeline_is_followed_by_a_schedule_of_the_latest(backend, apply, changed):
     apply(nightly(latest=True))
-    assert apply(nightly(latest=True), run=changed) == ["nightly: unchanged"]
+    assert apply(nightly(latest=True), run=changed, dry_run=True) == ["nightly: unchanged" + NEW]
+    assert apply(nightly(latest=True), run=changed) == ["nightly: unchanged" + NEW]
     run = backend.fire(backend.recurring[0]["recurring_run_id"])
     version = run["pipeline_version_reference"]["pipeline_version_id"]
     assert version == backend.versions[-1]["pipeline_version_id"]
@@ -133,6 +135,15 @@ def test_what_the_file_lacks_stays_unless_it_is_pruned(backend, apply):
     assert sorted(one["display_name"] for one in backend.recurring) == ["foreign", "nightly"]
 
 
+def test_pruning_spares_others_of_the_name(backend, apply):
+    apply(nightly(), nightly(name="old"))
+    backend.recurring.append(
+        {**backend.recurring[1], "recurring_run_id": "f", "description": "made by hand"}
+    )
+    apply(nightly(), prune=True)
+    assert [one["recurring_run_id"] for one in backend.recurring][1:] == ["f"]
+
+
 def test_an_empty_file_prunes_only_its_own_experiment(backend, apply):
     backend.create_experiment({"display_name": "other"})
     apply(nightly())
@@ -142,7 +153,7 @@ def test_an_empty_file_prunes_only_its_own_experiment(backend, apply):
 
 
 def test_a_dry_run_tells_the_same_and_changes_nothing(server, backend, apply):
-    assert apply(nightly(), dry_run=True) == ["nightly: create"]
+    assert apply(nightly(), dry_run=True) == ["nightly: create" + NEW]
     assert server.sent() == []
     apply(nightly(), nightly(name="old"))
     sent = len(server.sent())
@@ -154,7 +165,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(server, backend, apply):
 
 def test_a_dry_run_knows_that_a_new_version_replaces(apply, changed):
     apply(nightly())
-    assert apply(nightly(), run=changed, dry_run=True) == ["nightly: replace"]
+    assert apply(nightly(), run=changed, dry_run=True) == ["nightly: replace" + NEW]
 
 
 def test_duplicates_are_told_and_mended(backend, apply, watched):

@@ -5,7 +5,9 @@ import ssl
 import time
 from datetime import UTC, datetime, timedelta
 
+import kubernetes
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,6 +28,22 @@ def test_it_connects_to_the_address_of_the_environment(server, monkeypatch):
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
     monkeypatch.setenv("KF_PIPELINES_UI_ENDPOINT", "kubeflow.example/pipeline/")
     assert connect().link("runs") == "https://kubeflow.example/pipeline/#/runs"
+
+
+def test_it_connects_through_the_cluster_of_the_kubeconfig(server, tmp_path, monkeypatch):
+    config = {
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
+        "clusters": [{"name": "here", "cluster": {"server": server.url}}],
+        "users": [{"name": "me", "user": {"token": "t"}}],
+    }
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    kubeflow = connect()
+    assert (kubeflow.named, kubeflow.link("runs")) == ("the cluster's Kubeflow Pipelines", "")
+    with pytest.raises(KubeflowError, match="Run x not found"):
+        kubeflow.ask(kubeflow.api.runs.run_service_get_run, "x")
 
 
 def test_without_any_address_it_says_where_one_can_be_given(capsys):

@@ -166,7 +166,7 @@ def test_create_shows_the_next_five_times_and_makes_it(schedule, backend):
     assert first == "nightly (0 3 * * *, in UTC) comes next at"
     assert len(times) == 5
     assert all(" 03:00 UTC = " in line for line in times)
-    assert last == "nightly: create"
+    assert last == "nightly: create, with a new pipeline version"
     assert backend.recurring[0]["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
 
 

@@ -138,7 +138,7 @@ def test_others_of_the_experiment_that_were_made_here_can_be_pruned():
     file = ScheduleFile(schedules=(nightly(),))
     old, foreign = replace(THERE, name="old"), replace(THERE, name="foreign", digest="")
     elsewhere = replace(THERE, name="elsewhere", experiment_id="e2")
-    assert list(unlisted(file, [THERE, old, foreign, elsewhere], "e1")) == ["old"]
+    assert unlisted(file, [THERE, old, foreign, elsewhere], "e1") == [old]
 
 
 def test_duplicates_are_counted():

@@ -1,5 +1,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -52,8 +53,16 @@ def test_a_pipeline_of_another_spelling_is_another(backend, kubeflow, prepared, 
 
 
 def test_nothing_is_found_before_it_was_uploaded(server, kubeflow, prepared):
-    assert find(kubeflow, prepared.package) is None
+    found = find(kubeflow, prepared.package)
+    assert (found.pipeline_id, found.version_id, found.is_new) == ("", "", True)
     assert server.sent() == []
+
+
+def test_a_known_pipeline_is_found_before_its_new_version(kubeflow, prepared, changed):
+    made = find_or_upload(kubeflow, prepared.package)
+    found = find(kubeflow, changed.package)
+    assert (found.pipeline_id, found.version_id) == (made.pipeline_id, "")
+    assert find(kubeflow, prepared.package) == replace(made, is_new=False)
 
 
 def test_two_at_once_end_with_one_version(monkeypatch, backend, kubeflow, prepared):
@@ -74,6 +83,32 @@ def test_two_at_once_end_with_one_version(monkeypatch, backend, kubeflow, prepar
     assert len({one.version_id for one in found}) == 1
     assert sorted(one.is_new for one in found) == [False, True]
     assert (len(backend.pipelines), len(backend.versions)) == (1, 1)
+
+
+def test_what_another_is_just_making_is_waited_for(backend, kubeflow, prepared):
+    backend.creating_looks = 3
+    pipeline = backend.create_pipeline({"name": prepared.package.name})
+    text = prepared.package.text
+    backend.create_version(pipeline["pipeline_id"], prepared.package.version, text)
+    assert not find_or_upload(kubeflow, prepared.package).is_new
+    assert (len(backend.pipelines), len(backend.versions)) == (1, 1)
+
+
+def test_a_name_that_is_taken_and_never_shown_is_told(backend, kubeflow, prepared, monkeypatch):
+    monkeypatch.setattr("pipelines.kubeflow.upload._BETWEEN_TRIES_S", 0)
+    backend.creating_looks = 999
+    backend.create_pipeline({"name": prepared.package.name})
+    with pytest.raises(KubeflowError, match="already exist"):
+        find_or_upload(kubeflow, prepared.package)
+
+
+def test_a_changed_version_of_a_known_pipeline_makes_no_pipeline(
+    server, kubeflow, prepared, changed
+):
+    find_or_upload(kubeflow, prepared.package)
+    sent = len(server.sent())
+    find_or_upload(kubeflow, changed.package)
+    assert len(server.sent()) == sent + 1
 
 
 def test_an_upload_that_is_refused_leaves_kubeflows_words(server, kubeflow, prepared):
