@@ -293,7 +293,7 @@ def serving(server: ApiServer):
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
         server.url = f"http://127.0.0.1:{listening.server_port}"
         yield server
         listening.shutdown()
