@@ -15,7 +15,7 @@ from kfp.local import docker_task_handler, status
 
 from components.shared.errors import UserError
 from components.shared.process import ERROR_PREFIX, cache_folder
-from components.shared.tracking.server import local_file
+from components.shared.tracking.address import sqlite_file
 
 _LABEL = "brainseg.output"  # the output folder of the run that a container belongs to
 _PASSED = ("AWS_", "BRAINSEG_", "KAGGLE_", "MLFLOW_")  # beginnings of variables for the steps
@@ -181,7 +181,7 @@ def _mounts(arguments: Mapping[str, Any]) -> list[Mount]:
 def _databases() -> Iterator[str]:
     """Folders of local MLflows: SQLite writes beside its file, and runs have their files there."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-        file = local_file(os.environ.get(name, ""))
+        file = sqlite_file(os.environ.get(name, ""))
         if file is not None:
             yield str(file.parent)
 

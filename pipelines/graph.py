@@ -29,6 +29,15 @@ def check_arguments(pipeline: GraphComponent, arguments: Mapping[str, Any]) -> N
         raise UserError(f"pipeline {pipeline.name} needs the parameter {', '.join(missing)}")
 
 
+def settings_of(pipeline: GraphComponent) -> list[str]:
+    """The steps for which a pipeline takes settings: it has a parameter `STEP_settings`."""
+    return [
+        name.removesuffix("_settings")
+        for name in pipeline.component_spec.inputs or {}
+        if name.endswith("_settings")
+    ]
+
+
 def count_steps(pipeline: GraphComponent) -> int:
     """How many steps a run has, with those of pipelines and loops inside.
 

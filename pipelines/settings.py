@@ -1,6 +1,6 @@
 """Presets: named settings for all steps of a run."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import yaml
 
 from components.evaluate.settings import EvaluateSettings
 from components.ingest.settings import IngestSettings
+from components.notify.settings import NotifySettings
 from components.profile.settings import ProfileSettings
 from components.register.settings import RegisterSettings
 from components.shared.config import Config, build_config
@@ -22,7 +23,9 @@ STEPS: Mapping[str, type[Config]] = {
     "train": Recipe,
     "evaluate": EvaluateSettings,
     "register": RegisterSettings,
+    "notify": NotifySettings,
 }
+"""The steps that have settings; each pipeline has some of them."""
 
 _FOLDER = Path(__file__).parent / "presets"
 
@@ -34,28 +37,33 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
-def load_preset(name: str, changes: Iterable[str] = ()) -> Preset:
+def load_preset(
+    name: str, changes: Iterable[str] = (), steps: Collection[str] = tuple(STEPS)
+) -> Preset:
     """Reads a preset and applies changes to it.
 
     Args:
-        name: One of `preset_names()`, or the path of a YAML file with the same sections.
+        name: One of `preset_names()`, or the path of a YAML file with the same sections; it may
+            serve several pipelines, so those of other steps are read and left aside.
         changes: `step.key=value` or `step.section.key=value` each, the value in YAML.
+        steps: Those of the pipeline, see `pipelines.graph.settings_of`.
 
     Returns:
-        Validated settings of every step.
+        Validated settings of the steps.
 
     Raises:
         UserError: If there is no such preset, or a setting is unknown or out of range.
     """
     sections = _read(name)
     for change in changes:
-        path, value = _parse_change(change)
+        path, value = _parse_change(change, steps)
         sections = _changed(sections, path, value, change)
-    return {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
+    preset = {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
+    return {step: preset[step] for step in steps}
 
 
 def pipeline_arguments(preset: Preset) -> dict[str, str]:
-    """The settings as the pipeline's string parameters."""
+    """The settings as a pipeline's string parameters."""
     return {f"{step}_settings": config.model_dump_json() for step, config in preset.items()}
 
 
@@ -78,14 +86,14 @@ def _read(name: str) -> dict[str, dict[str, Any]]:
     return sections
 
 
-def _parse_change(change: str) -> tuple[list[str], Any]:
+def _parse_change(change: str, steps: Collection[str]) -> tuple[list[str], Any]:
     dotted, equals, text = change.partition("=")
     dotted = "split.method" if dotted.strip() == "split" else dotted  # as in split=report2020
     path = dotted.strip().split(".")
-    if not equals or len(path) == 1 or not all(path) or path[0] not in STEPS:
+    if not equals or len(path) == 1 or not all(path) or path[0] not in steps:
         raise UserError(
             f"--set {change!r} is not understood; the form is STEP.KEY=VALUE, e.g. "
-            f"train.schedule.epochs=20, with STEP one of {', '.join(STEPS)}"
+            f"train.schedule.epochs=20, with STEP one of {', '.join(steps)}"
         )
     try:
         return path, yaml.safe_load(text)

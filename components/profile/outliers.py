@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from components.profile.measures import Measures, Numbers
+from components.profile.measures import Choice, Measures, Numbers
 from components.shared.config import Record
 from components.shared.dataset.volumes import CHANNELS
 
@@ -52,7 +52,7 @@ def find_outliers(measures: Measures) -> list[Outlier]:
 
 def _looked_at(
     measures: Measures,
-) -> Iterator[tuple[str, Numbers, npt.NDArray[np.bool_], float]]:
+) -> Iterator[tuple[str, Numbers, Choice, float]]:
     everyone, with_tumour = np.full(len(measures.volume), True), measures.tumour_pixels > 0
     yield "slices", measures.slices, everyone, 1.0
     yield "tumour size (side of a cube, pixels)", np.cbrt(measures.tumour_pixels), with_tumour, 1.0

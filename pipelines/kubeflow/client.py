@@ -130,6 +130,10 @@ def _with_scheme(address: str) -> str:
     return full
 
 
+class _PageError(Exception):
+    """An answer that is no API's."""
+
+
 class _Client(kfp.Client):  # type: ignore[misc] # kfp has no types
     """KFP's client, which tries a dead or closed server five times, 5 s apart, when it is made."""
 
@@ -140,7 +144,10 @@ class _Client(kfp.Client):  # type: ignore[misc] # kfp has no types
             _preload_content=False, _request_timeout=_TIMEOUTS_S
         )
         # the generated client takes a page of HTML for an answer without fields
-        many_users = bool(json.loads(answer.data).get("multi_user"))
+        content = _json(answer.data.decode(errors="replace"))
+        if not isinstance(content, dict):
+            raise _PageError
+        many_users = bool(content.get("multi_user"))
         return kfp_server_api.V2beta1GetHealthzResponse(multi_user=many_users)
 
     def _load_config(self, *values: object, **named: object) -> kfp_server_api.Configuration:
@@ -215,6 +222,8 @@ def _explained(named: str, namespace: str) -> Iterator[None]:
     except urllib3.exceptions.HTTPError as error:
         raise KubeflowError(_no_answer(error, named), 0) from error
     except json.JSONDecodeError as error:
+        raise UserError(f"~/.config/kfp/context.json is not JSON ({error}): mend it") from error
+    except _PageError as error:
         raise KubeflowError(
             f"{named} answers with a page, not as an API: log in (its cookie belongs into "
             "~/.config/kfp/context.json, a token into the file that KF_PIPELINES_SA_TOKEN_PATH "
@@ -237,17 +246,13 @@ def _advice(error: kfp_server_api.ApiException, named: str, namespace: str) -> s
             f"{named} does not allow this{place} (403): check --namespace, or have a role with "
             f"the rights of kubeflow-edit there bound to you ({told})"
         )
-    if error.status == 404 and not _is_kfps(error):
+    if error.status == 404 and not isinstance(_body(error), dict):
         return f"{named} is no API of Kubeflow Pipelines 2 (404): check --endpoint"
     if error.status == 0:
         return f"{named}: {told}; name its authority's certificate in SSL_CERT_FILE"
     if error.status in (502, 503, 504):
         return f"{named} is not ready ({error.status}): try again in a minute ({told})"
     return f"{named} refuses ({error.status}): {told}"
-
-
-def _is_kfps(error: kfp_server_api.ApiException) -> bool:
-    return isinstance(_body(error), dict)
 
 
 def _told(error: kfp_server_api.ApiException) -> str:
@@ -262,8 +267,13 @@ def _told(error: kfp_server_api.ApiException) -> str:
 
 def _body(error: kfp_server_api.ApiException) -> object:
     text = error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body
+    return _json(text or "")
+
+
+def _json(text: str) -> object:
+    """What a text holds, or the text itself."""
     try:
-        return json.loads(text or "")
+        return json.loads(text)
     except json.JSONDecodeError:
         return text
 

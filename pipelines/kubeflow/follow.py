@@ -99,7 +99,7 @@ class Follower:
         try:
             reasons = self.pods.waiting(run_id, self.steps)
         except UnknownPodsError as error:
-            return [f"what it waits for is unknown: no access to pods ({error})"]
+            return [f"what it waits for is unknown: {error}"]
         return [f"{step} waits for {reason}" for step, reason in reasons.items()]
 
     def _reasons(self, run: kfp_server_api.V2beta1Run) -> Reasons:
@@ -108,7 +108,7 @@ class Follower:
         try:
             known = self.pods.failures(run.run_id, self.steps)
         except UnknownPodsError as error:
-            known, why = {}, f"the reason is unknown: no access to pods ({error})"
+            known, why = {}, f"the reason is unknown: {error}"
         else:
             why = "its log says why"
         failed = [step for step, state in self._states(run).items() if state == "FAILED"]

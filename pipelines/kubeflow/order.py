@@ -12,9 +12,9 @@ from components.shared.config import Config
 from components.shared.errors import UserError
 from components.shared.reading.sources.opening import require_shared_source
 from components.shared.storage.s3 import parse_s3_uri
-from pipelines.catalogue import PIPELINES
+from pipelines.catalogue import find_pipeline
 from pipelines.compilation import DEFAULT_PROFILE, compiled
-from pipelines.graph import check_arguments, images, step_names
+from pipelines.graph import check_arguments, images, settings_of, step_names
 from pipelines.images import Images
 from pipelines.kubeflow.upload import Package, package
 from pipelines.resources import load_profile
@@ -84,9 +84,7 @@ def prepare(order: Order, registry: Images, run_name: str) -> Prepared:
     Raises:
         UserError: If pods could not do it: what is wrong, and what to do.
     """
-    if order.pipeline not in PIPELINES:
-        raise UserError(f"no pipeline {order.pipeline!r}; there are {', '.join(PIPELINES)}")
-    pipeline = PIPELINES[order.pipeline]
+    pipeline = find_pipeline(order.pipeline)
     require_shared_source(order.source)
     _require_shared_store(order.store)
     arguments = _arguments(order, pipeline, run_name)
@@ -103,22 +101,13 @@ def plugins_input(order: Order) -> dict[str, dict[str, str]] | None:
 
 def _arguments(order: Order, pipeline: GraphComponent, run_name: str) -> dict[str, Any]:
     known = pipeline.component_spec.inputs or {}
-    settings = pipeline_arguments(load_preset(order.preset, order.set))
-    _require_used(order.set, known, pipeline.name)
-    always = {"run_name": run_name, **settings}
-    arguments = {name: value for name, value in always.items() if name in known}
+    arguments = pipeline_arguments(load_preset(order.preset, order.set, settings_of(pipeline)))
+    arguments |= {"run_name": run_name} if "run_name" in known else {}
     arguments |= {"source": order.source, "store": order.store, **order.parameters}
     check_arguments(pipeline, arguments)
     for name, value in arguments.items():
         _require_type(name, value, known[name].type)
     return arguments
-
-
-def _require_used(changes: Iterable[str], known: Mapping[str, Any], pipeline: str) -> None:
-    for change in changes:
-        step = re.split(r"[.=]", change.strip(), maxsplit=1)[0]
-        if f"{step}_settings" not in known:
-            raise UserError(f"--set {change!r}: pipeline {pipeline} has no step {step}")
 
 
 def _require_type(name: str, value: object, kind: str) -> None:

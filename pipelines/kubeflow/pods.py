@@ -51,7 +51,7 @@ def find_cluster() -> None:
         try:
             kubernetes.config.load_kube_config()
         except (ConfigException, yaml.YAMLError) as error:
-            raise NoClusterError("no kubeconfig that can be read") from error
+            raise NoClusterError("no access to pods (no kubeconfig that can be read)") from error
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,10 @@ class Pods:
         Raises:
             UnknownPodsError: If Kubernetes cannot be asked, or knows no pod of the run.
         """
-        pods = self._pods(run_id)
-        nodes = _nodes(self._workflows(run_id), steps, {"Pending"})
+        pods, workflows = self._pods(run_id), self._workflows(run_id)
+        if not pods and not workflows:
+            raise UnknownPodsError(f"no pod of the run is in the namespace {self.namespace} yet")
+        nodes = _nodes(workflows, steps, {"Pending"})
         reasons = ((pod, waits_for(pod)) for pod in pods)
         found = {step_of(pod, steps): reason for pod, reason in reasons if reason}
         late = {step_of(pod, steps): self._event(pod) for pod in pods if _is_being_made(pod)}
@@ -95,9 +97,9 @@ class Pods:
                 self.namespace, label_selector=_RUN.format(run_id), _request_timeout=_TIMEOUTS_S
             )
         except ApiException as error:
-            raise UnknownPodsError(f"{error.status} {error.reason}") from error
+            raise UnknownPodsError(f"no access to pods ({error.status} {error.reason})") from error
         except urllib3.exceptions.HTTPError as error:
-            raise UnknownPodsError("the cluster does not answer") from error
+            raise UnknownPodsError("no access to pods (the cluster does not answer)") from error
         return list(answer.items)
 
     def _workflows(self, run_id: str) -> list[dict[str, Any]]:

@@ -1,6 +1,9 @@
+import http.server
+import json
 import os
 import subprocess
 import sys
+import threading
 from importlib import metadata
 from pathlib import Path
 
@@ -59,3 +62,32 @@ def call(tmp_path, monkeypatch, capsys):
         return (1 if isinstance(code, str) else code), captured.out, error
 
     return run
+
+
+@pytest.fixture
+def server():
+    """Starts a web server that answers everything alike."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            start.headers = self.headers
+            self.send_response(self.server.code)
+            self.end_headers()
+            self.wfile.write(json.dumps(self.server.answer).encode())
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=running.serve_forever, args=(0.05,), daemon=True).start()
+
+    def start(code, answer):
+        running.code, running.answer = code, answer
+        return start.uri
+
+    start.uri = f"http://127.0.0.1:{running.server_port}"
+    yield start
+    running.shutdown()
+    running.server_close()

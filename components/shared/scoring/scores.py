@@ -6,6 +6,7 @@ same patients is computed by the same code from the same counts.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -91,6 +92,36 @@ class PatientScore:
     def relative_volume_difference(self) -> float | None:
         """The same as a share of the tumour's pixels; `None` where there are none."""
         return _ratio(self.volume_difference_pixels, self.tumour_pixels)
+
+
+class PatientFigure(NamedTuple):
+    """A number of a patient, for tables.
+
+    Attributes:
+        name: Of the attribute of `PatientScore`, and of the column in files.
+        label: In reports; empty for what only files hold.
+    """
+
+    name: str
+    label: str = ""
+
+
+PATIENT_FIGURES = (
+    PatientFigure("slices"),
+    PatientFigure("tumour_pixels", "tumour"),
+    PatientFigure("dice", "Dice"),
+    PatientFigure("precision", "precision"),
+    PatientFigure("recall", "recall"),
+    PatientFigure("hd95", "HD95"),
+    PatientFigure("surface_dice", "surface Dice"),
+    PatientFigure("tumour_slices"),
+    PatientFigure("predicted_pixels", "predicted"),
+    PatientFigure("true_positives"),
+    PatientFigure("false_positive_pixels", "false"),
+    PatientFigure("volume_difference_pixels", "volume difference"),
+    PatientFigure("relative_volume_difference", "relative difference"),
+)
+"""All of them, in the order of files and reports."""
 
 
 @dataclass(frozen=True)

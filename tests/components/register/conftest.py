@@ -47,8 +47,6 @@ class World:
         return Candidate(
             run_id=run_id,
             folder=folder,
-            dataset_id=self.manifest.dataset_id,
-            split_id=self.split.split_id,
             scores=scores,
             metrics=metrics,
         )
@@ -62,7 +60,8 @@ class World:
 
     def register(self, candidate, **settings):
         rules = self.settings.model_copy(update=settings)
-        return register_model(connect(), candidate, self.dataset, rules)
+        files = {name: self.cache.parent / name for name in ("decision", "report")}
+        return register_model(candidate, self.dataset, rules, **files)
 
     def alias(self, name="champion"):
         aliases = connect().get_registered_model(self.settings.model_name).aliases

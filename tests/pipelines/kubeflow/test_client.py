@@ -115,6 +115,12 @@ def test_the_namespace_of_kfps_own_context_is_used(tmp_path):
         assert connect(server.url, "other").namespace == "other"
 
 
+def test_a_broken_context_of_kfp_is_told(server, tmp_path):
+    (tmp_path / "context.json").write_text("{")
+    with pytest.raises(UserError, match=r"context\.json is not JSON"):
+        connect(server.url)
+
+
 def test_an_installation_for_one_user_needs_none(server):
     assert connect(server.url, "kubeflow").namespace == ""
 

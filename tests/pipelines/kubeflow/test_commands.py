@@ -2,8 +2,10 @@ import json
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 from components.shared.errors import UserError
 from pipelines.kubeflow import commands
@@ -11,6 +13,7 @@ from tests.kfp_api.backend import Moment
 from tests.kfp_api.server import Accident
 from tests.pipelines.conftest import clean_environment, command
 
+PROJECT = Path(__file__).parents[3]
 RUN = ("--source", "synthetic:24", "--store", "s3://mri/brainseg", "--preset", "demo")
 IMAGES = ("--registry", "registry.example/team")
 
@@ -44,6 +47,15 @@ def test_submit_prints_where_the_run_is(submit, server, backend):
     version = backend.versions[0]["name"]
     address = f"{server.url}/#/runs/details/{run['run_id']}"
     assert out == f"run first of new version {version}: {address}\n"
+
+
+def test_retraining_is_submitted_and_scheduled_by_its_name(submit, schedule, backend):
+    assert submit("--pipeline", "retraining", "--parameter", "force=true")[0] == 0
+    assert backend.runs[0]["runtime_config"]["parameters"]["force"] is True
+    assert create(schedule, "--pipeline", "retraining")[0] == 0
+    assert [one["name"] for one in backend.pipelines] == ["brainseg-retraining"]
+    run = backend.fire(backend.recurring[0]["recurring_run_id"])
+    assert run["runtime_config"]["parameters"]["run_name"] == "nightly"
 
 
 def test_submit_prints_json_only(submit, backend):
@@ -256,6 +268,16 @@ def test_a_schedule_that_others_made_is_listed_as_it_is(schedule, backend):
     create(schedule)
     backend.recurring[0]["trigger"] = {"periodic_schedule": {"interval_second": "60"}}
     assert "by an interval" in schedule("list")[1]
+
+
+def test_the_cronjob_in_the_manifests_submits(call):
+    cronjob = yaml.safe_load((PROJECT / "manifests" / "schedules" / "cronjob.yaml").read_text())
+    pod = cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["brainseg", "submit"]
+    code, out, err = call("submit", *container["args"], "--dry-run", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["service_account"] == "brainseg-run"
 
 
 def test_help_loads_nothing_heavy(tmp_path):

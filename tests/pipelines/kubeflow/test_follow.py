@@ -26,7 +26,7 @@ class KnownPods:
 
 class HiddenPods:
     def waiting(self, run_id, steps):
-        raise UnknownPodsError("403 Forbidden")
+        raise UnknownPodsError("no access to pods (403 Forbidden)")
 
     failures = waiting
 

@@ -85,6 +85,21 @@ def test_a_parameter_can_be_given():
     assert prepare(order, IMAGES, run_name="demo").arguments["run_name"] == "mine"
 
 
+def test_retraining_is_prepared_as_any_pipeline():
+    changes = {"pipeline": "retraining", "parameters": {"force": True}}
+    made = prepare(ORDER.model_copy(update=changes), IMAGES, run_name="nightly")
+    assert made.package.name == "brainseg-retraining"
+    assert made.arguments["force"] is True
+    assert "notify_settings" in made.arguments
+    assert made.steps >= {"ingest", "detect", "train", "register", "notify"}
+    refused("force='yes' must be of the type Boolean", **changes | {"parameters": {"force": "yes"}})
+
+
+@pytest.mark.parametrize("change", ["notify.x=1", "drift.x=1"])
+def test_a_setting_of_another_pipelines_step_is_refused(change):
+    refused("STEP one of ingest", set=(change,))
+
+
 def test_the_mlflow_experiment_is_named_as_the_plugin_reads_it():
     assert plugins_input(ORDER) == {"mlflow": {"experiment_name": "brainseg"}}
     assert plugins_input(ORDER.model_copy(update={"mlflow_experiment": ""})) is None

@@ -159,8 +159,13 @@ def test_a_running_pod_waits_for_nothing(cluster):
     assert waiting(cluster, pod(phase="Running", node="n1")) == {}
 
 
+def test_a_run_without_pods_may_be_elsewhere(cluster):
+    with pytest.raises(UnknownPodsError, match="no pod of the run is in the namespace mri yet"):
+        waiting(cluster)
+
+
 def test_only_the_runs_own_pods_are_asked_for(cluster):
-    waiting(cluster)
+    waiting(cluster, pod(phase="Running", node="n1"))
     asked = [path for path in cluster.asked if "/pods" in path]
     assert "labelSelector=pipeline%2Frunid%3D7f0c" in asked[0]
     assert "/namespaces/mri/pods" in asked[0]
@@ -195,7 +200,7 @@ def test_a_long_message_is_cut(cluster):
 @pytest.mark.parametrize("status", [401, 403])
 def test_without_rights_the_reason_is_unknown(cluster, status):
     cluster.status = status
-    with pytest.raises(UnknownPodsError, match=str(status)):
+    with pytest.raises(UnknownPodsError, match=rf"no access to pods \({status}"):
         Pods("mri").waiting(RUN, STEPS)
 
 

@@ -159,6 +159,7 @@ def test_a_name_that_there_is_not_is_told_with_those_that_there_are():
         ("0 0 3 * * *", "0 3 * * *"),
         ("0 3 * * *", "3 * * * *"),  # five fields are read with seconds: every hour
         ("5 0 3 * * *", "5 0 3 * * *"),
+        ("@daily", "@daily"),
         ("", "by an interval"),
     ],
 )
