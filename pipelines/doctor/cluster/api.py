@@ -22,7 +22,10 @@ def check_api(cluster: Cluster, target: Target) -> Iterator[Check]:
         service = kubeflow.api._healthz_api
         answer = kubeflow.ask(service.healthz_service_get_healthz, _preload_content=False)
     except UserError as error:
-        yield Check("Kubeflow", "error", str(error))  # says itself what to do
+        advice = (
+            "" if target.endpoint else "if it is not in this cluster, give --endpoint https://HOST"
+        )
+        yield Check("Kubeflow", "error", str(error), advice)
         return
     # its version is in the answer and in no model of the generated client (newHealthzResponse in
     # backend/src/apiserver/main.go at 2.17.0)
