@@ -2,8 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import lightning
 import torch
@@ -17,6 +18,7 @@ from components.shared.scoring.segmenter import pick_device
 from components.train.callbacks.checkpoints import KeepCheckpoints
 from components.train.callbacks.finite import StopAtNonFiniteLoss
 from components.train.callbacks.history import Epoch, EpochListener, History, TellEpochs
+from components.train.callbacks.interruption import StoreWithinEpochs
 from components.train.callbacks.progress import LogProgress
 from components.train.callbacks.threads import ChooseThreads
 from components.train.checkpoints import Checkpoints
@@ -84,6 +86,7 @@ def fit(
         ChooseThreads(segmenter.network, recipe.compute.threads),
         *_callbacks(history, checkpoints, listen),
         *further_callbacks,
+        StoreWithinEpochs(checkpoints, history),
     ]
     trainer = _trainer(recipe, callbacks)
     trainer.fit(
@@ -113,6 +116,8 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # validation is of the process that writes, see SegmentationTask
     warnings.filterwarnings("ignore", ".*recommended to use `self.log.*sync_dist=True.*")
+    # StoreWithinEpochs says to TumourSampler where to go on
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     return lightning.Trainer(
         **trainer_arguments(),
         accelerator="gpu" if pick_device(recipe.compute.device) == "cuda" else "cpu",
@@ -143,7 +148,7 @@ def _training_loader(
         ranks=ranks,
     )
     workers = _loader_workers(recipe.compute.loader_workers)
-    return DataLoader(
+    return _LateLoader(
         slices,
         batch_size=min(recipe.sampling.batch_size, len(sampler)),
         sampler=sampler,
@@ -159,6 +164,17 @@ def _loader_workers(asked: int) -> int:
     if asked > cores:
         logger.warning("train.compute.loader_workers=%d, CPU cores: %d; as many read", asked, cores)
     return min(asked, cores)
+
+
+class _LateLoader(DataLoader[tuple[Tensor, Tensor]]):
+    """Begins to read when the first batch is asked for.
+
+    Lightning makes the iterator before it knows where a resumed training stands, and processes
+    that read ahead would begin with the first slices of the first epoch.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names a private class
+        yield from super().__iter__()
 
 
 class _WholeVolumes(Dataset[PreparedTensors]):
