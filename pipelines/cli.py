@@ -38,6 +38,13 @@ _SOURCES = (
 Source = Annotated[str, typer.Option(help=_SOURCES)]
 Store = Annotated[str, typer.Option(help="s3://bucket/prefix or a local folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts on stdout.")]
+PodProfileName = Annotated[
+    str, typer.Option("--profile", help="Pod settings: cpu, gpu, test or a .yaml file.")
+]
+Registry = Annotated[str, typer.Option(help="Where images are pulled from: HOST/FOLDER.")]
+Digests = Annotated[
+    Path | None, typer.Option(help="JSON of image -> sha256:..., as `make push` writes it.")
+]
 DEFAULT_STORE = str(_HOME / "store")
 
 
@@ -150,15 +157,21 @@ def predict(
 @app.command(name="compile")
 def compile_pipelines(
     output: Annotated[Path, typer.Option(help="Folder for the YAML files.")] = Path("compiled"),
+    profile: PodProfileName = "cpu",
+    registry: Registry = "",
+    digests: Digests = None,
 ) -> None:
-    """Write the pipeline and every component as YAML for Kubeflow Pipelines.
+    """Write the pipelines and every component as YAML for Kubeflow Pipelines.
 
-    Example: brainseg compile --output compiled
+    Example: brainseg compile --profile gpu --registry registry.example/team
     """
     require_extras("pipelines")
     from pipelines.compilation import compile_all
+    from pipelines.images import read_images
+    from pipelines.resources import load_profile
 
-    for path in compile_all(output.expanduser()):
+    images = read_images(registry, digests)
+    for path in compile_all(output.expanduser(), profile=load_profile(profile), images=images):
         typer.echo(path)
 
 

@@ -1,45 +1,66 @@
 """Compilation of the pipelines and components to Kubeflow's YAML."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
+from kfp.dsl.graph_component import GraphComponent
 
-from components.evaluate.component import evaluate
-from components.ingest.component import ingest
-from components.predict.component import predict
-from components.profile.component import profile
-from components.register.component import register
 from components.shared.errors import UserError
-from components.split.component import split
-from components.train.component import train
-from pipelines.training import training
+from pipelines.catalogue import COMPONENTS, PIPELINES
+from pipelines.images import Images
+from pipelines.placement import placed
+from pipelines.resources import PodProfile, load_profile
 
-PIPELINES: Mapping[str, BaseComponent] = {"training": training}
-COMPONENTS: Mapping[str, BaseComponent] = {
-    "ingest": ingest,
-    "profile": profile,
-    "split": split,
-    "train": train,
-    "evaluate": evaluate,
-    "register": register,
-    "predict": predict,
-}
+NODES_OWN = Images()
+DEFAULT_PROFILE = "cpu"  # a graph that asks for a GPU waits for ever on a cluster without
 
 
-def compile_all(folder: Path, pipelines: Mapping[str, BaseComponent] = PIPELINES) -> list[Path]:
+def compiled(
+    pipeline: GraphComponent, profile: PodProfile, images: Images = NODES_OWN
+) -> GraphComponent:
+    """A copy of a graph with its pods' settings and the full names of its images.
+
+    Args:
+        pipeline: Any graph of this project's steps; it is not changed.
+        profile: Settings of the run and of every step's pods.
+        images: Where the cluster pulls from.
+
+    Raises:
+        UserError: If an image has no digest though others have.
+    """
+    copied = placed(pipeline, profile)
+    for executor in copied.pipeline_spec.deployment_spec["executors"].values():
+        executor["container"]["image"] = images.full_name(executor["container"]["image"])
+    return copied
+
+
+def compile_all(
+    folder: Path,
+    pipelines: Mapping[str, GraphComponent] = PIPELINES,
+    *,
+    profile: PodProfile | None = None,
+    images: Images = NODES_OWN,
+) -> list[Path]:
     """Writes `PIPELINE.yaml` and `components/STEP.yaml` and returns the paths.
 
     Args:
         folder: Where to write; made where it is not there.
         pipelines: The graphs by the names of their files.
+        profile: Pod settings of the pipelines; a component alone has none but its image.
+        images: Where the cluster pulls from.
 
     Raises:
-        UserError: If the folder cannot be written.
+        UserError: If the folder cannot be written, or an image has no digest though others have.
     """
-    targets = {folder / f"{name}.yaml": graph for name, graph in pipelines.items()}
-    targets |= {folder / "components" / f"{name}.yaml": step for name, step in COMPONENTS.items()}
+    chosen = profile or load_profile(DEFAULT_PROFILE)
+    targets: dict[Path, BaseComponent] = {
+        folder / f"{name}.yaml": compiled(graph, chosen, images)
+        for name, graph in pipelines.items()
+    }
+    targets |= {folder / "components" / f"{name}.yaml": step for name, step in _components(images)}
     try:
         (folder / "components").mkdir(parents=True, exist_ok=True)
         for path, graph in targets.items():
@@ -47,3 +68,11 @@ def compile_all(folder: Path, pipelines: Mapping[str, BaseComponent] = PIPELINES
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from error
     return list(targets)
+
+
+def _components(images: Images) -> Iterator[tuple[str, BaseComponent]]:
+    for name, step in COMPONENTS.items():
+        copied = copy.deepcopy(step)
+        container = copied.component_spec.implementation.container
+        container.image = images.full_name(container.image)
+        yield name, copied

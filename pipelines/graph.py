@@ -44,6 +44,13 @@ def images(pipeline: GraphComponent) -> set[str]:
     return {str(part["container"]["image"]) for part in executors if "container" in part}
 
 
+def dags(pipeline: GraphComponent) -> Iterator[DagSpec]:
+    """The graph itself and those of the pipelines and loops inside."""
+    spec = pipeline.pipeline_spec
+    yield spec.root.dag
+    yield from (part.dag for part in spec.components.values() if part.HasField("dag"))
+
+
 def on_one_machine(pipeline: GraphComponent) -> GraphComponent:
     """A copy of a pipeline without what is meant for a cluster.
 
@@ -51,7 +58,7 @@ def on_one_machine(pipeline: GraphComponent) -> GraphComponent:
     go one after the other: they share the cores and the device.
     """
     copied = copy.deepcopy(pipeline)
-    for dag in _dags(copied):
+    for dag in dags(copied):
         for task in dag.tasks.values():
             task.ClearField("retry_policy")
             if task.WhichOneof("iterator"):
@@ -71,9 +78,3 @@ def _steps(task: PipelineTaskSpec, components: Components) -> int:
 def _rounds(task: PipelineTaskSpec) -> int:
     items = task.parameter_iterator.items.raw
     return len(json.loads(items)) if items else 1
-
-
-def _dags(pipeline: GraphComponent) -> Iterator[DagSpec]:
-    spec = pipeline.pipeline_spec
-    yield spec.root.dag
-    yield from (part.dag for part in spec.components.values() if part.HasField("dag"))

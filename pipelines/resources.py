@@ -1,23 +1,317 @@
-"""Named resources of tasks: the only place for what a step may use on a cluster."""
+"""Pod profiles: named settings of all steps' pods, the only place for what a step may use."""
 
-from kfp import dsl
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from kubernetes.utils.quantity import parse_quantity
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
+
+from components.shared.config import Config, build_config
+from components.shared.errors import UserError
+from pipelines.catalogue import COMPONENTS
+
+_FOLDER = Path(__file__).parent / "profiles"
+
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
-def small(task: dsl.PipelineTask) -> None:
-    """A step that reads, checks and describes data."""
-    task.set_cpu_request("1").set_cpu_limit("4")
-    task.set_memory_request("1Gi").set_memory_limit("4Gi")
-    task.set_retry(num_retries=2, backoff_duration="30s")
+def _check_quantity(text: str) -> str:
+    """KFP's driver panics at one that it cannot parse (MustParse, backend/src/v2/driver/k8s.go)."""
+    if parse_quantity(text) <= 0:
+        raise ValueError("must be more than 0")
+    return text
 
 
-def gpu(task: dsl.PipelineTask) -> None:
-    """A step that runs the network."""
-    task.set_cpu_request("4").set_cpu_limit("8")
-    task.set_memory_request("16Gi").set_memory_limit("32Gi")
-    task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit("1")
-    task.set_retry(num_retries=2, backoff_duration="60s")
+Quantity = Annotated[str, BeforeValidator(str), AfterValidator(_check_quantity)]
 
 
-def never_cached(task: dsl.PipelineTask) -> None:
-    """A step whose result depends on more than its arguments say."""
-    task.set_caching_options(enable_caching=False)
+class Amount(Config):
+    """What a container is promised and what it may use at most.
+
+    Attributes:
+        request: The scheduler finds a node with so much left, e.g. 500m or 4Gi.
+        limit: More is throttled (CPU) or ends the container (memory).
+    """
+
+    request: Quantity
+    limit: Quantity
+
+    @model_validator(mode="after")
+    def _limit_holds_the_request(self) -> Self:
+        if parse_quantity(self.request) > parse_quantity(self.limit):
+            raise ValueError(f"the request {self.request} is above the limit {self.limit}")
+        return self
+
+
+class Gpu(Config):
+    """Whole devices of one kind.
+
+    Attributes:
+        type: The resource as the device plugin names it, e.g. nvidia.com/mig-1g.10gb.
+        count: How many.
+    """
+
+    type: str = Field("nvidia.com/gpu", pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")
+    count: PositiveInt = 1
+
+
+class Scratch(Config):
+    """Sizes of the folders that a step may write to; all are gone with the pod.
+
+    Attributes:
+        tmp: /tmp.
+        cache: /cache, for volumes fetched from the store.
+        shared_memory: /dev/shm, for the processes that load batches; it counts as memory.
+    """
+
+    tmp: Quantity = "2Gi"
+    cache: Quantity | None = None
+    shared_memory: Quantity | None = None
+
+
+class Toleration(Config):
+    """Lets pods onto tainted nodes; Kubernetes' own fields."""
+
+    key: str = ""
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+
+
+class NodeRequirement(Config):
+    """One condition on a node's labels; Kubernetes' own fields."""
+
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
+    values: Sequence[str] = ()
+
+
+class NodeAffinity(Config):
+    """Nodes that a pod needs, or with a weight prefers.
+
+    Attributes:
+        match: Conditions that hold together.
+        weight: 1 to 100 for a preference; none for a need.
+    """
+
+    match: Sequence[NodeRequirement]
+    weight: int | None = Field(None, ge=1, le=100)
+
+
+class EnvSource(Config):
+    """Environment variables from a Secret or a ConfigMap.
+
+    Attributes:
+        name: Of the Secret or ConfigMap.
+        env: Variable -> key in it.
+        optional: Whether pods start where it is missing.
+    """
+
+    name: str
+    env: Mapping[EnvName, str]
+    optional: bool = False
+
+
+class Files(Config):
+    """The keys of a ConfigMap as files.
+
+    Attributes:
+        name: Of the ConfigMap.
+        path: The folder of the files.
+        optional: Whether pods start where it is missing.
+    """
+
+    name: str
+    path: str = Field(pattern="^/")
+    optional: bool = False
+
+
+class PodSettings(Config):
+    """What one step's pods are like.
+
+    Attributes:
+        cpu: Cores.
+        memory: Bytes.
+        gpu: Devices; none is a step without any.
+        scratch: Writable folders.
+        user: Number of the user that runs the step; 0 is refused, as by "restricted" namespaces.
+        group: Number of its group.
+        node_selector: Labels that a node must have.
+        tolerations: Taints of nodes that are no hindrance.
+        affinity: Nodes that are needed or preferred.
+        queue: Kueue's LocalQueue that admits the pods.
+        labels: Further labels.
+        annotations: Further annotations.
+        env: Variables by value; nothing secret.
+        config: Variables from ConfigMaps.
+        secrets: Variables from Secrets.
+        files: ConfigMaps as files.
+        pull_policy: When the image is pulled.
+        pull_secrets: Secrets of the registry.
+        timeout_s: Seconds after which an attempt is ended.
+        retries: Attempts after the first.
+        backoff_s: Seconds before the second attempt; doubled each time.
+    """
+
+    cpu: Amount
+    memory: Amount
+    gpu: Gpu | None = None
+    scratch: Scratch = Scratch()
+    user: PositiveInt = 1000
+    group: PositiveInt = 1000
+    node_selector: Mapping[str, str] = {}
+    tolerations: Sequence[Toleration] = ()
+    affinity: Sequence[NodeAffinity] = ()
+    queue: str = ""
+    labels: Mapping[str, str] = {}
+    annotations: Mapping[str, str] = {}
+    env: Mapping[EnvName, str] = {}
+    config: Sequence[EnvSource] = ()
+    secrets: Sequence[EnvSource] = ()
+    files: Sequence[Files] = ()
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    pull_secrets: Sequence[str] = ()
+    timeout_s: PositiveInt
+    retries: NonNegativeInt = 0
+    backoff_s: PositiveInt = 30
+
+    @model_validator(mode="after")
+    def _memory_holds_the_shared(self) -> Self:
+        shared = self.scratch.shared_memory
+        if shared and parse_quantity(shared) >= parse_quantity(self.memory.limit):
+            raise ValueError(
+                f"scratch.shared_memory {shared} is memory of the pod; its limit "
+                f"{self.memory.limit} must be above"
+            )
+        return self
+
+    @property
+    def retry_window_s(self) -> int:
+        """Seconds in which all attempts fit, each with its full time, and a day of waiting.
+
+        Argo counts from the start of the first attempt: a failure after this is not tried
+        again, and an attempt that crosses it is ended (kubeflow/pipelines#14245).
+        """
+        attempts = self.retries + 1
+        waiting_s = int(self.backoff_s * (2**self.retries - 1))
+        return attempts * self.timeout_s + waiting_s + 24 * 3600
+
+
+class RunSettings(Config):
+    """What holds for a whole pipeline run.
+
+    Attributes:
+        deadline_s: Seconds after which the run is ended, whatever it does.
+        ttl_s: Seconds for which the cluster keeps the workflow of an ended run; MLflow, the
+            store and KFP's database keep what they have.
+    """
+
+    deadline_s: PositiveInt
+    ttl_s: PositiveInt
+
+
+class PodProfile(Config):
+    """Settings of a run and of every step's pods.
+
+    Attributes:
+        run: Of the whole run.
+        steps: Step -> its pods' settings.
+    """
+
+    run: RunSettings
+    steps: Mapping[str, PodSettings]
+
+    @model_validator(mode="after")
+    def _the_deadline_holds_every_step(self) -> Self:
+        for step, settings in self.steps.items():
+            if settings.timeout_s > self.run.deadline_s:
+                raise ValueError(
+                    f"{step}.timeout_s {settings.timeout_s} is above run.deadline_s "
+                    f"{self.run.deadline_s}, which would end it before"
+                )
+        return self
+
+
+def profile_names() -> list[str]:
+    """The pod profiles that come with the package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load_profile(name: str) -> PodProfile:
+    """Reads a pod profile.
+
+    A file has a section for the `run`, one for `all` steps and one for each step that differs
+    in something; `extends` names the profile whose settings hold where it is silent.
+
+    Args:
+        name: One of `profile_names()`, or the path of a YAML file.
+
+    Raises:
+        UserError: If there is no such profile, or a setting is unknown or out of range.
+    """
+    content = _read(name, ())
+    _check_sections(content, name)
+    every = content.get("all") or {}
+    _settings(every, name, "all")  # told once, not for each step
+    steps = {
+        step: _settings(_merged(every, content.get(step) or {}), name, step) for step in COMPONENTS
+    }
+    return build_config(
+        PodProfile, {"run": content.get("run") or {}, "steps": steps}, f"profile {name}"
+    )
+
+
+def _settings(values: dict[str, Any], name: str, section: str) -> PodSettings:
+    return build_config(PodSettings, values, f"profile {name}: {section}")
+
+
+def _check_sections(content: Mapping[str, Any], name: str) -> None:
+    sections = ("run", "all", *COMPONENTS)
+    for key, value in content.items():
+        if key not in sections:
+            near = difflib.get_close_matches(key, sections, n=1)
+            raise UserError(
+                f"profile {name}: {key} is not a section"
+                + "".join(f" (nearest: {found})" for found in near)
+                + f"; there are extends, {', '.join(sections)}"
+            )
+        if not isinstance(value, dict | None):
+            raise UserError(f"profile {name}: {key} must hold `key: value` pairs, not {value!r}")
+
+
+def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
+    if name in seen:
+        raise UserError(f"profile {' extends '.join([*seen, name])}: that has no end")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"no pod profile {name!r}; there are {', '.join(profile_names())}, or give a .yaml file"
+        ) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"profile {name} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"profile {name} must hold sections: run, all, {', '.join(COMPONENTS)}")
+    below = content.pop("extends", None)
+    return _merged(_read(str(below), (*seen, name)), content) if below else content
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings merge at every depth; anything else above replaces what is below."""
+    result = dict(below)
+    for key, value in above.items():
+        inner = result.get(key)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        result[key] = _merged(inner, value) if both else value  # type: ignore[arg-type]
+    return result

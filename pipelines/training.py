@@ -10,7 +10,6 @@ from components.profile.component import profile
 from components.register.component import register
 from components.split.component import split
 from components.train.component import train
-from pipelines.resources import gpu, never_cached, small
 
 
 class TrainingOutputs(NamedTuple):
@@ -93,12 +92,10 @@ def training(
         metrics=evaluated.outputs["metrics"],
         settings=register_settings,
     )
-    for task in (ingested, profiled, assigned):
-        small(task)
-    for task in (trained, evaluated, registered):
-        gpu(task)
-        never_cached(task)
-    never_cached(ingested)  # the source may have grown under the same name
+    # The source may have grown under the same name, so ingest always runs; and KFP's cache goes
+    # by the ids of input artifacts, so behind it nothing would ever be found.
+    for task in (ingested, profiled, assigned, trained, evaluated, registered):
+        task.set_caching_options(enable_caching=False)
 
     return TrainingOutputs(
         dataset_id=dataset_id,

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 import numpy as np
 import torch
 
-from components.shared.dataset.volumes import Probability, Voxels
+from components.shared.dataset.volumes import Probability, Voxels, size_text
 from components.shared.errors import UserError
 from components.shared.scoring.archive import BadArchiveError, describe, load_program
 from components.shared.scoring.model_folder import read_model_folder
@@ -81,7 +81,7 @@ class ExportedSegmenter:
                 probability = self._predict(volume) if volume.is_cpu else self._program(volume)
                 return cast(Probability, probability.float().cpu().numpy())
         except Exception as error:  # of any kind: the program is from anywhere
-            size = " x ".join(str(length) for length in image.shape[:3])
+            size = size_text(image.shape[:3])
             reason = f"the model cannot take {size} voxels: {describe(error)}"
             raise VolumeRefusedError(name, reason) from error
 

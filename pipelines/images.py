@@ -1,0 +1,70 @@
+"""Where a cluster pulls the steps' images from."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from components.shared.config import Config, build_config
+from components.shared.errors import UserError
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class Images(Config):
+    """The full names of the images.
+
+    Attributes:
+        registry: Host and folder, e.g. registry.example/team; empty for images that nodes have.
+        digests: Image -> digest of its content, as `make push` writes them; empty for images
+            that are named by their tags.
+    """
+
+    registry: str = Field("", pattern=r"^([A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*)?$")
+    digests: Mapping[str, Digest] = {}
+
+    def full_name(self, image: str) -> str:
+        """The name that a cluster pulls, e.g. registry.example/team/NAME@sha256:...
+
+        Args:
+            image: NAME:TAG, as the steps name it.
+
+        Raises:
+            UserError: If there are digests, and none of this image.
+        """
+        name = image.partition(":")[0]
+        if self.digests and name not in self.digests:
+            raise UserError(
+                f"the digests are of {', '.join(self.digests)} and not of {name}; "
+                "build and push all images together: make push"
+            )
+        pinned = f"{name}@{self.digests[name]}" if self.digests else image
+        return f"{self.registry}/{pinned}" if self.registry else pinned
+
+
+def read_images(registry: str = "", digests: Path | None = None) -> Images:
+    """The images of a registry.
+
+    Args:
+        registry: Host and folder, without https:// and without a slash at the end.
+        digests: JSON file of image -> sha256:..., as `make push` writes it.
+
+    Raises:
+        UserError: If a name or digest has another form, or the file cannot be read.
+    """
+    return build_config(
+        Images, {"registry": registry, "digests": _read(digests) if digests else {}}, "images"
+    )
+
+
+def _read(path: Path) -> object:
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"digests {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(
+            f"digests {path} is not JSON; `make push` writes it: image -> sha256:..."
+        ) from error
