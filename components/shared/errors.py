@@ -7,3 +7,7 @@ class UserError(Exception):
     The message says what was given, what is allowed and what to do. Steps and the
     command line show it without a traceback and exit with a non-zero status.
     """
+
+
+class OutageError(UserError):
+    """A service that did not answer: later the same may work, with nothing mended."""

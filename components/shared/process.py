@@ -18,6 +18,7 @@ from components.shared.printable import printable, printable_lines
 _Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 ERROR_PREFIX = "brainseg error: "
+MISTAKE_STATUS = 78  # EX_CONFIG of sysexits.h: the same again would fail again
 _TERMINATION_LOG = Path("/dev/termination-log")  # Kubernetes shows its text as the reason
 
 
@@ -37,7 +38,9 @@ class StepProcess:
 
 @contextlib.contextmanager
 def step_process(name: str) -> Iterator[StepProcess]:
-    """Runs a step's work: log lines go to stderr, a `UserError` becomes one line and exit 1.
+    """Runs a step's work: log lines go to stderr, a `UserError` becomes one line.
+
+    The process then exits with `MISTAKE_STATUS`.
 
     Args:
         name: The step, for the log.
@@ -54,7 +57,7 @@ def step_process(name: str) -> Iterator[StepProcess]:
             if _TERMINATION_LOG.exists():
                 _TERMINATION_LOG.write_text(message)
         sys.stderr.write(f"{ERROR_PREFIX}{message}\n")
-        raise SystemExit(1) from error
+        raise SystemExit(MISTAKE_STATUS) from error
     logging.getLogger().setLevel(logging.WARNING)  # KFP's executor says where it writes outputs
 
 
