@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from components.shared.environment import adopt_settings
 from components.shared.errors import UserError
 from components.shared.printable import printable, printable_lines
 from components.shared.process import write_safely
@@ -238,6 +239,7 @@ def main() -> NoReturn:
     logging.getLogger("components").setLevel(logging.INFO)  # others' lines only if they warn
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # tries again; the end of it is told
     try:
+        adopt_settings()
         app(arguments)
     except UserError as error:
         if "--debug" in sys.argv:

@@ -15,6 +15,7 @@ from components.shared.errors import UserError
 from components.shared.progress import track
 from components.shared.reading.scans import Listing, Scan, list_scans, nothing_accepted
 from components.shared.reading.sources.opening import open_source
+from components.shared.report.kept import keep_report
 from components.shared.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -61,12 +62,15 @@ def ingest_source(
 
     Raises:
         UserError: If the source or the store cannot be used, nothing is accepted, or
-            `settings.strict` is set and a volume is quarantined.
+            `settings.strict` is set and a volume is quarantined; the account of it is then in
+            the store.
     """
     findings = _examine(source_uri, store, settings, workers or usable_workers())
     verdict = _judge(findings)
-    _refuse(source_uri, verdict, settings.strict)
     result = _describe(source_uri, findings, verdict)
+    refusal = _refusal(source_uri, verdict, settings.strict)
+    if refusal:
+        raise UserError(f"{refusal}{_keep(result.report, store)}")
     _tell(result.report)
     store.write(manifest_key(result.manifest.dataset_id), result.manifest.to_json())
     return result
@@ -131,16 +135,25 @@ def _grouped(items: Iterable[T], key: Callable[[T], str]) -> tuple[list[T], list
     return alone, [group for group in groups.values() if len(group) > 1]
 
 
-def _refuse(source_uri: str, verdict: _Verdict, strict: bool) -> None:
+def _refusal(source_uri: str, verdict: _Verdict, strict: bool) -> str | None:
     if not verdict.accepted:
-        raise nothing_accepted(source_uri, verdict.quarantined)
+        return str(nothing_accepted(source_uri, verdict.quarantined))
     if strict and verdict.quarantined:
         reasons = "; ".join(f"{bad.volume}: {bad.reason}" for bad in verdict.quarantined[:_SHOWN])
-        raise UserError(
+        return (
             f"ingest is strict and {len(verdict.quarantined)} of the volumes are bad: {reasons}"
             + ("; ..." if len(verdict.quarantined) > _SHOWN else "")
             + ". Mend or remove them, or run without strict to leave them out"
         )
+    return None
+
+
+def _keep(account: IngestAccount, store: Store) -> str:
+    if not account.quarantined:
+        return ""
+    refused = account.model_copy(update={"dataset_id": ""})  # nothing was published
+    content = refused.model_dump_json(indent=2).encode()
+    return f". {keep_report(store, 'ingest-account.json', content, noun='account')}"
 
 
 def _describe(source_uri: str, findings: _Findings, verdict: _Verdict) -> IngestResult:

@@ -109,12 +109,12 @@ def check_limits(measures: Measures, quarantined: int, settings: ProfileSettings
     ]
 
 
-def require_kept(limits: Iterable[Limit], page: str) -> None:
+def require_kept(limits: Iterable[Limit], keep_page: Callable[[], str]) -> None:
     """Stops the run if a limit is not kept.
 
     Args:
         limits: Of `check_limits`.
-        page: Where the profile page is, for the message.
+        keep_page: Stores the profile page and says where it is; called before the run stops.
 
     Raises:
         UserError: If a limit is not kept; every one is named with value and advice.
@@ -122,9 +122,7 @@ def require_kept(limits: Iterable[Limit], page: str) -> None:
     exceeded = [limit for limit in limits if not limit.kept]
     if exceeded:
         reasons = "; ".join(f"{tell_limit(limit)}: {limit.advice}" for limit in exceeded)
-        raise UserError(
-            f"profile: this data set is not fit for training. {reasons}. The page {page} shows more"
-        )
+        raise UserError(f"profile: this data set is not fit for training. {reasons}. {keep_page()}")
 
 
 def tell_limit(limit: Limit) -> str:

@@ -9,6 +9,7 @@ from components.profile.page import render_profile
 from components.profile.settings import ProfileSettings
 from components.shared.dataset.ingest_account import IngestAccount
 from components.shared.dataset.manifest import Manifest
+from components.shared.report.kept import keep_report
 from components.shared.storage.store import Store
 
 
@@ -22,13 +23,13 @@ def profile_dataset(
     profile: Path,
     report: Path,
 ) -> None:
-    """Describes a data set version; both files are written before a limit stops the run.
+    """Describes a data set version; a limit that stops the run leaves the page in the store.
 
     Args:
         manifest: The version.
         account: What ingest did with the source's files.
         settings: The limits, and how many volumes are pictured.
-        store: Where the voxels of the pictured volumes are.
+        store: Where the voxels of the pictured volumes are, and the page of a stopped run goes.
         cache: Folder for fetched volumes.
         profile: JSON file for the description.
         report: HTML file for people.
@@ -40,5 +41,8 @@ def profile_dataset(
     profile.write_text(described.model_dump_json(indent=2))
     chosen = choose_volumes(measures, described.outliers, settings.montage_volumes)
     cards = make_cards(manifest, chosen, store, cache)
-    report.write_text(render_profile(described, manifest, measures, cards))
-    require_kept(described.limits, str(report))
+    page = render_profile(described, manifest, measures, cards)
+    report.write_text(page)
+    require_kept(
+        described.limits, lambda: keep_report(store, "profile.html", page.encode(), noun="page")
+    )

@@ -12,14 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from components.shared.errors import UserError
+from components.shared.environment import adopt_settings
+from components.shared.errors import OutageError, UserError
 from components.shared.printable import printable, printable_lines
 
 _Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 ERROR_PREFIX = "brainseg error: "
-MISTAKE_STATUS = 78  # EX_CONFIG of sysexits.h: the same again would fail again
+OUTAGE_PREFIX = "brainseg outage: "  # in the termination message only
+
+# From sysexits.h. A crash of Python is 1, a shell's and argparse's complaint 2; 64 and 65 are
+# what Argo's own executor ends with (cmd/argoexec/main.go, workflow/common/common.go). They tell
+# something where a pod runs the step itself: KFP's launcher turns every status into 1.
+MISTAKE_STATUS = 78  # EX_CONFIG: the same again would fail again
+OUTAGE_STATUS = 75  # EX_TEMPFAIL: a service did not answer
+
 _TERMINATION_LOG = Path("/dev/termination-log")  # Kubernetes shows its text as the reason
+_TERMINATION_BYTES = 4096  # of a longer file the kubelet takes the end, and the prefix is lost
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,10 @@ class StepProcess:
     Attributes:
         cache: Folder for volumes fetched from the store (`BRAINSEG_CACHE`).
         pipeline_run: Identity of the pipeline run, equal in all its steps and in their
-            retries (`KFP_RUN_ID`; empty where nothing gives one).
+            retries (`KFP_RUN_ID`; empty where nothing gives one). On a cluster that is the pod's
+            label `pipeline/runid`: KFP's run id, as `dsl.PIPELINE_JOB_ID_PLACEHOLDER` is, of a
+            scheduled run too, and it stays when someone presses "Retry"
+            (backend/src/apiserver/template/v2_template.go at 2.17.0).
     """
 
     cache: Path
@@ -40,7 +52,9 @@ class StepProcess:
 def step_process(name: str) -> Iterator[StepProcess]:
     """Runs a step's work: log lines go to stderr, a `UserError` becomes one line.
 
-    The process then exits with `MISTAKE_STATUS`.
+    The reason of a failure is left where Kubernetes and Argo show it, before the process ends:
+    a mistake as `brainseg error: ...` (it exits with `MISTAKE_STATUS`), a service that did not
+    answer as `brainseg outage: ...` (`OUTAGE_STATUS`), a crash by its last line, without a prefix.
 
     Args:
         name: The step, for the log.
@@ -50,14 +64,17 @@ def step_process(name: str) -> Iterator[StepProcess]:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     _exit_with_launcher()
     try:
+        adopt_settings()
         yield StepProcess(cache=cache_folder(), pipeline_run=os.environ.get("KFP_RUN_ID", ""))
     except UserError as error:
-        message = printable(" ".join(str(error).split()))
-        with contextlib.suppress(OSError):  # the file exists in Kubernetes only
-            if _TERMINATION_LOG.exists():
-                _TERMINATION_LOG.write_text(message)
+        message, is_outage = _one_line(str(error)), isinstance(error, OutageError)
+        _leave_reason(f"{OUTAGE_PREFIX if is_outage else ERROR_PREFIX}{message}")
         sys.stderr.write(f"{ERROR_PREFIX}{message}\n")
-        raise SystemExit(MISTAKE_STATUS) from error
+        raise SystemExit(OUTAGE_STATUS if is_outage else MISTAKE_STATUS) from error
+    except Exception as error:
+        # with the name of its type in front, so that no text in it passes for a mistake
+        _leave_reason(_one_line("".join(traceback.format_exception_only(error))))
+        raise
     logging.getLogger().setLevel(logging.WARNING)  # KFP's executor says where it writes outputs
 
 
@@ -84,6 +101,17 @@ def cache_folder() -> Path:
         return Path(given)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "brainseg"
+
+
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
+
+
+def _leave_reason(message: str) -> None:
+    cut = message.encode()[:_TERMINATION_BYTES].decode(errors="ignore")
+    with contextlib.suppress(OSError):  # the file exists in Kubernetes only
+        if _TERMINATION_LOG.exists():
+            _TERMINATION_LOG.write_text(cut)
 
 
 class _SafeFormatter(logging.Formatter):

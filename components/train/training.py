@@ -16,9 +16,9 @@ from components.shared.tracking.runs import (
     log_metrics,
     log_params,
     log_text_once,
-    pipeline_run_of,
     recording,
 )
+from components.shared.tracking.status import pipeline_run_of
 from components.shared.tracking.tree import open_run
 from components.train.callbacks.history import Epoch
 from components.train.checkpoints import Checkpoints

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from components.shared.machine import free_memory, usable_cores
 from components.shared.process import cache_folder
+from components.shared.tracking.address import sqlite_file
 from pipelines.doctor.check import GIB, INSTALL, OTHER_PLACE, Check, Thresholds
-from pipelines.doctor.places import existing, sqlite_file, why_not_writable
+from pipelines.doctor.places import existing, why_not_writable
 
 # The public set takes 0.7 GiB as volumes, and a training step a few GiB of memory.
 _DISK_GIB = Thresholds(error=1, warning=5)

@@ -16,9 +16,3 @@ def why_not_writable(folder: Path) -> str | None:
     if not place.is_dir():
         return f"{place} is a file where a folder should be"
     return None if os.access(place, os.W_OK | os.X_OK) else f"{place} cannot be written"
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file of a `sqlite:///` URI; `None` for another."""
-    prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None

@@ -8,8 +8,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from components.shared.errors import UserError
+from components.shared.tracking.address import sqlite_file
 from pipelines.doctor.check import INSTALL, OTHER_PLACE, Check
-from pipelines.doctor.places import existing, sqlite_file, why_not_writable
+from pipelines.doctor.places import existing, why_not_writable
 
 _LOCK_TIMEOUT_S = 5.0
 

@@ -1,5 +1,7 @@
 import json
+import os
 import sys
+from unittest import mock
 
 import pytest
 
@@ -54,6 +56,17 @@ def test_a_mistake_is_one_message(call, tmp_path):
     assert "nowhere" in err
     assert "Traceback" not in err
     assert not (tmp_path / "store").exists()
+
+
+def test_settings_of_a_pod_are_honoured(call, s3_store_uri):
+    """There they have a prefix that keeps them from KFP's launcher."""
+    names = [name for name in os.environ if name.startswith("AWS_")]
+    with mock.patch.dict(os.environ):
+        for name in names:
+            os.environ[f"BRAINSEG_{name}"] = os.environ.pop(name)
+        os.environ["AWS_ENDPOINT_URL"] = "http://127.0.0.1:9"  # KFP's own
+        code, out, _ = call("datasets", "--store", s3_store_uri)
+        assert (code, out) == (0, f"no data set in {s3_store_uri}\n")
 
 
 def test_debug_shows_the_traceback(monkeypatch):

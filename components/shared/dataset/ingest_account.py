@@ -21,7 +21,7 @@ class IngestAccount(Record):
 
     Attributes:
         source: Where the patients came from.
-        dataset_id: The version that was published.
+        dataset_id: The version that was published; empty if none was.
         volumes: Accepted volumes.
         slices: Slices of the accepted volumes.
         tumour_slices: Slices of the accepted volumes with tumour.

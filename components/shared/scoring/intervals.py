@@ -21,9 +21,8 @@ def mean_interval(
     intervals cover 91 to 94 %; those of the percentile bootstrap cover 76 to 93, plain t intervals
     87 to 93 (`python -m tests.benchmarks.intervals` compares more).
 
-    The standard error on the logit scale is that of the mean by the delta method, as is usual for
-    an area under the ROC curve (Pepe, The Statistical Evaluation of Medical Tests for
-    Classification and Prediction, 2003, chapter 5).
+    The standard error on the logit scale is that of the mean, s, by the delta method: the slope of
+    logit at p is 1 / (p (1 - p)), so it is s / (p (1 - p)).
 
     Args:
         values: At least two, within the bounds.

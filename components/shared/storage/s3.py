@@ -20,7 +20,7 @@ from minio.credentials.providers import (
 from minio.error import MinioException, S3Error
 from minio.helpers import check_bucket_name
 
-from components.shared.errors import UserError
+from components.shared.errors import OutageError, UserError
 
 _CONNECT_TIMEOUT_S = 4.0  # tried twice: a dead endpoint is told within ten seconds
 _READ_TIMEOUT_S = 60.0
@@ -154,7 +154,7 @@ def explain_s3_errors(what: str, bucket: str) -> Iterator[None]:
             f"https in AWS_ENDPOINT_URL ({error})"
         ) from error
     except urllib3.exceptions.HTTPError as error:
-        raise UserError(f"{what}: {_connection_advice(error)}") from error
+        raise _connection_error(what, error) from error
 
 
 def missing_bucket(bucket: str) -> str:
@@ -185,18 +185,22 @@ def _advice(error: S3Error, bucket: str) -> str:
     return advice.get(error.code or "", f"the server answered {error.code}: {error.message}")
 
 
-def _connection_advice(error: urllib3.exceptions.HTTPError) -> str:
+def _connection_error(what: str, error: urllib3.exceptions.HTTPError) -> UserError:
     reason = getattr(error, "reason", None) or error
     if "CERTIFICATE_VERIFY_FAILED" in str(reason):
-        return (
-            f"the certificate of {_endpoint()} is not trusted; name the file of its "
+        return UserError(
+            f"{what}: the certificate of {_endpoint()} is not trusted; name the file of its "
             "authority in AWS_CA_BUNDLE"
         )
     if isinstance(reason, urllib3.exceptions.SSLError):
-        return f"{_endpoint()} does not speak https; check http or https in AWS_ENDPOINT_URL"
+        return UserError(
+            f"{what}: {_endpoint()} does not speak https; check http or https in AWS_ENDPOINT_URL"
+        )
     if isinstance(reason, urllib3.exceptions.ResponseError):
-        return f"{_endpoint()} keeps failing ({reason}); look at the server's log and disk"
-    return (
-        f"no answer from {_endpoint()}; check AWS_ENDPOINT_URL and that the server is up "
+        return OutageError(
+            f"{what}: {_endpoint()} keeps failing ({reason}); look at the server's log and disk"
+        )
+    return OutageError(
+        f"{what}: no answer from {_endpoint()}; check AWS_ENDPOINT_URL and that the server is up "
         f"({type(reason).__name__})"
     )

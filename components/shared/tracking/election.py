@@ -62,6 +62,14 @@ def find_or_make(
             made = True
 
 
+def claim(client: MlflowClient, run_id: str, identity: str) -> bool:
+    """Takes a run that another tool made for an identity; false if another identity has it.
+
+    The first who asks has it, and again in every later attempt.
+    """
+    return _stands(client, run_id, identity)
+
+
 def _list_candidates(client: MlflowClient, experiment: str, identity: str) -> Sequence[Run]:
     found = client.search_runs(
         [experiment],
@@ -74,14 +82,14 @@ def _list_candidates(client: MlflowClient, experiment: str, identity: str) -> Se
 
 def _settle_first(client: MlflowClient, candidates: Sequence[Run], identity: str) -> None:
     first, *others = candidates
-    if all(_stands(client, run, _SUPERSEDED) for run in others):
-        _stands(client, first, identity)
+    if all(_stands(client, run.info.run_id, _SUPERSEDED) for run in others):
+        _stands(client, first.info.run_id, identity)
 
 
-def _stands(client: MlflowClient, run: Run, value: str) -> bool:
+def _stands(client: MlflowClient, run_id: str, value: str) -> bool:
     """Gives a run's parameter a value; false if it has another, or the run is deleted."""
     try:
-        client.log_param(run.info.run_id, IDENTITY, value)
+        client.log_param(run_id, IDENTITY, value)
     except MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise

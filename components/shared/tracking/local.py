@@ -8,7 +8,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from components.shared.errors import UserError
-from components.shared.tracking.server import local_file, open_experiment
+from components.shared.tracking.address import sqlite_file
+from components.shared.tracking.server import open_experiment
 
 _ARTIFACTS = "mlartifacts"  # the folder beside the file
 
@@ -24,7 +25,7 @@ def ensure_local(uri: str) -> None:
     Raises:
         UserError: If the file cannot be made or is of another MLflow version.
     """
-    database = local_file(uri)
+    database = sqlite_file(uri)
     if database is not None:
         initialise_local(database, database.parent / _ARTIFACTS)
 

@@ -14,7 +14,8 @@ from mlflow.exceptions import MlflowException
 from components.shared.dataset.manifest import Manifest, manifest_key
 from components.shared.errors import UserError
 from components.shared.tracking.server import connect, explain, is_outage
-from components.shared.tracking.status import parent_of, set_status
+from components.shared.tracking.status import pipeline_run_of, set_status
+from components.shared.tracking.task import log_beside, take_up
 from components.shared.tracking.view import share_view
 
 _PARAM_LENGTH = 5900  # the limit is 6000
@@ -27,12 +28,14 @@ def recording(run_id: str) -> Iterator[MlflowClient]:
     """Gives a client for a training's run and marks the run as failed if the work fails.
 
     A run that failed before is running again; its pipeline run's run follows. A run joined by
-    `MLFLOW_RUN_ID` keeps its status: who made it ends it.
+    `MLFLOW_RUN_ID` keeps its status: who made it ends it. So does the run that KFP's plugin has
+    made for this task, but that it is set running.
 
     Raises:
         UserError: If MLflow cannot be used, before or during the work.
     """
     client = connect()
+    take_up(client, run_id)
     set_status(client, run_id, "RUNNING")
     try:
         yield client
@@ -112,14 +115,6 @@ def log_text_once(client: MlflowClient, run_id: str, text: str, path: str) -> No
         client.log_text(run_id, text, path)
 
 
-def pipeline_run_of(client: MlflowClient, run_id: str) -> str:
-    """The run that a training's run is nested in: for what its pipeline run has once.
-
-    It is the same run where one joined by `MLFLOW_RUN_ID` is nested in none.
-    """
-    return parent_of(client.get_run(run_id)) or run_id
-
-
 def log_headline(client: MlflowClient, run_id: str, metrics: Collection[str]) -> None:
     """Shows some of a training's metrics on its pipeline run's run, under the training's label.
 
@@ -143,6 +138,8 @@ def log_outcome(
 ) -> None:
     """Shows a training's metrics and tags as its pipeline run's own: its model is the result.
 
+    The run that KFP's plugin has made for this task gets the tags too.
+
     Args:
         client: Of the tracking server.
         run_id: The training's run.
@@ -151,7 +148,9 @@ def log_outcome(
     """
     _show_above(client, run_id, metrics)
     found = client.get_run(run_id).data.tags
-    log_tags(client, pipeline_run_of(client, run_id), {name: found[name] for name in tags})
+    outcome = {name: found[name] for name in tags}
+    log_tags(client, pipeline_run_of(client, run_id), outcome)
+    log_beside(client, run_id, outcome)
 
 
 def experiment_id(run_id: str) -> str:

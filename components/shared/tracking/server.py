@@ -6,13 +6,13 @@ The server is given by `MLFLOW_TRACKING_URI` and the other standard `MLFLOW_*` v
 import logging
 import os
 import re
-from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 
 from components.shared.environment import environment
-from components.shared.errors import UserError
+from components.shared.errors import OutageError, UserError
+from components.shared.tracking.address import sqlite_file
 
 # MLflow tells every step that it takes
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -36,6 +36,46 @@ _ADVICE = {
     ),
     "ENDPOINT_NOT_FOUND": "the address must be an MLflow server's",
     "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN",
+    "FEATURE_DISABLED": "start it with --enable-workspaces, or set workspacesEnabled: false for "
+    "KFP's MLflow plugin",
+}
+
+# With MLFLOW_TRACKING_AUTH=kubernetes or kubernetes-namespaced, which KFP's MLflow plugin sets,
+# MLflow's own provider sends the token of the pod's ServiceAccount
+# (mlflow/tracking/request_auth/kubernetes_request_auth_provider.py). The rights are those of
+# KFP's proposals/12862-mlflow-integration, and those on models that register needs.
+_KUBERNETES_ADVICE = {
+    "PERMISSION_DENIED": (
+        "the pod's ServiceAccount needs get, list, create and update on experiments and "
+        "registeredmodels of mlflow.kubeflow.org, or the server's --allowed-hosts this address"
+    ),
+    "UNAUTHENTICATED": (
+        "MLFLOW_TRACKING_AUTH has the ServiceAccount's token sent and this server does not take "
+        "it: it must be one that asks Kubernetes; else unset that and set "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN"
+    ),
+}
+
+# mlflow/utils/rest_utils.py, and workspace_rest_store_mixin.py for a server with workspaces,
+# which tells a refusal by its status only
+_SILENCE = re.compile(r"failed with (timeout )?exception|Failed to query \S+: 5\d\d ")
+_REFUSAL = re.compile(r"Failed to query \S+: (\d{3}) ")
+_REFUSALS = {"401": "UNAUTHENTICATED", "403": "PERMISSION_DENIED"}
+
+# What MLflow tells as if the server had not answered, or without a code
+_CAUSES = {
+    "Could not determine Kubernetes": (
+        "the pod has no token of a ServiceAccount",
+        "set automountServiceAccountToken in the pod or its ServiceAccount",
+    ),
+    "'kubernetes' package is required": (
+        "the package kubernetes is not installed",
+        "install the extra trainer, or unset MLFLOW_TRACKING_AUTH",
+    ),
+    "CERTIFICATE_VERIFY_FAILED": (
+        "its certificate is not trusted",
+        "name the file of its authority in MLFLOW_TRACKING_SERVER_CERT_PATH",
+    ),
 }
 
 
@@ -70,30 +110,25 @@ def tracking_uri() -> str:
             "MLFLOW_TRACKING_URI is not set; give a server (http://host:5000) or a local file "
             "(sqlite:////folder/mlflow.db)"
         )
-    path = local_file(uri)
+    path = sqlite_file(uri)
     if path is not None and not path.is_file():
         # MLflow would make the file, and two steps at once would break it
         raise UserError(f"there is no MLflow file {path}; make it with `brainseg run`")
     return uri
 
 
-def local_file(uri: str) -> Path | None:
-    """The SQLite file that a tracking URI names; `None` for a server's URI."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-
-
 def explain(error: MlflowException) -> UserError:
-    """MLflow's refusal in words that say what to do."""
+    """MLflow's refusal in words that say what to do; an `OutageError` if it did not answer."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    advice = _ADVICE.get(
-        error.error_code, "start the server, or set MLFLOW_TRACKING_URI to one that runs"
-    )
-    return UserError(f"MLflow at {uri} cannot be used: {_reason(error)}; {advice}")
+    reason, advice = _cause(error) or (_reason(error), _advice(error))
+    kind = OutageError if is_outage(error) else UserError
+    return kind(f"MLflow at {uri} cannot be used: {reason}; {advice}")
 
 
 def is_outage(error: MlflowException) -> bool:
     """Whether the server did not answer; a refusal is an answer."""
-    return not isinstance(error, RestException) and "API request to" in str(error.message)
+    is_silent = not isinstance(error, RestException) and _SILENCE.search(str(error.message))
+    return bool(is_silent) and _cause(error) is None
 
 
 def open_experiment(client: MlflowClient, artifacts: str | None = None) -> str:
@@ -128,6 +163,19 @@ def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
         return open_experiment(client)  # another process was faster
+
+
+def _cause(error: MlflowException) -> tuple[str, str] | None:
+    found = (told for words, told in _CAUSES.items() if words in str(error.message))
+    return next(found, None)
+
+
+def _advice(error: MlflowException) -> str:
+    by_kubernetes = os.environ.get("MLFLOW_TRACKING_AUTH", "").startswith("kubernetes")
+    advice = {**_ADVICE, **(_KUBERNETES_ADVICE if by_kubernetes else {})}
+    refusal = _REFUSAL.search(str(error.message))
+    code = _REFUSALS.get(refusal[1], "") if refusal else error.error_code
+    return advice.get(code, "start the server, or set MLFLOW_TRACKING_URI to one that runs")
 
 
 def _reason(error: MlflowException) -> str:

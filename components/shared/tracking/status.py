@@ -9,7 +9,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from components.shared.tracking.election import IDENTITY
 
-JOINED_TAG = "brainseg.joined"  # digest of the training, on a run that another tool made
+PIPELINE_TAG = "brainseg.pipeline"  # digest of the pipeline run, on its run and its trainings'
+TRAINING_TAG = "brainseg.training"  # digest of the training, on its run
 
 Status = Literal["RUNNING", "FAILED", "FINISHED"]
 
@@ -20,38 +21,45 @@ def parent_of(run: Run) -> str | None:
     return parent
 
 
-def trainings_of(client: MlflowClient, parent: str) -> Iterator[Run]:
-    """The runs of a pipeline run's trainings, with those joined by `MLFLOW_RUN_ID`."""
-    experiment = client.get_run(parent).info.experiment_id
-    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'"
-    for run in client.search_runs([experiment], filter_string=query):
-        if training_digest(run):
-            yield run
+def pipeline_run_of(client: MlflowClient, run_id: str) -> str:
+    """The run above all that a run is nested in: for what its pipeline run has once.
+
+    KFP's plugin puts a run of its own for each loop between the two. It is the same run where
+    one joined by `MLFLOW_RUN_ID` is nested in none.
+    """
+    above = parent_of(client.get_run(run_id))
+    return pipeline_run_of(client, above) if above else run_id
+
+
+def trainings_of(client: MlflowClient, run: Run) -> Iterator[Run]:
+    """The runs of all trainings of the pipeline run that a run belongs to."""
+    digest = run.data.tags.get(PIPELINE_TAG, "")
+    query = f"tags.`{PIPELINE_TAG}` = '{digest}'"
+    for found in client.search_runs([run.info.experiment_id], filter_string=query):
+        if training_digest(found):
+            yield found
 
 
 def training_digest(run: Run) -> str:
-    """Which training a run is of; empty for other tools' runs."""
-    tags = run.data.tags
-    return str(tags.get(IDENTITY) or tags.get(JOINED_TAG, ""))
+    """Which training a run is of; empty for other runs."""
+    return str(run.data.tags.get(TRAINING_TAG, ""))
 
 
 def set_status(client: MlflowClient, run_id: str, status: Status) -> None:
-    """Sets the status of a training's run, and with it that of the run above.
+    """Sets the status of a training's run, and with it that of its pipeline run's.
 
-    A pipeline run has failed while one of its trainings has. Runs that another tool made keep
-    their status: who made them ends them.
+    Runs that another tool made keep their status: who made them ends them.
     """
     run = client.get_run(run_id)
     _set(client, run, status)
-    parent = parent_of(run)
-    if parent:
-        set_parent_status(client, parent, status)
+    set_pipeline_status(client, run, status)
 
 
-def set_parent_status(client: MlflowClient, parent: str, status: Status) -> None:
-    """Sets the status of a pipeline run's run: failed while one of its trainings is."""
-    failed = any(run.info.status == "FAILED" for run in trainings_of(client, parent))
-    _set(client, client.get_run(parent), "FAILED" if failed else status)
+def set_pipeline_status(client: MlflowClient, run: Run, status: Status) -> None:
+    """Sets the status of the run above a run: failed while one of its trainings is."""
+    above = client.get_run(pipeline_run_of(client, run.info.run_id))
+    failed = any(found.info.status == "FAILED" for found in trainings_of(client, run))
+    _set(client, above, "FAILED" if failed else status)
 
 
 def _set(client: MlflowClient, run: Run, status: Status) -> None:

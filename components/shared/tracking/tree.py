@@ -1,27 +1,26 @@
 """The MLflow runs of a pipeline run: one for itself and one for each of its trainings."""
 
-import os
 from datetime import datetime
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from components.shared.errors import UserError
 from components.shared.storage.store import Store
-from components.shared.tracking.election import find_or_make
+from components.shared.tracking.election import claim, find_or_make
 from components.shared.tracking.identity import Training, pipeline_run_digest, remove_checkpoints
 from components.shared.tracking.origin import origin_tags
 from components.shared.tracking.runs import log_tags
-from components.shared.tracking.server import connect, open_experiment, tracking_uri
+from components.shared.tracking.server import connect, open_experiment
 from components.shared.tracking.status import (
-    JOINED_TAG,
-    parent_of,
-    set_parent_status,
+    PIPELINE_TAG,
+    TRAINING_TAG,
+    pipeline_run_of,
+    set_pipeline_status,
     set_status,
     training_digest,
     trainings_of,
 )
+from components.shared.tracking.task import given_run, plugin_run
 
 PIPELINE_RUN_TAG = "kfp_run_id"
 
@@ -29,8 +28,11 @@ PIPELINE_RUN_TAG = "kfp_run_id"
 def open_run(training: Training, *, name: str, run_name: str = "") -> str:
     """Returns the id of a training's MLflow run, nested in that of its pipeline run.
 
-    Both are found if an earlier step or attempt made them, else made. A run named by
-    `MLFLOW_RUN_ID` is joined instead; the one that it is nested in is then the pipeline run's.
+    Both are found if an earlier step or attempt made them, else made. Where another tool has
+    made runs, no second tree grows beside them (`components.shared.tracking.task`): the run that
+    `MLFLOW_RUN_ID` names is joined, and becomes the training's. It is joined by one training, the
+    first who asks; the next gets a run nested in it. With `KFP_MLFLOW_CONFIG` alone the
+    training's run is nested in the one that this names.
 
     Args:
         training: Which training.
@@ -38,27 +40,22 @@ def open_run(training: Training, *, name: str, run_name: str = "") -> str:
         run_name: What people call the pipeline run, e.g. the preset.
 
     Raises:
-        UserError: If MLflow cannot be used or has no run `MLFLOW_RUN_ID`.
+        UserError: If MLflow cannot be used or has no run of that name.
     """
     client = connect()
-    joined = os.environ.get("MLFLOW_RUN_ID")
-    if joined:
-        _require_run(client, joined)
-        log_tags(client, joined, {**_tags(training), JOINED_TAG: training.digest})
-        return joined
-    experiment, data = open_experiment(client), training.dataset_id[:8]
-    parent = find_or_make(
-        client,
-        experiment,
-        pipeline_run_digest(training.pipeline_run),
-        name=_title(run_name or "brainseg", data=data),
-        tags={**origin_tags(), PIPELINE_RUN_TAG: training.pipeline_run},
-    )
+    given = given_run(client)
+    above = given or plugin_run(client)
+    if above:
+        log_tags(client, pipeline_run_of(client, above), _pipeline_tags(training))
+    if given and claim(client, given, training.digest):
+        log_tags(client, given, _tags(training))
+        return given
+    parent = above or _open_pipeline_run(client, training, run_name)
     return find_or_make(
         client,
-        experiment,
+        client.get_run(parent).info.experiment_id,
         training.digest,
-        name=_title(training.label, name, data=data),
+        name=_title(training.label, name, data=training.dataset_id[:8]),
         tags={**origin_tags(), **_tags(training), MLFLOW_PARENT_RUN_ID: parent},
     )
 
@@ -75,29 +72,35 @@ def end_pipeline_run(client: MlflowClient, run_id: str, store: Store) -> None:
         store: Where the checkpoints are.
     """
     run = client.get_run(run_id)
-    parent, name = parent_of(run) or run_id, run.data.tags.get(PIPELINE_RUN_TAG)
-    for training in list(trainings_of(client, parent)) or [run]:
-        if training.data.tags.get(PIPELINE_RUN_TAG) != name:
-            continue  # beneath a run that several pipeline runs have joined
+    for training in trainings_of(client, run):
         remove_checkpoints(store, training_digest(training))
         if training.info.status == "RUNNING":
             set_status(client, training.info.run_id, "FINISHED")
-    set_parent_status(client, parent, "FINISHED")
+    set_pipeline_status(client, run, "FINISHED")
 
 
-def _require_run(client: MlflowClient, run_id: str) -> None:
-    try:
-        client.get_run(run_id)
-    except MlflowException as error:
-        raise UserError(
-            f"MLFLOW_RUN_ID={run_id}: MLflow at {tracking_uri()} has no such run; unset the "
-            "variable or give a run of this server"
-        ) from error
+def _open_pipeline_run(client: MlflowClient, training: Training, run_name: str) -> str:
+    tags = _pipeline_tags(training)
+    return find_or_make(
+        client,
+        open_experiment(client),
+        tags[PIPELINE_TAG],
+        name=_title(run_name or "brainseg", data=training.dataset_id[:8]),
+        tags={**origin_tags(), **tags},
+    )
+
+
+def _pipeline_tags(training: Training) -> dict[str, str]:
+    return {
+        PIPELINE_RUN_TAG: training.pipeline_run,
+        PIPELINE_TAG: pipeline_run_digest(training.pipeline_run),
+    }
 
 
 def _tags(training: Training) -> dict[str, str]:
     tags = {
-        PIPELINE_RUN_TAG: training.pipeline_run,
+        **_pipeline_tags(training),
+        TRAINING_TAG: training.digest,
         "label": training.label,
         "dataset_id": training.dataset_id,
         "split_id": training.split_id,

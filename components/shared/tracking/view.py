@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 VIEW = "brainseg"  # in the list's address: ...&viewStateShareKey=brainseg
 
 _TAG = f"mlflow.sharedViewState.{VIEW}"
-_TAGS_SHOWN = ("decision", "model_version")
+_TAGS_SHOWN = ("label", "decision", "model_version")
 
 
 def share_view(client: MlflowClient, experiment: str, metrics: Collection[str]) -> None:

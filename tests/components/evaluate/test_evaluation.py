@@ -11,7 +11,7 @@ from components.shared.scoring.metrics import HEADLINE, aggregate
 from components.shared.scoring.scores import score_volume
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.scoring.table import read_patient_scores
-from components.shared.tracking.runs import pipeline_run_of
+from components.shared.tracking.status import pipeline_run_of
 
 SETTINGS = EvaluateSettings(overlay_volumes=1, device="cpu")
 

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -233,6 +234,14 @@ class TestQuarantine:
         with pytest.raises(UserError, match="ingest is strict and 1 of the volumes are bad") as no:
             run(source, strict=True)
         assert f"{self.BAD}: missing mask of slice 2" in str(no.value)
+        assert self.kept(no.value).quarantined == report.quarantined
+
+    def kept(self, error):
+        """The account that a refusal names; it belongs to no published version."""
+        path = re.search(r"\. The account (/\S+) shows more$", str(error))[1]
+        account = IngestAccount.model_validate_json(Path(path).read_bytes())
+        assert not account.dataset_id
+        return account
 
     @pytest.mark.parametrize("workers", [1, 2])
     def test_what_a_decoder_cannot_read_does_not_end_the_ingest(self, source, run, workers):
@@ -322,11 +331,13 @@ class TestQuarantine:
         told = str(raised.value)
         assert "holds no usable volume: 4 refused (patient_CS_0001_19990101: the folder's" in told
         assert "e.g. kaggle_3m/TCGA_CS_4941_19960909/TCGA_CS_4941_19960909_1_mask.tif" in told
+        assert len(self.kept(raised.value).quarantined) == 4
 
     def test_source_without_tiff(self, tmp_path, run):
         (tmp_path / "a.nii").touch()
         with pytest.raises(UserError, match="no folder of TIFF files; the expected form"):
             run(tmp_path)
+        assert not (tmp_path / "store").exists()
 
 
 class TestStoreThatRefuses:

@@ -1,5 +1,7 @@
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,11 +64,15 @@ def test_leaves_json_and_a_page(run, tmp_path):
 def test_leaves_them_before_it_stops_the_run(run, tmp_path, capfd):
     with pytest.raises(SystemExit):
         run(4, "")
-    message = capfd.readouterr().err
+    *_, message = capfd.readouterr().err.splitlines()
     assert "brainseg error: profile: this data set is not fit for training. patients: 4" in message
-    assert str(tmp_path / "report") in message
+    kept = re.search(r"The page (\S+/store/reports/[0-9a-f]{16}/profile.html) shows more$", message)
+    assert Path(kept[1]).read_bytes() == (tmp_path / "report").read_bytes()
     assert json.loads((tmp_path / "profile").read_text())["limits"][0]["kept"] is False
     assert "Stopped here." in (tmp_path / "report").read_text()
+    with pytest.raises(SystemExit):  # the same failure again is the same page
+        run(4, "")
+    assert len(list((tmp_path / "store" / "reports").iterdir())) == 1
 
 
 def test_without_pictures_no_voxels_are_read(run, tmp_path):

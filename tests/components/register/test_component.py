@@ -6,8 +6,8 @@ from kfp import dsl
 
 from components.register.component import register
 from components.shared.scoring.table import write_patient_scores
-from components.shared.tracking.runs import pipeline_run_of
 from components.shared.tracking.server import connect
+from components.shared.tracking.status import pipeline_run_of
 
 
 @pytest.fixture

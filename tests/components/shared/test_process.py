@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import components
+from components.shared.process import MISTAKE_STATUS, OUTAGE_STATUS
 
 PROJECT = Path(components.__file__).parents[1]
 
@@ -13,7 +14,7 @@ STEP = """
 import logging, sys
 from pathlib import Path
 from components.shared import process
-from components.shared.errors import UserError
+from components.shared.errors import OutageError, UserError
 process._TERMINATION_LOG = Path(sys.argv[1])
 name = "scan\\nbrainseg error: all is lost \\x1b[2J\\x9b31m\\u202e\\r"
 with process.step_process("ingest"):
@@ -27,16 +28,23 @@ with process.step_process("ingest"):
 SHOWN = r"scan\nbrainseg error: all is lost \x1b[2J\x9b31m\u202e\r"
 
 
-def run(tmp_path, kind):
-    done = subprocess.run(
-        [sys.executable, "-c", STEP.format(kind=kind), str(tmp_path / "termination")],
+STATUS = {"UserError": MISTAKE_STATUS, "OutageError": OUTAGE_STATUS, "RuntimeError": 1}
+
+
+def start(tmp_path, script, **variables):
+    return subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "termination")],
         cwd=PROJECT,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        env={**os.environ, "PYTHONPATH": str(PROJECT), **variables},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 1
+
+
+def run(tmp_path, kind):
+    done = start(tmp_path, STEP.format(kind=kind))
+    assert done.returncode == STATUS[kind]
     assert not set(done.stderr) & set("\x1b\x9b\u202e\r")
     return done.stderr.splitlines()
 
@@ -52,12 +60,45 @@ def test_a_record_is_one_line_and_a_traceback_stays_readable(tmp_path):
     ]
 
 
-def test_an_error_is_one_line_here_and_in_kubernetes(tmp_path):
+@pytest.mark.parametrize(("kind", "word"), [("UserError", "error"), ("OutageError", "outage")])
+def test_an_error_is_one_line_here_and_in_kubernetes(tmp_path, kind, word):
     (tmp_path / "termination").touch()
-    *_, line = run(tmp_path, "UserError")
+    *_, line = run(tmp_path, kind)
     message = r"scan brainseg error: all is lost \x1b[2J\x9b31m\u202e"
     assert line == f"brainseg error: {message}"
+    assert (tmp_path / "termination").read_text() == f"brainseg {word}: {message}"
+
+
+def test_the_reason_of_a_crash_is_left_too_and_passes_for_no_mistake(tmp_path):
+    (tmp_path / "termination").touch()
+    run(tmp_path, "RuntimeError")
+    message = r"RuntimeError: scan brainseg error: all is lost \x1b[2J\x9b31m\u202e"
     assert (tmp_path / "termination").read_text() == message
+
+
+def test_of_a_long_reason_kubernetes_gets_the_begin(tmp_path):
+    (tmp_path / "termination").touch()
+    start(tmp_path, STEP.format(kind="UserError").replace("(name)", "('\u00fc' * 5000)"))
+    left = (tmp_path / "termination").read_bytes()
+    assert 4000 < len(left) <= 4096
+    assert left.decode().startswith("brainseg error: \u00fc")
+
+
+def test_a_step_has_the_settings_that_are_meant_for_it_and_not_for_the_launcher(tmp_path):
+    script = """
+import os
+from components.shared.process import step_process
+with step_process("ingest"):
+    print(os.environ["AWS_ENDPOINT_URL"])
+"""
+    variables = {"AWS_ENDPOINT_URL": "theirs", "BRAINSEG_AWS_ENDPOINT_URL": "ours"}
+    assert start(tmp_path, script, **variables).stdout == "ours\n"
+
+
+def test_settings_that_cannot_be_read_are_told(tmp_path):
+    done = start(tmp_path, STEP.format(kind="UserError"), KFP_MLFLOW_CONFIG="{")
+    assert done.returncode == MISTAKE_STATUS
+    assert done.stderr.startswith("brainseg error: KFP_MLFLOW_CONFIG is '{', not the JSON of")
 
 
 def test_a_crash_cannot_pass_for_an_error(tmp_path):
@@ -66,7 +107,7 @@ def test_a_crash_cannot_pass_for_an_error(tmp_path):
     assert not [line for line in lines if line.startswith("brainseg error")]
 
 
-@pytest.mark.parametrize("kind", ["UserError", "RuntimeError"])
+@pytest.mark.parametrize("kind", STATUS)
 def test_the_termination_log_exists_in_kubernetes_only(tmp_path, kind):
     run(tmp_path, kind)
     assert not (tmp_path / "termination").exists()

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from components.shared.errors import UserError
+from components.shared.errors import OutageError, UserError
 from components.shared.storage.s3 import parse_s3_uri
 from components.shared.storage.store import open_store
 
@@ -73,19 +73,19 @@ def test_an_unknown_access_key(s3_store_uri, monkeypatch):
 
 def test_an_endpoint_that_is_down(monkeypatch):
     point_at(monkeypatch, "http://127.0.0.1:1")
-    assert "no answer from http://127.0.0.1:1; check AWS_ENDPOINT_URL" in refusal()
+    assert "no answer from http://127.0.0.1:1; check AWS_ENDPOINT_URL" in refusal(OutageError)
 
 
 def test_a_name_that_is_not_known(monkeypatch):
     point_at(monkeypatch, "http://no-such-host.invalid:9000")
-    assert "no answer from http://no-such-host.invalid:9000" in refusal()
+    assert "no answer from http://no-such-host.invalid:9000" in refusal(OutageError)
 
 
 def test_an_endpoint_that_swallows_packets_is_told_within_ten_seconds(monkeypatch, full_port):
     monkeypatch.setattr("components.shared.storage.s3._CONNECT_TIMEOUT_S", 0.4)  # a tenth
     point_at(monkeypatch, f"http://127.0.0.1:{full_port}")
     started = time.monotonic()
-    assert "ConnectTimeoutError" in refusal()
+    assert "ConnectTimeoutError" in refusal(OutageError)
     assert time.monotonic() - started < 1 + 0.2
 
 
@@ -103,7 +103,7 @@ def test_a_certificate_of_an_unknown_authority(monkeypatch, web_server, certific
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     point_at(monkeypatch, web_server(certificate))
-    assert "is not trusted; name the file of its authority in AWS_CA_BUNDLE" in refusal()
+    assert "is not trusted; name the file of its authority in AWS_CA_BUNDLE" in refusal(UserError)
 
 
 def test_the_authority_may_be_named(monkeypatch, web_server, certificate):
@@ -139,7 +139,7 @@ def test_a_server_that_is_not_s3(monkeypatch, web_server):
 def test_what_the_server_answers_is_explained(monkeypatch, web_server, status, code, told):
     body = f"<Error><Code>{code}</Code><Message>I am told</Message></Error>".encode()
     point_at(monkeypatch, web_server(answer=(status, "application/xml", body)))
-    assert told in refusal()
+    assert told in refusal(OutageError if status == 503 else UserError)
 
 
 def test_no_credentials_at_all(monkeypatch, tmp_path, full_port):
@@ -171,9 +171,10 @@ def test_credentials_from_the_file(monkeypatch, tmp_path, s3_store_uri):
     assert store.read("one") == b"1"
 
 
-def refusal():
+def refusal(kind=None):
     with pytest.raises(UserError) as caught:
         open_store("s3://bucket/prefix").write("one", b"1")
+    assert kind in (None, type(caught.value))
     return str(caught.value)
 
 

@@ -1,6 +1,8 @@
+import functools
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from components.shared.errors import UserError
-from components.shared.tracking.election import IDENTITY, find_or_make
+from components.shared.tracking.election import IDENTITY, claim, find_or_make
 from components.shared.tracking.server import connect, open_experiment
 
 PROCESSES = 3
@@ -171,3 +173,13 @@ def test_a_server_that_does_not_list_its_own_run_is_told():
 
     with pytest.raises(UserError, match="http://replica does not list a run that it has just"):
         find_or_make(Lagging(), "0", "c0ffee", name="name", tags={})
+
+
+def test_of_all_who_race_for_a_run_one_takes_it_and_keeps_it(any_mlflow):
+    client, names = connect(), [f"{number}" for number in range(6)]
+    for _ in range(3):
+        take = functools.partial(claim, client, client.create_run("0").info.run_id)
+        with ThreadPoolExecutor(len(names)) as pool:
+            taken = list(pool.map(take, names))
+        assert taken.count(True) == 1
+        assert [take(name) for name in names] == taken

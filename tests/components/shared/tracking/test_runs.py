@@ -16,10 +16,10 @@ from components.shared.tracking.runs import (
     log_params,
     log_tags,
     log_text_once,
-    pipeline_run_of,
     recording,
 )
 from components.shared.tracking.server import connect
+from components.shared.tracking.status import pipeline_run_of
 from tests.components.conftest import new_run
 
 

@@ -2,13 +2,15 @@ import contextlib
 import http.server
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
 
 import pytest
+from mlflow.tracking.request_auth import kubernetes_request_auth_provider as provider
 
-from components.shared.errors import UserError
+from components.shared.errors import OutageError, UserError
 from components.shared.tracking.server import connect, open_experiment
 
 
@@ -18,6 +20,7 @@ def answering(status):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
+            asked.append(self.headers)
             self.send_response(status)
             self.end_headers()
 
@@ -32,20 +35,29 @@ def answering(status):
         server.shutdown()
 
 
-def refused(monkeypatch, uri):
+def refused(monkeypatch, uri, kind=UserError):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     started = time.monotonic()
     with pytest.raises(UserError) as raised:
         connect()
     assert time.monotonic() - started < 15
+    assert type(raised.value) is kind
     return str(raised.value)
+
+
+@pytest.fixture(autouse=True)
+def _ask_nobody():
+    asked.clear()
+
+
+asked = []  # headers of the requests to `answering`
 
 
 def test_a_server_that_is_down_is_told(no_mlflow, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    assert refused(monkeypatch, uri) == (
+    assert refused(monkeypatch, uri, OutageError) == (
         f"MLflow at {uri} cannot be used: connection refused; start the server, or set "
         "MLFLOW_TRACKING_URI to one that runs"
     )
@@ -55,24 +67,71 @@ def test_a_server_that_never_answers_is_told_in_bounded_time(no_mlflow, monkeypa
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        message = refused(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        message = refused(monkeypatch, uri, OutageError)
     assert "timed out; start the server" in message
 
 
 @pytest.mark.parametrize(
-    ("status", "advice"),
+    ("status", "advice", "kind"),
     [
-        (401, "MLFLOW_TRACKING_USERNAME"),
-        (403, "--allowed-hosts"),
-        (404, "the address must be an MLflow server's"),
-        (503, "start the server"),
+        (401, "MLFLOW_TRACKING_USERNAME", UserError),
+        (403, "--allowed-hosts", UserError),
+        (404, "the address must be an MLflow server's", UserError),
+        (503, "start the server", OutageError),
     ],
 )
-def test_a_server_that_refuses_is_told(no_mlflow, monkeypatch, status, advice):
+def test_a_server_that_refuses_is_told(no_mlflow, monkeypatch, status, advice, kind):
     with answering(status) as uri:
-        message = refused(monkeypatch, uri)
+        message = refused(monkeypatch, uri, kind)
     assert f"MLflow at {uri} cannot be used" in message
     assert advice in message
+
+
+@pytest.fixture
+def by_kubernetes(no_mlflow, monkeypatch, tmp_path):
+    """A process as in a pod: MLflow's own provider finds the token of the ServiceAccount."""
+    token = tmp_path / "token"
+    token.write_text("of the pod\n")
+    monkeypatch.setattr(provider, "_SERVICE_ACCOUNT_TOKEN_PATH", token)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "kubernetes")
+    return token
+
+
+def test_a_server_that_asks_kubernetes_gets_the_pods_token(by_kubernetes, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    with answering(401) as uri:
+        message = refused(monkeypatch, uri)
+    assert asked[0]["Authorization"] == "Bearer of the pod"
+    assert "MLFLOW_TRACKING_AUTH has the ServiceAccount's token sent and this server" in message
+
+
+def test_a_server_that_asks_kubernetes_in_vain_says_which_rights_it_needs(
+    by_kubernetes, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "kubernetes-namespaced")
+    monkeypatch.setenv("MLFLOW_WORKSPACE", "team")
+    with answering(403) as uri:
+        message = refused(monkeypatch, uri)
+    assert asked[0]["X-MLflow-Workspace"] == "team"
+    assert "needs get, list, create and update on experiments" in message
+
+
+def test_a_pod_without_a_token_is_told(by_kubernetes, monkeypatch):
+    by_kubernetes.unlink()
+    with answering(200) as uri:
+        message = refused(monkeypatch, uri)
+    assert "no token of a ServiceAccount; set automountServiceAccountToken" in message
+    assert not asked
+
+
+def test_an_image_without_the_package_is_told(by_kubernetes, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    with answering(200) as uri:
+        message = refused(monkeypatch, uri)
+    assert "the package kubernetes is not installed; install the extra trainer" in message
 
 
 def test_an_address_is_needed(no_mlflow):

@@ -4,7 +4,13 @@ import pytest
 
 from components.shared.tracking.runs import recording
 from components.shared.tracking.server import connect
-from components.shared.tracking.status import parent_of, set_status, training_digest, trainings_of
+from components.shared.tracking.status import (
+    parent_of,
+    pipeline_run_of,
+    set_status,
+    training_digest,
+    trainings_of,
+)
 from tests.components.conftest import new_run
 
 
@@ -45,9 +51,20 @@ def test_runs_of_other_tools_are_no_trainings_and_keep_their_status(local_mlflow
     joined = client.create_run("0", tags=nested).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", joined)
     assert new_run() == joined
-    (found,) = trainings_of(client, parent)
+    (found,) = trainings_of(client, client.get_run(joined))
     assert found.info.run_id == joined
     assert training_digest(found)
     set_status(client, joined, "FINISHED")
     fail(joined)
     assert statuses(joined, parent) == ["RUNNING", "RUNNING"]
+    client.set_terminated(joined)  # by whoever made it
+    with recording(joined):
+        assert statuses(joined) == ["FINISHED"]
+
+
+def test_the_pipeline_runs_run_is_above_all(local_mlflow):
+    client, run_ids = connect(), [None]
+    for _ in range(3):
+        tags = {"mlflow.parentRunId": run_ids[-1]} if run_ids[-1] else {}
+        run_ids.append(client.create_run("0", tags=tags).info.run_id)
+    assert [pipeline_run_of(client, run_id) for run_id in run_ids[1:]] == [run_ids[1]] * 3

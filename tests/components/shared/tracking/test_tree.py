@@ -8,9 +8,9 @@ import pytest
 from components.shared.errors import UserError
 from components.shared.storage.store import open_store
 from components.shared.tracking.identity import Training, checkpoint_folder
-from components.shared.tracking.runs import log_dataset, pipeline_run_of, recording
+from components.shared.tracking.runs import log_dataset, recording
 from components.shared.tracking.server import connect, open_experiment
-from components.shared.tracking.status import parent_of, training_digest
+from components.shared.tracking.status import parent_of, pipeline_run_of, training_digest
 from components.shared.tracking.tree import PIPELINE_RUN_TAG, end_pipeline_run, open_run
 from tests.components.conftest import new_run
 
@@ -135,7 +135,8 @@ def test_pipeline_runs_that_joined_one_parent_leave_each_other_alone(
 
 def test_a_given_run_that_does_not_exist_is_told(local_mlflow, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "0123")
-    with pytest.raises(UserError, match=r"MLFLOW_RUN_ID=0123: MLflow at sqlite:.* has no such run"):
+    told = r"MLFLOW_RUN_ID names run 0123: MLflow at sqlite:.* has no such run"
+    with pytest.raises(UserError, match=told):
         new_run()
 
 

@@ -14,6 +14,7 @@ def test_the_list_of_runs_has_the_columns_that_people_compare(any_mlflow):
         "attributes.`Dataset`",
         "metrics.`dice`",
         "metrics.`fold 1/loss`",
+        "tags.`label`",
         "tags.`decision`",
         "tags.`model_version`",
     ]

@@ -1,0 +1,103 @@
+"""The run that KFP's MLflow plugin has made for this very task.
+
+With the plugin (2.17) a pipeline run has a run, and beneath it each task one of its own: the
+driver makes it before the first attempt, and the launcher logs the task's parameters and KFP
+metrics to it and ends it after *every* attempt (backend/src/v2/common/plugins/mlflow/handler.go;
+backend/src/v2/component/launcher_v2.go). Where the administrator has the variables injected, its
+id is in `MLFLOW_RUN_ID`. So what people see in MLflow is:
+
+    nightly                       the pipeline run: headline of every training, decision, data set
+      ingest, profile, split      their parameters, by KFP
+      train                       *the training*: parameters, curves, overlays, model, decision
+      evaluate                    its metrics, by KFP; `training_run_id` says of which training
+      register                    the decision about that training
+
+A training's numbers and model belong to the training's run, whichever task measures them:
+evaluate and register get its id from train and log there. Their own runs say whose work they
+are, so that nobody takes them for a training.
+
+Injection is off by default, and then no task knows its own run; there is only the pipeline run's
+in `KFP_MLFLOW_CONFIG`. The training then gets a run beside those of the tasks, named as on a
+server of one's own.
+
+The plugin ends what it made. We do one thing to the status: a retried task finds its run ended,
+and what works on it sets it running again. Tasks of the data image have no MLflow and leave
+theirs as the attempt before did, until the launcher ends it again.
+"""
+
+import os
+from collections.abc import Mapping
+
+from mlflow import MlflowClient
+from mlflow.entities import RunTag
+from mlflow.exceptions import MlflowException
+
+from components.shared.environment import plugin_config
+from components.shared.errors import UserError
+from components.shared.tracking.status import parent_of
+
+TRAINING_RUN_TAG = "training_run_id"
+
+_SHARED_TAGS = ("label", "dataset_id", "split_id")
+
+
+def given_run(client: MlflowClient) -> str | None:
+    """The run that `MLFLOW_RUN_ID` names; `None` where it is not set.
+
+    Raises:
+        UserError: If the server has no such run.
+    """
+    return _require(client, "MLFLOW_RUN_ID", os.environ.get("MLFLOW_RUN_ID", ""))
+
+
+def plugin_run(client: MlflowClient) -> str | None:
+    """The pipeline run's run, made by KFP's plugin; `None` without the plugin.
+
+    Raises:
+        UserError: If the server has no such run.
+    """
+    return _require(client, "KFP_MLFLOW_CONFIG", plugin_config().get("parentRunId", ""))
+
+
+def take_up(client: MlflowClient, training_run: str) -> None:
+    """Sets this task's run running, and says on it which training the task works on.
+
+    It does nothing where the plugin has told no run of this task: who sets `MLFLOW_RUN_ID` by
+    hand starts and ends that run.
+
+    Args:
+        client: Of the tracking server.
+        training_run: The run of the training.
+    """
+    own = given_run(client) if plugin_config() else None
+    if own is None:
+        return
+    if client.get_run(own).info.status != "RUNNING":
+        client.update_run(own, "RUNNING")
+    found = client.get_run(training_run).data.tags
+    shared = {name: found[name] for name in _SHARED_TAGS if name in found}
+    log_beside(client, training_run, {TRAINING_RUN_TAG: training_run, **shared})
+
+
+def log_beside(client: MlflowClient, training_run: str, tags: Mapping[str, str]) -> None:
+    """Sets tags on this task's run if it is another than the training's and not above it."""
+    own = given_run(client) if plugin_config() else None
+    if own and own not in (training_run, parent_of(client.get_run(training_run))):
+        client.log_batch(own, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def _require(client: MlflowClient, variable: str, run_id: str) -> str | None:
+    if not run_id:
+        return None
+    try:
+        found = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        found = None
+    if found is None or found.info.lifecycle_stage != "active":
+        raise UserError(
+            f"{variable} names run {run_id}: MLflow at {client.tracking_uri} has no such run; "
+            "unset the variable or give a run of this server"
+        )
+    return run_id

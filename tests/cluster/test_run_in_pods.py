@@ -1,0 +1,138 @@
+"""The compiled training pipeline as pods of a real cluster, from ingest to register."""
+
+import json
+import threading
+import uuid
+
+import pytest
+
+from components.ingest.ingestion import ingest_source
+from components.ingest.settings import IngestSettings
+from components.shared.process import ERROR_PREFIX
+from components.shared.storage.store import open_store
+from pipelines.catalogue import PIPELINES
+from pipelines.compilation import compile_all
+from pipelines.resources import load_profile
+from pipelines.settings import load_preset, pipeline_arguments
+from tests.cluster.backend import Backend, TaskFailed, job_name
+from tests.cluster.conftest import until
+
+pytestmark = pytest.mark.cluster
+
+BUCKET = "s3://brainseg"
+TINY = (
+    "train.schedule.epochs=4",
+    "train.schedule.validate_every_epochs=2",
+    "train.compute.threads=1",
+    "register.min_patient_dice=0",
+)
+RUN = """
+import json, mlflow, sys
+run = mlflow.MlflowClient().get_run(sys.argv[1])
+print(json.dumps([run.info.status, run.data.tags, run.data.metrics]))
+"""
+
+
+class Bucket:
+    """What lies in the bucket, from here."""
+
+    def read(self, uri):
+        return open_store(BUCKET).read(uri.removeprefix(f"{BUCKET}/"))
+
+    def has(self, uri):
+        return bool(list(open_store(BUCKET).keys(uri.removeprefix(f"{BUCKET}/"))))
+
+
+@pytest.fixture(scope="module")
+def backend(deployed):
+    return Backend(deployed, root=f"{BUCKET}/kfp", bucket=Bucket(), endpoint="http://s3.test:7070")
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compiled")
+    compile_all(folder, PIPELINES, profile=load_profile("test"))
+    return folder / "training.yaml"
+
+
+@pytest.fixture(scope="module")
+def store():
+    """A fresh store; the same address in pods and here."""
+    return f"{BUCKET}/store-{uuid.uuid4().hex[:8]}"
+
+
+def arguments(store, *changes, patients=12):
+    settings = pipeline_arguments(load_preset("demo", [*TINY, *changes]))
+    source = f"synthetic:{patients}"
+    return {"source": source, "store": store, "run_name": "cluster-test", **settings}
+
+
+@pytest.fixture(scope="module")
+def finished(backend, training, store):
+    run_id = uuid.uuid4().hex[:8]
+    return run_id, backend.run(training, arguments(store), run_id)
+
+
+def test_the_chain_runs_from_ingest_to_register(finished, backend):
+    _, tasks = finished
+    assert list(tasks) == ["ingest", "profile", "split", "train", "evaluate", "register"]
+    assert tasks["register"]["parameters"]["model_uri"].startswith("models:/brainseg/")
+    lost = [
+        artifact["uri"]
+        for task in tasks.values()
+        for artifact in task["artifacts"].values()
+        # metrics are in the artifact's metadata
+        if "Metrics" not in artifact["type"]["schemaTitle"]
+        and not backend.bucket.has(artifact["uri"])
+    ]
+    assert lost == []
+
+
+def test_a_source_is_the_same_data_set_in_pods_as_here(finished, tmp_path):
+    _, tasks = finished
+    store = open_store(str(tmp_path / "store"))
+    here = ingest_source("synthetic:12", store, IngestSettings())
+    assert tasks["ingest"]["parameters"]["Output"] == here.report.dataset_id
+
+
+def test_mlflow_has_the_run_with_its_metrics(finished, step):
+    run_id, tasks = finished
+    training = tasks["train"]["parameters"]["Output"]
+    status, tags, metrics = json.loads(step(RUN, training))
+    assert status == "FINISHED"
+    assert tags["kfp_run_id"] == run_id
+    told = tasks["evaluate"]["artifacts"]["metrics"]["metadata"]
+    assert metrics["patient_dice_mean"] == pytest.approx(told["patient_dice_mean"])
+
+
+def test_the_store_keeps_no_checkpoint_of_a_finished_run(finished, store):
+    assert list(open_store(store).keys("checkpoints/")) == []
+
+
+def test_a_killed_training_goes_on_in_a_new_pod(backend, training, deployed, finished, store):
+    """As when a node is taken away: the pod is deleted without a word."""
+    _, tasks = finished
+    run_id = uuid.uuid4().hex[:8]
+    killer = threading.Thread(target=kill_training, args=(deployed, run_id, store), daemon=True)
+    killer.start()
+    again = backend.run(training, arguments(store), run_id)
+    killer.join(timeout=1)
+    assert not killer.is_alive(), "the training was over before it could be killed"
+    figures = [each["evaluate"]["artifacts"]["metrics"]["metadata"] for each in (tasks, again)]
+    assert figures[0] == figures[1]
+
+
+def kill_training(kubectl, run_id, store):
+    selector = f"job-name={job_name(run_id, 'train')}"
+    until(lambda: list(open_store(store).keys("checkpoints/")), "checkpoint", timeout_s=600)
+    kubectl("delete", "pod", "-l", selector, "--grace-period=0", "--force")
+
+
+def test_a_limit_that_is_not_kept_is_told_in_the_termination_message(backend, training, store):
+    run_id = uuid.uuid4().hex[:8]
+    with pytest.raises(TaskFailed) as failure:
+        backend.run(training, arguments(store, "profile.min_patients=100"), run_id)
+    assert ERROR_PREFIX.strip() in str(failure.value)
+    assert "min_patients" in str(failure.value)
+    report = next(word for word in str(failure.value).split() if word.startswith(f"{store}/"))
+    assert b"<html" in Bucket().read(report.strip(".,;()"))
