@@ -11,9 +11,6 @@ from typing import Any
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed import is_torchelastic_launched
 
-PREEMPTED_STATUS = 143  # what a process killed by SIGTERM leaves; here its state is stored first
-LOST_STATUS = 76  # EX_PROTOCOL of sysexits.h: other processes of the training are gone
-
 # a process whose peers vanished without a word waits so long for them
 _PEER_TIMEOUT = timedelta(minutes=5)
 

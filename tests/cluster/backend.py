@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.cluster.pods import pod_template
+from tests.cluster.pods import pass_on, pod_template
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
@@ -37,33 +37,43 @@ class Backend:
     bucket: object
     endpoint: str
 
-    def run(self, compiled, arguments, run_id, *, timeout_s=900):
-        """Runs a compiled pipeline and returns every task's outputs.
+    def run(self, compiled, arguments, run_id, *, timeout_s=900, only=None):
+        """Runs a compiled pipeline, or only some of its tasks, and returns every task's outputs.
 
         Raises:
             TaskFailed: If a task's last attempt failed; the later ones are not run.
         """
         spec, platform = yaml.safe_load_all(Path(compiled).read_text())
         self._install_launcher()
-        inputs = {
-            name: arguments.get(name, entry.get("defaultValue"))
-            for name, entry in spec["root"]["inputDefinitions"]["parameters"].items()
-        }
         done = {}
         for name in in_order(spec["root"]["dag"]["tasks"]):
-            task = spec["root"]["dag"]["tasks"][name]
-            executor_input = self._executor_input(spec, name, task, inputs, done, run_id)
+            if only and name not in only:
+                continue
+            executor_input = self._executor_input(spec, name, arguments, done, run_id)
             self.start(spec, platform, name, executor_input, run_id)
             self.wait(job_name(run_id, name), timeout_s)
             done[name] = self._collect(executor_input)
         return done
 
+    def start_one(self, compiled, name, arguments, done, run_id, *, retries):
+        """Makes the Job of one task, behind tasks of whichever run."""
+        spec, platform = yaml.safe_load_all(Path(compiled).read_text())
+        self._install_launcher()
+        spec["root"]["dag"]["tasks"][name]["retryPolicy"] = {"maxRetryCount": retries}
+        executor_input = self._executor_input(spec, name, arguments, done, run_id)
+        self.start(spec, platform, name, executor_input, run_id)
+
     def start(self, spec, platform, name, executor_input, run_id):
         """Makes the Job of a task."""
         task = spec["root"]["dag"]["tasks"][name]
-        label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
+        component = spec["components"][task["componentRef"]["name"]]
+        label = component["executorLabel"]
         container = spec["deploymentSpec"]["executors"][label]["container"]
         settings = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][label]
+        container, settings, task_config = pass_on(container, settings, component)
+        for key, entry in component["inputDefinitions"]["parameters"].items():
+            if entry["parameterType"] == "TASK_CONFIG":
+                executor_input["inputs"]["parameterValues"][key] = task_config
         command = [
             json.dumps(executor_input),
             f"{self.root}/{run_id}/{name}/executor_output.json",
@@ -127,7 +137,12 @@ class Backend:
         }
         self.kubectl("apply", "-f", "-", text=json.dumps(config_map))
 
-    def _executor_input(self, spec, name, task, inputs, done, run_id):
+    def _executor_input(self, spec, name, arguments, done, run_id):
+        inputs = {
+            key: arguments.get(key, entry.get("defaultValue"))
+            for key, entry in spec["root"]["inputDefinitions"]["parameters"].items()
+        }
+        task = spec["root"]["dag"]["tasks"][name]
         component = spec["components"][task["componentRef"]["name"]]
         given = task.get("inputs", {})
         values = {

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from components.train.callbacks.history import History
 from components.train.checkpoints import Checkpoints
-from components.train.processes import PREEMPTED_STATUS
 from components.train.slices import TumourSampler
+from components.train.statuses import PREEMPTED_STATUS
 
 logger = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ from components.train.group.story import (
     running,
     waiting_for,
 )
-from components.train.processes import PREEMPTED_STATUS
+from components.train.statuses import PREEMPTED_STATUS
 
 logger = logging.getLogger(__name__)
 

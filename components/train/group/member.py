@@ -17,8 +17,9 @@ from components.shared.process import step_process
 from components.shared.storage.store import open_store
 from components.train.group.result import PROFILE, find_result, group_folder, leave_result
 from components.train.group.settings import Task
-from components.train.processes import LOST_STATUS, is_writer
+from components.train.processes import is_writer
 from components.train.recipe import Recipe
+from components.train.statuses import LOST_STATUS
 from components.train.training import train_model
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from typing import Any
 from components.shared.config import Record
 from components.shared.process import MISTAKE_STATUS
 from components.train.group.settings import GroupSettings, Task
-from components.train.processes import PREEMPTED_STATUS
+from components.train.statuses import PREEMPTED_STATUS
 
 Object = dict[str, Any]
 

@@ -5,20 +5,14 @@ the first pod holds what they tell each other then, and it must not outlive it.
 """
 
 import multiprocessing
-import os
 import signal
 import sys
 import time
+from multiprocessing.context import SpawnProcess
 from types import FrameType
 
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from components.train.statuses import LOST_STATUS, PREEMPTED_STATUS
 
-from components.shared.process import MISTAKE_STATUS
-from components.train.processes import LOST_STATUS, PREEMPTED_STATUS
-
-_MEETING_S = 900  # until all pods are there; those that wait longer begin again
 _SHORT_S = 60.0
 _SHORT_ROUNDS = 10  # so many in a row are no accident: the pod ends, and is counted
 
@@ -56,62 +50,35 @@ class Worker:
 
     def __init__(self, task: str) -> None:
         self.ended = False
-        self._round = multiprocessing.get_context("spawn").Process(target=run_agent, args=(task,))
         self._task = task
+        self._round = self._agent()
 
     def train(self) -> int:
         """Does one round and returns its status."""
-        spawning = multiprocessing.get_context("spawn")
-        self._round = spawning.Process(target=run_agent, args=(self._task,))
+        self._round = self._agent()
         if self.ended:
             return PREEMPTED_STATUS
         self._round.start()
         if self.ended:  # by a signal in between
             self._round.terminate()
         self._round.join()
-        return _status(self._round.exitcode or 0)
+        status = self._round.exitcode or 0
+        return status if status >= 0 else 128 - status
 
     def end(self, _: int, __: FrameType | None) -> None:
         """Hands SIGTERM on."""
         self.ended = True
-        if self._round.pid is not None and self._round.exitcode is None:
+        if self._round.pid is not None:
             self._round.terminate()
 
-
-def run_agent(task: str) -> None:
-    """Runs torchrun's agent, which starts the processes of this pod and hands signals on.
-
-    Raises:
-        SystemExit: With the status of the process that failed first.
-    """
-    config = LaunchConfig(
-        min_nodes=int(os.environ["BRAINSEG_GROUP_PODS"]),
-        max_nodes=int(os.environ["BRAINSEG_GROUP_PODS"]),
-        nproc_per_node=int(os.environ["BRAINSEG_GROUP_PROCESSES"]),
-        run_id="brainseg",
-        rdzv_backend="static",
-        rdzv_endpoint=os.environ["BRAINSEG_GROUP_MASTER"],
-        rdzv_configs={"rank": int(os.environ["JOB_COMPLETION_INDEX"]), "timeout": _MEETING_S},
-        max_restarts=0,  # the next round is another process
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "components.train.group.member", task)
-    except SignalException as error:
-        raise SystemExit(PREEMPTED_STATUS) from error
-    except ChildFailedError as error:
-        statuses = [_status(failure.exitcode) for failure in error.failures.values()]
-        mistake = MISTAKE_STATUS in statuses
-        raise SystemExit(MISTAKE_STATUS if mistake else statuses[0]) from error
-    except RuntimeError as error:  # the pods did not meet: torch.distributed.DistError and others
-        sys.stderr.write(f"the pods of the group did not meet: {error}\n")
-        raise SystemExit(LOST_STATUS) from error
+    def _agent(self) -> SpawnProcess:
+        return multiprocessing.get_context("spawn").Process(target=_meet, args=(self._task,))
 
 
-def _status(code: int) -> int:
-    """A process's status as a shell tells it; NCCL ends one whose peers are lost by SIGABRT."""
-    if code == -signal.SIGABRT:
-        return LOST_STATUS
-    return code if code >= 0 else 128 - code
+def _meet(task: str) -> None:
+    from components.train.group.agent import run_agent  # torch is large; the first process waits
+
+    run_agent(task)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from components.train.callbacks import interruption
 from components.train.checkpoints import Checkpoints
 from components.train.fit import fit
 from components.train.network import build_segmenter
-from components.train.processes import PREEMPTED_STATUS
 from components.train.slices import prepare_volumes
+from components.train.statuses import PREEMPTED_STATUS
 
 
 class SignalAt(Callback):
