@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import time
 import uuid
 
@@ -103,11 +104,19 @@ def end_step(kubectl, run_id, name="SIGTERM"):
 
 
 def log(kubectl, run_id):
-    return kubectl("logs", "-l", f"job-name={job_name(run_id, 'train')}", "-c", "main", "--tail=-1")
+    selector = f"job-name={job_name(run_id, 'train')}"
+    return kubectl("logs", "-l", selector, "-c", "main", "--tail=-1", check=False)
 
 
 def until_logged(kubectl, run_id, text, timeout_s=600):
-    until(lambda: text in log(kubectl, run_id), f"line {text!r}", timeout_s)
+    """Waits for a line of the step's log, which the group's log is a part of."""
+
+    def found():
+        status = kubectl.get("job", job_name(run_id, "train"))["status"]
+        assert not status.get("failed"), log(kubectl, run_id)
+        return text in log(kubectl, run_id)
+
+    until(found, f"line {text!r}", timeout_s)
 
 
 def test_two_pods_train_and_a_lost_one_is_replaced(train, backend, deployed):  # noqa: F811
@@ -188,9 +197,7 @@ def test_what_the_pods_wait_for_is_told(train, backend, deployed, graph, tmp_pat
     text = graph.read_text().replace("resourceMemoryRequest: 512Mi", "resourceMemoryRequest: 12Gi")
     text = text.replace("resourceMemoryLimit: 3Gi", "resourceMemoryLimit: 12Gi")
     large = tmp_path / "large.yaml"
-    large.write_text(
-        text.replace('"wait_s":300', '"wait_s":20').replace('\\"wait_s\\":300', '\\"wait_s\\":20')
-    )
+    large.write_text(re.sub(r"wait_s(\W+)300", r"wait_s\g<1>20", text))
     run_id = train(compiled=large)
     with pytest.raises(TaskFailed) as failure:
         backend.wait(job_name(run_id, "train"), 300)

@@ -38,6 +38,10 @@ class Cluster:
         self._api = api
         self._core = client.CoreV1Api(api)
         self._custom = client.CustomObjectsApi(api)
+        patching = client.ApiClient(api.configuration)
+        # by itself the client sends a patch of whatever form as a merge patch
+        patching.set_default_header("Content-Type", "application/json-patch+json")
+        self._patching = client.CustomObjectsApi(patching)
         self._pod = pod
 
     @classmethod
@@ -91,7 +95,7 @@ class Cluster:
     def patch(self, made: Object, operations: list[Object]) -> None:
         """Changes an object by JSON Patch; one that is gone stays so."""
         with _explained("patch", _plural(made), self.namespace), _none_if_missing():
-            self._custom.patch_namespaced_custom_object(
+            self._patching.patch_namespaced_custom_object(
                 *_place(made, self.namespace), operations, _request_timeout=_TIMEOUT_S
             )
 

@@ -16,6 +16,7 @@ from components.shared.process import MISTAKE_STATUS
 from components.shared.storage.store import open_store
 from components.shared.tracking.local import initialise_local
 from components.train.group.result import fetch_result, find_result, group_folder
+from components.train.group.settings import GroupSettings
 from components.train.statuses import PREEMPTED_STATUS
 
 
@@ -104,7 +105,7 @@ def test_pods_that_are_ended_or_killed_are_replaced_and_the_training_goes_on(
     first, second = start(0, task), start(1, task)
     first.until("epoch 2 of 40")
     status, took_s = second.terminate()  # a spot node is taken away
-    assert (status, took_s < 10) == (PREEMPTED_STATUS, True)
+    assert (status, took_s < GroupSettings().grace_s) == (PREEMPTED_STATUS, True)
     step = first.until(r"told to end: the state after step (\d+) is stored")[1]
     second = start(1, task)
     first.until(rf"going on after epoch \d+ of 40 \(step {step}\)")  # no step is lost
