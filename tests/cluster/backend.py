@@ -1,13 +1,16 @@
 """Stands in for KFP's backend on a real cluster: one Job a task of a compiled pipeline.
 
-There is no KFP backend to be had here. What its driver does with a task's inputs and outputs is
-read from backend/src/v2/driver/{resolve,driver}.go at 2.17.0; what is not done here (conditions,
-loops) is refused.
+There is no KFP backend to be had here. What its driver does with a task's inputs, outputs and
+condition is read from backend/src/v2/driver/{resolve,driver}.go at 2.17.0, what it does with
+exit handlers from backend/src/v2/compiler/argocompiler/dag.go. Loops are not done here, and
+tasks go one after the other.
 """
 
 import json
+import re
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -15,6 +18,7 @@ import yaml
 from tests.cluster.pods import pass_on, pod_template
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
+_EXIT = "ALL_UPSTREAM_TASKS_COMPLETED"
 
 
 class TaskFailed(Exception):
@@ -28,75 +32,60 @@ class Backend:
     Attributes:
         kubectl: Runs kubectl in the namespace; takes its arguments and the text for stdin.
         root: Where KFP keeps artifacts: s3://bucket/prefix.
-        bucket: A client of the same bucket, from here.
+        read: Content of an s3:// URI, from here.
         endpoint: Of that S3 service, in pods.
     """
 
-    kubectl: object
+    kubectl: Callable
     root: str
-    bucket: object
+    read: Callable
     endpoint: str
 
-    def run(self, compiled, arguments, run_id, *, timeout_s=900, only=None):
-        """Runs a compiled pipeline, or only some of its tasks, and returns every task's outputs.
+    def run(self, compiled, arguments, run_id, *, timeout_s=900):
+        """Runs a compiled pipeline.
+
+        Returns:
+            The parameters and artifacts that each task has put out, by the task's name.
 
         Raises:
             TaskFailed: If a task's last attempt failed; the later ones are not run.
         """
         spec, platform = yaml.safe_load_all(Path(compiled).read_text())
         self._install_launcher()
-        done = {}
-        for name in in_order(spec["root"]["dag"]["tasks"]):
-            if only and name not in only:
-                continue
-            executor_input = self._executor_input(spec, name, arguments, done, run_id)
-            self.start(spec, platform, name, executor_input, run_id)
-            self.wait(job_name(run_id, name), timeout_s)
-            done[name] = self._collect(executor_input)
-        return done
+        run = _Run(self, spec, platform, run_id, timeout_s)
+        declared = spec["root"]["inputDefinitions"]["parameters"]
+        given = {
+            name: arguments.get(name, entry.get("defaultValue")) for name, entry in declared.items()
+        }
+        run.dag(spec["root"]["dag"], {"parameters": given, "artifacts": {}})
+        return run.done
 
-    def start_one(self, compiled, name, arguments, done, run_id, *, retries):
-        """Makes the Job of one task, behind tasks of whichever run."""
+    def start_one(self, compiled, name, arguments, done, run_id, *, retries=0):
+        """Makes the Job of one task, behind tasks that any run has done."""
         spec, platform = yaml.safe_load_all(Path(compiled).read_text())
-        self._install_launcher()
-        spec["root"]["dag"]["tasks"][name]["retryPolicy"] = {"maxRetryCount": retries}
-        executor_input = self._executor_input(spec, name, arguments, done, run_id)
-        self.start(spec, platform, name, executor_input, run_id)
-
-    def start(self, spec, platform, name, executor_input, run_id):
-        """Makes the Job of a task."""
+        run = _Run(self, spec, platform, run_id, 0)
         task = spec["root"]["dag"]["tasks"][name]
         component = spec["components"][task["componentRef"]["name"]]
-        label = component["executorLabel"]
-        container = spec["deploymentSpec"]["executors"][label]["container"]
-        settings = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][label]
-        container, settings, task_config = pass_on(container, settings, component)
-        for key, entry in component["inputDefinitions"]["parameters"].items():
-            if entry["parameterType"] == "TASK_CONFIG":
-                executor_input["inputs"]["parameterValues"][key] = task_config
-        command = [
-            json.dumps(executor_input),
-            f"{self.root}/{run_id}/{name}/executor_output.json",
-            "--",
-            *container["command"],
-            *container["args"],
-        ]
-        pod = pod_template(container, settings, command=command, run_id=run_id)
-        pod["spec"]["containers"][0]["env"] += [
+        inputs = run._inputs(task, {"parameters": arguments, "artifacts": {}}, done)
+        executor_input = run._executor_input(name, component, inputs)
+        self.start(job_name(run_id, name), run._pod(name, component, executor_input), retries)
+
+    def start(self, job, pod, retries):
+        """Makes the Job of a task."""
+        main = pod["spec"]["containers"][0]
+        main["env"] += [
             {"name": "KFP_S3_ENDPOINT", "value": self.endpoint},
             _key("KFP_S3_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID"),
             _key("KFP_S3_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY"),
         ]
-        job = {
+        labels = pod["metadata"]["labels"]
+        described = {
             "apiVersion": "batch/v1",
             "kind": "Job",
-            "metadata": {"name": job_name(run_id, name), "labels": {"pipeline/runid": run_id}},
-            "spec": {
-                "template": pod,
-                "backoffLimit": task.get("retryPolicy", {}).get("maxRetryCount", 0),
-            },
+            "metadata": {"name": job, "labels": labels},
+            "spec": {"template": pod, "backoffLimit": retries},
         }
-        self.kubectl("apply", "-f", "-", text=json.dumps(job))
+        self.kubectl("apply", "-f", "-", text=json.dumps(described))
 
     def wait(self, job, timeout_s):
         """Waits for the end of a Job.
@@ -132,51 +121,129 @@ class Backend:
         config_map = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": "kfp-launcher"},
+            "metadata": {"name": "kfp-launcher-source"},
             "data": {"launcher.py": LAUNCHER.read_text()},
         }
         self.kubectl("apply", "-f", "-", text=json.dumps(config_map))
 
-    def _executor_input(self, spec, name, arguments, done, run_id):
-        inputs = {
-            key: arguments.get(key, entry.get("defaultValue"))
-            for key, entry in spec["root"]["inputDefinitions"]["parameters"].items()
-        }
-        task = spec["root"]["dag"]["tasks"][name]
-        component = spec["components"][task["componentRef"]["name"]]
+
+@dataclass(frozen=True)
+class _Run:
+    backend: Backend
+    spec: dict
+    platform: dict
+    run_id: str
+    timeout_s: float
+    done: dict = field(default_factory=dict)
+
+    def dag(self, dag, inputs):
+        """Runs the tasks of a graph; returns what the graph puts out."""
+        done, failure = {}, None
+        for name in in_order(dag["tasks"]):
+            task = dag["tasks"][name]
+            policy = task.get("triggerPolicy", {})
+            if failure and policy.get("strategy") != _EXIT:
+                continue
+            found = self._inputs(task, inputs, done)
+            if "condition" not in policy or holds(policy["condition"], found["parameters"]):
+                try:
+                    done[name] = self._task(name, task, found)
+                except TaskFailed as error:
+                    failure = failure or error
+        if failure:
+            raise failure
+        return self._outputs(dag.get("outputs", {}), done)
+
+    def _task(self, name, task, inputs):
+        component = self.spec["components"][task["componentRef"]["name"]]
+        if "dag" in component:
+            return self.dag(component["dag"], inputs)
+        executor_input = self._executor_input(name, component, inputs)
+        self.backend.start(
+            job_name(self.run_id, name),
+            self._pod(name, component, executor_input),
+            task.get("retryPolicy", {}).get("maxRetryCount", 0),
+        )
+        self.backend.wait(job_name(self.run_id, name), self.timeout_s)
+        self.done[name] = self._collect(executor_input)
+        return self.done[name]
+
+    def _pod(self, name, component, executor_input):
+        label = component["executorLabel"]
+        pods = self.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        container, settings, task_config = pass_on(
+            self.spec["deploymentSpec"]["executors"][label]["container"], pods[label], component
+        )
+        for key, entry in component["inputDefinitions"]["parameters"].items():
+            if entry["parameterType"] == "TASK_CONFIG":
+                executor_input["inputs"]["parameterValues"][key] = task_config
+        command = [
+            json.dumps(executor_input),
+            f"{self._folder(name)}/executor_output.json",
+            "--",
+            *container["command"],
+            *container["args"],
+        ]
+        return pod_template(container, settings, command=command, run_id=self.run_id)
+
+    def _folder(self, name):
+        return f"{self.backend.root}/{self.run_id}/{name}"
+
+    def _inputs(self, task, inputs, done):
         given = task.get("inputs", {})
-        values = {
-            key: _value(entry, inputs, done, run_id)
+        parameters = {
+            key: self._parameter(entry, inputs, done)
             for key, entry in given.get("parameters", {}).items()
         }
+        artifacts = {
+            key: _artifact(entry, inputs, done) for key, entry in given.get("artifacts", {}).items()
+        }
+        return {"parameters": parameters, "artifacts": artifacts}
+
+    def _parameter(self, entry, inputs, done):
+        if "componentInputParameter" in entry:
+            return inputs["parameters"][entry["componentInputParameter"]]
+        if "taskOutputParameter" in entry:
+            source = entry["taskOutputParameter"]
+            return done[source["producerTask"]]["parameters"][source["outputParameterKey"]]
+        assert "runtimeValue" in entry, f"not done here: {entry}"
+        constant = entry["runtimeValue"]["constant"]
+        for placeholder in ("{{$.pipeline_job_uuid}}", "{{$.pipeline_job_name}}"):
+            if isinstance(constant, str):
+                constant = constant.replace(placeholder, self.run_id)
+        return constant
+
+    def _outputs(self, outputs, done):
+        parameters = {
+            key: _first(done, entry["valueFromParameter"], "parameters", "outputParameterKey")
+            for key, entry in outputs.get("parameters", {}).items()
+        }
+        artifacts = {
+            key: _first(done, entry["artifactSelectors"][0], "artifacts", "outputArtifactKey")
+            for key, entry in outputs.get("artifacts", {}).items()
+        }
+        return {"parameters": parameters, "artifacts": artifacts}
+
+    def _executor_input(self, name, component, inputs):
         declared = component.get("inputDefinitions", {}).get("parameters", {})
         defaults = {
             key: entry["defaultValue"] for key, entry in declared.items() if "defaultValue" in entry
         }
-        artifacts = {
-            key: {"artifacts": [_artifact(entry, done)]}
-            for key, entry in given.get("artifacts", {}).items()
-        }
-        outputs = component.get("outputDefinitions", {})
-        folder = f"{self.root}/{run_id}/{name}"
+        folder, outputs = self._folder(name), component.get("outputDefinitions", {})
         return {
-            "inputs": {"parameterValues": {**defaults, **values}, "artifacts": artifacts},
+            "inputs": {
+                "parameterValues": {**defaults, **inputs["parameters"]},
+                "artifacts": {
+                    key: {"artifacts": [found]} for key, found in inputs["artifacts"].items()
+                },
+            },
             "outputs": {
                 "parameters": {
                     key: {"outputFile": f"/tmp/kfp/outputs/{key}"}
                     for key in outputs.get("parameters", {})
                 },
                 "artifacts": {
-                    key: {
-                        "artifacts": [
-                            {
-                                "name": key,
-                                "type": entry["artifactType"],
-                                "uri": f"{folder}/{key}",
-                                "metadata": {},
-                            }
-                        ]
-                    }
+                    key: {"artifacts": [_made(key, entry["artifactType"], f"{folder}/{key}")]}
                     for key, entry in outputs.get("artifacts", {}).items()
                 },
                 "outputFile": f"/s3/{folder.removeprefix('s3://')}/output_metadata.json",
@@ -186,13 +253,12 @@ class Backend:
     def _collect(self, executor_input):
         outputs = executor_input["outputs"]
         folder = f"s3://{outputs['outputFile'].removeprefix('/s3/').rpartition('/')[0]}"
-        told = json.loads(self.bucket.read(f"{folder}/executor_output.json"))
+        told = json.loads(self.backend.read(f"{folder}/executor_output.json"))
+        said = told.get("artifacts", {})
         artifacts = {
-            key: {**found["artifacts"][0], **told.get("artifacts", {}).get(key, {}).get(
-                "artifacts", [{}]
-            )[0]}
+            key: {**found["artifacts"][0], **(said[key]["artifacts"][0] if key in said else {})}
             for key, found in outputs["artifacts"].items()
-        }  # fmt: skip
+        }
         return {"parameters": told.get("parameterValues", {}), "artifacts": artifacts}
 
 
@@ -208,10 +274,16 @@ def in_order(tasks):
         assert ready, f"a circle in {list(left)}"
         order += ready
         left = {name: task for name, task in left.items() if name not in ready}
-    for name in order:
-        assert "triggerPolicy" not in tasks[name], "conditions are not done here"
-        assert "parameterIterator" not in tasks[name], "loops are not done here"
+    assert not any("parameterIterator" in task for task in tasks.values()), "no loops here"
     return order
+
+
+def holds(condition, parameters):
+    """Whether a condition holds; of the form that `dsl.If` gives to one comparison of texts."""
+    form = r"inputs\.parameter_values\['([^']+)'\] == '([^']*)'"
+    match = re.fullmatch(form, condition)
+    assert match, f"a condition of another form is not done here: {condition}"
+    return parameters[match[1]] == match[2]
 
 
 def job_name(run_id, task):
@@ -222,16 +294,16 @@ def _key(name, key):
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": "brainseg-store", "key": key}}}
 
 
-def _value(entry, inputs, done, run_id):
-    if "componentInputParameter" in entry:
-        return inputs[entry["componentInputParameter"]]
-    if "taskOutputParameter" in entry:
-        source = entry["taskOutputParameter"]
-        return done[source["producerTask"]]["parameters"][source["outputParameterKey"]]
-    constant = entry["runtimeValue"]["constant"]
-    return run_id if constant == "{{$.pipeline_job_uuid}}" else constant
-
-
-def _artifact(entry, done):
+def _artifact(entry, inputs, done):
+    if "componentInputArtifact" in entry:
+        return inputs["artifacts"][entry["componentInputArtifact"]]
     source = entry["taskOutputArtifact"]
     return done[source["producerTask"]]["artifacts"][source["outputArtifactKey"]]
+
+
+def _first(done, source, kind, key):
+    return done[source["producerSubtask"]][kind][source[key]]
+
+
+def _made(name, kind, uri):
+    return {"name": name, "type": kind, "uri": uri, "metadata": {}}

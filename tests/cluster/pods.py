@@ -196,7 +196,7 @@ def _resources(resources):
 def _volumes(platform):
     volumes = [
         {"name": "kfp-launcher", "emptyDir": {}},
-        {"name": "launcher-source", "configMap": {"name": "kfp-launcher"}},
+        {"name": "launcher-source", "configMap": {"name": "kfp-launcher-source"}},
     ]
     mounts = [{"name": "kfp-launcher", "mountPath": "/kfp-launcher"}]
     for path in _SCRATCH:

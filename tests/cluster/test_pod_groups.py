@@ -7,6 +7,7 @@ import time
 import uuid
 
 import pytest
+import yaml
 
 from components.shared.process import ERROR_PREFIX
 from components.shared.storage.store import open_store
@@ -17,7 +18,7 @@ from pipelines.compilation import compile_all
 from pipelines.resources import load_profile
 from tests.cluster.backend import TaskFailed, job_name
 from tests.cluster.conftest import until
-from tests.cluster.test_run_in_pods import BUCKET, Bucket, arguments, backend  # noqa: F401
+from tests.cluster.test_run_in_pods import BUCKET, arguments, is_there, read
 from tests.components.train.group.pods import OWNER
 from tests.components.train.group.test_objects import PODS, TASK
 
@@ -50,16 +51,20 @@ def graph(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def prepared(backend, graph, tmp_path_factory):  # noqa: F811
+def prepared(backend, graph, tmp_path_factory):
     """The steps before the training, once: each test trains by itself from there."""
     store = f"{BUCKET}/groups-{uuid.uuid4().hex[:8]}"
-    run_id = uuid.uuid4().hex[:8]
-    done = backend.run(graph, arguments(store), run_id, only=("ingest", "profile", "split"))
-    return store, done
+    spec, platform = yaml.safe_load_all(graph.read_text())
+    dag = spec["root"]["dag"]
+    dag["tasks"] = {name: dag["tasks"][name] for name in ("ingest", "profile", "split")}
+    del dag["outputs"]
+    first = tmp_path_factory.mktemp("first") / "first.yaml"
+    first.write_text(yaml.safe_dump_all([spec, platform]))
+    return store, backend.run(first, arguments(store), uuid.uuid4().hex[:8])
 
 
 @pytest.fixture
-def train(backend, graph, prepared, deployed):  # noqa: F811
+def train(backend, graph, prepared, deployed):
     """Starts only the training of a run of its own; nothing of the group is left afterwards."""
     store, done = prepared
     started = []
@@ -119,7 +124,7 @@ def until_logged(kubectl, run_id, text, timeout_s=600):
     until(found, f"line {text!r}", timeout_s)
 
 
-def test_two_pods_train_and_a_lost_one_is_replaced(train, backend, deployed):  # noqa: F811
+def test_two_pods_train_and_a_lost_one_is_replaced(train, backend, deployed):
     run_id = train("train.schedule.epochs=30")
     until_logged(deployed, run_id, "epoch 4 of 30")
     assert len(pods(deployed)) == 2
@@ -132,9 +137,9 @@ def test_two_pods_train_and_a_lost_one_is_replaced(train, backend, deployed):  #
     backend.wait(job_name(run_id, "train"), 900)
     assert "going on after epoch" in log(deployed, run_id)
     folder = f"{backend.root}/{run_id}/train"
-    history = json.loads(backend.bucket.read(f"{folder}/history"))
+    history = json.loads(read(f"{folder}/history"))
     assert [epoch["epoch"] for epoch in history][-1] == 30
-    assert backend.bucket.has(f"{folder}/model")
+    assert is_there(f"{folder}/model")
     gone(deployed)
 
 
@@ -149,7 +154,7 @@ def test_a_cancelled_step_leaves_no_group_and_loses_no_step(train, deployed, pre
     assert newest >= 2
 
 
-def test_a_second_attempt_follows_the_group_that_runs(train, backend, deployed):  # noqa: F811
+def test_a_second_attempt_follows_the_group_that_runs(train, backend, deployed):
     run_id = train("train.schedule.epochs=40", retries=1)
     until_logged(deployed, run_id, "epoch 2 of 40")
     before = group(deployed)["metadata"]["uid"]
@@ -170,7 +175,7 @@ def test_pods_end_when_the_step_has_been_killed(train, deployed):
     assert time.monotonic() - killed < 600
 
 
-def test_a_mistake_fails_at_once_in_its_own_words(train, backend, deployed):  # noqa: F811
+def test_a_mistake_fails_at_once_in_its_own_words(train, backend, deployed):
     run_id = train("train.network.encoder=no-such-encoder")
     with pytest.raises(TaskFailed) as failure:
         backend.wait(job_name(run_id, "train"), 600)
@@ -179,7 +184,7 @@ def test_a_mistake_fails_at_once_in_its_own_words(train, backend, deployed):  # 
     gone(deployed)
 
 
-def test_a_refusal_of_the_cluster_is_told_and_leaves_nothing(train, backend, deployed):  # noqa: F811
+def test_a_refusal_of_the_cluster_is_told_and_leaves_nothing(train, backend, deployed):
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "no-services"}}
     quota["spec"] = {"hard": {"count/services": "0"}}
     deployed("apply", "-f", "-", text=json.dumps(quota))
@@ -192,7 +197,7 @@ def test_a_refusal_of_the_cluster_is_told_and_leaves_nothing(train, backend, dep
     gone(deployed)
 
 
-def test_what_the_pods_wait_for_is_told(train, backend, deployed, graph, tmp_path):  # noqa: F811
+def test_what_the_pods_wait_for_is_told(train, backend, deployed, graph, tmp_path):
     """More memory than the node has: no node takes them."""
     text = graph.read_text().replace("resourceMemoryRequest: 512Mi", "resourceMemoryRequest: 12Gi")
     text = text.replace("resourceMemoryLimit: 3Gi", "resourceMemoryLimit: 12Gi")
