@@ -22,7 +22,7 @@ from components.train.callbacks.interruption import StoreWithinEpochs
 from components.train.callbacks.progress import LogProgress
 from components.train.callbacks.threads import ChooseThreads
 from components.train.checkpoints import Checkpoints
-from components.train.network import VolumeSegmenter
+from components.train.network import VolumeSegmenter, freeze_unused
 from components.train.processes import trainer_arguments
 from components.train.recipe import Recipe
 from components.train.slices import PreparedVolume, SliceDataset, TumourSampler
@@ -89,6 +89,8 @@ def fit(
         StoreWithinEpochs(checkpoints, history),
     ]
     trainer = _trainer(recipe, callbacks)
+    if trainer.world_size > 1:
+        freeze_unused(segmenter)
     trainer.fit(
         task,
         _training_loader(train, recipe, rank=trainer.global_rank, ranks=trainer.world_size),

@@ -16,7 +16,7 @@ from components.train.group.settings import GroupSettings
 from pipelines.catalogue import PIPELINES
 from pipelines.compilation import compile_all
 from pipelines.resources import load_profile
-from tests.cluster.backend import TaskFailed, job_name
+from tests.cluster.backend import Backend, TaskFailed, job_name
 from tests.cluster.conftest import until
 from tests.cluster.test_run_in_pods import BUCKET, arguments, is_there, read
 from tests.components.train.group.pods import OWNER
@@ -48,6 +48,11 @@ def graph(tmp_path_factory):
     (folder / "profile.yaml").write_text(PROFILE)
     compile_all(folder, PIPELINES, profile=load_profile(str(folder / "profile.yaml")))
     return folder / "training.yaml"
+
+
+@pytest.fixture(scope="module")
+def backend(deployed):
+    return Backend(deployed, root=f"{BUCKET}/kfp", read=read, endpoint="http://s3.test:7070")
 
 
 @pytest.fixture(scope="module")
