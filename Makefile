@@ -4,13 +4,40 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check format clean
+# Images: `make images`, or one by `make image-data`. BUILD_FLAGS: what else the build is to be
+# given; SOURCE: the address of the code that the images name. Old podmans keep a label with a
+# build argument in it from their cache, so labels that change are given here.
+CONTAINER ?= $(notdir $(shell command -v docker || command -v podman))
+BUILD_FLAGS ?=
+SOURCE ?=
+LABEL := org.opencontainers.image
+DIGESTS ?= compiled/digests.json
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION = $(shell git rev-parse HEAD)
+NAME_data := brainseg-data-python
+NAME_trainer := brainseg-trainer-python
+NAME_mlflow := brainseg-mlflow
+FOLDERS := data mlflow trainer
+TAGS := $(foreach folder,$(FOLDERS),$(NAME_$(folder)):$(VERSION))
+
+.PHONY: run test cluster-test check format images push clean
 
 run: $(READY)  ## the whole chain on built-in synthetic volumes
 	$(BIN)/brainseg run --source synthetic:24 --preset demo --output brainseg-runs/demo
 
 test: $(READY)  ## all tests
 	$(BIN)/pytest
+
+cluster-test: $(READY)  ## the manifests and a run in pods, on the cluster that KUBECONFIG names
+	@kubectl get --raw=/readyz --request-timeout=10s >/dev/null || { echo "$$NO_CLUSTER"; exit 1; }
+	$(BIN)/pytest -m cluster tests/cluster
+
+define NO_CLUSTER
+make cluster-test needs a Kubernetes cluster of one node on this machine, kubectl and KUBECONFIG.
+Its node must hold the images that manifests/overlays/test names (`make images`, then load them),
+and an S3 service must answer at the address in manifests/overlays/test/settings.env.
+endef
+export NO_CLUSTER
 
 check: $(READY)  ## style, types, import rules
 	$(BIN)/ruff check .
@@ -28,6 +55,18 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --native-tls --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
+
+images: $(FOLDERS:%=image-%)  ## all images
+
+image-%:
+	$(if $(CONTAINER),,$(error neither docker nor podman is there; install one of them))
+	$(CONTAINER) build $(BUILD_FLAGS) --file images/$*/Dockerfile --tag $(NAME_$*):$(VERSION) \
+	  --label $(LABEL).version=$(VERSION) --label $(LABEL).revision=$(REVISION) \
+	  $(if $(SOURCE),--label $(LABEL).source=$(SOURCE)) .
+
+push:  ## images to REGISTRY, and the digests that it has them under to the file DIGESTS
+	$(if $(REGISTRY),,$(error say where to: make push REGISTRY=registry.example/team))
+	images/push $(CONTAINER) $(REGISTRY) $(DIGESTS) $(TAGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

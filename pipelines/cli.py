@@ -7,7 +7,7 @@ import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -70,6 +70,10 @@ def run(
     output: Annotated[
         Path | None, typer.Option(help="Folder for result.json, reports and the log.")
     ] = None,
+    runner: Annotated[
+        Literal["subprocess", "docker"],
+        typer.Option(help="docker: each step in its image, as on a cluster; see `make images`."),
+    ] = "subprocess",
     as_json: Json = False,
 ) -> None:
     """Run the whole chain on this machine: ingest to registered model.
@@ -85,8 +89,8 @@ def run(
     _use_local_defaults()
     folder = output or _HOME / f"{datetime.now():%Y-%m-%d-%H%M%S}"
     named = {"source": _absolute(source), "store": _absolute(store), "run_name": Path(preset).stem}
-    run = LocalRun(training, {**named, **settings}, folder.expanduser().absolute())
-    result = run_locally(run)
+    arguments = {**named, **settings}
+    result = run_locally(LocalRun(training, arguments, folder.expanduser().absolute(), runner))
     if as_json:
         _print_json(result)
     else:

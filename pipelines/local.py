@@ -1,4 +1,4 @@
-"""Running a graph on this machine: no Docker, no cluster, no account."""
+"""Running a graph on this machine: no cluster, no account, and no Docker unless it is asked for."""
 
 import contextlib
 import fcntl
@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from kfp import dsl, local
 from kfp.dsl.graph_component import GraphComponent
@@ -27,7 +27,9 @@ from components.shared.tracking.server import connect
 from pipelines.graph import check_arguments, count_steps, images, on_one_machine
 from pipelines.steplog import StepLog
 
-_UNSAFE = "python3"  # KFP's local runner replaces this word inside every argument
+_Runner: TypeAlias = local.SubprocessRunner | local.DockerRunner
+
+_UNSAFE = "python3"  # KFP's runner of subprocesses replaces this word inside every argument
 _CLUSTER_ONLY = ".*have no effect in the current local runner.*"  # cpu, memory, accelerators
 
 
@@ -39,15 +41,17 @@ class LocalRun:
         pipeline: Any `@dsl.pipeline`; it is not changed.
         arguments: Values of its parameters.
         output: Folder for the result, the reports and the log.
+        runner: What a step runs in: a process of this installation, or a container of its image.
     """
 
     pipeline: GraphComponent
     arguments: Mapping[str, Any]
     output: Path
+    runner: Literal["subprocess", "docker"] = "subprocess"
 
 
 def run_locally(run: LocalRun) -> dict[str, Any]:
-    """Runs a pipeline's steps in subprocesses and writes `result.json`.
+    """Runs a pipeline's steps one after the other and writes `result.json`.
 
     The result holds what the pipeline returns: parameters and metrics by their names, and
     under `reports` the copies of its files, each by its name without `_report`.
@@ -62,17 +66,18 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
         The content of `result.json`.
 
     Raises:
-        UserError: If the arguments are not the pipeline's, MLflow cannot be used, or a step
-            fails; the message is then the step's own.
+        UserError: If the arguments are not the pipeline's, MLflow or Docker cannot be used, or a
+            step fails; the message is then the step's own.
     """
     check_arguments(run.pipeline, run.arguments)
-    _refuse_unsafe([*map(str, run.arguments.values()), str(run.output)])
+    if run.runner == "subprocess":
+        _refuse_unsafe([*map(str, run.arguments.values()), str(run.output)])
     started = time.monotonic()
-    with _locked(run.output), environment(_variables(run)):
+    with _locked(run.output), environment(_variables(run)), _runner(run) as runner:
         (run.output / "result.json").unlink(missing_ok=True)
         if TRAINER_IMAGE in images(run.pipeline):
             _try_mlflow()
-        outputs, seconds = _execute(run)
+        outputs, seconds = _execute(run, runner)
         result = _collect(outputs, run.output)
         result["seconds"] = {**seconds, "total": round(time.monotonic() - started, 1)}
         FolderStore(run.output).write("result.json", json.dumps(result, indent=2).encode())
@@ -85,10 +90,20 @@ def _try_mlflow() -> None:
     connect()
 
 
-def _execute(run: LocalRun) -> tuple[dict[str, Any], dict[str, float]]:
+@contextlib.contextmanager
+def _runner(run: LocalRun) -> Iterator[_Runner]:
+    if run.runner == "subprocess":
+        yield local.SubprocessRunner(use_venv=False)
+        return
+    from pipelines.containers import docker_runner  # most runs do without Docker's package
+
+    with docker_runner(images(run.pipeline), run.arguments, run.output) as runner:
+        yield runner
+
+
+def _execute(run: LocalRun, runner: _Runner) -> tuple[dict[str, Any], dict[str, float]]:
     pipeline = on_one_machine(run.pipeline)
-    root = run.output / "pipeline"
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    local.init(runner, pipeline_root=str(run.output / "pipeline"))
     with StepLog(run.output / "run.log", steps=count_steps(pipeline)) as log:
         try:
             with warnings.catch_warnings():

@@ -1,0 +1,104 @@
+"""The real cluster of these tests: the one that KUBECONFIG names, with the overlay `test`."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+NAMESPACE = "brainseg"
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+OVERLAY = MANIFESTS / "overlays" / "test"
+
+# The local volume of the overlay; the tests run on the cluster's only node
+DATABASE_FOLDER = Path("/var/local/brainseg-test/postgres")
+
+_MAKE_BUCKET = """
+import boto3
+s3 = boto3.client("s3")
+if "brainseg" not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
+    s3.create_bucket(Bucket="brainseg")
+"""
+
+
+class Kubectl:
+    """Runs kubectl in one namespace."""
+
+    def __init__(self, namespace):
+        self.namespace = namespace
+
+    def __call__(self, *arguments, text=None, check=True, timeout_s=300):
+        """Returns what kubectl prints; with `check=False` also what it complains of.
+
+        Raises:
+            AssertionError: If kubectl fails, with its words.
+        """
+        done = subprocess.run(
+            ["kubectl", "--namespace", self.namespace, *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        if not check:
+            return done.stdout + done.stderr
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}{done.stdout}"
+        return done.stdout
+
+    def get(self, *arguments):
+        """An object, or a list of them, as Python's own types."""
+        return json.loads(self("get", *arguments, "--output=json"))
+
+    def apply_overlay(self):
+        """Applies the overlay and returns once PostgreSQL and MLflow answer their probes."""
+        DATABASE_FOLDER.mkdir(parents=True, exist_ok=True)
+        self("apply", "--kustomize", str(OVERLAY))
+        self.wait_for_rollouts()
+
+    def wait_for_rollouts(self):
+        """Returns once PostgreSQL and MLflow answer their probes."""
+        for workload in ("statefulset/postgres", "deployment/mlflow"):
+            self("rollout", "status", workload, "--timeout=240s")
+
+
+def until(condition, what, timeout_s=120):
+    """Returns the first true answer of a function that is asked every second."""
+    end = time.monotonic() + timeout_s
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"within {timeout_s} s: no {what}"
+        time.sleep(1)
+    return answer
+
+
+@pytest.fixture(scope="session")
+def kubectl(request):
+    """kubectl in the namespace `brainseg`; skips where no cluster was asked for or answers.
+
+    These tests delete what they find in the namespace, so it must be the overlay `test`'s.
+    """
+    if "cluster" not in request.config.getoption("-m"):
+        pytest.skip("changes the cluster that KUBECONFIG names: run `make cluster-test`")
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("no cluster: KUBECONFIG is not set")
+    kubectl = Kubectl(NAMESPACE)
+    answer = kubectl("get", "--raw=/readyz", "--request-timeout=10s", check=False)
+    if answer != "ok":
+        pytest.skip(f"no cluster: {answer.strip()}")
+    labels = {
+        each["metadata"]["name"]: each["metadata"]["labels"]
+        for each in kubectl.get("namespaces")["items"]
+    }
+    if NAMESPACE in labels and labels[NAMESPACE].get("brainseg/overlay") != "test":
+        pytest.fail(f"namespace {NAMESPACE} is not the overlay test's; use another cluster")
+    return kubectl
+
+
+@pytest.fixture(scope="session")
+def deployed(kubectl):
+    """The same kubectl once the overlay `test` is applied and answers, and its bucket is there."""
+    kubectl.apply_overlay()
+    kubectl("exec", "deployment/mlflow", "--", "python", "-c", _MAKE_BUCKET)
+    return kubectl
