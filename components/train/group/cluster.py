@@ -3,8 +3,9 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
@@ -34,14 +35,8 @@ class Cluster:
     """
 
     def __init__(self, api: client.ApiClient, namespace: str, pod: str) -> None:
-        self.namespace = namespace
         self._api = api
-        self._core = client.CoreV1Api(api)
-        self._custom = client.CustomObjectsApi(api)
-        patching = client.ApiClient(api.configuration)
-        # by itself the client sends a patch of whatever form as a merge patch
-        patching.set_default_header("Content-Type", "application/json-patch+json")
-        self._patching = client.CustomObjectsApi(patching)
+        self._namespace = namespace
         self._pod = pod
 
     @classmethod
@@ -57,7 +52,7 @@ class Cluster:
         except (config.ConfigException, OSError) as error:
             raise UserError(
                 "a pod group is started from a pod whose ServiceAccount's token is mounted "
-                f"({error}); on one machine train without `group`"
+                f"({error}); on one machine train without `pod_group`"
             ) from error
         # a pod's name is its host name, but where the pod sets another: KFP tells the name
         pod = os.environ.get("KFP_POD_NAME") or os.environ["HOSTNAME"]
@@ -65,68 +60,49 @@ class Cluster:
 
     def own_pod(self) -> Object:
         """The pod that this process runs in."""
-        with _explained("get", "pods", self.namespace):
-            return self._plain(
-                self._core.read_namespaced_pod(
-                    self._pod, self.namespace, _request_timeout=_TIMEOUT_S
-                )
-            )
+        return self._object("GET", f"/api/v1/{self._in('pods')}/{self._pod}")
 
     def create(self, made: Object) -> Object | None:
         """Makes an object and returns it; `None` if there is one of this name."""
-        kind = _plural(made)
-        with _explained("create", kind, self.namespace):
-            try:
-                return self._create(made)
-            except ApiException as error:
-                if error.status == 409:
-                    return None
-                raise
+        try:
+            return self._object("POST", self._folder(made), body=made)
+        except _RefusedError as error:
+            if error.status == 409:
+                return None
+            raise
 
     def get(self, made: Object) -> Object | None:
         """The object of an object's kind and name, as it is now; `None` if there is none."""
-        with _explained("get", _plural(made), self.namespace), _none_if_missing():
-            found = self._custom.get_namespaced_custom_object(
-                *_place(made, self.namespace), _request_timeout=_TIMEOUT_S
-            )
-            return dict(found)
+        with _none_if_missing():
+            return self._object("GET", self._path(made))
         return None
 
-    def patch(self, made: Object, operations: list[Object]) -> None:
+    def patch(self, made: Object, operations: Sequence[Object]) -> None:
         """Changes an object by JSON Patch; one that is gone stays so."""
-        with _explained("patch", _plural(made), self.namespace), _none_if_missing():
-            self._patching.patch_namespaced_custom_object(
-                *_place(made, self.namespace), operations, _request_timeout=_TIMEOUT_S
-            )
+        with _none_if_missing():
+            self._object("PATCH", self._path(made), body=operations)
 
     def delete(self, made: Object) -> None:
         """Deletes an object, and what it owns soon after; one that is gone stays so."""
-        with _explained("delete", _plural(made), self.namespace), _none_if_missing():
-            self._custom.delete_namespaced_custom_object(
-                *_place(made, self.namespace),
-                propagation_policy="Background",
-                _request_timeout=_TIMEOUT_S,
-            )
+        query = {"propagationPolicy": "Background"}
+        with _none_if_missing():
+            self._object("DELETE", self._path(made), query=query)
 
     def pods(self, job: str) -> list[Object]:
         """The pods of a Job, by their number and age."""
-        with _explained("list", "pods", self.namespace):
-            found = self._core.list_namespaced_pod(
-                self.namespace,
-                label_selector=f"batch.kubernetes.io/job-name={job}",
-                _request_timeout=_TIMEOUT_S,
-            )
-        pods: list[Object] = [self._plain(each) for each in found.items]
-        return sorted(pods, key=lambda pod: (pod_number(pod), pod["metadata"]["creationTimestamp"]))
+        query = {"labelSelector": f"batch.kubernetes.io/job-name={job}"}
+        found: list[Object] = self._object("GET", f"/api/v1/{self._in('pods')}", query=query)[
+            "items"
+        ]
+        return sorted(
+            found, key=lambda pod: (pod_number(pod), pod["metadata"]["creationTimestamp"])
+        )
 
     def warnings(self, kind: str, name: str) -> list[str]:
         """What the cluster has to complain of an object, newest last."""
         selector = f"involvedObject.kind={kind},involvedObject.name={name},type=Warning"
-        with _explained("list", "events", self.namespace):
-            found = self._core.list_namespaced_event(
-                self.namespace, field_selector=selector, _request_timeout=_TIMEOUT_S
-            )
-        events: list[Object] = [self._plain(each) for each in found.items]
+        query = {"fieldSelector": selector}
+        events = self._object("GET", f"/api/v1/{self._in('events')}", query=query)["items"]
         events.sort(key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime")))
         return [str(event.get("message", "")) for event in events]
 
@@ -137,71 +113,96 @@ class Cluster:
             pod: Its name.
             seconds: Only lines that are not older.
         """
-        with _explained("get", "pods/log", self.namespace):
-            try:
-                text = self._core.read_namespaced_pod_log(
-                    pod,
-                    self.namespace,
-                    timestamps=True,
-                    since_seconds=seconds,
-                    _request_timeout=_TIMEOUT_S,
-                )
-            except ApiException as error:
-                if error.status in (400, 404):  # the container has not started; the pod is gone
-                    return []
-                raise
-        return str(text).splitlines()
+        query = {"timestamps": "true"} | ({"sinceSeconds": str(seconds)} if seconds else {})
+        path = f"/api/v1/{self._in('pods')}/{pod}/log"
+        try:
+            return str(self._call("GET", path, query=query, form="str")).splitlines()
+        except _RefusedError as error:
+            if error.status in (400, 404):  # the container has not started; the pod is gone
+                return []
+            raise
 
-    def _create(self, made: Object) -> Object:
-        if made["kind"] == "Service":
-            return self._plain(
-                self._core.create_namespaced_service(
-                    self.namespace, made, _request_timeout=_TIMEOUT_S
-                )
+    def _object(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | Sequence[Object] | None = None,
+    ) -> Object:
+        return dict(self._call(method, path, query=query or {}, body=body))
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str],
+        body: Object | Sequence[Object] | None = None,
+        form: str = "object",
+    ) -> Any:  # noqa: ANN401  # JSON
+        """One request; the client's own models refuse what a newer server says."""
+        patch = "application/json-patch+json"
+        headers = {"Content-Type": patch if method == "PATCH" else "application/json"}
+        with _explained(method, path):
+            return self._api.call_api(
+                path,
+                method,
+                query_params=list(query.items()),
+                header_params={**headers, "Accept": "application/json, */*"},
+                body=body,
+                response_type=form,
+                auth_settings=["BearerToken"],
+                _return_http_data_only=True,
+                _request_timeout=_TIMEOUT_S,
             )
-        *place, _ = _place(made, self.namespace)
-        created = self._custom.create_namespaced_custom_object(
-            *place, made, _request_timeout=_TIMEOUT_S
-        )
-        return dict(created)
 
-    def _plain(self, found: object) -> Object:
-        return dict(self._api.sanitize_for_serialization(found))
+    def _in(self, kind: str) -> str:
+        return f"namespaces/{self._namespace}/{kind}"
+
+    def _folder(self, made: Object) -> str:
+        version = made["apiVersion"]
+        return f"/{'apis' if '/' in version else 'api'}/{version}/{self._in(_plural(made))}"
+
+    def _path(self, made: Object) -> str:
+        return f"{self._folder(made)}/{made['metadata']['name']}"
+
+
+class _RefusedError(UserError):
+    """A refusal with its HTTP status."""
+
+    status: int = 0
 
 
 def _plural(made: Object) -> str:
     return f"{made['kind'].lower()}s"
 
 
-def _place(made: Object, namespace: str) -> tuple[str, str, str, str, str]:
-    group, _, version = made["apiVersion"].rpartition("/")
-    return group, version, namespace, _plural(made), made["metadata"]["name"]
-
-
 @contextlib.contextmanager
 def _none_if_missing() -> Iterator[None]:
     try:
         yield
-    except ApiException as error:
+    except _RefusedError as error:
         if error.status != 404:
             raise
 
 
 @contextlib.contextmanager
-def _explained(verb: str, kind: str, namespace: str) -> Iterator[None]:
+def _explained(method: str, path: str) -> Iterator[None]:
     """Turns a refusal into one message that says what to do."""
     try:
         yield
     except HTTPError as error:
         raise OutageError(f"the Kubernetes API does not answer: {error}") from error
     except ApiException as error:
+        said = _said(error)
         if error.status in _AWAY:
-            said = f"the Kubernetes API answered {error.status}: {_said(error)}"
-            raise OutageError(said) from error
-        advice = _advice(error, verb, kind)
-        raise UserError(
-            f"cannot {verb} {kind} in namespace {namespace}: {_said(error)}; {advice}"
-        ) from error
+            raise OutageError(f"the Kubernetes API answered {error.status}: {said}") from error
+        refused = _RefusedError(
+            f"Kubernetes refuses {method} {path}: {said}; {_advice(error, path)}"
+        )
+        refused.status = error.status
+        raise refused from error
 
 
 def _said(error: ApiException) -> str:
@@ -211,12 +212,12 @@ def _said(error: ApiException) -> str:
         return str(error.reason)
 
 
-def _advice(error: ApiException, verb: str, kind: str) -> str:
+def _advice(error: ApiException, path: str) -> str:
     said = _said(error)
     if "exceeded quota" in said:
         return "free some of the quota, ask for less in the profile, or have it raised"
-    if error.status == 403 and "cannot" in said:
-        return f"the Role of this ServiceAccount lacks `{verb}` on `{kind}`: see manifests/"
-    if error.status == 404 and kind in ("trainjobs", "trainingruntimes"):
-        return "Kubeflow Trainer 2 is not installed: use group.backend=job, or install it"
-    return "mend what it says in the profile's `group`"
+    if error.status in (401, 403):
+        return "the Role of this ServiceAccount must allow it: see manifests/base/access"
+    if error.status == 404 and "trainer.kubeflow.org" in path:
+        return "Kubeflow Trainer 2 is not installed: install it, or set pod_group.backend=job"
+    return "mend what it says in the profile's `pod_group`"

@@ -37,7 +37,7 @@ FORBIDDEN = (
 @pytest.mark.parametrize(
     ("made", "status", "said", "told"),
     [
-        (JOB, 403, FORBIDDEN, "lacks `create` on `jobs`"),
+        (JOB, 403, FORBIDDEN, "the Role of this ServiceAccount"),
         (JOB, 403, 'jobs.batch "a" is forbidden: exceeded quota: brainseg', "have it raised"),
         (JOB, 422, "Job is invalid: spec.completions: must be positive", "spec.completions"),
         (TRAIN_JOB, 404, "the server could not find the requested resource", "not installed"),

@@ -101,15 +101,15 @@ def start(tmp_path, environment):
 def test_pods_that_are_ended_or_killed_are_replaced_and_the_training_goes_on(
     start, make_task, tmp_path
 ):
-    task = make_task(schedule={"epochs": 40}, sampling={"batch_size": 2})
+    task = make_task(schedule={"epochs": 16}, sampling={"batch_size": 2})
     first, second = start(0, task), start(1, task)
-    first.until("epoch 2 of 40")
+    first.until("epoch 2 of 16")
     status, took_s = second.terminate()  # a spot node is taken away
     assert (status, took_s < GroupSettings().grace_s) == (PREEMPTED_STATUS, True)
     step = first.until(r"told to end: the state after step (\d+) is stored")[1]
     second = start(1, task)
-    first.until(rf"going on after epoch \d+ of 40 \(step {step}\)")  # no step is lost
-    first.until("epoch 12 of 40")
+    first.until(rf"going on after epoch \d+ of 16 \(step {step}\)")  # no step is lost
+    first.until("epoch 6 of 16")
     first.kill()  # a node is lost, with the meeting point of all
     first = start(0, task)
     first.until("going on after epoch")
@@ -118,7 +118,7 @@ def test_pods_that_are_ended_or_killed_are_replaced_and_the_training_goes_on(
     store, folder = open_store(task.store), group_folder(task.training)
     model, history = tmp_path / "out" / "model", tmp_path / "out" / "history.json"
     fetch_result(store, folder, find_result(store, folder), model=model, history=history)
-    assert [epoch["epoch"] for epoch in json.loads(history.read_text())] == list(range(1, 41))
+    assert [epoch["epoch"] for epoch in json.loads(history.read_text())] == list(range(1, 17))
     assert (model / "MLmodel").is_file()
 
 
