@@ -19,7 +19,7 @@ class GroupSettings(Config):
             Kubeflow Trainer 2.
         pods: As many as train together; one alone is of use on a spot node.
         processes: In each pod, one for each of its devices.
-        queue: Kueue's LocalQueue that admits all pods or none; empty: none.
+        queue: Kueue's LocalQueue that admits all pods or none; a profile's is that of the step.
         service_account: Of the pods; empty: that of the step.
         failures: Ended pods that are replaced, beside those that the cluster took away.
         wait_s: Seconds for which some of the pods may be waiting before the step fails.
