@@ -1,74 +1,16 @@
 import json
-import os
-import signal
 from dataclasses import replace
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from components.shared.errors import UserError
-from components.train.callbacks import interruption
 from components.train.checkpoints import Checkpoints
 from components.train.fit import fit
 from components.train.network import build_segmenter
 from components.train.slices import prepare_volumes
-from components.train.statuses import PREEMPTED_STATUS
-
-
-class SignalAt(Callback):
-    """Sends this process SIGTERM after some step."""
-
-    def __init__(self, step):
-        self._step = step
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self._step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-class Interruption(Exception):
-    """Stands for whatever ends a task in the middle."""
-
-
-class FailAt(Callback):
-    """Fails in some step."""
-
-    def __init__(self, step):
-        self._step = step
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self._step:
-            raise Interruption
-
-
-class Steps(Callback):
-    """Tells which steps were done."""
-
-    def __init__(self):
-        self.seen = []
-
-    def on_train_batch_end(self, trainer, *_):
-        self.seen.append(trainer.global_step)
-
-
-@pytest.fixture
-def train(dataset, tmp_path):
-    def train(recipe, name, listen=lambda epoch: None, callbacks=()):
-        torch.manual_seed(recipe.seed)
-        segmenter = build_segmenter(recipe.network)
-        return fit(
-            recipe,
-            segmenter,
-            prepare_volumes(dataset, "train", segmenter),
-            prepare_volumes(dataset, "validation", segmenter),
-            Checkpoints(dataset.store, name, tmp_path / "work"),
-            listen,
-            callbacks,
-        )
-
-    return train
+from tests.components.train.conftest import Interruption, assert_same_fit
 
 
 def _interrupt_after(number):
@@ -77,12 +19,6 @@ def _interrupt_after(number):
             raise Interruption
 
     return interrupt
-
-
-def _assert_same(one, two):
-    assert one.history == two.history
-    for name, weight in one.segmenter.state_dict().items():
-        torch.testing.assert_close(two.segmenter.state_dict()[name], weight, rtol=0, atol=0)
 
 
 def test_training_learns(train, make_recipe):
@@ -103,53 +39,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(train, recipe):
     told = []
     resumed = train(recipe, "cut", told.append)
     assert [epoch["epoch"] for epoch in told] == [3, 4]
-    _assert_same(whole, resumed)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_training_told_to_end_loses_nothing(train, make_recipe, caplog, workers):
-    """Within the first epoch, which has no best weights yet, and within a later one."""
-    compute = {"precision": "32-true", "device": "cpu", "loader_workers": workers}
-    recipe = make_recipe(schedule={"epochs": 4}, compute=compute)
-    whole = train(recipe, "whole")
-    caplog.set_level("INFO")
-    for step in (1, 9):
-        with pytest.raises(SystemExit) as ended:
-            train(recipe, "cut", callbacks=[SignalAt(step)])
-        assert ended.value.code == PREEMPTED_STATUS
-        assert f"the state after step {step} is stored" in caplog.text
-    steps = Steps()
-    resumed = train(recipe, "cut", callbacks=[steps])
-    assert steps.seen[0] == 10
-    _assert_same(whole, resumed)
-
-
-def test_after_the_last_step_of_an_epoch_its_validation_comes_first(train, recipe, caplog):
-    whole = train(recipe, "whole")
-    steps = Steps()
-    train(recipe, "steps", callbacks=[steps])
-    last = len(steps.seen) // recipe.schedule.epochs
-    with pytest.raises(SystemExit):
-        train(recipe, "cut", callbacks=[SignalAt(last)])
-    assert f"the state after step {last + 1} is stored" in caplog.text
-    _assert_same(whole, train(recipe, "cut"))
-
-
-def test_a_kill_costs_minutes_at_most(train, recipe, monkeypatch):
-    monkeypatch.setattr(interruption, "_SECONDS_BETWEEN_STATES", 0.0)
-    whole = train(recipe, "whole")
-    with pytest.raises(Interruption):
-        train(recipe, "cut", callbacks=[FailAt(9)])
-    steps = Steps()
-    resumed = train(recipe, "cut", callbacks=[steps])
-    assert steps.seen[0] == 9  # the one that failed
-    _assert_same(whole, resumed)
-
-
-def test_the_signal_is_given_back(train, recipe):
-    before = signal.getsignal(signal.SIGTERM)
-    train(recipe, "signal")
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert_same_fit(whole, resumed)
 
 
 @pytest.mark.parametrize("file", ["last", "best"])
@@ -162,7 +52,7 @@ def test_a_flipped_bit_costs_time_and_nothing_else(train, recipe, dataset, tmp_p
         _flip_a_bit(folder / name)
     resumed = train(recipe, "cut")
     assert f"the state after epoch 3 is not used: {name} is damaged" in caplog.text
-    _assert_same(whole, resumed)
+    assert_same_fit(whole, resumed)
 
 
 def _flip_a_bit(path):
