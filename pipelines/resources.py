@@ -199,6 +199,15 @@ class PodSettings(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _every_device_has_a_process(self) -> Self:
+        if self.gpu and self.pod_group and self.gpu.count != self.pod_group.processes:
+            raise ValueError(
+                f"pod_group.processes {self.pod_group.processes}, gpu.count {self.gpu.count}: each "
+                "process trains on one device, so give as many"
+            )
+        return self
+
     @property
     def retry_window_s(self) -> int:
         """Seconds in which all attempts fit, each with its full time, and a day of waiting.

@@ -77,7 +77,7 @@ def train(backend, graph, prepared, deployed):
     def train(*changes, retries=0, compiled=graph):
         run_id = uuid.uuid4().hex[:8]
         started.append(run_id)
-        given = arguments(store, *changes)
+        given = arguments(store, "train.network.image_size=64", *changes)
         backend.start_one(compiled, "train", given, done, run_id, retries=retries)
         return run_id
 
@@ -130,8 +130,8 @@ def until_logged(kubectl, run_id, text, timeout_s=600):
 
 
 def test_two_pods_train_and_a_lost_one_is_replaced(train, backend, deployed):
-    run_id = train("train.schedule.epochs=30")
-    until_logged(deployed, run_id, "epoch 4 of 30")
+    run_id = train("train.schedule.epochs=10")
+    until_logged(deployed, run_id, "epoch 2 of 10")
     assert len(pods(deployed)) == 2
     lost = next(
         pod["metadata"]["name"]
@@ -143,7 +143,7 @@ def test_two_pods_train_and_a_lost_one_is_replaced(train, backend, deployed):
     assert "going on after epoch" in log(deployed, run_id)
     folder = f"{backend.root}/{run_id}/train"
     history = json.loads(read(f"{folder}/history"))
-    assert [epoch["epoch"] for epoch in history][-1] == 30
+    assert [epoch["epoch"] for epoch in history][-1] == 10
     assert is_there(f"{folder}/model")
     gone(deployed)
 
@@ -160,8 +160,8 @@ def test_a_cancelled_step_leaves_no_group_and_loses_no_step(train, deployed, pre
 
 
 def test_a_second_attempt_follows_the_group_that_runs(train, backend, deployed):
-    run_id = train("train.schedule.epochs=40", retries=1)
-    until_logged(deployed, run_id, "epoch 2 of 40")
+    run_id = train("train.schedule.epochs=10", retries=1)
+    until_logged(deployed, run_id, "epoch 2 of 10")
     before = group(deployed)["metadata"]["uid"]
     end_step(deployed, run_id, "SIGKILL")
     until(lambda: len(group(deployed)["metadata"]["ownerReferences"]) == 2, "second owner", 300)

@@ -142,7 +142,7 @@ def test_every_use_of_a_step_has_its_settings_also_inside_of_loops(profile):
 
 
 def test_a_training_by_a_group_of_pods_has_the_trainings_place(profile):
-    train = {**FULL, "pod_group": {"pods": 4, "backend": "trainjob"}}
+    train = {**FULL, "pod_group": {"pods": 4, "processes": 2, "backend": "trainjob"}}
     before, found = (
         MessageToDict(placed(PIPELINES["training"], profile(train=each)).pipeline_spec)
         for each in (FULL, train)
@@ -151,7 +151,7 @@ def test_a_training_by_a_group_of_pods_has_the_trainings_place(profile):
     group = tasks[1]["inputs"]["parameters"].pop("group")["runtimeValue"]["constant"]
     assert tasks[0] == tasks[1]
     assert GroupSettings.model_validate_json(group) == GroupSettings(
-        pods=4, backend="trainjob", queue="mri"
+        pods=4, processes=2, backend="trainjob", queue="mri"
     )
     components = [each["components"]["comp-train"] for each in (before, found)]
     assert components[0]["outputDefinitions"] == components[1]["outputDefinitions"]
@@ -171,6 +171,11 @@ def test_only_the_pods_of_a_group_wait_in_a_queue(profile):
     train = {"queue": "mri", "pod_group": {"pods": 4}}
     pod = pods_of(placed(PIPELINES["training"], profile(train=train)))["exec-train"]
     assert "podMetadata" not in pod
+
+
+def test_a_group_leaves_no_device_idle(profile):
+    with pytest.raises(UserError, match=r"processes 1, gpu.count 2: each process trains on one"):
+        profile(train={"gpu": {"count": 2}, "pod_group": {"pods": 4}})
 
 
 def test_only_training_is_done_by_groups(profile):

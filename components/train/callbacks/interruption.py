@@ -94,9 +94,12 @@ class StoreWithinEpochs(Callback):
             logger.warning("told to end: the state after step %d is stored", trainer.global_step)
             raise SystemExit(PREEMPTED_STATUS)
 
-    def on_train_epoch_end(self, *_: object) -> None:
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """The state of a validated epoch is stored elsewhere."""
-        if self._history.epochs:
+        del pl_module
+        if self._history.ended(trainer):
             self._stored = time.monotonic()
 
     def _end(self, _: int, __: FrameType | None) -> None:

@@ -32,6 +32,7 @@ def run_agent(task: str) -> None:
         rdzv_endpoint=os.environ["BRAINSEG_GROUP_MASTER"],
         rdzv_configs={"rank": int(os.environ["JOB_COMPLETION_INDEX"]), "timeout": _MEETING_S},
         max_restarts=0,  # the next round is another process
+        shutdown_timeout=int(os.environ["BRAINSEG_GROUP_GRACE_S"]),  # then the pod is killed
     )
     try:
         elastic_launch(config, sys.executable)("-m", "components.train.group.member", task)

@@ -21,6 +21,10 @@ _TIMEOUT_S = (5, 30)  # to connect, to answer
 # HTTP statuses: the server is away or busy, and the same may work later
 _AWAY = (429, 500, 502, 503, 504)
 
+# Trainer looks for a TrainJob's runtime in what it knows already (pkg/runtime/core/
+# trainingruntime.go at 2.0.0), which may be a moment behind
+_BEHIND = "must be created before the TrainJob"
+
 
 class Cluster:
     """Objects of one namespace, in Kubernetes' own JSON form.
@@ -196,7 +200,7 @@ def _explained(method: str, path: str) -> Iterator[None]:
         raise OutageError(f"the Kubernetes API does not answer: {error}") from error
     except ApiException as error:
         said = _said(error)
-        if error.status in _AWAY:
+        if error.status in _AWAY or _BEHIND in said:
             raise OutageError(f"the Kubernetes API answered {error.status}: {said}") from error
         refused = _RefusedError(
             f"Kubernetes refuses {method} {path}: {said}; {_advice(error, path)}"

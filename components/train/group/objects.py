@@ -17,6 +17,7 @@ KEPT_S = 120  # ended pods, for people; with lease and grace less than ten minut
 _CONTAINER = "node"  # Trainer wants this name, of job and container
 _PORT = 29500  # torchrun's
 _SCRATCH = ("/tmp", "/cache", "/dev/shm")
+_TOKEN_FOR = ("MLFLOW_TRACKING_AUTH", "KFP_MLFLOW_CONFIG")  # MLflow may take the account's token
 
 
 class PodSettings(Record):
@@ -158,6 +159,7 @@ def _pod_spec(settings: GroupSettings, task: Task, pods: PodSettings) -> Object:
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     account = settings.service_account or own.get("serviceAccountName")
+    by_token = any(each["name"] in _TOKEN_FOR for each in config.get("env") or ())
     spec = {
         "restartPolicy": "Never",
         # of the Service, that of a Job or that which JobSet makes
@@ -172,7 +174,8 @@ def _pod_spec(settings: GroupSettings, task: Task, pods: PodSettings) -> Object:
         "containers": [_filled(container)],
         "volumes": [*volumes, *(config.get("volumes") or ())],
     }
-    return _filled(spec)
+    # the pods themselves ask nothing of the cluster
+    return {**_filled(spec), "automountServiceAccountToken": by_token}
 
 
 def _main(spec: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -212,6 +215,7 @@ def _environment(
         "BRAINSEG_GROUP_PODS": str(settings.pods),
         "BRAINSEG_GROUP_PROCESSES": str(settings.processes),
         "BRAINSEG_GROUP_MASTER": f"{master}:{_PORT}",
+        "BRAINSEG_GROUP_GRACE_S": str(settings.grace_s),
     }
     kept = [each for each in passed if each["name"] not in own]
     return [*kept, *({"name": name, "value": value} for name, value in own.items())]

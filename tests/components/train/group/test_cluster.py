@@ -1,4 +1,5 @@
 import pytest
+from kubernetes import client
 
 from components.shared.errors import OutageError, UserError
 from components.train.group.cluster import Cluster
@@ -58,11 +59,15 @@ def test_a_busy_api_is_no_mistake(cluster, api, status):
         cluster.get(JOB)
 
 
-def test_an_api_that_is_away_is_no_mistake(cluster, api):
-    api.url, gone = "", api.url
-    from kubernetes import client
+def test_a_trainer_that_has_not_seen_the_runtime_yet_is_no_mistake(cluster, api):
+    said = "specified trainingRuntime must be created before the TrainJob is created"
+    api.refusals["create", "trainjobs"] = (403, f'admission webhook "x" denied the request: {said}')
+    with pytest.raises(OutageError, match=said):
+        cluster.create(TRAIN_JOB)
 
-    configuration = client.Configuration(host=gone.rpartition(":")[0] + ":9")
+
+def test_an_api_that_is_away_is_no_mistake():
+    configuration = client.Configuration(host="http://127.0.0.1:9")  # nobody listens there
     configuration.retries = False
     with pytest.raises(OutageError, match="does not answer"):
         Cluster(client.ApiClient(configuration), "brainseg", "a").get(JOB)

@@ -75,6 +75,14 @@ def test_a_label_of_the_steps_pod_becomes_its_value(container):
     assert found == [{"name": "KFP_RUN_ID", "value": "run-1"}]
 
 
+def test_pods_have_no_right_in_the_cluster_but_where_mlflow_asks_for_their_token(spec):
+    assert spec["automountServiceAccountToken"] is False
+    env = [*TASK_CONFIG["env"], {"name": "MLFLOW_TRACKING_AUTH", "value": "kubernetes"}]
+    pods = PodSettings(pod=OWN_POD, task_config={**TASK_CONFIG, "env": env})
+    made = job(GroupSettings(), TASK, pods)
+    assert made["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
+
+
 def test_pods_meet_at_the_first_ones_name(spec, container):
     values = {each["name"]: each.get("value") for each in container["env"]}
     assert values["BRAINSEG_GROUP_MASTER"] == f"{TASK.name}-0.{TASK.name}:29500"

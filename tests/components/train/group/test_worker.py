@@ -78,6 +78,7 @@ def environment(tmp_path):
         "OMP_NUM_THREADS": "1",
         "BRAINSEG_GROUP_PODS": "2",
         "BRAINSEG_GROUP_PROCESSES": "1",
+        "BRAINSEG_GROUP_GRACE_S": "60",
         "BRAINSEG_GROUP_MASTER": f"localhost:{port}",
         "BRAINSEG_CACHE": str(tmp_path / "cache"),
         "MLFLOW_TRACKING_URI": initialise_local(tmp_path / "mlflow.db", tmp_path / "mlartifacts"),
