@@ -35,10 +35,10 @@ train:
 # Argo ends a container by a signal to all processes that it has started
 END_STEP = """
 import os, signal, sys
-for pid in filter(str.isdigit, os.listdir("/proc")):
+for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
     with open(f"/proc/{pid}/cmdline", "rb") as line:
-        if pid != "1" and b"executor_main" in line.read():
-            os.kill(int(pid), getattr(signal, sys.argv[1]))
+        if pid not in (1, os.getpid()) and b"executor_main" in line.read():
+            os.kill(pid, getattr(signal, sys.argv[1]))
 """
 
 
