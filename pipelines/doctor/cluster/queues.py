@@ -17,7 +17,6 @@ def check_queues(cluster: Cluster, target: Target) -> Iterator[Check]:
         KubernetesError: If queues may not be seen.
     """
     names = {each.queue for each in target.profile.steps.values()}
-    names |= {target.group.queue} if target.group else set()
     versions = _versions(cluster, _KUEUE) if any(names) else []
     for name in sorted(names - {""}):
         yield _check_queue(cluster, name, versions)

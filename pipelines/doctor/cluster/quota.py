@@ -41,7 +41,7 @@ def check_quota(cluster: Cluster, target: Target) -> Iterator[Check]:
 
 
 def needs(settings: PodSettings) -> dict[str, Decimal]:
-    """What a step's pod counts as, by the names that quotas have for it."""
+    """What a step's pods count as, by the names that quotas have for it."""
     cpu, memory, gpu = settings.cpu, settings.memory, settings.gpu
     amounts = {
         "pods": "1",
@@ -53,7 +53,8 @@ def needs(settings: PodSettings) -> dict[str, Decimal]:
         "limits.memory": memory.limit,
         **({f"requests.{gpu.type}": str(gpu.count)} if gpu else {}),
     }
-    return {name: parse_quantity(amount) for name, amount in amounts.items()}
+    pods = settings.pod_group.pods if settings.pod_group else 1
+    return {name: pods * parse_quantity(amount) for name, amount in amounts.items()}
 
 
 def _is_for_all(quota: Json) -> bool:

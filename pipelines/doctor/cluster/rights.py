@@ -56,6 +56,8 @@ OWN = (
     Right("argoproj.io", "workflows", "list", _FOR_WAIT),
 )
 
+_TRAINER, _GROUP = "trainer.kubeflow.org", "a training starts and ends its group"
+
 # As in manifests/base/access/brainseg-run-role.yaml, where each has its source
 RUNS = (
     Right("", "configmaps", "get", "KFP reads the pipeline root", "kfp-launcher"),
@@ -64,11 +66,11 @@ RUNS = (
     Right("argoproj.io", "workflowtaskresults", "create patch", "Argo reports how steps ended"),
     Right("", "pods", "get list watch", "KFP looks up its own pod, a training its group"),
     Right("", "pods/log", "get", "a training follows its group", only_for="job"),
-    Right("batch", "jobs", "create get list watch patch delete", "a group", only_for="job"),
-    Right(
-        *("trainer.kubeflow.org", "trainjobs", "create get list watch delete", "a group"),
-        only_for="trainjob",
-    ),
+    Right("", "events", "list", "a training tells what its group waits for", only_for="job"),
+    Right("", "services", "create", _GROUP, only_for="job"),
+    Right("batch", "jobs", "create get patch delete", _GROUP, only_for="job"),
+    Right(_TRAINER, "trainjobs", "create get patch delete", _GROUP, only_for="trainjob"),
+    Right(_TRAINER, "trainingruntimes", "create get patch delete", _GROUP, only_for="trainjob"),
 )
 
 

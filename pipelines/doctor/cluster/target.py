@@ -1,9 +1,9 @@
 """What a cluster is asked about: where runs are to go, and with what."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from components.shared.step import DATA_IMAGE, TRAINER_IMAGE
+from components.train.group.settings import GroupSettings
 from pipelines.images import Images
 from pipelines.resources import PodProfile
 
@@ -37,6 +37,6 @@ class Target:
         }
 
     @property
-    def group(self) -> Any:  # noqa: ANN401 - `GroupSettings | None`; profiles have it soon
-        """Settings of the pods that train together (`pod_group`); `None` where one pod trains."""
-        return getattr(self.profile.steps["train"], "pod_group", None)
+    def group(self) -> GroupSettings | None:
+        """The pods that train together; none where one pod trains."""
+        return self.profile.steps["train"].pod_group

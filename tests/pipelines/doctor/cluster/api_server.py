@@ -137,8 +137,8 @@ def everything() -> dict[str, Json]:
         f"{OF_RUNS}/resourcequotas": listed(
             named(
                 "brainseg",
-                spec={"hard": QUOTA},
-                status={"hard": QUOTA, "used": {"pods": "3", "requests.cpu": "150m"}},
+                spec={"hard": dict(QUOTA)},
+                status={"hard": dict(QUOTA), "used": {"pods": "3", "requests.cpu": "150m"}},
             )
         ),
         f"{OF_RUNS}/limitranges": listed(

@@ -68,7 +68,7 @@ def test_nodes_that_take_nothing_now_do_not_count(found, target, change):
         busy["status"]["conditions"][1]["status"] = "False"
     (check,) = found(target, busy)
     assert check.status == "error"
-    assert "ingest, profile, split, train" in check.found
+    assert check.found == f"{', '.join(target.profile.steps)}: no node has cpu 100m"
 
 
 def test_more_memory_than_any_node_has(found, profile_of):

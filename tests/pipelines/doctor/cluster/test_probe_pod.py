@@ -31,8 +31,8 @@ def test_it_is_restricted(pod, container):
 
 
 def test_it_has_the_environment_of_the_step_by_reference(container):
-    variables = {each["name"]: each["valueFrom"] for each in container["env"]}
-    assert variables["MLFLOW_TRACKING_URI"]["configMapKeyRef"] == {
+    variables = {each["name"]: each.get("valueFrom") for each in container["env"]}
+    assert variables["BRAINSEG_MLFLOW_TRACKING_URI"]["configMapKeyRef"] == {
         "name": "brainseg-settings",
         "key": "MLFLOW_TRACKING_URI",
         "optional": False,

@@ -1,9 +1,6 @@
-from types import SimpleNamespace
-
 import pytest
 
 from pipelines.doctor.cluster.queues import check_queues, check_trainer
-from pipelines.doctor.cluster.target import Target
 
 KUEUE = "/apis/kueue.x-k8s.io"
 QUEUE = f"{KUEUE}/v1beta1/namespaces/brainseg/localqueues/team"
@@ -49,17 +46,11 @@ def test_a_queue_that_is_there(cluster, server, queued, kueue, active, status):
     assert ("ClusterQueue doesn't exist" in check.found) == (status == "error")
 
 
-def test_the_queue_of_a_group(cluster, server, target, kueue, monkeypatch):
-    monkeypatch.setattr(Target, "group", SimpleNamespace(backend="job", queue="team"))
-    (check,) = check_queues(cluster, target)
-    assert check.found == "there is no LocalQueue team"
-
-
 @pytest.mark.parametrize("backend", [None, "job"])
-def test_trainer_is_asked_for_only_by_its_users(cluster, server, target, monkeypatch, backend):
-    group = backend and SimpleNamespace(backend=backend, queue="")
-    monkeypatch.setattr(Target, "group", group)
-    assert list(check_trainer(cluster, target)) == []
+def test_trainer_is_asked_for_only_by_its_users(cluster, server, profile_of, backend):
+    group = {"pod_group": {"backend": backend}} if backend else {}
+    assert list(check_trainer(cluster, profile_of(train=group))) == []
+    assert not server.requests
 
 
 @pytest.mark.parametrize(
@@ -70,8 +61,8 @@ def test_trainer_is_asked_for_only_by_its_users(cluster, server, target, monkeyp
         ([], "error", "knows no TrainJobs"),
     ],
 )
-def test_trainjobs_need_trainer(cluster, server, target, monkeypatch, versions, status, told):
-    monkeypatch.setattr(Target, "group", SimpleNamespace(backend="trainjob", queue=""))
+def test_trainjobs_need_trainer(cluster, server, profile_of, versions, status, told):
+    target = profile_of(train={"pod_group": {"backend": "trainjob"}})
     name = "trainer.kubeflow.org"
     if versions:
         server.objects[f"/apis/{name}"] = group_of(name, *versions)

@@ -44,6 +44,14 @@ def test_a_step_that_no_pod_can_ever_be_started_for(cluster, server, quota):
     assert "never started" in check.advice
 
 
+def test_the_pods_of_a_group_are_counted_together(cluster, server, profile_of):
+    target = profile_of(train={"pod_group": {"pods": 101}})
+    (check,) = check_quota(cluster, target)
+    assert check.status == "error"
+    assert "train needs: limits.memory 404Gi, not 256Gi" in check.found
+    assert "train needs: pods 101, not 100" in check.found
+
+
 def test_a_quota_that_allows_no_gpu(cluster, server):
     (check,) = check_quota(cluster, target_of("gpu"))
     assert check.status == "error"

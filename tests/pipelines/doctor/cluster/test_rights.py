@@ -1,11 +1,8 @@
-from types import SimpleNamespace
-
 import pytest
 import yaml
 
 from pipelines.doctor.cluster.connection import KubernetesError
 from pipelines.doctor.cluster.rights import OWN, RUNS, check_own_rights, check_run_rights
-from pipelines.doctor.cluster.target import Target
 from tests.pipelines.doctor.cluster.api_server import OF_RUNS
 from tests.test_layout import PROJECT
 
@@ -74,14 +71,14 @@ def test_what_the_caller_may_not_learn_about_runs(cluster, server, target):
 
 
 @pytest.mark.parametrize("backend", ["job", "trainjob"])
-def test_a_group_of_pods_needs_more(cluster, server, target, monkeypatch, backend):
+def test_a_group_of_pods_needs_more(cluster, server, profile_of, backend):
     server.denied = {
         "brainseg-run create jobs.batch",
         "brainseg-run create trainjobs.trainer.kubeflow.org",
     }
-    (alone,) = check_run_rights(cluster, target)
+    (alone,) = check_run_rights(cluster, profile_of())
     assert alone.status == "ok"
-    monkeypatch.setattr(Target, "group", SimpleNamespace(backend=backend, queue=""))
+    target = profile_of(train={"pod_group": {"backend": backend}})
     (grouped,) = check_run_rights(cluster, target)
     assert grouped.status == "error"
     assert "create jobs.batch (" in grouped.found
