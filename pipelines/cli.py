@@ -268,15 +268,48 @@ def rollback(
 
 
 @app.command()
-def doctor(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+def doctor(
+    store: Store = DEFAULT_STORE,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Look at the kubeconfig's cluster, not at here.")
+    ] = False,
+    namespace: Annotated[str, typer.Option(help="Of runs in the cluster.")] = "brainseg",
+    profile: PodProfileName = "cpu",
+    registry: Registry = "",
+    digests: Digests = None,
+    service_account: Annotated[str, typer.Option(help="Of runs in the cluster.")] = "brainseg-run",
+    endpoint: Annotated[
+        str, typer.Option(help="Address of Kubeflow Pipelines; by default the cluster's own.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
     """Check store, MLflow, disk, memory, device and versions, and say what to mend.
 
-    Example: brainseg doctor --store s3://mri/brainseg
-    """
-    from pipelines.doctor.checks import run_checks
+    With --cluster: what runs there need, tried from pods like theirs.
 
-    _use_local_defaults()
-    found = run_checks(_absolute(store))
+    Example: brainseg doctor --cluster --store s3://mri/brainseg --registry registry.example/team
+    """
+    if cluster:
+        require_extras("pipelines")
+        from pipelines.doctor.cluster.checks import run_cluster_checks
+        from pipelines.doctor.cluster.target import Target
+        from pipelines.images import read_images
+        from pipelines.resources import load_profile
+
+        target = Target(
+            load_profile(profile),
+            read_images(registry, digests),
+            store=_absolute(store),
+            namespace=namespace,
+            service_account=service_account,
+            endpoint=endpoint,
+        )
+        found = run_cluster_checks(target)
+    else:
+        from pipelines.doctor.checks import run_checks
+
+        _use_local_defaults()
+        found = run_checks(_absolute(store))
     if as_json:
         _print_json([vars(check) for check in found])
     else:
@@ -397,7 +430,8 @@ def _tell_waste(found: "Findings", *, deleted: bool) -> None:
 
 
 def _tell_checks(checks: "list[Check]") -> None:
+    width = max(len(check.name) for check in checks)
     for check in checks:
-        _tell(f"{check.status:8} {check.name:12} {check.found}")
+        _tell(f"{check.status:8} {check.name:{width}} {check.found}")
         if check.advice:
-            _tell(f"{'':21} -> {check.advice}")
+            _tell(f"{'':8} {'':{width}} -> {check.advice}")

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from components.shared.config import Record
 from components.shared.dataset.manifest import manifest_key
-from components.shared.dataset.sweep import MARKS, Sweep, unnamed_volumes
+from components.shared.dataset.sweep import Sweep, dead_marks, unnamed_volumes
 from components.shared.errors import UserError
 from components.shared.storage.outcome import RUNS
 from components.shared.storage.store import Store, StoredObject
@@ -133,7 +133,7 @@ class _Search:
         for folder in _FOLDERS:
             for found in self._store.unfinished(folder):
                 self._add("unfinished", found.key, [found], "its writer was killed")
-        for mark in self._store.objects(MARKS):
+        for mark in dead_marks(self._store):
             self._add("unfinished", mark.key, [mark], "a gc was killed")
 
     def _look_for(self, folder: str, pattern: re.Pattern[str], kind: Kind, reason: str) -> None:

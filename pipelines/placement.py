@@ -14,6 +14,7 @@ from kfp.dsl.graph_component import GraphComponent
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
+from components.train.component import train_group
 from pipelines.graph import dags
 from pipelines.resources import EnvSource, NodeAffinity, PodProfile, PodSettings, Scratch
 
@@ -32,6 +33,8 @@ def placed(pipeline: GraphComponent, profile: PodProfile) -> GraphComponent:
     copied = copy.deepcopy(pipeline)
     spec, pods = copied.pipeline_spec, {}
     settings = {label: profile.steps[step] for label, step in _steps(spec)}
+    if profile.steps["train"].pod_group:
+        _train_in_groups(copied, profile.steps["train"])
     for label, found in settings.items():
         spec.deployment_spec["executors"][label]["container"].update(_container(found))
         pods[label] = _pod(found)
@@ -48,6 +51,30 @@ def step_of(container: Mapping[str, Any]) -> str:
     """The step that a container runs: the function's name, as KFP's executor is told it."""
     arguments = list(container["args"])
     return str(arguments[arguments.index("--function_to_execute") + 1])
+
+
+def _train_in_groups(pipeline: GraphComponent, settings: PodSettings) -> None:
+    """Puts `train_group` in `train`'s place, which has the same inputs and outputs.
+
+    The settings become a constant of the task; the rest is KFP's to give, see its driver
+    (backend/src/v2/driver/container.go at 2.17.0: an input of the type TASK_CONFIG).
+    """
+    spec, other = pipeline.pipeline_spec, train_group.pipeline_spec
+    labels = {label for label, step in _steps(spec) if step == "train"}
+    (executor,) = other.deployment_spec["executors"].values()
+    (component,) = other.components.values()
+    names = [name for name, each in spec.components.items() if each.executor_label in labels]
+    for name in names:
+        label = spec.components[name].executor_label
+        spec.components[name].CopyFrom(component)
+        spec.components[name].executor_label = label
+        spec.deployment_spec["executors"][label].update(MessageToDict(executor))
+    assert settings.pod_group
+    group = settings.pod_group.model_copy(update={"queue": settings.queue})
+    for task in (task for dag in dags(pipeline) for task in dag.tasks.values()):
+        if task.component_ref.name in names:
+            constant = task.inputs.parameters["group"].runtime_value.constant
+            constant.string_value = group.model_dump_json()
 
 
 def _steps(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
@@ -90,7 +117,8 @@ def _retries(settings: PodSettings) -> dict[str, Any]:
 
 def _pod(settings: PodSettings) -> dict[str, Any]:
     """A pod in the JSON form of KFP's message, which refuses what it does not know."""
-    queue = {_QUEUE_LABEL: settings.queue} if settings.queue else {}
+    queued = settings.queue and not settings.pod_group  # of a group all wait, not who follows it
+    queue = {_QUEUE_LABEL: settings.queue} if queued else {}
     pod = {
         "activeDeadlineSeconds": settings.timeout_s,
         "imagePullPolicy": settings.pull_policy,

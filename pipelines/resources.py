@@ -18,6 +18,7 @@ from pydantic import (
 
 from components.shared.config import Config, build_config
 from components.shared.errors import UserError
+from components.train.group.settings import GroupSettings
 from pipelines.catalogue import COMPONENTS
 
 _FOLDER = Path(__file__).parent / "profiles"
@@ -161,6 +162,8 @@ class PodSettings(Config):
         timeout_s: Seconds after which an attempt is ended.
         retries: Attempts after the first.
         backoff_s: Seconds before the second attempt; doubled each time.
+        pod_group: Pods that do the step's work together, each with these resources, on these
+            nodes; of the training only.
     """
 
     cpu: Amount
@@ -184,6 +187,7 @@ class PodSettings(Config):
     timeout_s: PositiveInt
     retries: NonNegativeInt = 0
     backoff_s: PositiveInt = 30
+    pod_group: GroupSettings | None = None
 
     @model_validator(mode="after")
     def _memory_holds_the_shared(self) -> Self:
@@ -192,6 +196,15 @@ class PodSettings(Config):
             raise ValueError(
                 f"scratch.shared_memory {shared} is memory of the pod; its limit "
                 f"{self.memory.limit} must be above"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_device_has_a_process(self) -> Self:
+        if self.gpu and self.pod_group and self.gpu.count != self.pod_group.processes:
+            raise ValueError(
+                f"pod_group.processes {self.pod_group.processes}, gpu.count {self.gpu.count}: each "
+                "process trains on one device, so give as many"
             )
         return self
 
@@ -230,6 +243,13 @@ class PodProfile(Config):
 
     run: RunSettings
     steps: Mapping[str, PodSettings]
+
+    @model_validator(mode="after")
+    def _only_training_is_done_by_groups(self) -> Self:
+        others = [step for step in self.steps if step != "train" and self.steps[step].pod_group]
+        if others:
+            raise ValueError(f"pod_group is of train, not of {', '.join(others)}")
+        return self
 
     @model_validator(mode="after")
     def _the_deadline_holds_every_step(self) -> Self:

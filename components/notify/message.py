@@ -102,10 +102,12 @@ def payload(message: Message, form: str) -> Mapping[str, object]:
 
 
 def _mlflow_link(outcome: Outcome, page: str) -> dict[str, str]:
-    if not (outcome.mlflow_run_id and page.startswith("http")):
+    scheme, _, rest = page.partition("://")
+    if not (outcome.mlflow_run_id and scheme in ("http", "https")):
         return {}
+    host = rest.rpartition("@")[2]  # name and password may stand before it
     place = f"experiments/{outcome.experiment_id}/runs/{outcome.mlflow_run_id}"
-    return {"MLflow run": f"{page}/#/{place}"}
+    return {"MLflow run": f"{scheme}://{host}/#/{place}"}
 
 
 def _escape(text: str) -> str:

@@ -24,17 +24,23 @@ _STATES_KEPT = 2  # the newest, and the one to go back to if that is damaged
 
 
 class State(Record):
-    """One line of `states.json`: the two files of a validated epoch, each named by its digest.
+    """One line of `states.json`: the files of a state, each named by its digest.
 
     Attributes:
         epoch: After which it was stored.
+        batches: Of the next epoch, that were done as well.
         last: The whole state of the training, `<sha256>.ckpt`.
-        best: Weights of the best epoch until then, `<sha256>.safetensors`.
+        best: Weights of the best epoch until then, `<sha256>.safetensors`; `None` before the
+            first validation.
     """
 
     epoch: int
+    batches: int = 0
     last: str = Field(pattern=r"^[0-9a-f]{64}\.ckpt$")
-    best: str = Field(pattern=r"^[0-9a-f]{64}\.safetensors$")
+    best: str | None = Field(pattern=r"^[0-9a-f]{64}\.safetensors$")
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}" + (f" and {self.batches} batches" if self.batches else "")
 
 
 _STATE_LIST = TypeAdapter(tuple[State, ...])
@@ -67,15 +73,13 @@ class Checkpoints:
         while self._states:
             newest, *older = self._states
             try:
-                self._fetch(newest.best)
+                if newest.best:
+                    self._fetch(newest.best)
                 return self._fetch(newest.last)
             except _DamagedError as error:
-                before = f"epoch {older[0].epoch}" if older else "the start"
+                before = older[0] if older else "the start"
                 logger.warning(
-                    "the state after epoch %d is not used: %s; trying %s",
-                    newest.epoch,
-                    error,
-                    before,
+                    "the state after %s is not used: %s; trying %s", newest, error, before
                 )
                 self._states = tuple(older)
         return None
@@ -85,17 +89,20 @@ class Checkpoints:
         with explain_disk(f"folder {self._folder}"):
             trainer.save_checkpoint(self._folder / "last.ckpt", weights_only=False)
 
-    def store_epoch(self, epoch: int, best: Weights | None) -> None:
+    def store(self, *, epoch: int, batches: int = 0, best: Weights | None) -> None:
         """Stores what `write_last` wrote, beside the best weights.
 
         Args:
             epoch: That ended.
+            batches: Of the next one, that are done as well.
             best: Its weights if it is the best so far; those stored before stay otherwise.
         """
+        before = self._states[0].best if self._states else None
         state = State(
             epoch=epoch,
+            batches=batches,
             last=self._upload("last.ckpt"),
-            best=self._upload_weights(best) if best else self._states[0].best,
+            best=self._upload_weights(best) if best else before,
         )
         self._states = (state, *self._states)[:_STATES_KEPT]
         self._store.write(self._key(_STATES), _STATE_LIST.dump_json(self._states))
@@ -108,8 +115,8 @@ class Checkpoints:
             UserError: If they are damaged in the store.
         """
         try:
-            path = self._fetch(self._listed()[0].best)
-        except (_DamagedError, IndexError) as error:
+            path = self._fetch(next(state.best for state in self._listed() if state.best))
+        except (_DamagedError, StopIteration) as error:
             raise UserError(
                 f"the weights of the best epoch are lost from {self._store.uri}/{self._prefix} "
                 f"({error}); start the run again: it goes on from the newest whole state"
@@ -163,7 +170,8 @@ class Checkpoints:
         """Deletes what no state names: older files, and uploads that an end cut off."""
         named = {name for state in self._states for name in (state.last, state.best)}
         for key in list(self._store.keys(f"{self._prefix}/")):
-            if key.rpartition("/")[2] not in {*named, _STATES}:
+            name = key.removeprefix(f"{self._prefix}/")
+            if name not in {*named, _STATES} and "/" not in name:
                 self._store.delete(key)
         for path in self._folder.iterdir():
             if path.name not in named:

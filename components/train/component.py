@@ -1,8 +1,20 @@
 """Train: fit one recipe and export the segmenter."""
 
+import functools
+
 from kfp import dsl
 
 from components.shared.step import trainer_step
+
+_PASSED_ON = [
+    dsl.TaskConfigField.RESOURCES,  # of the pods that train; this step needs no GPU
+    dsl.TaskConfigField.KUBERNETES_AFFINITY,
+    dsl.TaskConfigField.KUBERNETES_TOLERATIONS,
+    dsl.TaskConfigField.KUBERNETES_NODE_SELECTOR,
+    dsl.TaskConfigPassthrough(dsl.TaskConfigField.ENV, apply_to_task=True),
+    dsl.TaskConfigPassthrough(dsl.TaskConfigField.KUBERNETES_VOLUMES, apply_to_task=True),
+]
+_group_step = functools.partial(trainer_step, task_config_passthroughs=_PASSED_ON)
 
 
 @trainer_step
@@ -67,6 +79,73 @@ def train(
             pipeline_run=process.pipeline_run or pipeline_run,
             label=label,
             run_name=run_name,
+            profile_report=Path(profile_report.path),
+            model=Path(model.path),
+            history=Path(history.path),
+        )
+
+
+@_group_step
+def train_group(
+    store: str,
+    dataset_id: str,
+    split_id: str,
+    manifest: dsl.Input[dsl.Dataset],
+    split: dsl.Input[dsl.Artifact],
+    profile_report: dsl.Input[dsl.HTML],
+    pipeline_run: str,
+    settings: str,
+    group: str,
+    task_config: dsl.TaskConfig,
+    model: dsl.Output[dsl.Model],
+    history: dsl.Output[dsl.Artifact],
+    label: str = "",
+    run_name: str = "",
+) -> str:
+    """Has a group of pods fit a recipe, and follows it; a pod profile puts it in `train`'s place.
+
+    Args:
+        store: Where the voxels are: s3://bucket/prefix.
+        dataset_id: Version of the data set.
+        split_id: Version of the split.
+        manifest: The data set's list of volumes; the pods read it from the store.
+        split: Which volume is in which part; the pods read it from the store.
+        profile_report: Logged to the pipeline run's MLflow run; its checks have passed before.
+        pipeline_run: Identity of the pipeline run, equal in every retry
+            (`dsl.PIPELINE_JOB_ID_PLACEHOLDER`); `KFP_RUN_ID` goes before it.
+        settings: YAML of `components.train.recipe.Recipe`.
+        group: YAML of `components.train.group.settings.GroupSettings`.
+        task_config: What the task's pod would have had; KFP gives it.
+        model: MLflow model folder with the exported segmenter.
+        history: JSON list of one entry a validated epoch.
+        label: Which training of the pipeline run, e.g. fold-1; empty where it has one.
+        run_name: What people call the pipeline run in MLflow, e.g. the preset.
+
+    Returns:
+        The training's MLflow run; it is nested in the pipeline run's.
+    """
+    from pathlib import Path
+
+    from components.shared.config import parse_config
+    from components.shared.process import step_process
+    from components.shared.tracking.identity import Training
+    from components.train.group.settings import GroupSettings, Task
+    from components.train.recipe import Recipe
+
+    with step_process("train_group") as process:
+        from components.train.group.following import train_in_group
+
+        training = Training(
+            pipeline_run=process.pipeline_run or pipeline_run,
+            label=label,
+            dataset_id=dataset_id,
+            split_id=split_id,
+            recipe=parse_config(Recipe, settings, "train").model_dump(mode="json"),
+        )
+        return train_in_group(
+            parse_config(GroupSettings, group, "train.group"),
+            Task(store=store, training=training, run_name=run_name),
+            task_config=vars(task_config),
             profile_report=Path(profile_report.path),
             model=Path(model.path),
             history=Path(history.path),

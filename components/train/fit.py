@@ -2,8 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import lightning
 import torch
@@ -17,10 +18,11 @@ from components.shared.scoring.segmenter import pick_device
 from components.train.callbacks.checkpoints import KeepCheckpoints
 from components.train.callbacks.finite import StopAtNonFiniteLoss
 from components.train.callbacks.history import Epoch, EpochListener, History, TellEpochs
+from components.train.callbacks.interruption import StoreWithinEpochs
 from components.train.callbacks.progress import LogProgress
 from components.train.callbacks.threads import ChooseThreads
 from components.train.checkpoints import Checkpoints
-from components.train.network import VolumeSegmenter
+from components.train.network import VolumeSegmenter, freeze_unused
 from components.train.processes import trainer_arguments
 from components.train.recipe import Compute, Recipe, Sampling, Schedule
 from components.train.slices import PreparedVolume, SliceDataset, TumourSampler
@@ -84,8 +86,11 @@ def fit(
         ChooseThreads(segmenter.network, recipe.compute.threads),
         *_callbacks(history, checkpoints, listen),
         *further_callbacks,
+        StoreWithinEpochs(checkpoints, history),
     ]
     trainer = _trainer(recipe.compute, recipe.schedule, callbacks)
+    if trainer.world_size > 1:
+        freeze_unused(segmenter)
     trainer.fit(
         task,
         _training_loader(
@@ -120,6 +125,8 @@ def _trainer(compute: Compute, schedule: Schedule, callbacks: list[Callback]) ->
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # validation is of the process that writes, see SegmentationTask
     warnings.filterwarnings("ignore", ".*recommended to use `self.log.*sync_dist=True.*")
+    # StoreWithinEpochs says to TumourSampler where to go on
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     return lightning.Trainer(
         **trainer_arguments(),
         accelerator="gpu" if pick_device(compute.device) == "cuda" else "cpu",
@@ -149,7 +156,7 @@ def _training_loader(
         ranks=ranks,
     )
     workers = _loader_workers(compute.loader_workers)
-    return DataLoader(
+    return _LateLoader(
         slices,
         batch_size=min(sampling.batch_size, len(sampler)),
         sampler=sampler,
@@ -165,6 +172,17 @@ def _loader_workers(asked: int) -> int:
     if asked > cores:
         logger.warning("train.compute.loader_workers=%d, CPU cores: %d; as many read", asked, cores)
     return min(asked, cores)
+
+
+class _LateLoader(DataLoader[tuple[Tensor, Tensor]]):
+    """Begins to read when the first batch is asked for.
+
+    Lightning makes the iterator before it knows where a resumed training stands, and processes
+    that read ahead would begin with the first slices of the first epoch.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names a private class
+        yield from super().__iter__()
 
 
 class _WholeVolumes(Dataset[PreparedTensors]):

@@ -1,5 +1,7 @@
 """The segmenter: normalisation, resizing and network in one exportable module."""
 
+import copy
+
 import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
@@ -177,6 +179,21 @@ def with_neighbours(prepared: Tensor, context_slices: int) -> Tensor:
         after = torch.cat([after[1:], after[-1:]])
         shifted = [before, *shifted, after]
     return torch.cat(shifted, dim=1)
+
+
+def freeze_unused(segmenter: VolumeSegmenter) -> None:
+    """Takes parameters out of the training that its output does not depend on.
+
+    An encoder keeps the stages behind `encoder_depth`. They get no gradient; processes that train
+    together wait for each other's gradient of every parameter that is to have one.
+    """
+    tried = copy.deepcopy(segmenter.network).eval()
+    channels = 3 * (2 * segmenter.context_slices + 1)
+    side = segmenter.image_size
+    tried(torch.zeros(1, channels, side, side)).sum().backward()
+    pairs = zip(segmenter.network.parameters(), tried.parameters(), strict=True)
+    for own, other in pairs:
+        own.requires_grad_(other.grad is not None)
 
 
 def build_segmenter(settings: Network) -> VolumeSegmenter:

@@ -5,9 +5,14 @@
 """
 
 import os
+from datetime import timedelta
 from typing import Any
 
+from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed import is_torchelastic_launched
+
+# a process whose peers vanished without a word waits so long for them
+_PEER_TIMEOUT = timedelta(minutes=5)
 
 
 def rank() -> int:
@@ -27,5 +32,5 @@ def trainer_arguments() -> dict[str, Any]:
     return {
         "devices": int(os.environ["LOCAL_WORLD_SIZE"]),
         "num_nodes": int(os.environ["GROUP_WORLD_SIZE"]),
-        "strategy": "ddp",
+        "strategy": DDPStrategy(timeout=_PEER_TIMEOUT),
     }

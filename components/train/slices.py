@@ -1,8 +1,11 @@
 """Prepared slices on disk and the order in which training sees them."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +58,8 @@ def prepare_volumes(
     """Normalises and cuts the volumes of a part once, into files in the cache.
 
     The files are checked by their digests before they are used again, and made anew if they
-    were changed or the way of preparing is another.
+    were changed or the way of preparing is another. Of several processes with one cache the
+    first one fetches and prepares a volume, the others wait for it.
 
     Raises:
         UserError: If the store lacks a volume or it was changed.
@@ -71,12 +75,25 @@ def prepare_volumes(
 def _prepared(
     entry: VolumeEntry, dataset: SplitDataset, segmenter: VolumeSegmenter, way: str
 ) -> PreparedVolume:
-    volume = dataset.volume(entry)
     folder = dataset.cache / "prepared" / f"{entry.digest}-{way}"
-    if not _is_whole(folder):
-        _write(folder, _prepare(volume, segmenter))
+    with _one_at_a_time(folder):
+        volume = dataset.volume(entry)
+        if not _is_whole(folder):
+            _write(folder, _prepare(volume, segmenter))
     images, box, masks = (np.load(folder / name, mmap_mode="c") for name in _FILES)
     return PreparedVolume(entry, images, box, masks, volume.mask)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    with explain_disk(f"cache {folder.parent}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # given back when the process ends, however
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _prepare(volume: Volume, segmenter: VolumeSegmenter) -> Arrays:
@@ -107,7 +124,7 @@ def _is_whole(folder: Path) -> bool:
         whole = listed == _digests(folder)
     except (FileNotFoundError, UnicodeDecodeError):
         whole = False
-    if not whole and folder.exists():
+    if not whole and any(folder.iterdir()):
         logger.warning("prepared files %s are incomplete or were changed; made anew", folder.name)
     return whole
 
@@ -181,10 +198,15 @@ class TumourSampler(Sampler[int]):
         self._seed = seed
         self._rank, self._ranks = rank, ranks
         self._epoch = 0
+        self._skipped = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order; Lightning calls it before every epoch."""
         self._epoch = epoch
+
+    def skip(self, slices: int) -> None:
+        """Leaves the first slices of the next epoch out: an attempt before has seen them."""
+        self._skipped = slices
 
     def __len__(self) -> int:
         return (len(self._tumour) + self._drawn) // self._ranks
@@ -193,4 +215,6 @@ class TumourSampler(Sampler[int]):
         generator = np.random.default_rng([self._seed, self._epoch])
         others = generator.choice(self._others, self._drawn, replace=False)
         order = generator.permutation(np.concatenate([self._tumour, others]))
-        yield from order[: len(self) * self._ranks][self._rank :: self._ranks].tolist()
+        mine = order[: len(self) * self._ranks][self._rank :: self._ranks]
+        skipped, self._skipped = self._skipped, 0
+        yield from mine[skipped:].tolist()

@@ -47,16 +47,7 @@ class SegmentationTask(lightning.LightningModule):
         torch.manual_seed(step_seed(self._seed, self.global_step, self.global_rank))
         images, masks = augment(batch[0].float(), batch[1], self._augmentation)
         logits = self.segmenter.network(images.contiguous(memory_format=torch.channels_last))
-        loss = self._loss(logits.float(), masks)
-        self.log(
-            "train_loss",
-            loss,
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(images),
-            sync_dist=True,
-        )
-        return loss
+        return self._loss(logits.float(), masks)
 
     def validation_step(self, volume: PreparedTensors, _index: int) -> None:
         images, box, masks, truth = volume

@@ -150,6 +150,23 @@ class _Client(kfp.Client):  # type: ignore[misc] # kfp has no types
         many_users = bool(content.get("multi_user"))
         return kfp_server_api.V2beta1GetHealthzResponse(multi_user=many_users)
 
+    def _load_config(self, *values: object, **named: object) -> kfp_server_api.Configuration:
+        """Keeps the way through the cluster's API server where the kubeconfig has a token.
+
+        Kubernetes' client sets the address anew at each request then, without the rest of the
+        way, and itself as the hook (`_set_config` in kubernetes/config/kube_config.py at 30.1).
+        """
+        config = super()._load_config(*values, **named)
+        address, refresh = config.host, config.refresh_api_key_hook
+
+        def refresh_token(config: kfp_server_api.Configuration) -> None:
+            refresh(config)
+            config.host, config.refresh_api_key_hook = address, refresh_token
+
+        if refresh:
+            config.refresh_api_key_hook = refresh_token
+        return config
+
     @property
     def _api_client(self) -> kfp_server_api.ApiClient:
         return self._healthz_api.api_client

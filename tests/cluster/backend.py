@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.cluster.pods import pod_template
+from tests.cluster.pods import pass_on, pod_template
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 _EXIT = "ALL_UPSTREAM_TASKS_COMPLETED"
@@ -59,6 +59,16 @@ class Backend:
         }
         run.dag(spec["root"]["dag"], {"parameters": given, "artifacts": {}})
         return run.done
+
+    def start_one(self, compiled, name, arguments, done, run_id, *, retries=0):
+        """Makes the Job of one task, behind tasks that any run has done."""
+        spec, platform = yaml.safe_load_all(Path(compiled).read_text())
+        run = _Run(self, spec, platform, run_id, 0)
+        task = spec["root"]["dag"]["tasks"][name]
+        component = spec["components"][task["componentRef"]["name"]]
+        inputs = run._inputs(task, {"parameters": arguments, "artifacts": {}}, done)
+        executor_input = run._executor_input(name, component, inputs)
+        self.start(job_name(run_id, name), run._pod(name, component, executor_input), retries)
 
     def start(self, job, pod, retries):
         """Makes the Job of a task."""
@@ -151,16 +161,22 @@ class _Run:
         executor_input = self._executor_input(name, component, inputs)
         self.backend.start(
             job_name(self.run_id, name),
-            self._pod(name, component["executorLabel"], executor_input),
+            self._pod(name, component, executor_input),
             task.get("retryPolicy", {}).get("maxRetryCount", 0),
         )
         self.backend.wait(job_name(self.run_id, name), self.timeout_s)
         self.done[name] = self._collect(executor_input)
         return self.done[name]
 
-    def _pod(self, name, label, executor_input):
-        container = self.spec["deploymentSpec"]["executors"][label]["container"]
+    def _pod(self, name, component, executor_input):
+        label = component["executorLabel"]
         pods = self.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        container, settings, task_config = pass_on(
+            self.spec["deploymentSpec"]["executors"][label]["container"], pods[label], component
+        )
+        for key, entry in component["inputDefinitions"]["parameters"].items():
+            if entry["parameterType"] == "TASK_CONFIG":
+                executor_input["inputs"]["parameterValues"][key] = task_config
         command = [
             json.dumps(executor_input),
             f"{self._folder(name)}/executor_output.json",
@@ -168,7 +184,7 @@ class _Run:
             *container["command"],
             *container["args"],
         ]
-        return pod_template(container, pods[label], command=command, run_id=self.run_id)
+        return pod_template(container, settings, command=command, run_id=self.run_id)
 
     def _folder(self, name):
         return f"{self.backend.root}/{self.run_id}/{name}"

@@ -103,7 +103,7 @@ def test_a_source_is_the_same_data_set_in_pods_as_here(finished, tmp_path):
     _, tasks = finished
     store = open_store(str(tmp_path / "store"))
     here = ingest_source("synthetic:12", store, IngestSettings())
-    assert tasks["ingest"]["parameters"]["Output"] == here.report.dataset_id
+    assert tasks["ingest"]["parameters"]["Output"] == here.account.dataset_id
 
 
 def test_mlflow_has_the_run_with_its_metrics(finished, step):

@@ -131,7 +131,8 @@ def test_runs_may_write_only_what_they_are_known_to_write(base):
     assert writes == {
         ("workflowtaskresults",): {"create", "patch"},
         ("jobs",): {"create", "patch", "delete"},
-        ("trainjobs",): {"create", "delete"},
+        ("services",): {"create"},
+        ("trainjobs", "trainingruntimes"): {"create", "patch", "delete"},
         ("experiments",): {"create", "update"},
     }
     assert rules[("secrets",)]["verbs"] == rules[("configmaps",)]["verbs"] == ["get"]

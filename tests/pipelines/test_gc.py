@@ -223,7 +223,7 @@ class TestTheRest:
 
     def test_files_of_killed_writers_are_waste(self, folder_store, no_champions):
         folder_store.write("splits/a.json", b"{}")
-        folder_store.write("gc/0123.json", b"{}")
+        folder_store.write("gc/0123.json", b'{"time": "2026-01-01T00:00:00+00:00"}')
         part = folder_store.root / "volumes" / "ab" / ".part-x"
         part.parent.mkdir(parents=True)
         part.write_bytes(b"half")

@@ -4,7 +4,9 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from kfp import dsl, kubernetes
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 
+from components.shared.errors import UserError
 from components.shared.step import data_step
+from components.train.group.settings import GroupSettings
 from pipelines.catalogue import PIPELINES
 from pipelines.placement import placed, step_of
 from pipelines.resources import load_profile
@@ -137,6 +139,48 @@ def test_every_use_of_a_step_has_its_settings_also_inside_of_loops(profile):
         if spec.components[task.component_ref.name].executor_label
     ]
     assert counts == [3, 3]
+
+
+def test_a_training_by_a_group_of_pods_has_the_trainings_place(profile):
+    train = {**FULL, "pod_group": {"pods": 4, "processes": 2, "backend": "trainjob"}}
+    before, found = (
+        MessageToDict(placed(PIPELINES["training"], profile(train=each)).pipeline_spec)
+        for each in (FULL, train)
+    )
+    tasks = [each["root"]["dag"]["tasks"]["train"] for each in (before, found)]
+    group = tasks[1]["inputs"]["parameters"].pop("group")["runtimeValue"]["constant"]
+    assert tasks[0] == tasks[1]
+    assert GroupSettings.model_validate_json(group) == GroupSettings(
+        pods=4, processes=2, backend="trainjob", queue="mri"
+    )
+    components = [each["components"]["comp-train"] for each in (before, found)]
+    assert components[0]["outputDefinitions"] == components[1]["outputDefinitions"]
+    assert {each["field"] for each in components[1]["taskConfigPassthroughs"]} == {
+        *("RESOURCES", "ENV", "KUBERNETES_VOLUMES", "KUBERNETES_AFFINITY"),
+        *("KUBERNETES_TOLERATIONS", "KUBERNETES_NODE_SELECTOR"),
+    }
+    containers = [
+        each["deploymentSpec"]["executors"]["exec-train"]["container"] for each in (before, found)
+    ]
+    assert containers[0]["resources"] == containers[1]["resources"]
+    assert containers[0]["image"] == containers[1]["image"]
+    assert step_of(containers[1]) == "train_group"
+
+
+def test_only_the_pods_of_a_group_wait_in_a_queue(profile):
+    train = {"queue": "mri", "pod_group": {"pods": 4}}
+    pod = pods_of(placed(PIPELINES["training"], profile(train=train)))["exec-train"]
+    assert "podMetadata" not in pod
+
+
+def test_a_group_leaves_no_device_idle(profile):
+    with pytest.raises(UserError, match=r"processes 1, gpu.count 2: each process trains on one"):
+        profile(train={"gpu": {"count": 2}, "pod_group": {"pods": 4}})
+
+
+def test_only_training_is_done_by_groups(profile):
+    with pytest.raises(UserError, match="pod_group is of train, not of evaluate"):
+        profile(evaluate={"pod_group": {"pods": 2}})
 
 
 def test_a_step_without_retries_has_no_policy(profile):

@@ -23,7 +23,7 @@ from components.shared.storage.store import Store, StoredObject
 
 logger = logging.getLogger(__name__)
 
-MARKS = "gc/"
+_MARKS = "gc/"
 
 _VOLUME = re.compile(r"volumes/([0-9a-f]{2})/\1[0-9a-f]{62}\.safetensors")
 _MANIFEST = re.compile(r"datasets/([0-9a-f]{16})/manifest\.json")
@@ -53,7 +53,7 @@ class Sweep:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store, self._key = store, f"{MARKS}{uuid.uuid4().hex}.json"
+        self._store, self._key = store, f"{_MARKS}{uuid.uuid4().hex}.json"
         self._written, self._was_stopped = datetime.now(UTC), False
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._keep_fresh, daemon=True)
@@ -96,6 +96,11 @@ class Sweep:
         self._written = now
 
 
+def dead_marks(store: Store) -> list[StoredObject]:
+    """The marks of those who were killed before they could take them away."""
+    return [found for found in store.objects(_MARKS) if not _is_alive(store, found.key)]
+
+
 def require_volumes(store: Store, manifest: Manifest) -> None:
     """Makes sure that a version which was just published is whole.
 
@@ -124,7 +129,7 @@ def _named(store: Store) -> set[str]:
 
 def _wait_for_sweeps(store: Store) -> None:
     told = False
-    while any(_is_alive(store, key) for key in store.keys(MARKS)):
+    while any(_is_alive(store, key) for key in store.keys(_MARKS)):
         if not told:
             logger.info("volumes are being removed from %s: waiting for the end of it", store.uri)
             told = True

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
 
 Epoch = dict[str, float]
@@ -14,7 +15,9 @@ class History(Callback):
     """Measures each validated epoch; the checkpoint keeps what was measured.
 
     Every process measures: the training loss is their mean, for which they wait for each other.
-    Other callbacks ask it for the epoch, so it stands before them in the list.
+    It is summed up here and not by Lightning, whose sums are in no checkpoint: an epoch that is
+    cut in two has one loss. Other callbacks ask it for the epoch, so it stands before them in
+    the list.
 
     Attributes:
         epochs: One entry a validated epoch: its number (from 1), losses, Dice, learning rate.
@@ -22,14 +25,24 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.epochs: list[Epoch] = []
+        self._loss_sum = torch.zeros((), dtype=torch.float64)
+        self._steps = 0
 
     def state_dict(self) -> dict[str, Any]:
         """What Lightning keeps in the checkpoint."""
-        return {"epochs": self.epochs}
+        return {"epochs": self.epochs, "loss_sum": float(self._loss_sum), "steps": self._steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the epochs of the attempts before this one."""
+        """Takes the epochs of the attempts before this one, and what there is of the next."""
         self.epochs = state_dict["epochs"]
+        self._loss_sum = torch.tensor(state_dict["loss_sum"], dtype=torch.float64)
+        self._steps = state_dict["steps"]
+
+    def share(self, trainer: lightning.Trainer) -> None:
+        """Makes the loss so far that of all processes: the checkpoint is written by one."""
+        total = trainer.strategy.reduce(self._loss_sum, reduce_op="mean")
+        assert isinstance(total, torch.Tensor)
+        self._loss_sum = total
 
     def ended(self, trainer: lightning.Trainer) -> Epoch | None:
         """The epoch that ends now, if it was validated."""
@@ -41,14 +54,33 @@ class History(Callback):
         before = (past["validation_dice"] for past in self.epochs if past is not epoch)
         return epoch["validation_dice"] > max(before, default=-1.0)
 
-    # not on_validation_end: the training loop's own metrics (train_loss) come later
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Takes the step's loss in, where it was computed: a GPU is not waited for."""
+        del trainer, pl_module, batch, batch_idx
+        assert isinstance(outputs, dict)
+        loss = outputs["loss"]
+        self._loss_sum = self._loss_sum.to(loss.device) + loss
+        self._steps += 1
+
+    # after the validation
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Takes the epoch in if it was validated."""
         del pl_module
         if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0:
-            self.epochs.append(_measured(trainer))
+            self.share(trainer)
+            self.epochs.append(
+                {"train_loss": float(self._loss_sum) / self._steps, **_measured(trainer)}
+            )
+        self._loss_sum, self._steps = torch.zeros_like(self._loss_sum), 0
 
 
 class TellEpochs(Callback):
@@ -74,7 +106,7 @@ class TellEpochs(Callback):
 
 
 def _measured(trainer: lightning.Trainer) -> Epoch:
-    names = ("train_loss", "validation_loss", "validation_dice")
+    names = ("validation_loss", "validation_dice")
     epoch = {name: float(trainer.callback_metrics[name]) for name in names}
     epoch["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
     epoch["epoch"] = trainer.current_epoch + 1

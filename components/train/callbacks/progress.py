@@ -29,9 +29,9 @@ class LogProgress(Callback):
     ) -> None:
         """Says where a resumed training goes on."""
         del pl_module
-        if self._history.epochs and trainer.is_global_zero:
-            done = self._history.epochs[-1]["epoch"]
-            logger.info("going on after epoch %d of %d", done, trainer.max_epochs)
+        if trainer.global_step and trainer.is_global_zero:
+            done, step = trainer.current_epoch, trainer.global_step
+            logger.info("going on after epoch %d of %d (step %d)", done, trainer.max_epochs, step)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
         """Tells the progress of long epochs."""

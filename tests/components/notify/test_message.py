@@ -48,6 +48,11 @@ def test_a_local_mlflow_has_no_link():
     assert told.links == {}
 
 
+def test_a_password_in_mlflows_address_is_not_told():
+    told = message(PROMOTED, mlflow_url="https://me:s3cret@mlflow.example")
+    assert told.links == {"MLflow run": "https://mlflow.example/#/experiments/1/runs/abc"}
+
+
 def test_json_has_every_value_and_the_text():
     sent = payload(message(PROMOTED), "json")
     assert sent["ending"] == "promoted"

@@ -12,7 +12,11 @@ from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
 from components.shared.dataset.volumes import Volume
 from components.shared.storage.store import Store, open_store
+from components.train.checkpoints import Checkpoints
+from components.train.fit import Fit, fit
+from components.train.network import build_segmenter
 from components.train.recipe import Recipe
+from components.train.slices import prepare_volumes
 
 SLICES, SIDE = 6, 48
 
@@ -82,3 +86,34 @@ def make_recipe() -> Callable[..., Recipe]:
 @pytest.fixture
 def recipe(make_recipe: Callable[..., Recipe]) -> Recipe:
     return make_recipe()
+
+
+class Interruption(Exception):
+    """Stands for whatever ends a task in the middle."""
+
+
+@pytest.fixture
+def train(dataset: SplitDataset, tmp_path: Path) -> Callable[..., Fit]:
+    """Trains; of trainings with one name the second goes on where the first stopped."""
+
+    def train(recipe, name, listen=lambda epoch: None, callbacks=()):  # type: ignore[no-untyped-def]
+        torch.manual_seed(recipe.seed)
+        segmenter = build_segmenter(recipe.network)
+        return fit(
+            recipe,
+            segmenter,
+            prepare_volumes(dataset, "train", segmenter),
+            prepare_volumes(dataset, "validation", segmenter),
+            Checkpoints(dataset.store, name, tmp_path / "work"),
+            listen,
+            callbacks,
+        )
+
+    return train
+
+
+def assert_same_fit(one: Fit, two: Fit) -> None:
+    """Asserts that two trainings measured the same and ended with the same weights, bit for bit."""
+    assert one.history == two.history
+    for name, weight in one.segmenter.state_dict().items():
+        torch.testing.assert_close(two.segmenter.state_dict()[name], weight, rtol=0, atol=0)

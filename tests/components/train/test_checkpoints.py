@@ -31,7 +31,7 @@ def _weights(value):
 
 def _store(checkpoints, epoch, best=None):
     checkpoints.write_last(FakeTrainer(f"state {epoch}".encode()))
-    checkpoints.store_epoch(epoch, None if best is None else _weights(best))
+    checkpoints.store(epoch=epoch, best=None if best is None else _weights(best))
 
 
 def _best(checkpoints):

@@ -10,28 +10,7 @@ from components.train.checkpoints import Checkpoints
 from components.train.fit import fit
 from components.train.network import build_segmenter
 from components.train.slices import prepare_volumes
-
-
-class Interruption(Exception):
-    """Stands for whatever ends a task in the middle."""
-
-
-@pytest.fixture
-def train(dataset, tmp_path):
-    def train(recipe, name, listen=lambda epoch: None, callbacks=()):
-        torch.manual_seed(recipe.seed)
-        segmenter = build_segmenter(recipe.network)
-        return fit(
-            recipe,
-            segmenter,
-            prepare_volumes(dataset, "train", segmenter),
-            prepare_volumes(dataset, "validation", segmenter),
-            Checkpoints(dataset.store, name, tmp_path / "work"),
-            listen,
-            callbacks,
-        )
-
-    return train
+from tests.components.train.conftest import Interruption, assert_same_fit
 
 
 def _interrupt_after(number):
@@ -40,12 +19,6 @@ def _interrupt_after(number):
             raise Interruption
 
     return interrupt
-
-
-def _assert_same(one, two):
-    assert one.history == two.history
-    for name, weight in one.segmenter.state_dict().items():
-        torch.testing.assert_close(two.segmenter.state_dict()[name], weight, rtol=0, atol=0)
 
 
 def test_training_learns(train, make_recipe):
@@ -66,7 +39,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(train, recipe):
     told = []
     resumed = train(recipe, "cut", told.append)
     assert [epoch["epoch"] for epoch in told] == [3, 4]
-    _assert_same(whole, resumed)
+    assert_same_fit(whole, resumed)
 
 
 @pytest.mark.parametrize("file", ["last", "best"])
@@ -79,7 +52,7 @@ def test_a_flipped_bit_costs_time_and_nothing_else(train, recipe, dataset, tmp_p
         _flip_a_bit(folder / name)
     resumed = train(recipe, "cut")
     assert f"the state after epoch 3 is not used: {name} is damaged" in caplog.text
-    _assert_same(whole, resumed)
+    assert_same_fit(whole, resumed)
 
 
 def _flip_a_bit(path):

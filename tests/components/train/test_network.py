@@ -3,7 +3,13 @@ import pytest
 import torch
 
 from components.shared.errors import UserError
-from components.train.network import build_segmenter, head_box, head_statistics, with_neighbours
+from components.train.network import (
+    build_segmenter,
+    freeze_unused,
+    head_box,
+    head_statistics,
+    with_neighbours,
+)
 
 
 def test_head_statistics_are_those_of_the_voxels_inside_the_head():
@@ -90,3 +96,15 @@ def test_missing_weights_say_how_to_go_on(make_recipe, monkeypatch, tmp_path):
 def test_an_impossible_network_is_named(make_recipe, change, message):
     with pytest.raises(UserError, match=message):
         build_segmenter(make_recipe(network=change).network)
+
+
+@pytest.mark.parametrize(("depth", "unused"), [(5, False), (3, True)])
+def test_stages_behind_the_encoders_depth_are_not_trained(make_recipe, depth, unused):
+    network = {"encoder_depth": depth, "decoder_channels": (16, 16, 8, 8, 8)[:depth]}
+    segmenter = build_segmenter(make_recipe(network=network).network)
+    before = {name: value.clone() for name, value in segmenter.state_dict().items()}
+    freeze_unused(segmenter)
+    frozen = [name for name, value in segmenter.named_parameters() if not value.requires_grad]
+    assert bool(frozen) is unused
+    assert all(".encoder." in name for name in frozen)
+    torch.testing.assert_close(segmenter.state_dict(), before, rtol=0, atol=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch.callbacks import Callback
+from safetensors.torch import save_file
 
 from components.train.checkpoints import Checkpoints
 from components.train.fit import fit
@@ -17,11 +18,12 @@ from components.train.slices import prepare_volumes
 
 
 class Record(Callback):
-    """Keeps which slices came, and with which seed they were changed."""
+    """Keeps which slices came, with which seed they were changed, and the last weights."""
 
     def __init__(self):
         self.epochs = []
         self.seeds = []
+        self.last = {}
 
     def on_train_epoch_start(self, trainer, pl_module):
         self.epochs.append([])
@@ -29,6 +31,10 @@ class Record(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.epochs[-1] += [hashlib.sha256(image.numpy()).hexdigest() for image in batch[0]]
         self.seeds.append(torch.initial_seed())
+
+    def on_train_end(self, trainer, pl_module):
+        named = pl_module.segmenter.network.named_parameters()
+        self.last = {name: value.detach().clone().contiguous() for name, value in named}
 
 
 def main():
@@ -58,6 +64,7 @@ def main():
         "weights": weights.hexdigest(),
         "files": sorted(path.name for path in (folder / "work" / "two").glob(f"rank-{rank()}/*")),
     }
+    save_file(record.last, folder / f"rank-{rank()}.safetensors")
     (folder / f"rank-{rank()}.json").write_text(json.dumps(result))
 
 

@@ -139,5 +139,5 @@ def test_an_ingest_that_found_a_volume_which_then_went_is_mended_by_the_next(
         ingest_source(str(synthetic_folder), store, IngestSettings(), workers=1)
     monkeypatch.undo()
     again = ingest_source(str(synthetic_folder), store, IngestSettings(), workers=1)
-    assert again.report.objects_written == 1
+    assert again.account.objects_written == 1
     assert unnamed_volumes(store) == []

@@ -6,18 +6,25 @@ from components.train.callbacks.history import History, TellEpochs
 
 
 def _trainer(epoch, dice=0.5, interval=1, writes=True):
-    metrics = {"train_loss": 1.0, "validation_loss": 2.0, "validation_dice": dice}
+    metrics = {"validation_loss": 2.0, "validation_dice": dice}
     return SimpleNamespace(
         current_epoch=epoch - 1,
         check_val_every_n_epoch=interval,
         is_global_zero=writes,
         callback_metrics={name: torch.tensor(value) for name, value in metrics.items()},
         optimizers=[SimpleNamespace(param_groups=[{"lr": 0.25}])],
+        strategy=SimpleNamespace(reduce=lambda value, reduce_op: value),
     )
+
+
+def _step(history, loss):
+    history.on_train_batch_end(None, None, {"loss": torch.tensor(loss)}, None, 0)
 
 
 def _end(epoch, history, *others, **changes):
     trainer = _trainer(epoch, **changes)
+    for loss in (0.5, 1.5):
+        _step(history, loss)
     for callback in (history, *others):
         callback.on_train_epoch_end(trainer, None)
     return history.ended(trainer)
@@ -62,3 +69,11 @@ def test_the_history_goes_on_in_another_attempt():
     second.load_state_dict(first.state_dict())
     assert not second.is_best(_end(2, second, dice=0.5))
     assert [epoch["epoch"] for epoch in second.epochs] == [1, 2]
+
+
+def test_the_loss_of_an_epoch_that_is_cut_is_the_mean_of_all_its_steps():
+    first, second = History(), History()
+    _step(first, 4.0)
+    second.load_state_dict(first.state_dict())
+    assert _end(1, second)["train_loss"] == 2.0  # of 4, 0.5 and 1.5
+    assert _end(2, second)["train_loss"] == 1.0

@@ -15,12 +15,12 @@ _EPOCH = {
 }
 
 
-def _trainer(writes=True):
+def _trainer(writes=True, step=30):
     return SimpleNamespace(
         current_epoch=2,
         max_epochs=8,
         is_global_zero=writes,
-        global_step=30,
+        global_step=step,
         estimated_stepping_batches=80,
     )
 
@@ -52,8 +52,8 @@ def test_an_epoch_that_was_not_validated_is_no_line(lines):
 
 def test_a_resumed_training_says_where_it_goes_on(history, lines):
     LogProgress(history).on_train_start(_trainer(), None)
-    LogProgress(History()).on_train_start(_trainer(), None)
-    assert lines() == ["going on after epoch 3 of 8"]
+    LogProgress(history).on_train_start(_trainer(step=0), None)
+    assert lines() == ["going on after epoch 2 of 8 (step 30)"]
 
 
 def test_long_epochs_tell_their_steps_now_and_then(history, lines, monkeypatch):

@@ -1,0 +1,85 @@
+"""The first process of a pod in a group: it starts the training, and starts it again.
+
+It runs torchrun's agent in a process of its own for each time that the pods meet: the agent of
+the first pod holds what they tell each other then, and it must not outlive it.
+"""
+
+import multiprocessing
+import signal
+import sys
+import time
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+
+from components.train.statuses import LOST_STATUS, PREEMPTED_STATUS
+
+_SHORT_S = 60.0
+_SHORT_ROUNDS = 10  # so many in a row are no accident: the pod ends, and is counted
+
+
+def main() -> None:
+    """Trains with the group's other pods until the training is over or this pod is told to end.
+
+    A round ends without a result where another pod vanished or was told to end. The next begins
+    in this pod when the other one is replaced: a new pod would wait longer, as a Job replaces
+    ended pods ever more slowly.
+
+    Raises:
+        SystemExit: With the training's status; with `PREEMPTED_STATUS` after SIGTERM.
+    """
+    worker = Worker(sys.argv[1])
+    signal.signal(signal.SIGTERM, worker.end)
+    short = 0
+    while short < _SHORT_ROUNDS:
+        started = time.monotonic()
+        status = worker.train()
+        if worker.ended:
+            raise SystemExit(PREEMPTED_STATUS)
+        if status not in (LOST_STATUS, PREEMPTED_STATUS):
+            raise SystemExit(status)
+        short = short + 1 if time.monotonic() - started < _SHORT_S else 0
+    raise SystemExit(1)
+
+
+class Worker:
+    """Rounds of a training in this pod.
+
+    Args:
+        task: JSON of `Task`, for the processes that train.
+    """
+
+    def __init__(self, task: str) -> None:
+        self.ended = False
+        self._task = task
+        self._round = self._agent()
+
+    def train(self) -> int:
+        """Does one round and returns its status."""
+        self._round = self._agent()
+        if self.ended:
+            return PREEMPTED_STATUS
+        self._round.start()
+        if self.ended:  # by a signal in between
+            self._round.terminate()
+        self._round.join()
+        status = self._round.exitcode or 0
+        return status if status >= 0 else 128 - status
+
+    def end(self, _: int, __: FrameType | None) -> None:
+        """Hands SIGTERM on."""
+        self.ended = True
+        if self._round.pid is not None:
+            self._round.terminate()
+
+    def _agent(self) -> SpawnProcess:
+        return multiprocessing.get_context("spawn").Process(target=_meet, args=(self._task,))
+
+
+def _meet(task: str) -> None:
+    from components.train.group.agent import run_agent  # torch is large; the first process waits
+
+    run_agent(task)
+
+
+if __name__ == "__main__":
+    main()

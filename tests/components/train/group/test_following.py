@@ -1,0 +1,290 @@
+import datetime
+import os
+import re
+import signal
+import threading
+import time
+
+import pytest
+
+from components.shared.errors import OutageError, UserError
+from components.shared.storage.store import open_store
+from components.train.group import following
+from components.train.group.following import Group
+from components.train.group.objects import LEASE_S
+from components.train.group.result import group_folder, leave_result
+from components.train.group.settings import GroupSettings
+from components.train.statuses import PREEMPTED_STATUS
+from tests.components.train.group.pods import TASK_CONFIG
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(following, "_LOOK_S", 0.02)
+    monkeypatch.setattr(following, "_RENEW_S", 0.0)
+
+
+@pytest.fixture
+def task(make_task):
+    return make_task()
+
+
+@pytest.fixture
+def train(cluster, task):
+    def train(**settings):
+        store = open_store(task.store)
+        group = Group(cluster, GroupSettings(pods=2, **settings), task, TASK_CONFIG)
+        return group.train(store, group_folder(task.training))
+
+    return train
+
+
+@pytest.fixture
+def leave(task, tmp_path):
+    def leave():
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "MLmodel").write_text("{}")
+        (tmp_path / "history").write_text("[]")
+        leave_result(
+            open_store(task.store),
+            group_folder(task.training),
+            mlflow_run_id="run",
+            model=tmp_path / "model",
+            history=tmp_path / "history",
+        )
+
+    return leave
+
+
+def now():
+    return datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
+
+
+class Controller(threading.Thread):
+    """Plays what a cluster does with a Job once it is there: acts, one after the other."""
+
+    def __init__(self, api, task, *acts):
+        super().__init__(daemon=True)
+        self._api, self._task, self._acts = api, task, acts
+        self.start()
+
+    def run(self):
+        while not (job := self._api.objects["jobs"].get(self._task.name)):
+            time.sleep(0.01)
+        for act in self._acts:
+            act(self._api, job)
+            time.sleep(0.2)
+
+
+def start_pods(api, job, phase="Running", **status):
+    job["status"] = {"startTime": now()}
+    for number in range(2):
+        name = f"{job['metadata']['name']}-{number}"
+        labels = {
+            "batch.kubernetes.io/job-name": job["metadata"]["name"],
+            "batch.kubernetes.io/job-completion-index": str(number),
+        }
+        api.objects["pods"][name] = {
+            "metadata": {"name": name, "labels": labels, "creationTimestamp": now()},
+            "status": {"phase": phase, **status},
+        }
+
+
+def end(kind, **pod_status):
+    def act(api, job):
+        for pod in api.objects["pods"].values():
+            if "status" in pod and pod_status:
+                state = {"terminated": pod_status}
+                pod["status"] = {
+                    "phase": "Failed",
+                    "containerStatuses": [{"name": "node", "state": state}],
+                }
+        job["status"] = {
+            "startTime": now(),
+            "conditions": [{"type": kind, "status": "True", "reason": "R", "message": "m"}],
+        }
+
+    return act
+
+
+def assert_gone(api, task):
+    assert task.name not in api.objects["jobs"]
+
+
+def test_a_group_is_made_followed_and_removed(train, api, task, leave, capsys):
+    def tell(api, _):
+        api.logs[f"{task.name}-0"] = (
+            "2026-01-01T00:00:01.000000000Z train: epoch 1 of 2\n"
+            "2026-01-01T00:00:02.000000000Z train: epoch 2 of 2\n"
+        )
+
+    seen = {}
+
+    def look(api, job):
+        seen.update(job=job, service=api.objects["services"][task.name])
+        leave()
+
+    Controller(api, task, start_pods, tell, look, end("Complete"))
+    assert train().mlflow_run_id == "run"
+    assert seen["job"]["spec"]["completions"] == 2
+    (owner,) = seen["job"]["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"]) == ("Pod", "train-1")
+    (owner,) = seen["service"]["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["uid"]) == ("Job", seen["job"]["metadata"]["uid"])
+    assert_gone(api, task)
+    told = capsys.readouterr().err
+    assert told.count("train: epoch 1 of 2\n") == told.count("train: epoch 2 of 2\n") == 1
+
+
+def test_the_deadline_is_put_off_while_the_step_follows(train, api, task, leave):
+    deadlines = []
+
+    def remember(api, job):
+        started = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1000)
+        job["status"]["startTime"] = started.isoformat().replace("+00:00", "Z")
+        time.sleep(0.2)
+        deadlines.append(job["spec"]["activeDeadlineSeconds"])
+        leave()
+
+    Controller(api, task, start_pods, remember, end("Complete"))
+    train()
+    assert deadlines == [pytest.approx(1000 + LEASE_S, abs=5)]
+
+
+def test_a_second_attempt_follows_the_pods_of_the_first(train, api, task, leave, cluster):
+    first = Group(cluster, GroupSettings(pods=2), task, TASK_CONFIG)
+    first._start()
+    uid = api.objects["jobs"][task.name]["metadata"]["uid"]
+    api.objects["pods"]["train-1"]["metadata"]["uid"] = "of the second attempt"
+    owners = []
+
+    def look(_, job):
+        owners.extend(each["uid"] for each in job["metadata"]["ownerReferences"])
+        leave()
+
+    Controller(api, task, start_pods, look, end("Complete"))
+    train()
+    assert owners == ["0b1c", "of the second attempt"]
+    assert [name for verb, kind, name in api.requests if (verb, kind) == ("create", "jobs")] == (
+        [task.name, task.name]  # the second is refused
+    )
+    assert uid
+    assert_gone(api, task)
+
+
+def test_a_group_that_has_failed_is_made_anew(train, api, task, leave, cluster):
+    Group(cluster, GroupSettings(pods=2), task, TASK_CONFIG)._start()
+    old = api.objects["jobs"][task.name]
+    end("Failed")(api, old)
+
+    def finish():
+        while api.objects["jobs"].get(task.name) in (None, old):
+            time.sleep(0.01)
+        job = api.objects["jobs"][task.name]
+        start_pods(api, job)
+        leave()
+        end("Complete")(api, job)
+
+    threading.Thread(target=finish, daemon=True).start()
+    assert train().mlflow_run_id == "run"
+
+
+def test_a_mistake_is_told_as_the_pod_told_it(train, api, task):
+    ended = end("Failed", exitCode=78, reason="Error", message="brainseg error: no such encoder")
+    Controller(api, task, start_pods, ended)
+    with pytest.raises(UserError, match=r"^no such encoder$"):
+        train()
+    assert_gone(api, task)
+
+
+def test_pods_that_fail_otherwise_are_told(train, api, task):
+    Controller(api, task, start_pods, end("Failed", exitCode=137, reason="OOMKilled"))
+    with pytest.raises(RuntimeError, match=r"R: m.*pod 0 ended with 137 \(OOMKilled\)"):
+        train()
+    assert_gone(api, task)
+
+
+def test_a_step_that_is_told_to_end_deletes_its_group_first(train, api, task):
+    before = signal.getsignal(signal.SIGTERM)
+    Controller(api, task, start_pods, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        train()
+    assert ended.value.code == PREEMPTED_STATUS
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert_gone(api, task)
+
+
+def test_an_api_that_is_away_for_a_while_costs_nothing(train, api, task, leave):
+    def go_away(api, _):
+        api.refusals["get", "jobs"] = (503, "etcd is away")
+
+    def come_back(api, _):
+        del api.refusals["get", "jobs"]
+        leave()
+
+    Controller(api, task, start_pods, go_away, come_back, end("Complete"))
+    assert train().mlflow_run_id == "run"
+
+
+def test_a_group_that_somebody_deletes_is_no_mistake(train, api, task):
+    Controller(api, task, start_pods, lambda api, _: api.objects["jobs"].clear())
+    with pytest.raises(OutageError, match="was deleted; run the step again"):
+        train()
+
+
+def test_a_refused_service_leaves_no_job(train, api, task):
+    said = 'services "a" is forbidden: exceeded quota: brainseg'
+    api.refusals["create", "services"] = (403, said)
+    with pytest.raises(UserError, match="exceeded quota"):
+        train()
+    assert_gone(api, task)
+
+
+NO_NODE = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}
+
+
+def test_a_group_waits_for_its_pods_only_so_long(train, api, task, caplog):
+    Controller(api, task, lambda api, job: start_pods(api, job, "Pending", conditions=[NO_NODE]))
+    with pytest.raises(UserError, match=r"after 1 s 0 of the group's 2 pods run: no node takes"):
+        train(wait_s=1)
+    assert caplog.text.count("0 of the group's 2 pods run: no node takes pod 0") == 1
+    assert_gone(api, task)
+
+
+def test_a_quota_that_stops_pods_is_told(train, api, task):
+    message = 'Error creating: pods "a-0" is forbidden: exceeded quota: brainseg'
+    api.objects["events"]["a"] = {"metadata": {"name": "a"}, "message": message}
+    with pytest.raises(UserError, match=re.escape(message)):
+        train(wait_s=1)
+    assert_gone(api, task)
+
+
+def test_a_group_in_a_queue_waits_for_ever(train, api, task, leave, caplog):
+    def suspend(_, job):
+        job["spec"]["suspend"] = True
+        time.sleep(1.2)
+        job["spec"]["suspend"] = False
+        leave()
+
+    Controller(api, task, suspend, start_pods, end("Complete"))
+    assert train(wait_s=1, queue="gpus").mlflow_run_id == "run"
+    assert "the queue has not admitted the group" in caplog.text
+
+
+def test_a_trainjob_and_its_runtime_go_too(train, api, task, cluster):
+    made = set()
+
+    def finish():
+        while task.name not in api.objects["trainjobs"]:
+            time.sleep(0.01)
+        made.update(kind for kind, found in api.objects.items() if task.name in found)
+        job = {"metadata": {"name": f"{task.name}-node-0"}, "spec": {}, "status": {}}
+        end("Failed")(api, job)
+        api.objects["jobs"][f"{task.name}-node-0"] = job
+
+    threading.Thread(target=finish, daemon=True).start()
+    with pytest.raises(RuntimeError, match="R: m"):
+        train(backend="trainjob")
+    assert made == {"trainjobs", "trainingruntimes"}  # the Service is JobSet's
+    assert not api.objects["trainjobs"]
+    assert not api.objects["trainingruntimes"]
