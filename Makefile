@@ -17,7 +17,8 @@ REVISION = $(shell git rev-parse HEAD)
 NAME_data := brainseg-data-python
 NAME_trainer := brainseg-trainer-python
 NAME_mlflow := brainseg-mlflow
-FOLDERS := data mlflow trainer
+NAME_cli := brainseg-cli-python
+FOLDERS := data mlflow cli trainer
 TAGS := $(foreach folder,$(FOLDERS),$(NAME_$(folder)):$(VERSION))
 
 .PHONY: run test cluster-test check format images push clean

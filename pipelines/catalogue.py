@@ -5,22 +5,43 @@ from collections.abc import Mapping
 from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.graph_component import GraphComponent
 
+from components.detect.component import detect
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
+from components.notify.component import notify
 from components.predict.component import predict
 from components.profile.component import profile
 from components.register.component import register
+from components.shared.errors import UserError
 from components.split.component import split
 from components.train.component import train
+from pipelines.retraining import retraining
 from pipelines.training import training
 
-PIPELINES: Mapping[str, GraphComponent] = {"training": training}
+PIPELINES: Mapping[str, GraphComponent] = {
+    "training": training,
+    "retraining": retraining,
+}
 COMPONENTS: Mapping[str, BaseComponent] = {
     "ingest": ingest,
+    "detect": detect,
     "profile": profile,
     "split": split,
     "train": train,
     "evaluate": evaluate,
     "register": register,
     "predict": predict,
+    "notify": notify,
 }
+
+
+def find_pipeline(name: str) -> GraphComponent:
+    """A pipeline by its short name.
+
+    Raises:
+        UserError: If there is none of this name.
+    """
+    try:
+        return PIPELINES[name]
+    except KeyError as error:
+        raise UserError(f"no pipeline {name!r}; there are {', '.join(PIPELINES)}") from error

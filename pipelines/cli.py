@@ -13,13 +13,15 @@ import typer
 
 from components.shared.environment import adopt_settings
 from components.shared.errors import UserError
-from components.shared.printable import printable, printable_lines
+from components.shared.printable import printable_lines
 from components.shared.process import write_safely
 from pipelines.extras import require_extras
+from pipelines.kubeflow.commands import schedules, submit
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must be quick
     from components.shared.dataset.manifest import DatasetSummary
     from pipelines.doctor.check import Check
+    from pipelines.gc import Findings
 
 app = typer.Typer(
     name="brainseg",
@@ -29,6 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command()(submit)
+app.add_typer(schedules)
 
 _HOME = Path("brainseg-runs")
 _SOURCES = (
@@ -60,6 +65,7 @@ def _options(
 def run(
     source: Source,
     store: Store = DEFAULT_STORE,
+    pipeline: Annotated[str, typer.Option(help="training or retraining.")] = "training",
     preset: Annotated[str, typer.Option(help="Name or .yaml file of all steps' settings.")] = (
         "quick"
     ),
@@ -70,6 +76,9 @@ def run(
     output: Annotated[
         Path | None, typer.Option(help="Folder for result.json, reports and the log.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="retraining: train although nothing is new.")
+    ] = False,
     runner: Annotated[
         Literal["subprocess", "docker"],
         typer.Option(help="docker: each step in its image, as on a cluster; see `make images`."),
@@ -81,20 +90,24 @@ def run(
     Example: brainseg run --source ~/lgg/kaggle_3m --preset quick --set train.schedule.epochs=30
     """
     require_extras("trainer", "pipelines")
+    from pipelines.catalogue import find_pipeline
+    from pipelines.graph import settings_of
     from pipelines.local import LocalRun, run_locally
     from pipelines.settings import load_preset, pipeline_arguments
-    from pipelines.training import training
 
-    settings = pipeline_arguments(load_preset(preset, changes or ()))
+    graph = find_pipeline(pipeline)
+    settings = pipeline_arguments(load_preset(preset, changes or (), settings_of(graph)))
     _use_local_defaults()
     folder = output or _HOME / f"{datetime.now():%Y-%m-%d-%H%M%S}"
     named = {"source": _absolute(source), "store": _absolute(store), "run_name": Path(preset).stem}
-    arguments = {**named, **settings}
-    result = run_locally(LocalRun(training, arguments, folder.expanduser().absolute(), runner))
+    arguments = {**named, **({"force": True} if force else {}), **settings}
+    result = run_locally(LocalRun(graph, arguments, folder.expanduser().absolute(), runner))
     if as_json:
         _print_json(result)
-    else:
+    elif "metrics" in result:
         _tell_result(result)
+    else:  # a graph with an exit handler returns nothing
+        _tell_outcome(result["outcome"])
 
 
 @app.command()
@@ -115,13 +128,13 @@ def ingest(
     result = ingest_source(
         _absolute(source), open_store(_absolute(store)), IngestSettings(strict=strict)
     )
-    report = result.report.model_dump(mode="json")
+    account = result.account.model_dump(mode="json")
     if as_json:
-        _print_json(report)
+        _print_json(account)
     else:
-        typer.echo(
-            f"data set {report['dataset_id']}: {report['volumes']} volumes, "
-            f"{report['slices']} slices, {report['tumour_slices']} with tumour"
+        _tell(
+            f"data set {account['dataset_id']}: {account['volumes']} volumes, "
+            f"{account['slices']} slices, {account['tumour_slices']} with tumour"
         )
 
 
@@ -146,14 +159,17 @@ def predict(
     from components.predict.prediction import predict_source
     from components.predict.settings import PredictSettings
     from components.shared.config import build_config
+    from pipelines.settings import parse_change
 
-    settings = build_config(PredictSettings, dict(map(_parse_change, changes or ())), "predict")
+    form = "KEY=VALUE, e.g. device=cpu"
+    values = dict(parse_change(change, form) for change in changes or ())
+    settings = build_config(PredictSettings, values, "predict")
     _use_local_defaults()
     result = predict_source(model, _absolute(source), output.expanduser(), settings)
     if as_json:
         _print_json(result.model_dump(mode="json"))
     else:
-        typer.echo(
+        _tell(
             f"{result.predicted} volumes predicted, {result.failed} not, with {result.model} at "
             f"threshold {result.threshold:g}; see {output}"
         )
@@ -177,7 +193,7 @@ def compile_pipelines(
 
     images = read_images(registry, digests)
     for path in compile_all(output.expanduser(), profile=load_profile(profile), images=images):
-        typer.echo(path)
+        _tell(str(path))
 
 
 @app.command()
@@ -193,9 +209,42 @@ def datasets(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     if as_json:
         _print_json([row.model_dump() for row in rows])
         return
-    typer.echo(
-        "\n".join(printable(_dataset_line(row)) for row in rows) or f"no data set in {store}"
-    )
+    for line in map(_dataset_line, rows) if rows else [f"no data set in {store}"]:
+        _tell(line)
+
+
+@app.command()
+def gc(
+    store: Store = DEFAULT_STORE,
+    older_than: Annotated[
+        float, typer.Option(metavar="DAYS", min=1, help="Leave alone what is younger.")
+    ] = 14,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; else list it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List, or with --delete remove, what a store holds that nobody needs any more.
+
+    Checkpoints of trainings that have ended, volumes that no data set names, what the steps of
+    old pipeline runs told, and files that killed writers left. Never what a data set names, what
+    a training uses that goes on, or anything that is young.
+
+    Example: brainseg gc --store s3://mri/brainseg --older-than 30 --delete
+    """
+    require_extras("trainer")
+    from datetime import timedelta
+
+    from components.shared.storage.store import open_store
+    from pipelines.gc import find_waste, remove_waste
+
+    _use_local_defaults()
+    work = remove_waste if delete else find_waste
+    found = work(open_store(_absolute(store)), timedelta(days=older_than))
+    if as_json:
+        _print_json({"deleted": delete, **found.model_dump(mode="json")})
+    else:
+        _tell_waste(found, deleted=delete)
+    if delete and found.refused:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -215,19 +264,52 @@ def rollback(
     if as_json:
         _print_json({"from": moved.from_version, "to": moved.to_version})
     else:
-        typer.echo(f"champion of {model_name}: version {moved.from_version} -> {moved.to_version}")
+        _tell(f"champion of {model_name}: version {moved.from_version} -> {moved.to_version}")
 
 
 @app.command()
-def doctor(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+def doctor(
+    store: Store = DEFAULT_STORE,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Look at the kubeconfig's cluster, not at here.")
+    ] = False,
+    namespace: Annotated[str, typer.Option(help="Of runs in the cluster.")] = "brainseg",
+    profile: PodProfileName = "cpu",
+    registry: Registry = "",
+    digests: Digests = None,
+    service_account: Annotated[str, typer.Option(help="Of runs in the cluster.")] = "brainseg-run",
+    endpoint: Annotated[
+        str, typer.Option(help="Address of Kubeflow Pipelines; by default the cluster's own.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
     """Check store, MLflow, disk, memory, device and versions, and say what to mend.
 
-    Example: brainseg doctor --store s3://mri/brainseg
-    """
-    from pipelines.doctor.checks import run_checks
+    With --cluster: what runs there need, tried from pods like theirs.
 
-    _use_local_defaults()
-    found = run_checks(_absolute(store))
+    Example: brainseg doctor --cluster --store s3://mri/brainseg --registry registry.example/team
+    """
+    if cluster:
+        require_extras("pipelines")
+        from pipelines.doctor.cluster.checks import run_cluster_checks
+        from pipelines.doctor.cluster.target import Target
+        from pipelines.images import read_images
+        from pipelines.resources import load_profile
+
+        target = Target(
+            load_profile(profile),
+            read_images(registry, digests),
+            store=_absolute(store),
+            namespace=namespace,
+            service_account=service_account,
+            endpoint=endpoint,
+        )
+        found = run_cluster_checks(target)
+    else:
+        from pipelines.doctor.checks import run_checks
+
+        _use_local_defaults()
+        found = run_checks(_absolute(store))
     if as_json:
         _print_json([vars(check) for check in found])
     else:
@@ -241,7 +323,8 @@ def main() -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     write_safely(logging.WARNING, "%(message)s")
     logging.getLogger("components").setLevel(logging.INFO)  # others' lines only if they warn
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # tries again; the end of it is told
+    # it tries again, and the end of it is told; KFP's client sets the level of its parent
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     try:
         adopt_settings()
         app(arguments)
@@ -270,38 +353,40 @@ def _use_local_defaults() -> None:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home / 'mlflow.db'}"
 
 
-def _parse_change(change: str) -> tuple[str, object]:
-    import yaml
-
-    key, equals, text = change.partition("=")
-    if not (key.strip() and equals):
-        raise UserError(
-            f"--set {change!r} is not understood; the form is KEY=VALUE, e.g. device=cpu"
-        )
-    try:
-        return key.strip(), yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {change!r}: the value is not valid YAML") from error
+def _tell(text: str) -> None:
+    """Prints what may hold words from outside: names, paths, a server's answer."""
+    typer.echo(printable_lines(text))
 
 
 def _print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
+def _tell_outcome(outcome: dict[str, Any]) -> None:
+    typer.echo()
+    for line in (f"{outcome['kind']}: {outcome['reason']}", outcome["headline"]):
+        if line:
+            _tell(line)
+    if outcome["mlflow_run_id"]:
+        uri = os.environ["MLFLOW_TRACKING_URI"]
+        _tell(f"reports and runs: {_ui_command(uri, outcome['experiment_id'])}")
+
+
 def _tell_result(result: dict[str, Any]) -> None:
     from components.shared.scoring.metrics import interval_in_words
 
     metrics = result["metrics"]
-    typer.echo(
-        f"\npatient Dice on the test patients: {metrics['patient_dice_mean']:.3f} "
+    typer.echo()
+    _tell(
+        f"patient Dice on the test patients: {metrics['patient_dice_mean']:.3f} "
         f"({interval_in_words(metrics)}; an empty prediction scores "
         f"{metrics['patient_dice_mean_empty_baseline']:.3f})"
     )
     decision = "is the new champion" if result["promoted"] else "is not promoted"
-    typer.echo(f"model {result['model_uri']} {decision}: {result['reason']}")
+    _tell(f"model {result['model_uri']} {decision}: {result['reason']}")
     for name, path in result["reports"].items():
-        typer.echo(f"  {name:12} {_shown(path)}")
-    typer.echo(f"compare runs: {_ui_command(result['tracking_uri'], result['experiment_id'])}")
+        _tell(f"  {name:12} {_shown(path)}")
+    _tell(f"compare runs: {_ui_command(result['tracking_uri'], result['experiment_id'])}")
 
 
 def _ui_command(tracking_uri: str, experiment_id: str) -> str:
@@ -316,7 +401,7 @@ def _ui_command(tracking_uri: str, experiment_id: str) -> str:
     # without job execution, which is for those traces, it starts in half of the time
     return (
         f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {mlflow} ui --backend-store-uri "
-        f"{shlex.quote(tracking_uri)}\n  then open http://127.0.0.1:5000/{page}"
+        f"{shlex.quote(tracking_uri)}\nthen open http://127.0.0.1:5000/{page}"
     )
 
 
@@ -332,8 +417,21 @@ def _dataset_line(row: "DatasetSummary") -> str:
     )
 
 
+def _tell_waste(found: "Findings", *, deleted: bool) -> None:
+    for waste in found.waste:
+        size = f"{waste.bytes / 1e6:,.1f} MB"
+        _tell(f"{size:>12}  {waste.modified:%Y-%m-%d}  {waste.key}  {waste.reason}")
+    for sentence in (*found.kept, *found.refused):
+        typer.echo(printable_lines(f"left alone: {sentence}"), err=True)
+    total = sum(waste.bytes for waste in found.waste) / 1e6
+    done = "removed" if deleted else "can be removed"
+    hint = "" if deleted or not found.waste else "; --delete removes it"
+    typer.echo(f"{len(found.waste)} things, {total:,.1f} MB {done}{hint}")
+
+
 def _tell_checks(checks: "list[Check]") -> None:
+    width = max(len(check.name) for check in checks)
     for check in checks:
-        typer.echo(f"{check.status:8} {check.name:12} {check.found}")
+        _tell(f"{check.status:8} {check.name:{width}} {check.found}")
         if check.advice:
-            typer.echo(f"{'':21} -> {check.advice}")
+            _tell(f"{'':8} {'':{width}} -> {check.advice}")

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,20 @@ from kfp.local import docker_task_handler, status
 
 from components.shared.errors import UserError
 from components.shared.process import ERROR_PREFIX, cache_folder
-from components.shared.tracking.server import local_file
+from components.shared.tracking.address import sqlite_file
 
 _LABEL = "brainseg.output"  # the output folder of the run that a container belongs to
 _PASSED = ("AWS_", "BRAINSEG_", "KAGGLE_", "MLFLOW_")  # beginnings of variables for the steps
 _PASSED_TOO = ("KFP_RUN_ID", "OMP_NUM_THREADS", "PYTHONUNBUFFERED")
 _CACHE = "/cache"  # the images' BRAINSEG_CACHE
 _SHARED_MEMORY = "2g"  # for the loaders' processes; Docker gives 64 MB
+_WATCH = """
+import pathlib, sys
+sys.stdin.read()  # ends with the process that holds the other end
+import docker
+from pipelines.containers import remove_containers
+remove_containers(docker.from_env(), pathlib.Path(sys.argv[1]))
+"""
 
 
 @contextlib.contextmanager
@@ -45,9 +54,9 @@ def docker_runner(
     """
     with contextlib.closing(_connect()) as client:
         _require(images, client)
-        _remove_containers(client, output)
+        remove_containers(client, output)  # of a machine that went down
         (output / "pipeline").mkdir(parents=True, exist_ok=True)  # Docker's would be root's
-        with _handling_tasks():
+        with _handling_tasks(), _ending_with_this_process(output):
             yield local.DockerRunner(
                 environment=_variables(),
                 mounts=_mounts(arguments),
@@ -59,6 +68,17 @@ def docker_runner(
                 security_opt=["label=disable"],  # else SELinux hides what is mounted
                 labels={_LABEL: str(output)},
             )
+
+
+def remove_containers(client: docker.DockerClient, output: Path) -> None:
+    """Ends the containers of a run that is over, however it ended.
+
+    Args:
+        client: Of Docker.
+        output: The run's folder.
+    """
+    for container in client.containers.list(all=True, filters={"label": f"{_LABEL}={output}"}):
+        container.remove(force=True)
 
 
 class _Task(docker_task_handler.DockerTaskHandler):  # type: ignore[misc] # kfp has no types
@@ -114,6 +134,19 @@ def _handling_tasks() -> Iterator[None]:
         docker_task_handler.DockerTaskHandler = given
 
 
+@contextlib.contextmanager
+def _ending_with_this_process(output: Path) -> Iterator[None]:
+    """Docker's containers go on when this process is killed; another one waits for that."""
+    watcher = subprocess.Popen(
+        [sys.executable, "-c", _WATCH, str(output)], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        watcher.kill()
+        watcher.communicate()
+
+
 def _connect() -> docker.DockerClient:
     try:
         return docker.from_env()
@@ -140,12 +173,6 @@ def _is_there(image: str, client: docker.DockerClient) -> bool:
     except ImageNotFound:
         return False
     return True
-
-
-def _remove_containers(client: docker.DockerClient, output: Path) -> None:
-    """Ends what a killed run left; the folder's lock says that no other one is at work."""
-    for container in client.containers.list(all=True, filters={"label": f"{_LABEL}={output}"}):
-        container.remove(force=True)
 
 
 def _user(client: docker.DockerClient) -> str:
@@ -181,7 +208,7 @@ def _mounts(arguments: Mapping[str, Any]) -> list[Mount]:
 def _databases() -> Iterator[str]:
     """Folders of local MLflows: SQLite writes beside its file, and runs have their files there."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-        file = local_file(os.environ.get(name, ""))
+        file = sqlite_file(os.environ.get(name, ""))
         if file is not None:
             yield str(file.parent)
 

@@ -29,6 +29,15 @@ def check_arguments(pipeline: GraphComponent, arguments: Mapping[str, Any]) -> N
         raise UserError(f"pipeline {pipeline.name} needs the parameter {', '.join(missing)}")
 
 
+def settings_of(pipeline: GraphComponent) -> list[str]:
+    """The steps for which a pipeline takes settings: it has a parameter `STEP_settings`."""
+    return [
+        name.removesuffix("_settings")
+        for name in pipeline.component_spec.inputs or {}
+        if name.endswith("_settings")
+    ]
+
+
 def count_steps(pipeline: GraphComponent) -> int:
     """How many steps a run has, with those of pipelines and loops inside.
 
@@ -42,6 +51,17 @@ def images(pipeline: GraphComponent) -> set[str]:
     """The images of all steps."""
     executors = pipeline.pipeline_spec.deployment_spec["executors"].values()
     return {str(part["container"]["image"]) for part in executors if "container" in part}
+
+
+def step_names(pipeline: GraphComponent) -> set[str]:
+    """The names of all steps, with those of pipelines and loops inside."""
+    parts = pipeline.pipeline_spec.components
+    return {
+        name
+        for dag in dags(pipeline)
+        for name, task in dag.tasks.items()
+        if not parts[task.component_ref.name].HasField("dag")
+    }
 
 
 def dags(pipeline: GraphComponent) -> Iterator[DagSpec]:

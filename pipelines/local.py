@@ -20,10 +20,11 @@ from kfp.dsl.graph_component import GraphComponent
 from components.shared.environment import environment
 from components.shared.errors import UserError
 from components.shared.step import TRAINER_IMAGE
-from components.shared.storage.store import FolderStore
+from components.shared.storage.outcome import Outcome, read_outcome
+from components.shared.storage.store import FolderStore, open_store
 from components.shared.tracking.local import ensure_local
 from components.shared.tracking.runs import experiment_id
-from components.shared.tracking.server import connect
+from components.shared.tracking.server import connect, open_experiment
 from pipelines.graph import check_arguments, count_steps, images, on_one_machine
 from pipelines.steplog import StepLog
 
@@ -54,7 +55,8 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
     """Runs a pipeline's steps one after the other and writes `result.json`.
 
     The result holds what the pipeline returns: parameters and metrics by their names, and
-    under `reports` the copies of its files, each by its name without `_report`.
+    under `reports` the copies of its files, pages and tables and JSON alike, each by its name
+    without `_report`; and under `outcome` what the steps left in the store about the run.
 
     A run that was cut off goes on from its last checkpoint when it is started again with the
     same arguments and output folder.
@@ -79,6 +81,7 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
             _try_mlflow()
         outputs, seconds = _execute(run, runner)
         result = _collect(outputs, run.output)
+        result |= _outcome(run, os.environ["KFP_RUN_ID"])
         result["seconds"] = {**seconds, "total": round(time.monotonic() - started, 1)}
         FolderStore(run.output).write("result.json", json.dumps(result, indent=2).encode())
     return result
@@ -87,7 +90,7 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
 def _try_mlflow() -> None:
     """Before the first step: its steps come after the long reading of data."""
     ensure_local(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    connect()
+    open_experiment(connect())
 
 
 @contextlib.contextmanager
@@ -132,6 +135,13 @@ def _collect(outputs: Mapping[str, Any], output: Path) -> dict[str, Any]:
         result["tracking_uri"] = os.environ["MLFLOW_TRACKING_URI"]
         result["experiment_id"] = experiment_id(outputs["mlflow_run_id"])
     return result
+
+
+def _outcome(run: LocalRun, pipeline_run: str) -> dict[str, Any]:
+    if "store" not in run.arguments:
+        return {}
+    found = read_outcome(open_store(run.arguments["store"]), pipeline_run)
+    return {"outcome": found.model_dump(mode="json")} if isinstance(found, Outcome) else {}
 
 
 def _is_file(value: object) -> bool:

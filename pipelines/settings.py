@@ -1,6 +1,6 @@
 """Presets: named settings for all steps of a run."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import yaml
 
 from components.evaluate.settings import EvaluateSettings
 from components.ingest.settings import IngestSettings
+from components.notify.settings import NotifySettings
 from components.profile.settings import ProfileSettings
 from components.register.settings import RegisterSettings
 from components.shared.config import Config, build_config
@@ -22,7 +23,9 @@ STEPS: Mapping[str, type[Config]] = {
     "train": Recipe,
     "evaluate": EvaluateSettings,
     "register": RegisterSettings,
+    "notify": NotifySettings,
 }
+"""The steps that have settings; each pipeline has some of them."""
 
 _FOLDER = Path(__file__).parent / "presets"
 
@@ -34,28 +37,53 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
-def load_preset(name: str, changes: Iterable[str] = ()) -> Preset:
+def load_preset(
+    name: str, changes: Iterable[str] = (), steps: Collection[str] = tuple(STEPS)
+) -> Preset:
     """Reads a preset and applies changes to it.
 
     Args:
-        name: One of `preset_names()`, or the path of a YAML file with the same sections.
+        name: One of `preset_names()`, or the path of a YAML file with the same sections; it may
+            serve several pipelines, so those of other steps are read and left aside.
         changes: `step.key=value` or `step.section.key=value` each, the value in YAML.
+        steps: Those of the pipeline, see `pipelines.graph.settings_of`.
 
     Returns:
-        Validated settings of every step.
+        Validated settings of the steps.
 
     Raises:
         UserError: If there is no such preset, or a setting is unknown or out of range.
     """
+    form = f"STEP.KEY=VALUE, e.g. train.schedule.epochs=20, with STEP one of {', '.join(steps)}"
     sections = _read(name)
     for change in changes:
-        path, value = _parse_change(change)
-        sections = _changed(sections, path, value, change)
-    return {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
+        key, value = parse_change(change, form)
+        sections = _changed(sections, _path(key, change, steps, form), value, change)
+    preset = {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
+    return {step: preset[step] for step in steps}
+
+
+def parse_change(change: str, form: str) -> tuple[str, Any]:
+    """Reads a change of a setting, `KEY=VALUE` with the value in YAML.
+
+    Args:
+        change: As it was given on the command line.
+        form: What is allowed, for the message.
+
+    Raises:
+        UserError: If it has no key or no value, or the value is not valid YAML.
+    """
+    key, equals, text = change.partition("=")
+    if not (key.strip() and equals):
+        raise _misunderstood(change, form)
+    try:
+        return key.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {change!r}: the value is not valid YAML") from error
 
 
 def pipeline_arguments(preset: Preset) -> dict[str, str]:
-    """The settings as the pipeline's string parameters."""
+    """The settings as a pipeline's string parameters."""
     return {f"{step}_settings": config.model_dump_json() for step, config in preset.items()}
 
 
@@ -78,19 +106,15 @@ def _read(name: str) -> dict[str, dict[str, Any]]:
     return sections
 
 
-def _parse_change(change: str) -> tuple[list[str], Any]:
-    dotted, equals, text = change.partition("=")
-    dotted = "split.method" if dotted.strip() == "split" else dotted  # as in split=report2020
-    path = dotted.strip().split(".")
-    if not equals or len(path) == 1 or not all(path) or path[0] not in STEPS:
-        raise UserError(
-            f"--set {change!r} is not understood; the form is STEP.KEY=VALUE, e.g. "
-            f"train.schedule.epochs=20, with STEP one of {', '.join(STEPS)}"
-        )
-    try:
-        return path, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {change!r}: the value is not valid YAML") from error
+def _path(key: str, change: str, steps: Collection[str], form: str) -> list[str]:
+    path = ("split.method" if key == "split" else key).split(".")  # as in split=report2020
+    if len(path) == 1 or not all(path) or path[0] not in steps:
+        raise _misunderstood(change, form)
+    return path
+
+
+def _misunderstood(change: str, form: str) -> UserError:
+    return UserError(f"--set {change!r} is not understood; the form is {form}")
 
 
 def _changed(

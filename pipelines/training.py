@@ -1,5 +1,6 @@
 """The training pipeline: volumes in, an honestly scored, registered model out."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from kfp import dsl
@@ -10,6 +11,74 @@ from components.profile.component import profile
 from components.register.component import register
 from components.split.component import split
 from components.train.component import train
+
+
+class Learned(NamedTuple):
+    """The tasks from a data set version to a registered model."""
+
+    profile: dsl.PipelineTask
+    split: dsl.PipelineTask
+    train: dsl.PipelineTask
+    evaluate: dsl.PipelineTask
+    register: dsl.PipelineTask
+
+
+def learn(
+    ingested: dsl.PipelineTask,
+    *,
+    store: str,
+    settings: Mapping[str, str],
+    run_name: str,
+    reference_id: str = "",
+    previous_split: str = "",
+) -> Learned:
+    """The calls that every graph makes once it has a data set version.
+
+    Args:
+        ingested: The task that published it.
+        store: Where it lives.
+        settings: YAML for each of the steps.
+        run_name: What the run is called in MLflow.
+        reference_id: The version that the new patients are compared with.
+        previous_split: The split whose patients keep their part.
+    """
+    dataset_id, manifest = ingested.outputs["Output"], ingested.outputs["manifest"]
+    data = {"store": store, "dataset_id": dataset_id, "manifest": manifest}
+
+    profiled = profile(
+        **data,
+        ingest_account=ingested.outputs["ingest_account"],
+        settings=settings["profile"],
+        reference_id=reference_id,
+    )
+    assigned = split(**data, settings=settings["split"], previous=previous_split).after(profiled)
+    parts = {"split_id": assigned.outputs["Output"], "split": assigned.outputs["split"]}
+
+    trained = train(
+        **data,
+        **parts,
+        profile_report=profiled.outputs["report"],
+        pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        settings=settings["train"],
+        run_name=run_name,
+    )
+    result = {"mlflow_run_id": trained.outputs["Output"], "model": trained.outputs["model"]}
+    evaluated = evaluate(
+        **data, **parts, **result, history=trained.outputs["history"], settings=settings["evaluate"]
+    )
+    registered = register(
+        **data,
+        **parts,
+        **result,
+        per_patient=evaluated.outputs["per_patient"],
+        metrics=evaluated.outputs["metrics"],
+        settings=settings["register"],
+    )
+    # The source may have grown under the same name, so ingest always runs; and KFP's cache goes
+    # by the ids of input artifacts, so behind it nothing would ever be found.
+    for task in (ingested, profiled, assigned, trained, evaluated, registered):
+        task.set_caching_options(enable_caching=False)
+    return Learned(profiled, assigned, trained, evaluated, registered)
 
 
 class TrainingOutputs(NamedTuple):
@@ -63,54 +132,32 @@ def training(
         Ids, decision and reports of the run.
     """
     ingested = ingest(source=source, store=store, settings=ingest_settings)
-    dataset_id, manifest = ingested.outputs["Output"], ingested.outputs["manifest"]
-    data = {"store": store, "dataset_id": dataset_id, "manifest": manifest}
-
-    profiled = profile(
-        **data, ingest_account=ingested.outputs["ingest_account"], settings=profile_settings
-    )
-    assigned = split(**data, settings=split_settings).after(profiled)
-    parts = {"split_id": assigned.outputs["Output"], "split": assigned.outputs["split"]}
-
-    trained = train(
-        **data,
-        **parts,
-        profile_report=profiled.outputs["report"],
-        pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        settings=train_settings,
+    learned = learn(
+        ingested,
+        store=store,
+        settings={
+            "profile": profile_settings,
+            "split": split_settings,
+            "train": train_settings,
+            "evaluate": evaluate_settings,
+            "register": register_settings,
+        },
         run_name=run_name,
     )
-    result = {"mlflow_run_id": trained.outputs["Output"], "model": trained.outputs["model"]}
-    evaluated = evaluate(
-        **data, **parts, **result, history=trained.outputs["history"], settings=evaluate_settings
-    )
-    registered = register(
-        **data,
-        **parts,
-        **result,
-        per_patient=evaluated.outputs["per_patient"],
-        metrics=evaluated.outputs["metrics"],
-        settings=register_settings,
-    )
-    # The source may have grown under the same name, so ingest always runs; and KFP's cache goes
-    # by the ids of input artifacts, so behind it nothing would ever be found.
-    for task in (ingested, profiled, assigned, trained, evaluated, registered):
-        task.set_caching_options(enable_caching=False)
-
     return TrainingOutputs(
-        dataset_id=dataset_id,
-        split_id=assigned.outputs["Output"],
-        mlflow_run_id=trained.outputs["Output"],
-        model_uri=registered.outputs["model_uri"],
-        model_version=registered.outputs["model_version"],
-        promoted=registered.outputs["promoted"],
-        reason=registered.outputs["reason"],
-        manifest=manifest,
-        profile=profiled.outputs["profile"],
-        profile_report=profiled.outputs["report"],
-        split=assigned.outputs["split"],
-        evaluation_report=evaluated.outputs["report"],
-        decision_report=registered.outputs["report"],
-        per_patient=evaluated.outputs["per_patient"],
-        metrics=evaluated.outputs["metrics"],
+        dataset_id=ingested.outputs["Output"],
+        split_id=learned.split.outputs["Output"],
+        mlflow_run_id=learned.train.outputs["Output"],
+        model_uri=learned.register.outputs["model_uri"],
+        model_version=learned.register.outputs["model_version"],
+        promoted=learned.register.outputs["promoted"],
+        reason=learned.register.outputs["reason"],
+        manifest=ingested.outputs["manifest"],
+        profile=learned.profile.outputs["profile"],
+        profile_report=learned.profile.outputs["report"],
+        split=learned.split.outputs["split"],
+        evaluation_report=learned.evaluate.outputs["report"],
+        decision_report=learned.register.outputs["report"],
+        per_patient=learned.evaluate.outputs["per_patient"],
+        metrics=learned.evaluate.outputs["metrics"],
     )

@@ -30,8 +30,18 @@ def with_dependencies(requirements):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """Runs the command where only the plain dependencies can be imported."""
-    site = tmp_path_factory.mktemp("site")
-    for name in [*with_dependencies(PROJECT["dependencies"]), "brainseg"]:
+    return installed(tmp_path_factory.mktemp("site"), PROJECT["dependencies"])
+
+
+@pytest.fixture(scope="module")
+def with_pipelines(tmp_path_factory):
+    """The same in an installation like that of images/cli."""
+    extra = PROJECT["optional-dependencies"]["pipelines"]
+    return installed(tmp_path_factory.mktemp("cli"), [*PROJECT["dependencies"], *extra])
+
+
+def installed(site, requirements):
+    for name in [*with_dependencies(requirements), "brainseg"]:
         distribution = metadata.distribution(name)
         for top in {file.parts[0] for file in distribution.files if file.parts[0] != ".."}:
             link = site / top
@@ -78,6 +88,8 @@ def test_commands_of_the_data_work(plain, tmp_path):
         (["predict", "--source", "synthetic:2", "--output", "out"], "trainer"),
         (["rollback"], "trainer"),
         (["compile"], "pipelines"),
+        (["submit", "--source", "synthetic:2", "--store", "s3://mri/x"], "pipelines"),
+        (["schedule", "list"], "pipelines"),
         (["ingest", "--source", "kaggle:a/b"], "kaggle"),
     ],
 )
@@ -90,10 +102,19 @@ def test_other_commands_say_which_extra_they_lack(plain, tmp_path, command, extr
     assert list(tmp_path.iterdir()) == []
 
 
+def test_runs_are_submitted_without_what_trains(with_pipelines, tmp_path):
+    order = ["--source", "synthetic:2", "--store", "s3://mri/x", "--registry", "r.example"]
+    done = with_pipelines("submit", *order, "--dry-run", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "brainseg-training-" in done.stdout
+    done = with_pipelines("schedule", "list", "--endpoint", "http://127.0.0.1:9", cwd=tmp_path)
+    assert (done.returncode, "does not answer" in done.stderr) == (1, True)
+
+
 def test_doctor_says_which_extras_are_missing(plain, tmp_path):
     done = plain("doctor", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
-    assert "(extra trainer, for run, predict and rollback)" in done.stdout
+    assert "(extra trainer, for run, predict, gc and rollback)" in done.stdout
     assert "kfp" in done.stdout
     assert "pip install 'brainseg[trainer,pipelines,kaggle]'" in done.stdout
 

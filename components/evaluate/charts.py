@@ -92,9 +92,10 @@ def training_curves(history: Sequence[Epoch]) -> Figure:
     """Loss, validation Dice and learning rate by epoch, as far as the history holds them."""
     figure = Figure(figsize=(10, 3), layout="constrained")
     losses, dice, rate = figure.subplots(1, 3)
-    _lines(style(losses, "epoch", "loss"), history, "train_loss", "validation_loss")
-    _lines(style(dice, "epoch", "validation Dice"), history, "validation_dice")
-    _lines(style(rate, "epoch", "learning rate"), history, "learning_rate")
+    labels = {"train_loss": "train", "validation_loss": "validation"}
+    _lines(style(losses, "epoch", "loss"), history, labels)
+    _lines(style(dice, "epoch", "validation Dice"), history, {"validation_dice": "validation"})
+    _lines(style(rate, "epoch", "learning rate"), history, {"learning_rate": "train"})
     losses.legend(frameon=False)
     dice.set_ylim(0, 1)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
@@ -110,10 +111,9 @@ def _log_scale(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _lines(axes: Axes, history: Sequence[Epoch], *names: str) -> None:
-    for name, colour in zip(names, COLOURS, strict=False):
+def _lines(axes: Axes, history: Sequence[Epoch], labels: Mapping[str, str]) -> None:
+    for (name, label), colour in zip(labels.items(), COLOURS, strict=False):
         points = [(row["epoch"], row[name]) for row in history if name in row]
-        label = name.split("_")[0]
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=label)
 

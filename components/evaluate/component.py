@@ -42,8 +42,12 @@ def evaluate(
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
     from components.shared.process import step_process
+    from components.shared.storage.outcome import leaving_failure
 
-    with step_process("evaluate") as process:
+    with (
+        step_process("evaluate") as process,
+        leaving_failure(store, process.pipeline_run, "evaluate"),
+    ):
         from components.evaluate.evaluation import ResultFiles, evaluate_model
 
         found = evaluate_model(

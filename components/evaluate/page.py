@@ -1,6 +1,6 @@
 """The evaluation report: one HTML page that needs no network."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from components.evaluate.charts import (
@@ -31,21 +31,11 @@ from components.shared.scoring.groups import group, size_thirds
 from components.shared.scoring.metrics import BASELINE_SUFFIX, METRICS, Metric, interval_in_words
 from components.shared.scoring.scores import (
     BINS,
+    PATIENT_FIGURES,
     SURFACE_TOLERANCE_PIXELS,
     PatientScore,
     calibration_curve,
 )
-
-_PATIENT_FIGURES: Mapping[str, Callable[[PatientScore], Cell]] = {
-    "Dice": lambda score: score.dice,
-    "surface Dice": lambda score: score.surface_dice,
-    "precision": lambda score: score.precision,
-    "recall": lambda score: score.recall,
-    "HD95": lambda score: score.hd95,
-    "tumour": lambda score: score.tumour_pixels,
-    "predicted": lambda score: score.predicted_pixels,
-    "false": lambda score: score.false_positive_pixels,
-}
 
 
 @dataclass(frozen=True)
@@ -213,19 +203,21 @@ def _patient_line(score: PatientScore) -> str:
 
 def _patients(scores: Sequence[PatientScore]) -> list[Block]:
     thirds = size_thirds(scores)
+    figures = [figure for figure in PATIENT_FIGURES if figure.label]
     rows = [
         (
             score.volume,
             score.site,
             thirds[score.volume],
-            *(figure(score) for figure in _PATIENT_FIGURES.values()),
+            *(getattr(score, figure.name) for figure in figures),
         )
         for score in sorted(scores, key=lambda score: score.dice)
     ]
     return [
-        "Worst first; a click on a column's head sorts by it. HD95, tumour, predicted and false "
-        "(predicted outside the tumour) are in pixels. A dash is an undefined value.",
-        Table(("volume", "site", "size", *_PATIENT_FIGURES), rows),
+        "Worst first; a click on a column's head sorts by it. HD95, tumour, predicted, false "
+        "(predicted outside the tumour) and volume difference (without sign) are in pixels, the "
+        "relative difference is a share of the tumour. A dash is an undefined value.",
+        Table(("volume", "site", "size", *(figure.label for figure in figures)), rows),
     ]
 
 

@@ -32,12 +32,13 @@ def ingest(
     from components.ingest.settings import IngestSettings
     from components.shared.config import parse_config
     from components.shared.process import step_process
+    from components.shared.storage.outcome import leaving_failure
     from components.shared.storage.store import open_store
 
-    with step_process("ingest"):
+    with step_process("ingest") as process, leaving_failure(store, process.pipeline_run, "ingest"):
         options = parse_config(IngestSettings, settings, "ingest")
         result = ingest_source(source, open_store(store), options)
         Path(manifest.path).write_bytes(result.manifest.to_json())
-        Path(ingest_account.path).write_text(result.report.model_dump_json(indent=2))
-        manifest.metadata["dataset_id"] = result.report.dataset_id
-    return result.report.dataset_id
+        Path(ingest_account.path).write_text(result.account.model_dump_json(indent=2))
+        manifest.metadata["dataset_id"] = result.account.dataset_id
+    return result.account.dataset_id

@@ -11,6 +11,7 @@ from components.ingest.table import AttributeTable, join_attributes, read_attrib
 from components.ingest.workers import Accepted, Outcome, VolumeWork, usable_workers, work_on
 from components.shared.dataset.ingest_account import IngestAccount, Quarantined
 from components.shared.dataset.manifest import Manifest, make_manifest, manifest_key
+from components.shared.dataset.sweep import require_volumes
 from components.shared.errors import UserError
 from components.shared.progress import track
 from components.shared.reading.scans import Listing, Scan, list_scans, nothing_accepted
@@ -30,7 +31,7 @@ class IngestResult:
     """A published version and the account of how it came about."""
 
     manifest: Manifest
-    report: IngestAccount
+    account: IngestAccount
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,19 @@ def ingest_source(
 
     Raises:
         UserError: If the source or the store cannot be used, nothing is accepted, or
-            `settings.strict` is set and a volume is quarantined; the account of it is then in
-            the store.
+            `settings.strict` is set and a volume is quarantined, the account of which is then in
+            the store; or volumes that were in the store have been removed meanwhile.
     """
     findings = _examine(source_uri, store, settings, workers or usable_workers())
     verdict = _judge(findings)
     result = _describe(source_uri, findings, verdict)
     refusal = _refusal(source_uri, verdict, settings.strict)
     if refusal:
-        raise UserError(f"{refusal}{_keep(result.report, store)}")
-    _tell(result.report)
+        raise UserError(f"{refusal}{_keep(result.account, store)}")
+    _tell(result.account)
     store.write(manifest_key(result.manifest.dataset_id), result.manifest.to_json())
+    if result.account.objects_written < result.account.volumes:
+        require_volumes(store, result.manifest)
     return result
 
 
@@ -163,7 +166,7 @@ def _describe(source_uri: str, findings: _Findings, verdict: _Verdict) -> Ingest
     )
     manifest = make_manifest(entries)
     stored = [outcome for outcome in findings.outcomes if isinstance(outcome, Accepted)]
-    report = IngestAccount(
+    account = IngestAccount(
         source=source_uri,
         dataset_id=manifest.dataset_id,
         volumes=len(entries),
@@ -177,7 +180,7 @@ def _describe(source_uri: str, findings: _Findings, verdict: _Verdict) -> Ingest
         bytes_written=sum(volume.bytes_written for volume in stored),
         warnings=tuple(warnings),
     )
-    return IngestResult(manifest, report)
+    return IngestResult(manifest, account)
 
 
 def _count_ignored(findings: _Findings, verdict: _Verdict) -> dict[str, int]:
@@ -189,19 +192,19 @@ def _count_ignored(findings: _Findings, verdict: _Verdict) -> dict[str, int]:
     return {rule: files for rule, files in sorted(count.items()) if files}
 
 
-def _tell(report: IngestAccount) -> None:
-    for bad in report.quarantined[:_SHOWN]:
+def _tell(account: IngestAccount) -> None:
+    for bad in account.quarantined[:_SHOWN]:
         logger.warning("quarantined %s: %s (%d files)", bad.volume, bad.reason, len(bad.files))
-    if len(report.quarantined) > _SHOWN:
-        logger.warning("quarantined %d volumes more", len(report.quarantined) - _SHOWN)
-    for warning in report.warnings:
+    if len(account.quarantined) > _SHOWN:
+        logger.warning("quarantined %d volumes more", len(account.quarantined) - _SHOWN)
+    for warning in account.warnings:
         logger.warning("%s", warning)
-    for rule, files in report.ignored.items():
+    for rule, files in account.ignored.items():
         logger.info("ignored, %s: %d", rule, files)
-    logger.info("%s", report.accounting())
+    logger.info("%s", account.accounting())
     logger.info(
         "data set %s: wrote %d volumes, %.1f MB",
-        report.dataset_id,
-        report.objects_written,
-        report.bytes_written / 1e6,
+        account.dataset_id,
+        account.objects_written,
+        account.bytes_written / 1e6,
     )

@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 
 from components.shared.dataset.manifest import VolumeEntry
 from components.shared.reading.sources.source import Source, SourceFile, UnreadableFileError
-from components.shared.reading.tcga import ATTRIBUTE_FILE, ATTRIBUTES
+from components.shared.reading.tcga import ATTRIBUTE_FILE, ATTRIBUTES, PATIENT_COLUMN
 
 Value = float | str | None
 Row = Mapping[str, Value]
-
-KEY = "Patient"
 
 _READ = f"{ATTRIBUTE_FILE}: read as attributes"
 _UNREADABLE = f"{ATTRIBUTE_FILE}: cannot be read"
@@ -111,15 +109,19 @@ def _parse(text: str, copies: int) -> AttributeTable:
         head, *lines = list(csv.reader(io.StringIO(text), strict=True)) or [[]]
     except csv.Error as error:
         return _unreadable(f"not a CSV table ({error})", copies)
-    if KEY not in head or len(set(head)) != len(head):
+    if PATIENT_COLUMN not in head or len(set(head)) != len(head):
         shown = ", ".join(head) or "none"
-        return _unreadable(f"needs one column {KEY!r} and no column twice; found {shown}", copies)
+        return _unreadable(
+            f"needs one column {PATIENT_COLUMN!r} and no column twice; found {shown}", copies
+        )
     warnings = _Warnings()
     missing = [column for column in ATTRIBUTES if column not in head]
     if missing:
         warnings.add(f"no column {', '.join(missing)}; left empty")
     rows = _rows(head, lines, warnings)
-    columns = tuple(dict.fromkeys([*ATTRIBUTES, *(column for column in head if column != KEY)]))
+    columns = tuple(
+        dict.fromkeys([*ATTRIBUTES, *(column for column in head if column != PATIENT_COLUMN)])
+    )
     return AttributeTable(
         columns=columns,
         rows={patient: _values(row, columns, warnings) for patient, row in rows.items()},
@@ -141,7 +143,7 @@ def _rows(
         if not any(cell.strip() for cell in line):
             continue
         row = {column: cell.strip() for column, cell in zip(head, line, strict=False)}
-        patient = row.pop(KEY, "")
+        patient = row.pop(PATIENT_COLUMN, "")
         if len(line) != len(head) or not patient:
             warnings.collect("broken row, left out", f"line {number}")
         elif rows.setdefault(patient, row) != row:

@@ -16,15 +16,17 @@ from components.ingest.entry import describe_volume
 from components.ingest.settings import IngestSettings
 from components.shared.dataset.ingest_account import Quarantined
 from components.shared.dataset.manifest import VolumeEntry
-from components.shared.dataset.volumes import encode_volume, volume_key
+from components.shared.dataset.volumes import EncodedVolume, encode_volume, volume_key
 from components.shared.errors import UserError
 from components.shared.machine import free_memory, usable_cores
 from components.shared.reading.scans import BadScanError, Scan, read_scan
 from components.shared.reading.sources.source import Source
 from components.shared.storage.store import Store, open_store
 
-# a worker takes 127 MiB with the largest volumes (88 slices of 256 x 256 x 3)
-_WORKER_BYTES = 192 * 2**20
+# The largest volume that the door lets through (400 MiB) takes 963 MiB: 63 for Python and its
+# libraries, twice the volume (its voxels, the store's object) and a quarter for looking at it. The
+# largest of the LGG set (88 slices of 256 x 256) takes 112.
+_WORKER_BYTES = 2**30
 # this process spends 2.5 ms on a volume, a worker 63: more of them would wait for it
 _MOST_WORKERS = 24
 
@@ -66,16 +68,25 @@ class VolumeWork:
     def __call__(self, scan: Scan) -> _Stored | str:
         """Returns what was stored, or the reason why nothing was."""
         try:
-            volume = read_scan(self.source, scan, self.settings.max_file_mib)
+            entry, encoded = self._encode(scan)
+            return _Stored(entry, self._keep(encoded))
         except BadScanError as error:
             return str(error)
+        except MemoryError:
+            return "it needs more memory than there is; give each process 1 GiB"
+
+    def _encode(self, scan: Scan) -> tuple[VolumeEntry, EncodedVolume]:
+        volume = read_scan(self.source, scan, self.settings.max_file_mib)
         encoded = encode_volume(volume)
-        entry = describe_volume(scan.name, volume, encoded)
+        return describe_volume(scan.name, volume, encoded), encoded
+
+    def _keep(self, encoded: EncodedVolume) -> int:
+        """Bytes that were written."""
         key = volume_key(encoded.digest)
         if self._store.exists(key):
-            return _Stored(entry, bytes_written=0)
+            return 0
         self._store.write(key, encoded.data)
-        return _Stored(entry, bytes_written=len(encoded.data))
+        return len(encoded.data)
 
     @functools.cached_property
     def _store(self) -> Store:
@@ -85,7 +96,7 @@ class VolumeWork:
 def usable_workers() -> int:
     """The number of processes when none is given: as many as cores and free memory allow.
 
-    Each is counted with 192 MiB; more than 24 are of no use.
+    Each is counted with 1 GiB; more than 24 are of no use.
     """
     free = free_memory()
     fitting = _MOST_WORKERS if free is None else free // _WORKER_BYTES

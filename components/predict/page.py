@@ -1,7 +1,6 @@
 """The page of predictions: one HTML file that needs no network."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from components.predict.volume_prediction import VolumePrediction
 from components.shared.dataset.volumes import Mask, Volume
@@ -21,16 +20,8 @@ from components.shared.report.page import (
 _COLUMNS = ("volume", "slices", "tumour px", "tumour slices", "mean prob.", "max prob.")
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """The slice of a volume with most predicted tumour, drawn and encoded."""
-
-    source: str
-    caption: str
-
-
-def take_snapshot(name: str, volume: Volume, predicted: Mask) -> Snapshot:
-    """Draws a volume; the prediction is outlined in magenta.
+def take_snapshot(name: str, volume: Volume, predicted: Mask) -> Picture:
+    """Draws the slice with most predicted tumour; the prediction is outlined in magenta.
 
     Args:
         name: Of the volume.
@@ -40,9 +31,10 @@ def take_snapshot(name: str, volume: Volume, predicted: Mask) -> Snapshot:
     index = largest_tumour_slice(predicted)
     pixels = int(predicted[index].sum())
     what = f"{pixels:,} px" if pixels else "no tumour found, middle slice"
-    return Snapshot(
+    return Picture(
         source=photograph(draw_slice(volume, predicted, index)),
         caption=f"{name}, slice {index + 1} of {len(predicted)}: {what}",
+        width_px=240,
     )
 
 
@@ -50,7 +42,7 @@ def render_predictions(
     model: str,
     source: str,
     rows: Sequence[VolumePrediction],
-    snapshots: Sequence[Snapshot],
+    snapshots: Sequence[Picture],
     threshold: float,
 ) -> str:
     """Renders the page.
@@ -96,15 +88,14 @@ def _summary(
     return blocks
 
 
-def _pictures(predicted: Sequence[VolumePrediction], snapshots: Sequence[Snapshot]) -> list[Block]:
+def _pictures(predicted: Sequence[VolumePrediction], snapshots: Sequence[Picture]) -> list[Block]:
     shown = "Of each volume, FLAIR of the slice with most predicted tumour, outlined in magenta."
     if len(snapshots) < len(predicted):
         shown += (
             f" The first {len(snapshots)} of {len(predicted)} volumes are shown; all masks are in "
             "the folder of this page."
         )
-    pictures = [Picture(one.source, one.caption, width_px=240) for one in snapshots]
-    return [shown, Gallery(pictures)]
+    return [shown, Gallery(snapshots)]
 
 
 def _cells(row: VolumePrediction) -> tuple[str | float | int | None, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 
 from components.predict.model import resolve_model, scored_threshold
-from components.predict.page import Snapshot, render_predictions, take_snapshot
+from components.predict.page import render_predictions, take_snapshot
 from components.predict.settings import PredictSettings
 from components.predict.volume_prediction import VolumePrediction
 from components.shared.config import Record
@@ -28,6 +28,7 @@ from components.shared.reading.scans import (
 )
 from components.shared.reading.sources.opening import open_source
 from components.shared.reading.sources.source import Source
+from components.shared.report.page import Picture
 from components.shared.scoring.segmenter import Segmenter, VolumeRefusedError, load_segmenter
 from components.shared.storage.store import FolderStore
 
@@ -87,7 +88,7 @@ def predict_source(
         segmenter = load_segmenter(uri, settings.device)
         threshold = scored_threshold(uri, segmenter.metadata)
         task = _Task(source, segmenter, threshold, FolderStore(output), settings)
-        snapshots: list[Snapshot] = []
+        snapshots: list[Picture] = []
         scans = track(listing.scans, len(listing.scans), "volumes")
         predicted = [_predict_or_refuse(task, scan, snapshots) for scan in scans]
     refused = [_refuse(task, bad.volume, bad.reason) for bad in listing.quarantined]
@@ -99,25 +100,6 @@ def predict_source(
     return result
 
 
-def encode_mask(mask: Mask) -> bytes:
-    """A mask as a TIFF file: uint8, 0 or 255, one page a slice.
-
-    Args:
-        mask: Slices x height x width.
-    """
-    stream = io.BytesIO()
-    with tifffile.TiffWriter(stream) as tiff:
-        for pixels in mask:
-            tiff.write(
-                pixels * np.uint8(255),
-                photometric="minisblack",
-                compression="zlib",
-                metadata=None,
-                contiguous=False,
-            )
-    return stream.getvalue()
-
-
 @dataclass(frozen=True)
 class _Task:
     source: Source
@@ -127,7 +109,7 @@ class _Task:
     settings: PredictSettings
 
 
-def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Snapshot]) -> VolumePrediction:
+def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Picture]) -> VolumePrediction:
     name = scan.name.volume
     try:
         volume = read_scan(task.source, scan, task.settings.max_file_mib, with_masks=False)
@@ -136,7 +118,7 @@ def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Snapshot]) -> Vo
         logger.warning("%s is not predicted: %s", name, error)
         return _refuse(task, name, str(error))
     mask = probability >= task.threshold
-    task.output.write(_mask_key(name), encode_mask(mask))
+    task.output.write(_mask_key(name), _encode_mask(mask))
     if len(snapshots) < task.settings.most_pictures:
         snapshots.append(take_snapshot(name, volume, mask))
     return VolumePrediction(
@@ -159,6 +141,21 @@ def _apply(segmenter: Segmenter, volume: Volume, name: str) -> Probability:
 def _refuse(task: _Task, volume: str, reason: str) -> VolumePrediction:
     task.output.delete(_mask_key(volume))  # of an earlier call: it would pass for this one's
     return VolumePrediction(volume=volume, status="refused", reason=reason)
+
+
+def _encode_mask(mask: Mask) -> bytes:
+    """A TIFF file: uint8, 0 or 255, one page a slice."""
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as tiff:
+        for pixels in mask:
+            tiff.write(
+                pixels * np.uint8(255),
+                photometric="minisblack",
+                compression="zlib",
+                metadata=None,
+                contiguous=False,
+            )
+    return stream.getvalue()
 
 
 def _mask_key(volume: str) -> str:
@@ -199,7 +196,7 @@ def _result(
     )
 
 
-def _write_page(result: PredictResult, snapshots: Sequence[Snapshot], output: FolderStore) -> None:
+def _write_page(result: PredictResult, snapshots: Sequence[Picture], output: FolderStore) -> None:
     page = render_predictions(
         result.model, result.source, result.volumes, snapshots, result.threshold
     )

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from components.profile.attributes import Attribute
-from components.profile.measures import Measures, Numbers
+from components.profile.measures import Choice, Measures, Numbers
 from components.shared.dataset.volumes import CHANNELS
 from components.shared.report.chart_style import COLOURS, INK, SOFT_INK, style
 
@@ -59,7 +59,7 @@ def attribute_charts(attributes: Sequence[Attribute]) -> Figure:
     return figure
 
 
-def _site_groups(measures: Measures) -> Mapping[str, np.typing.NDArray[np.bool_]]:
+def _site_groups(measures: Measures) -> Mapping[str, Choice]:
     """Sites by size; those beyond the number of colours are put together."""
     names, counts = np.unique(measures.site, return_counts=True)
     ordered = [str(names[index]) for index in np.argsort(-counts, kind="stable")]
@@ -70,9 +70,7 @@ def _site_groups(measures: Measures) -> Mapping[str, np.typing.NDArray[np.bool_]
     return groups
 
 
-def _stack(
-    axes: Axes, values: Numbers, groups: Mapping[str, np.typing.NDArray[np.bool_]], label: str
-) -> None:
+def _stack(axes: Axes, values: Numbers, groups: Mapping[str, Choice], label: str) -> None:
     axes.hist(
         [values[chosen] for chosen in groups.values()],
         bins=min(24, max(6, int(len(values) ** 0.5) * 2)),
@@ -87,7 +85,7 @@ def _stack(
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
 
 
-def _boxes(axes: Axes, values: Numbers, groups: Mapping[str, np.typing.NDArray[np.bool_]]) -> None:
+def _boxes(axes: Axes, values: Numbers, groups: Mapping[str, Choice]) -> None:
     for row, (chosen, colour) in enumerate(zip(groups.values(), COLOURS, strict=False), start=1):
         if chosen.sum() < _FEWEST_FOR_BOX:
             axes.scatter(values[chosen], np.full(chosen.sum(), row), s=22, color=colour)

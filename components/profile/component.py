@@ -14,6 +14,7 @@ def profile(
     settings: str,
     profile: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
+    reference_id: str = "",
 ) -> None:
     """Describes a data set version for people and checks it against limits.
 
@@ -27,6 +28,8 @@ def profile(
         settings: YAML of `components.profile.settings.ProfileSettings`: the limits.
         profile: The description for machines (JSON).
         report: The description for people, one self-contained page.
+        reference_id: The version that the new patients are compared with: in retraining the
+            champion's. Empty: none.
     """
     from pathlib import Path
 
@@ -34,17 +37,23 @@ def profile(
     from components.profile.settings import ProfileSettings
     from components.shared.config import parse_config
     from components.shared.dataset.ingest_account import IngestAccount
-    from components.shared.dataset.manifest import read_manifest
+    from components.shared.dataset.manifest import fetch_manifest, read_manifest
     from components.shared.process import step_process
+    from components.shared.storage.outcome import leaving_failure
     from components.shared.storage.store import open_store
 
-    with step_process("profile") as process:
+    with (
+        step_process("profile") as process,
+        leaving_failure(store, process.pipeline_run, "profile"),
+    ):
+        opened = open_store(store)
         profile_dataset(
             read_manifest(Path(manifest.path), dataset_id),
             IngestAccount.model_validate_json(Path(ingest_account.path).read_bytes()),
             parse_config(ProfileSettings, settings, "profile"),
-            open_store(store),
+            opened,
             cache=process.cache,
             profile=Path(profile.path),
             report=Path(report.path),
+            reference=fetch_manifest(opened, reference_id) if reference_id else None,
         )

@@ -3,8 +3,9 @@
 import numpy as np
 
 from components.profile.attributes import Attribute, describe_attributes
+from components.profile.drift import Drift, measure_drift
 from components.profile.limits import Limit, check_limits
-from components.profile.measures import Measures, Numbers, measure
+from components.profile.measures import Choice, Measures, Numbers, measure
 from components.profile.outliers import Outlier, find_outliers
 from components.profile.quantiles import Quantiles, quantiles
 from components.profile.settings import ProfileSettings
@@ -58,6 +59,7 @@ class Profile(Record):
         outliers: The most extreme ones.
         outliers_found: How many there are.
         limits: Which were kept and which not.
+        drift: Against the reference, where there is one.
         ingest: The account of ingest: quarantine, ignored files, warnings.
     """
 
@@ -71,11 +73,15 @@ class Profile(Record):
     outliers: tuple[Outlier, ...]
     outliers_found: int
     limits: tuple[Limit, ...]
+    drift: Drift | None
     ingest: IngestAccount
 
 
 def describe(
-    manifest: Manifest, ingest: IngestAccount, settings: ProfileSettings
+    manifest: Manifest,
+    ingest: IngestAccount,
+    settings: ProfileSettings,
+    reference: Manifest | None = None,
 ) -> tuple[Profile, Measures]:
     """Describes a data set from its manifest alone, in linear time.
 
@@ -83,6 +89,7 @@ def describe(
         manifest: The data set.
         ingest: What ingest did with the source's files.
         settings: The limits.
+        reference: What it is compared with, if anything.
 
     Returns:
         The profile, and the arrays behind it for drawings.
@@ -100,6 +107,7 @@ def describe(
         outliers=tuple(outliers[:_MOST_OUTLIERS]),
         outliers_found=len(outliers),
         limits=tuple(check_limits(measures, len(ingest.quarantined), settings)),
+        drift=measure_drift(manifest, reference, settings.max_drift) if reference else None,
         ingest=ingest,
     )
     return profile, measures
@@ -109,7 +117,7 @@ def _sites(measures: Measures) -> list[str]:
     return [str(site) for site in np.unique(measures.site)]
 
 
-def _count(measures: Measures, chosen: np.typing.NDArray[np.bool_]) -> Counts:
+def _count(measures: Measures, chosen: Choice) -> Counts:
     pixels: Numbers = measures.tumour_pixels[chosen]
     return Counts(
         patients=len(np.unique(measures.patient[chosen])),

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from components.shared.dataset.manifest import Manifest
 
 Numbers = npt.NDArray[np.float64]
+Choice = npt.NDArray[np.bool_]
 Names = npt.NDArray[np.str_]
 
 
@@ -38,7 +39,7 @@ class Measures:
     tumour_pixels: Numbers
     median_intensity: Numbers
     bright_intensity: Numbers
-    lacks_sequence: npt.NDArray[np.bool_]
+    lacks_sequence: Choice
 
     @property
     def tumour_share(self) -> Numbers:

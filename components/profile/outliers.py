@@ -5,15 +5,16 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from components.profile.measures import Measures, Numbers
+from components.profile.measures import Choice, Measures, Numbers
 from components.shared.config import Record
 from components.shared.dataset.volumes import CHANNELS
 
-# Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993): modified z-score and its limit.
-LIMIT = 3.5
+# Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993): a modified z-score beyond this is
+# an outlier's.
+FARTHEST_SCORE = 3.5
 _NORMAL_MAD = 0.6745
 _FEWEST_VOLUMES = 8  # below this a median says little about what is usual
-_GREY_UNIT = 2.5  # limit x this is 3 % of the grey scale: less is not seen
+_GREY_UNIT = 2.5  # FARTHEST_SCORE x this is 3 % of the grey scale: less is not seen
 
 
 class Outlier(Record):
@@ -52,7 +53,7 @@ def find_outliers(measures: Measures) -> list[Outlier]:
 
 def _looked_at(
     measures: Measures,
-) -> Iterator[tuple[str, Numbers, npt.NDArray[np.bool_], float]]:
+) -> Iterator[tuple[str, Numbers, Choice, float]]:
     everyone, with_tumour = np.full(len(measures.volume), True), measures.tumour_pixels > 0
     yield "slices", measures.slices, everyone, 1.0
     yield "tumour size (side of a cube, pixels)", np.cbrt(measures.tumour_pixels), with_tumour, 1.0
@@ -73,13 +74,13 @@ def _of_one_measure(
         return
     centre, unit = float(np.median(values)), max(_unit(values), least_unit)
     scores = (values - centre) / unit
-    for index in np.flatnonzero(np.abs(scores) > LIMIT):
+    for index in np.flatnonzero(np.abs(scores) > FARTHEST_SCORE):
         yield Outlier(
             volume=str(volumes[index]),
             measure=name,
             value=float(values[index]),
-            usual_low=max(0.0, centre - LIMIT * unit),
-            usual_high=centre + LIMIT * unit,
+            usual_low=max(0.0, centre - FARTHEST_SCORE * unit),
+            usual_high=centre + FARTHEST_SCORE * unit,
             score=float(scores[index]),
         )
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from components.profile.attributes import Attribute
 from components.profile.charts import attribute_charts, intensities_by_site, volume_histograms
 from components.profile.describe import Counts, Profile
+from components.profile.drift import Drift, tell_shift
 from components.profile.limits import Limit, tell_limit
 from components.profile.measures import Measures
 from components.profile.montage import Card
-from components.profile.outliers import LIMIT
+from components.profile.outliers import FARTHEST_SCORE
 from components.profile.quantiles import Quantiles
 from components.shared.dataset.ingest_account import IngestAccount
 from components.shared.dataset.manifest import Manifest
@@ -45,6 +46,7 @@ def render_profile(
     """
     sections = [
         Section("At a glance", _glance(profile)),
+        *([Section("Drift", _drift(profile.drift))] if profile.drift else []),
         Section("Pictures", _pictures(cards)),
         Section("Sites", [_site_table(profile)]),
         Section("Slices and tumour", _tumour(profile, measures)),
@@ -66,6 +68,7 @@ def _glance(profile: Profile) -> list[Block]:
     ] or [Notice("good", f"All {len(profile.limits)} limits kept: fit for training.")]
     return [
         *verdict,
+        *_drift_notices(profile.drift),
         *(Notice("warning", warning) for warning in profile.ingest.warnings),
         Figures(
             [
@@ -109,6 +112,49 @@ def _limit_table(limits: Sequence[Limit]) -> Table:
             for limit in limits
         ],
     )
+
+
+def _drift_notices(drift: Drift | None) -> list[Block]:
+    return [
+        Notice("warning", f"The new patients differ. {tell_shift(shift)}.")
+        for shift in (drift.drifted if drift else ())
+    ]
+
+
+def _drift(drift: Drift) -> list[Block]:
+    told: list[Block] = [
+        f"Compared with data set {drift.reference_id}, which the champion has learned from.",
+        Figures(
+            [
+                ("new patients", f"{drift.arrived:,}", "not in the reference"),
+                ("left", f"{drift.left:,}", "patients of the reference only"),
+                ("changed", f"{drift.changed:,}", "patients with other voxels or another mask"),
+            ]
+        ),
+    ]
+    if not drift.shifts:
+        return [*told, "Nobody came, so there is nobody to compare."]
+    return [
+        *told,
+        "The new patients against all of the reference. Distance: the greatest difference between "
+        "the shares of volumes up to any one value (Kolmogorov-Smirnov, 0 to 1). A measure has "
+        f"drifted where it is beyond {drift.limit:g} (profile.max_drift) and beyond what chance "
+        "gives with so many volumes (1 % for all measures together).",
+        Table(
+            ("measure", "mean before", "mean of the new", "distance", "by chance", "result"),
+            [
+                (
+                    shift.measure,
+                    shift.before,
+                    shift.new,
+                    shift.distance,
+                    shift.chance,
+                    "DRIFTED" if shift.drifted else "",
+                )
+                for shift in drift.shifts
+            ],
+        ),
+    ]
 
 
 def _pictures(cards: Sequence[Card]) -> list[Block]:
@@ -218,7 +264,7 @@ def _outliers(profile: Profile) -> list[Block]:
     more = profile.outliers_found - len(profile.outliers)
     return [
         f"Values whose robust z-score (distance from the median in units of the scaled median "
-        f"absolute deviation) is beyond {LIMIT}. Unusual is not wrong: look at them."
+        f"absolute deviation) is beyond {FARTHEST_SCORE}. Unusual is not wrong: look at them."
         + (f" Shown are the {len(profile.outliers)} most extreme." if more > 0 else ""),
         Table(
             ("volume", "measure", "value", "usual from", "to", "robust z"),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from components.profile.describe import describe
+from components.profile.drift import judge_drift
 from components.profile.limits import require_kept
 from components.profile.montage import choose_volumes, make_cards
 from components.profile.page import render_profile
@@ -22,6 +23,7 @@ def profile_dataset(
     cache: Path,
     profile: Path,
     report: Path,
+    reference: Manifest | None = None,
 ) -> None:
     """Describes a data set version; a limit that stops the run leaves the page in the store.
 
@@ -33,16 +35,21 @@ def profile_dataset(
         cache: Folder for fetched volumes.
         profile: JSON file for the description.
         report: HTML file for people.
+        reference: The version that it is compared with: in retraining the champion's.
 
     Raises:
-        UserError: If a limit is not kept, or a pictured volume cannot be read.
+        UserError: If a limit is not kept, new patients differ and `settings.on_drift` is `stop`,
+            or a pictured volume cannot be read.
     """
-    described, measures = describe(manifest, account, settings)
+    described, measures = describe(manifest, account, settings, reference)
     profile.write_text(described.model_dump_json(indent=2))
     chosen = choose_volumes(measures, described.outliers, settings.montage_volumes)
     cards = make_cards(manifest, chosen, store, cache)
     page = render_profile(described, manifest, measures, cards)
     report.write_text(page)
-    require_kept(
-        described.limits, lambda: keep_report(store, "profile.html", page.encode(), noun="page")
-    )
+
+    def keep_page() -> str:
+        return keep_report(store, "profile.html", page.encode(), noun="page")
+
+    require_kept(described.limits, keep_page)
+    judge_drift(described.drift, settings.on_drift, keep_page)

@@ -1,5 +1,7 @@
 """Settings of the profile: the limits that stop a run before a GPU is used."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from components.shared.config import Config
@@ -17,6 +19,9 @@ class ProfileSettings(Config):
             inverted or show the head.
         max_quarantined_share: So does a greater share of volumes that ingest refused.
         max_missing_sequence_share: So does a greater share of volumes that lack a sequence.
+        max_drift: From which distance on (0 to 1, see `components.profile.drift`) the new patients
+            differ from those that the champion knows.
+        on_drift: Whether that stops the run or is only told.
         montage_volumes: How many volumes are pictured in the page; only these are read.
     """
 
@@ -26,4 +31,6 @@ class ProfileSettings(Config):
     max_tumour_pixel_share: float = Field(default=0.3, gt=0, le=1)
     max_quarantined_share: float = Field(default=0.2, ge=0, le=1)
     max_missing_sequence_share: float = Field(default=0.5, ge=0, le=1)
+    max_drift: float = Field(default=0.25, ge=0, le=1)
+    on_drift: Literal["warn", "stop"] = "warn"
     montage_volumes: int = Field(default=8, ge=0, le=40)

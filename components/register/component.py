@@ -49,39 +49,34 @@ def register(
     """
     from pathlib import Path
 
-    from components.register.page import render_decision
-    from components.register.record import OUTCOME_TAGS
     from components.register.registration import Candidate, register_model
     from components.register.settings import RegisterSettings
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
     from components.shared.process import step_process
-    from components.shared.scoring.metrics import HEADLINE
-    from components.shared.tracking.runs import log_outcome, recording
-    from components.shared.tracking.tree import end_pipeline_run
+    from components.shared.storage.outcome import leaving_failure
 
-    with step_process("register") as process:
-        config = parse_config(RegisterSettings, settings, "register")
-        dataset = SplitDataset.open(
-            store=store,
-            cache=process.cache,
-            dataset_id=dataset_id,
-            split_id=split_id,
-            manifest=manifest.path,
-            split=split.path,
+    with (
+        step_process("register") as process,
+        leaving_failure(store, process.pipeline_run, "register"),
+    ):
+        found = register_model(
+            Candidate.read(
+                run_id=mlflow_run_id,
+                folder=Path(model.path),
+                per_patient=Path(per_patient.path),
+                metrics=Path(metrics.path),
+            ),
+            SplitDataset.open(
+                store=store,
+                cache=process.cache,
+                dataset_id=dataset_id,
+                split_id=split_id,
+                manifest=manifest.path,
+                split=split.path,
+            ),
+            parse_config(RegisterSettings, settings, "register"),
+            decision=Path(decision.path),
+            report=Path(report.path),
         )
-        candidate = Candidate.read(
-            run_id=mlflow_run_id,
-            folder=Path(model.path),
-            dataset_id=dataset_id,
-            split_id=split_id,
-            per_patient=Path(per_patient.path),
-            metrics=Path(metrics.path),
-        )
-        with recording(mlflow_run_id) as client:
-            found = register_model(client, candidate, dataset, config)
-            log_outcome(client, mlflow_run_id, HEADLINE, OUTCOME_TAGS)
-            end_pipeline_run(client, mlflow_run_id, dataset.store)
-        Path(decision.path).write_text(found.model_dump_json(indent=2))
-        Path(report.path).write_text(render_decision(found), encoding="utf-8")
     return found.model_uri, found.model_version, found.promoted, found.reason

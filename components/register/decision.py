@@ -19,6 +19,7 @@ from components.shared.scoring.metrics import BASELINE_SUFFIX, METRICS
 
 _FEWEST_PATIENTS = 2  # no interval can be had from fewer
 HEADLINES = tuple(metric.name for metric in METRICS if metric.champion_beats_baseline)
+FLOORED = tuple(metric.name for metric in METRICS if metric.has_floor)
 GROUP_ERRORS = 2  # standard errors that a group's fall must exceed: chance reaches one often
 
 
@@ -30,15 +31,25 @@ class Decision:
     reason: str
 
 
+def require_metrics(metrics: Mapping[str, float]) -> None:
+    """Refuses metrics that lack one which the rules need.
+
+    Raises:
+        UserError: If one is missing.
+    """
+    baselines = [name + BASELINE_SUFFIX for name in HEADLINES]
+    wanted = dict.fromkeys([*HEADLINES, *FLOORED, *baselines])
+    missing = [name for name in wanted if name not in metrics]
+    if missing:
+        raise UserError(f"the metrics lack {', '.join(missing)}; give those that evaluate wrote")
+
+
 def decide_first(metrics: Mapping[str, float], settings: RegisterSettings) -> Decision:
     """Decides about a candidate when there is no champion.
 
     Args:
         metrics: What evaluate measured on the test patients.
         settings: The rules.
-
-    Raises:
-        UserError: If a metric is missing.
     """
     objections = _own_objections(metrics, settings)
     if objections:
@@ -59,9 +70,6 @@ def decide(
         comparison: Both on patients that neither has learned from.
         champion: What the champion is called, e.g. `version 3`.
         settings: The rules.
-
-    Raises:
-        UserError: If a metric is missing.
     """
     if comparison.identical:
         return _refuse([f"same scores on every patient as {champion}, which stays champion"])
@@ -112,27 +120,18 @@ def falls(one: GroupDifference, settings: RegisterSettings) -> bool:
 
 
 def _own_objections(metrics: Mapping[str, float], settings: RegisterSettings) -> list[str]:
-    _require(metrics)
-    mean, floor = metrics["patient_dice_mean"], settings.min_patient_dice
-    objections = [
+    floor = settings.min_patient_dice
+    return [
         f"{name} {metrics[name]:.3f} is not better than the {metrics[name + BASELINE_SUFFIX]:.3f} "
         "of an all-empty prediction"
         for name in HEADLINES
         if metrics[name] <= metrics[name + BASELINE_SUFFIX]
+    ] + [
+        f"{name} {metrics[name]:.3f} is below the {floor:.3f} that any champion must reach "
+        "(register.min_patient_dice)"
+        for name in FLOORED
+        if metrics[name] < floor
     ]
-    if mean < floor:
-        objections.append(
-            f"patient_dice_mean {mean:.3f} is below the {floor:.3f} that any champion must reach "
-            "(register.min_patient_dice)"
-        )
-    return objections
-
-
-def _require(metrics: Mapping[str, float]) -> None:
-    wanted = [name + suffix for name in HEADLINES for suffix in ("", BASELINE_SUFFIX)]
-    missing = [name for name in wanted if name not in metrics]
-    if missing:
-        raise UserError(f"the metrics lack {', '.join(missing)}; give those that evaluate wrote")
 
 
 def _mean_objections(comparison: Comparison, settings: RegisterSettings) -> list[str]:

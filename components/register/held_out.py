@@ -3,24 +3,37 @@
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mlflow.entities.model_registry import ModelVersion
 
-from components.shared.dataset.manifest import VolumeEntry, fetch_manifest, manifest_key
+from components.shared.dataset.manifest import VolumeEntry, fetch_manifest
 from components.shared.dataset.parts import SplitDataset
-from components.shared.dataset.split import fetch_split, split_key
+from components.shared.dataset.split import fetch_split
 from components.shared.scoring.predicted import scored
 from components.shared.scoring.scores import VolumeScore
 from components.shared.scoring.segmenter import load_segmenter
-from components.shared.storage.store import Store
+from components.shared.tracking.champion import is_origin_known
 
 logger = logging.getLogger(__name__)
 
 
+class Unseen(NamedTuple):
+    """Volumes that neither candidate nor champion has learned from.
+
+    Attributes:
+        entries: Of manifests.
+        is_origin_known: Whether the store has what the champion was trained with; if not, it may
+            have seen some of them.
+    """
+
+    entries: list[VolumeEntry]
+    is_origin_known: bool
+
+
 def unseen(
     champion: ModelVersion, dataset: SplitDataset, compare_on: Literal["test", "all_unseen"]
-) -> list[VolumeEntry]:
+) -> Unseen:
     """Returns the volumes that neither candidate nor champion has learned from.
 
     What the champion learned from is in the data set version and split that its tags name. A
@@ -41,21 +54,14 @@ def unseen(
             champion.version,
             store.uri,
         )
-        return list(dataset.entries("test"))
+        return Unseen(list(dataset.entries("test")), is_origin_known=False)
     manifest = fetch_manifest(store, champion.tags["dataset_id"])
     split = fetch_split(store, champion.tags["split_id"])
     learned = [*split.entries("train", manifest), *split.entries("validation", manifest)]
     found = _new_to(learned, dataset.entries("test"))
     if compare_on == "all_unseen":
         found += _new_to(dataset.manifest.volumes, split.entries("test", manifest))
-    return found
-
-
-def is_origin_known(champion: ModelVersion, store: Store) -> bool:
-    """Whether a store has the data set version and split that a model was trained with."""
-    dataset_id = champion.tags.get("dataset_id", "")
-    split_id = champion.tags.get("split_id", "")
-    return store.exists(manifest_key(dataset_id)) and store.exists(split_key(split_id))
+    return Unseen(found, is_origin_known=True)
 
 
 def score_model(

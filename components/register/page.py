@@ -5,7 +5,7 @@ import math
 from scipy.stats import norm
 
 from components.register.charts import paired_differences
-from components.register.decision import GROUP_ERRORS, HEADLINES, falls, is_deciding
+from components.register.decision import FLOORED, GROUP_ERRORS, HEADLINES, falls, is_deciding
 from components.register.record import DecisionRecord
 from components.shared.report.page import (
     Block,
@@ -167,10 +167,15 @@ def _verdict(one: GroupDifference, record: DecisionRecord) -> str:
 
 
 def _alone(record: DecisionRecord) -> list[Block]:
-    metrics, floors = record.metrics, {"patient_dice_mean": record.settings.min_patient_dice}
+    metrics, floor = record.metrics, record.settings.min_patient_dice
     rows = [
-        (name, metrics[name], metrics[name + BASELINE_SUFFIX], floors.get(name))
-        for name in HEADLINES
+        (
+            name,
+            metrics[name],
+            metrics.get(name + BASELINE_SUFFIX),
+            floor if name in FLOORED else None,
+        )
+        for name in dict.fromkeys([*HEADLINES, *FLOORED])
     ]
     return [
         f"Over all {metrics['patients']:.0f} test patients, as evaluated (mean patient Dice: "

@@ -1,14 +1,17 @@
 """What was decided and by what: written to MLflow, read back by a retry, shown on the page."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from mlflow import MlflowClient
 from mlflow.artifacts import load_dict
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from components.register.settings import RegisterSettings
 from components.shared.config import Record
 from components.shared.scoring.comparison import Comparison
 from components.shared.tracking.runs import log_metrics, log_tags
+from components.shared.tracking.view import DECISION_TAG, MODEL_VERSION_TAG
 
 _RECORD = "register/decision.json"
 
@@ -58,26 +61,26 @@ class DecisionRecord(Record):
         return f"models:/{self.model_name}/{self.model_version}"
 
     @property
-    def outcome(self) -> str:
+    def outcome(self) -> Literal["promoted", "rejected"]:
         """`promoted` or `rejected`."""
         return "promoted" if self.promoted else "rejected"
-
-
-OUTCOME_TAGS = ("decision", "decision_reason", "model_version", "mlflow.note.content")
-"""Tags of the training's run that say what became of its model."""
 
 
 def log_record(client: MlflowClient, run_id: str, record: DecisionRecord) -> None:
     """Writes a decision to the run: as a file for machines, as tags and metrics for lists."""
     client.log_dict(run_id, record.model_dump(mode="json"), _RECORD)
-    texts = (
-        record.outcome,
-        record.reason,
-        f"{record.model_name}/{record.model_version}",
-        _note(record),  # the run's description
-    )
-    log_tags(client, run_id, dict(zip(OUTCOME_TAGS, texts, strict=True)))
+    log_tags(client, run_id, outcome_tags(record))
     log_metrics(client, run_id, _metrics(record))
+
+
+def outcome_tags(record: DecisionRecord) -> dict[str, str]:
+    """Tags of a run that say what became of its model."""
+    return {
+        DECISION_TAG: record.outcome,
+        "decision_reason": record.reason,
+        MODEL_VERSION_TAG: f"{record.model_name}/{record.model_version}",
+        MLFLOW_RUN_NOTE: _note(record),  # the run's description
+    }
 
 
 def read_record(run_id: str) -> DecisionRecord:

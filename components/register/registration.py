@@ -11,25 +11,34 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from components.register import registry
-from components.register.decision import Decision, decide, decide_first, too_few
-from components.register.held_out import is_origin_known, score_model, unseen
+from components.register.decision import (
+    HEADLINES,
+    Decision,
+    decide,
+    decide_first,
+    require_metrics,
+    too_few,
+)
+from components.register.held_out import score_model, unseen
+from components.register.outcome import leave_decision
 from components.register.page import render_decision
-from components.register.record import DecisionRecord, log_record, read_record
+from components.register.record import DecisionRecord, log_record, outcome_tags, read_record
 from components.register.settings import RegisterSettings
 from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.parts import SplitDataset
 from components.shared.errors import UserError
 from components.shared.scoring.comparison import Comparison, compare
-from components.shared.scoring.metrics import THRESHOLD
+from components.shared.scoring.metrics import HEADLINE, THRESHOLD
 from components.shared.scoring.scores import PatientScore
 from components.shared.scoring.table import read_patient_scores
 from components.shared.tracking.champion import (
-    DEFAULT_THRESHOLD,
+    STORE_TAG,
     THRESHOLD_TAG,
     find_champion,
     version_threshold,
 )
-from components.shared.tracking.runs import log_params
+from components.shared.tracking.runs import log_outcome, log_params, recording
+from components.shared.tracking.tree import end_pipeline_run
 
 logger = logging.getLogger(__name__)
 
@@ -43,30 +52,17 @@ class Candidate:
     Attributes:
         run_id: The MLflow run that it comes from.
         folder: Its MLflow model folder.
-        dataset_id: What it learned from and was evaluated on.
-        split_id: Which part of that.
         scores: Of the test patients.
         metrics: What evaluate measured over them, and `threshold`.
     """
 
     run_id: str
     folder: Path
-    dataset_id: str
-    split_id: str
     scores: Sequence[PatientScore]
     metrics: Mapping[str, float]
 
     @classmethod
-    def read(
-        cls,
-        *,
-        run_id: str,
-        folder: Path,
-        dataset_id: str,
-        split_id: str,
-        per_patient: Path,
-        metrics: Path,
-    ) -> Self:
+    def read(cls, *, run_id: str, folder: Path, per_patient: Path, metrics: Path) -> Self:
         """Reads the artifacts of evaluate.
 
         Raises:
@@ -75,29 +71,70 @@ class Candidate:
         return cls(
             run_id=run_id,
             folder=folder,
-            dataset_id=dataset_id,
-            split_id=split_id,
             scores=read_patient_scores(per_patient),
             metrics=json.loads(metrics.read_text()),
         )
 
     @property
     def threshold(self) -> float:
-        """What the scores were made with."""
-        return self.metrics.get(THRESHOLD, DEFAULT_THRESHOLD)
+        """What the scores were made with.
+
+        Raises:
+            UserError: If it is not among the metrics.
+        """
+        if THRESHOLD not in self.metrics:
+            raise UserError(f"the metrics lack {THRESHOLD}; give those that evaluate wrote")
+        return self.metrics[THRESHOLD]
 
 
 def register_model(
-    client: MlflowClient, candidate: Candidate, dataset: SplitDataset, settings: RegisterSettings
+    candidate: Candidate,
+    dataset: SplitDataset,
+    settings: RegisterSettings,
+    *,
+    decision: Path,
+    report: Path,
 ) -> DecisionRecord:
     """Registers a candidate and moves the alias `champion` to it unless it is inferior.
 
-    Run again, it registers nothing twice and repeats the decision made before.
+    With it the pipeline run ends, and what it means for that is left in the store. Run again, it
+    registers nothing twice and repeats the decision made before.
+
+    Args:
+        candidate: The model.
+        dataset: What it learned from and was evaluated on.
+        settings: The rules.
+        decision: JSON file to write the decision to.
+        report: HTML file to write the page about it to.
 
     Raises:
         UserError: If the scores are not of the test patients, the champion cannot be loaded
             or changed meanwhile, or the server refuses.
     """
+    with recording(candidate.run_id) as client:
+        record = _register(client, candidate, dataset, settings)
+        log_outcome(client, candidate.run_id, HEADLINE, outcome_tags(record))
+        end_pipeline_run(client, candidate.run_id, dataset.store)
+        leave_decision(client, candidate.run_id, record, dataset.store)
+    decision.write_text(record.model_dump_json(indent=2))
+    report.write_text(render_decision(record), encoding="utf-8")
+    return record
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is decided about, and by which rules."""
+
+    version: ModelVersion
+    candidate: Candidate
+    dataset: SplitDataset
+    settings: RegisterSettings
+
+
+def _register(
+    client: MlflowClient, candidate: Candidate, dataset: SplitDataset, settings: RegisterSettings
+) -> DecisionRecord:
+    require_metrics(candidate.metrics)
     _check_scores(candidate, dataset)
     log_params(client, candidate.run_id, {"register": settings.model_dump(mode="json")})
     version = registry.add_version(
@@ -105,11 +142,11 @@ def register_model(
         name=settings.model_name,
         run_id=candidate.run_id,
         folder=candidate.folder,
-        tags=_version_tags(candidate),
+        tags=_version_tags(candidate, dataset),
         metrics=candidate.metrics,
     )
     if not registry.is_decided(version):
-        version = _decide(client, version, candidate, dataset, settings)
+        version = _decide(client, _Case(version, candidate, dataset, settings))
     registry.apply_decision(client, version)
     record = read_record(candidate.run_id)
     logger.info(
@@ -118,79 +155,64 @@ def register_model(
     return record
 
 
-def _decide(
-    client: MlflowClient,
-    version: ModelVersion,
-    candidate: Candidate,
-    dataset: SplitDataset,
-    settings: RegisterSettings,
-) -> ModelVersion:
+def _decide(client: MlflowClient, case: _Case) -> ModelVersion:
+    candidate, settings = case.candidate, case.settings
     champion = find_champion(client, settings.model_name)
     if champion is None:
-        record = _record(version, candidate, decide_first(candidate.metrics, settings), settings)
+        record = _record(case, decide_first(candidate.metrics, settings))
     else:
-        record = _against(client, version, champion, candidate, dataset, settings)
+        record = _against(client, case, champion)
     _require_same(client, settings.model_name, record.champion_version)
     log_record(client, candidate.run_id, record)
     client.log_text(candidate.run_id, render_decision(record), _PAGE)
-    return registry.record_decision(client, version, record)
+    return registry.record_decision(client, case.version, record)
 
 
-def _against(
-    client: MlflowClient,
-    version: ModelVersion,
-    champion: ModelVersion,
-    candidate: Candidate,
-    dataset: SplitDataset,
-    settings: RegisterSettings,
-) -> DecisionRecord:
+def _against(client: MlflowClient, case: _Case, champion: ModelVersion) -> DecisionRecord:
     name = f"version {champion.version}"
-    entries = unseen(champion, dataset, settings.compare_on)
-    is_known = is_origin_known(champion, dataset.store)
-    refusal = too_few(len(entries), name)
-    if refusal:
-        return _record(version, candidate, refusal, settings, champion, is_known=is_known)
-    comparison = compare(
-        _candidate_scores(candidate, entries, dataset, settings),
+    found = unseen(champion, case.dataset, case.settings.compare_on)
+    volumes = [entry.volume for entry in found.entries]
+    decision, comparison = too_few(len(volumes), name), None
+    if decision is None:
+        comparison = _compare(case, champion, found.entries)
+        decision = decide(case.candidate.metrics, comparison, name, case.settings)
+    return _record(
+        case,
+        decision,
+        champion=champion,
+        is_origin_known=found.is_origin_known,
+        comparison=comparison,
+        earlier=registry.count_decisions(client, case.version, str(champion.version), volumes),
+    )
+
+
+def _compare(case: _Case, champion: ModelVersion, entries: Sequence[VolumeEntry]) -> Comparison:
+    return compare(
+        _candidate_scores(case, entries),
         score_model(
             f"models:/{champion.name}/{champion.version}",
             entries,
-            dataset,
+            case.dataset,
             threshold=version_threshold(champion),
-            device=settings.device,
+            device=case.settings.device,
             what="champion's volumes",
         ),
-        settings.bound_confidence,
-    )
-    return _record(
-        version,
-        candidate,
-        decide(candidate.metrics, comparison, name, settings),
-        settings,
-        champion,
-        comparison,
-        registry.count_decisions(client, version, str(champion.version), comparison.pairs),
-        is_known=is_known,
+        case.settings.bound_confidence,
     )
 
 
-def _candidate_scores(
-    candidate: Candidate,
-    entries: Sequence[VolumeEntry],
-    dataset: SplitDataset,
-    settings: RegisterSettings,
-) -> list[PatientScore]:
-    by_volume = {score.volume: score for score in candidate.scores}
+def _candidate_scores(case: _Case, entries: Sequence[VolumeEntry]) -> list[PatientScore]:
+    by_volume = {score.volume: score for score in case.candidate.scores}
     known = [by_volume[entry.volume] for entry in entries if entry.volume in by_volume]
     others = [entry for entry in entries if entry.volume not in by_volume]
     if not others:
         return known
     predicted = score_model(
-        candidate.folder,
+        case.candidate.folder,
         others,
-        dataset,
-        threshold=candidate.threshold,
-        device=settings.device,
+        case.dataset,
+        threshold=case.candidate.threshold,
+        device=case.settings.device,
         what="candidate's volumes",
     )
     return [*known, *predicted]
@@ -202,8 +224,8 @@ def _check_scores(candidate: Candidate, dataset: SplitDataset) -> None:
     if scored != expected:
         raise UserError(
             f"the candidate's scores are of {len(scored)} volumes, {len(scored & expected)} of "
-            f"them among the {len(expected)} test volumes of split {candidate.split_id}; give the "
-            "scores that evaluate wrote for this split"
+            f"them among the {len(expected)} test volumes of split {dataset.split.split_id}; give "
+            "the scores that evaluate wrote for this split"
         )
 
 
@@ -216,42 +238,40 @@ def _require_same(client: MlflowClient, name: str, number: str | None) -> None:
         )
 
 
-def _version_tags(candidate: Candidate) -> dict[str, str]:
-    shown = ("patient_dice_mean", "pooled_dice")
+def _version_tags(candidate: Candidate, dataset: SplitDataset) -> dict[str, str]:
     return {
-        "dataset_id": candidate.dataset_id,
-        "split_id": candidate.split_id,
+        "dataset_id": dataset.manifest.dataset_id,
+        "split_id": dataset.split.split_id,
+        STORE_TAG: dataset.store.uri,
         "test_patients": str(len(candidate.scores)),
         THRESHOLD_TAG: str(candidate.threshold),
-        **{name: f"{candidate.metrics[name]:.4f}" for name in shown if name in candidate.metrics},
+        **{name: f"{candidate.metrics[name]:.4f}" for name in HEADLINES},
     }
 
 
 def _record(
-    version: ModelVersion,
-    candidate: Candidate,
+    case: _Case,
     decision: Decision,
-    settings: RegisterSettings,
-    champion: ModelVersion | None = None,
-    comparison: Comparison | None = None,
-    earlier: tuple[int, int] = (0, 0),
     *,
-    is_known: bool = False,
+    champion: ModelVersion | None = None,
+    is_origin_known: bool = False,
+    comparison: Comparison | None = None,
+    earlier: registry.EarlierDecisions = registry.NO_DECISIONS,
 ) -> DecisionRecord:
     return DecisionRecord(
         promoted=decision.promoted,
         reason=decision.reason,
-        model_name=version.name,
-        model_version=str(version.version),
+        model_name=case.version.name,
+        model_version=str(case.version.version),
         champion_version=str(champion.version) if champion else None,
-        dataset_id=candidate.dataset_id,
-        split_id=candidate.split_id,
-        threshold=candidate.threshold,
+        dataset_id=case.dataset.manifest.dataset_id,
+        split_id=case.dataset.split.split_id,
+        threshold=case.candidate.threshold,
         champion_threshold=version_threshold(champion) if champion else None,
-        champion_origin_known=is_known,
-        metrics=candidate.metrics,
+        champion_origin_known=is_origin_known,
+        metrics=case.candidate.metrics,
         comparison=comparison,
-        earlier_decisions=earlier[0],
-        earlier_on_same_patients=earlier[1],
-        settings=settings,
+        earlier_decisions=earlier.all,
+        earlier_on_same_patients=earlier.on_same_patients,
+        settings=case.settings,
     )

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
@@ -17,18 +18,27 @@ from components.register.record import DecisionRecord
 from components.shared.dataset.manifest import canonical_json, short_digest
 from components.shared.errors import UserError
 from components.shared.storage.store import file_digest
-from components.shared.tracking.champion import CHAMPION, find_champion
+from components.shared.tracking.champion import CHAMPION, DECISION_TAG, find_champion
 
 logger = logging.getLogger(__name__)
 
 CHALLENGER = "challenger"
 
 _DIGEST_TAG = "model_digest"
-_DECISION_TAG = "decision"
 _BEFORE_TAG = "champion_before"  # what this one was compared with, or replaced: the way back
 _PATIENTS_TAG = "compared_patients"  # digest of those that it was compared on
 _NONE = "none"
 _APPLIED_TAG = "decision_applied"
+
+
+class EarlierDecisions(NamedTuple):
+    """How many versions were compared with a champion before, and with which patients."""
+
+    all: int
+    on_same_patients: int
+
+
+NO_DECISIONS = EarlierDecisions(0, 0)
 
 
 def add_version(
@@ -78,12 +88,12 @@ def add_version(
 
 def is_decided(version: ModelVersion) -> bool:
     """Whether a decision about the version was recorded."""
-    return _DECISION_TAG in version.tags
+    return DECISION_TAG in version.tags
 
 
 def count_decisions(
     client: MlflowClient, version: ModelVersion, champion: str, patients: Collection[str]
-) -> tuple[int, int]:
+) -> EarlierDecisions:
     """Counts the versions that were compared with a champion before this one.
 
     Each is one more look at the same patients, and what is chosen by many looks is partly
@@ -94,9 +104,6 @@ def count_decisions(
         version: The one that is not counted.
         champion: Number of the champion.
         patients: Names of the volumes that the two are compared on.
-
-    Returns:
-        All of them, and those among them on the same volumes.
     """
     found = [
         other.tags.get(_PATIENTS_TAG, _NONE)
@@ -105,7 +112,7 @@ def count_decisions(
         and other.tags.get(_BEFORE_TAG) == champion
         and other.tags.get(_PATIENTS_TAG, _NONE) != _NONE
     ]
-    return len(found), found.count(_digest(patients))
+    return EarlierDecisions(len(found), found.count(_digest(patients)))
 
 
 def record_decision(
@@ -119,7 +126,7 @@ def record_decision(
     client.set_model_version_tag(name, number, _BEFORE_TAG, record.champion_version or _NONE)
     client.set_model_version_tag(name, number, _PATIENTS_TAG, compared)
     # last: it is what `is_decided` looks for
-    client.set_model_version_tag(name, number, _DECISION_TAG, record.outcome)
+    client.set_model_version_tag(name, number, DECISION_TAG, record.outcome)
     return client.get_model_version(name, number)
 
 
@@ -132,7 +139,7 @@ def apply_decision(client: MlflowClient, version: ModelVersion) -> None:
     if _APPLIED_TAG in version.tags:
         return
     name, number = version.name, str(version.version)
-    promoted = version.tags[_DECISION_TAG] == "promoted"
+    promoted = version.tags[DECISION_TAG] == "promoted"
     if not promoted or _is_next(client, version):
         client.set_registered_model_alias(name, CHAMPION if promoted else CHALLENGER, number)
     client.set_model_version_tag(name, number, _APPLIED_TAG, "true")

@@ -16,7 +16,7 @@ Work = Callable[[], object]
 
 _TIMED_S = 0.2  # work that takes less is repeated for so long
 _NO_USE = 1.5  # once so much slower than the fastest, still fewer threads cannot be faster
-_EQUAL = 1.1  # a smaller gain is taken for chance
+_EQUAL = 1.1  # a smaller gain may be chance, and is not worth more threads
 _RECENT_STEPS = 5
 _SLOW = 1.5  # times what steps have taken
 _LEFT_OUT = 1.5  # a whole step at most, in rehearsed ones: there is more to it
@@ -146,4 +146,4 @@ class FastestThreads:
 
 def _fastest(seconds: Mapping[int, float]) -> int:
     least = min(seconds.values())
-    return max(threads for threads, taken in seconds.items() if taken <= _EQUAL * least)
+    return min(threads for threads, taken in seconds.items() if taken <= _EQUAL * least)

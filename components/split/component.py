@@ -12,6 +12,7 @@ def split(
     manifest: dsl.Input[dsl.Dataset],
     settings: str,
     split: dsl.Output[dsl.Artifact],
+    previous: str = "",
 ) -> str:
     """Divides the patients of a data set version, stratified by site and tumour volume.
 
@@ -22,6 +23,8 @@ def split(
         settings: YAML of `components.split.settings.SplitSettings`: method, seed,
             validation_fraction, test_fraction, previous.
         split: JSON, the patients of `train`, `validation` and `test` with their volumes.
+        previous: Id of the split to follow where the settings name none: in retraining the
+            champion's.
 
     Returns:
         The split's id.
@@ -31,14 +34,15 @@ def split(
     from components.shared.config import parse_config
     from components.shared.dataset.manifest import read_manifest
     from components.shared.process import step_process
+    from components.shared.storage.outcome import leaving_failure
     from components.shared.storage.store import open_store
     from components.split.settings import SplitSettings
     from components.split.splitting import split_dataset
 
-    with step_process("split"):
+    with step_process("split") as process, leaving_failure(store, process.pipeline_run, "split"):
         made = split_dataset(
             read_manifest(Path(manifest.path), dataset_id),
-            parse_config(SplitSettings, settings, "split"),
+            parse_config(SplitSettings, settings, "split").following(previous),
             open_store(store),
         )
         Path(split.path).write_bytes(made.to_json())

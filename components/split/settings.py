@@ -27,6 +27,15 @@ class SplitSettings(Config):
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     previous: str = ""
 
+    def following(self, split_id: str) -> "SplitSettings":
+        """The same settings with a split to follow, unless they name one.
+
+        `report2020` follows none: its test part stays the same by itself.
+        """
+        if self.previous or self.method == "report2020":
+            return self
+        return self.model_copy(update={"previous": split_id})
+
     @model_validator(mode="after")
     def _agree(self) -> "SplitSettings":
         if self.validation_fraction + self.test_fraction >= 1:

@@ -57,9 +57,13 @@ def train(
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
     from components.shared.process import step_process
+    from components.shared.storage.outcome import leaving_failure
     from components.train.recipe import Recipe
 
-    with step_process("train") as process:
+    with (
+        step_process("train") as process,
+        leaving_failure(store, process.pipeline_run or pipeline_run, "train"),
+    ):
         from components.train.training import train_model
 
         return train_model(

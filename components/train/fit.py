@@ -24,7 +24,7 @@ from components.train.callbacks.threads import ChooseThreads
 from components.train.checkpoints import Checkpoints
 from components.train.network import VolumeSegmenter, freeze_unused
 from components.train.processes import trainer_arguments
-from components.train.recipe import Recipe
+from components.train.recipe import Compute, Recipe, Sampling, Schedule
 from components.train.slices import PreparedVolume, SliceDataset, TumourSampler
 from components.train.task import PreparedTensors, SegmentationTask
 
@@ -88,12 +88,19 @@ def fit(
         *further_callbacks,
         StoreWithinEpochs(checkpoints, history),
     ]
-    trainer = _trainer(recipe, callbacks)
+    trainer = _trainer(recipe.compute, recipe.schedule, callbacks)
     if trainer.world_size > 1:
         freeze_unused(segmenter)
     trainer.fit(
         task,
-        _training_loader(train, recipe, rank=trainer.global_rank, ranks=trainer.world_size),
+        _training_loader(
+            SliceDataset(train, recipe.network.context_slices),
+            recipe.sampling,
+            recipe.compute,
+            seed=recipe.seed,
+            rank=trainer.global_rank,
+            ranks=trainer.world_size,
+        ),
         DataLoader(_WholeVolumes(validation), batch_size=None),
         ckpt_path=checkpoints.last(),
         weights_only=True,
@@ -113,7 +120,7 @@ def _callbacks(history: History, checkpoints: Checkpoints, listen: EpochListener
     ]
 
 
-def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
+def _trainer(compute: Compute, schedule: Schedule, callbacks: list[Callback]) -> lightning.Trainer:
     # on a machine with few cores reading in the training process is the faster way
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # validation is of the process that writes, see SegmentationTask
@@ -122,10 +129,10 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     return lightning.Trainer(
         **trainer_arguments(),
-        accelerator="gpu" if pick_device(recipe.compute.device) == "cuda" else "cpu",
-        precision=recipe.compute.precision,
-        max_epochs=recipe.schedule.epochs,
-        check_val_every_n_epoch=recipe.schedule.validation_interval,
+        accelerator="gpu" if pick_device(compute.device) == "cuda" else "cpu",
+        precision=compute.precision,
+        max_epochs=schedule.epochs,
+        check_val_every_n_epoch=schedule.validation_interval,
         callbacks=callbacks,
         use_distributed_sampler=False,  # TumourSampler deals the slices out itself
         logger=False,
@@ -137,27 +144,26 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
 
 
 def _training_loader(
-    volumes: Sequence[PreparedVolume], recipe: Recipe, *, rank: int, ranks: int
+    slices: SliceDataset, sampling: Sampling, compute: Compute, *, seed: int, rank: int, ranks: int
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    slices = SliceDataset(volumes, recipe.network.context_slices)
     if not slices.has_tumour.any():
         raise UserError("no slice of the training part has tumour; nothing can be learned")
     sampler = TumourSampler(
         slices.has_tumour,
-        tumour_share=recipe.sampling.tumour_share,
-        seed=recipe.seed,
+        tumour_share=sampling.tumour_share,
+        seed=seed,
         rank=rank,
         ranks=ranks,
     )
-    workers = _loader_workers(recipe.compute.loader_workers)
+    workers = _loader_workers(compute.loader_workers)
     return _LateLoader(
         slices,
-        batch_size=min(recipe.sampling.batch_size, len(sampler)),
+        batch_size=min(sampling.batch_size, len(sampler)),
         sampler=sampler,
         drop_last=True,  # batch normalisation dislikes a last batch of one
         num_workers=workers,
         persistent_workers=workers > 0,
-        pin_memory=pick_device(recipe.compute.device) == "cuda",
+        pin_memory=pick_device(compute.device) == "cuda",
     )
 
 

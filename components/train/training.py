@@ -91,7 +91,7 @@ def _describe_data(
     client: MlflowClient, run_id: str, dataset: SplitDataset, profile_report: Path
 ) -> None:
     """Logs what all trainings of a pipeline run share, whichever of them is the first."""
-    log_dataset(client, run_id, dataset.manifest.dataset_id, dataset.manifest, dataset.store.uri)
+    log_dataset(client, run_id, dataset.manifest, dataset.store.uri)
     log_text_once(client, run_id, profile_report.read_text(), "reports/profile.html")
     split = dataset.split
     log_text_once(client, run_id, split.to_json().decode(), split_key(split.split_id))

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pipelines.extras import DISTRIBUTION
 
-Status = Literal["ok", "warning", "error"]
+Status = Literal["ok", "warning", "error", "unknown"]
 
 INSTALL = f"pip install '{DISTRIBUTION}[all]' (or `make run` in a clone)"
 OTHER_PLACE = "change its rights, or choose another place"
@@ -18,7 +18,8 @@ class Check:
 
     Attributes:
         name: What was looked at, a word or two.
-        status: `warning` works but slowly or not for all; `error` will fail.
+        status: `warning` works but slowly or not for all; `error` will fail; `unknown` cannot be
+            seen from here.
         found: What is the case.
         advice: What to do; empty if nothing.
     """

@@ -70,9 +70,9 @@ def _remove_empty(folder: Path, kept: Path | None) -> None:
 
 def _check_connection(uri: str) -> Check:
     try:
-        from components.shared.tracking.server import connect
+        from components.shared.tracking.server import connect, find_experiment
 
-        connect()
+        find_experiment(connect())
     except ImportError as error:
         return Check("MLflow", "error", f"{uri} cannot be asked: {error}", INSTALL)
     except UserError as error:

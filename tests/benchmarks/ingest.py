@@ -37,9 +37,9 @@ def main() -> None:
             started = time.perf_counter()
             again = ingest_source(str(source), open_store(folder), IngestSettings())
             again_s.append(time.perf_counter() - started)
-            again_bytes += again.report.bytes_written
+            again_bytes += again.account.bytes_written
         peak_mb = max(peak_mb, memory.peak_mb)
-    print(f"{result.report.accounting()}; data set {result.report.dataset_id}")
+    print(f"{result.account.accounting()}; data set {result.account.dataset_id}")
     tell("decode only, one process", decode_s)
     tell("ingest", ingest_s)
     tell("ingest again", again_s)

@@ -4,8 +4,10 @@
 
 Alone, beside a process that keeps one core busy, and under a quota of half of the cores (needs
 root; else it is left out). The network is that of the preset quick. Goal: with the number that
-training chooses a step takes at most 1.3 times what it takes with one thread. The three are
-measured in turns, ROUNDS times, and the least counts: what else runs on the machine passes.
+training chooses a step takes no longer than with one thread; 1.1 times as long is taken for that,
+as looks at the machine may take a twentieth of the time and two medians of the same way differ by
+as much. The three are measured in turns, ROUNDS times, and the least counts: what else runs on the
+machine passes.
 """
 
 import argparse
@@ -31,7 +33,7 @@ from components.shared.threads import limit_threads
 from components.train.callbacks.threads import ChooseThreads
 from tests.cpu_quota import NoQuotaError, cpu_quota_of
 
-GOAL = 1.3
+GOAL = 1.1
 ROUNDS = 3
 WAYS = ("one", "all", "chosen")
 PROJECT = Path(__file__).parents[2]

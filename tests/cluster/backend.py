@@ -206,6 +206,9 @@ class _Run:
         if "taskOutputParameter" in entry:
             source = entry["taskOutputParameter"]
             return done[source["producerTask"]]["parameters"][source["outputParameterKey"]]
+        if "taskFinalStatus" in entry:  # without a reason, as the backend gives it
+            has_ended = entry["taskFinalStatus"]["producerTask"] in done
+            return {"state": "COMPLETE" if has_ended else "FAILED", "error": {}}
         assert "runtimeValue" in entry, f"not done here: {entry}"
         constant = entry["runtimeValue"]["constant"]
         for placeholder in ("{{$.pipeline_job_uuid}}", "{{$.pipeline_job_name}}"):

@@ -102,3 +102,53 @@ def deployed(kubectl):
     kubectl.apply_overlay()
     kubectl("exec", "deployment/mlflow", "--", "python", "-c", _MAKE_BUCKET)
     return kubectl
+
+
+@pytest.fixture(scope="session")
+def step(deployed):
+    """Runs Python in a pod that has what steps have to reach MLflow; returns what it prints."""
+    deployed("apply", "-f", "-", text=json.dumps(pod("client")))
+    deployed("wait", "pod/client", "--for=condition=Ready", "--timeout=120s")
+    yield lambda script, *words: deployed("exec", "client", "--", "python", "-c", script, *words)
+    deployed("delete", "pod", "client", "--grace-period=1")
+
+
+def pod(name):
+    """A pod of a step's kind that sleeps; it names no resources."""
+    environment = [
+        ("MLFLOW_TRACKING_URI", "configMapKeyRef", "brainseg-settings", "MLFLOW_TRACKING_URI"),
+        ("MLFLOW_TRACKING_USERNAME", "secretKeyRef", "brainseg-mlflow", "username"),
+        ("MLFLOW_TRACKING_PASSWORD", "secretKeyRef", "brainseg-mlflow", "password"),
+    ]
+    container = {
+        "name": "main",
+        "image": "localhost/brainseg-mlflow:0.1.0",
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-c", "import time; time.sleep(3600)"],
+        "env": [
+            {"name": variable, "valueFrom": {kind: {"name": source, "key": key}}}
+            for variable, kind, source, key in environment
+        ],
+        "resources": {},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 1000,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container],
+            "volumes": [{"name": "tmp", "emptyDir": {}}],
+        },
+    }

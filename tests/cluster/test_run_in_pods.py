@@ -12,6 +12,8 @@ from components.shared.process import ERROR_PREFIX
 from components.shared.storage.store import open_store
 from pipelines.catalogue import PIPELINES
 from pipelines.compilation import compile_all
+from pipelines.graph import settings_of
+from pipelines.images import Images
 from pipelines.resources import load_profile
 from pipelines.settings import load_preset, pipeline_arguments
 from tests.cluster.backend import Backend, TaskFailed, job_name
@@ -47,10 +49,21 @@ def backend(deployed):
 
 
 @pytest.fixture(scope="module")
-def training(tmp_path_factory):
+def compiled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compiled")
-    compile_all(folder, PIPELINES, profile=load_profile("test"))
-    return folder / "training.yaml"
+    # the registry of images that were built on the node
+    compile_all(folder, profile=load_profile("test"), images=Images(registry="localhost"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def training(compiled):
+    return compiled / "training.yaml"
+
+
+@pytest.fixture(scope="module")
+def retraining(compiled):
+    return compiled / "retraining.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +73,8 @@ def store():
 
 
 def arguments(store, *changes, patients=12):
-    settings = pipeline_arguments(load_preset("demo", [*TINY, *changes]))
+    steps = settings_of(PIPELINES["training"])
+    settings = pipeline_arguments(load_preset("demo", [*TINY, *changes], steps))
     source = f"synthetic:{patients}"
     return {"source": source, "store": store, "run_name": "cluster-test", **settings}
 
@@ -89,7 +103,7 @@ def test_a_source_is_the_same_data_set_in_pods_as_here(finished, tmp_path):
     _, tasks = finished
     store = open_store(str(tmp_path / "store"))
     here = ingest_source("synthetic:12", store, IngestSettings())
-    assert tasks["ingest"]["parameters"]["Output"] == here.report.dataset_id
+    assert tasks["ingest"]["parameters"]["Output"] == here.account.dataset_id
 
 
 def test_mlflow_has_the_run_with_its_metrics(finished, step):
@@ -133,3 +147,27 @@ def test_a_limit_that_is_not_kept_is_told_in_the_termination_message(backend, tr
     assert "min_patients" in str(failure.value)
     report = next(word for word in str(failure.value).split() if word.startswith(f"{store}/"))
     assert b"<html" in read(report.strip(".,;()"))
+
+
+def told_by_notify(kubectl, run_id):
+    return kubectl("logs", f"job/{job_name(run_id, 'notify')}")
+
+
+def test_a_retraining_ends_early_where_nothing_is_new(
+    backend, retraining, deployed, finished, store
+):
+    run_id = uuid.uuid4().hex[:8]
+    tasks = backend.run(retraining, arguments(store), run_id)
+    assert list(tasks) == ["ingest", "detect", "notify"]
+    assert f"{run_id}: nothing to do" in told_by_notify(deployed, run_id)
+
+
+def test_a_retraining_that_fails_tells_step_and_reason(
+    backend, retraining, deployed, finished, store
+):
+    run_id, limit = uuid.uuid4().hex[:8], "profile.min_patients=100"
+    with pytest.raises(TaskFailed):
+        backend.run(retraining, {**arguments(store, limit), "force": True}, run_id)
+    told = told_by_notify(deployed, run_id)
+    assert f"{run_id}: failed in step profile" in told
+    assert "patients: 12, must be at least 100" in told

@@ -1,6 +1,7 @@
 """MLflow as users have it: a local file and a server process; and a segmenter of one weight."""
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -37,11 +38,14 @@ def mlflow_server_uri(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1"),
-        *("--artifacts-destination", str(folder / "artifacts")),
-    ]
+    options = {
+        "--host": "127.0.0.1",
+        "--port": str(port),
+        "--backend-store-uri": f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination": str(folder / "artifacts"),
+        "--workers": "1",
+    }
+    command = [sys.executable, "-m", "mlflow", "server", *itertools.chain(*options.items())]
     # the job runner is eight more processes
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with open(folder / "log", "w") as log:
@@ -128,7 +132,8 @@ def threshold_model(tmp_path_factory):
         path = folder / str(level)
         if not path.exists():
             mlflow.pytorch.save_model(
-                *(Threshold(level).eval(), path),
+                pytorch_model=Threshold(level).eval(),
+                path=path,
                 serialization_format="pt2",
                 signature=signature,
                 input_example=example,

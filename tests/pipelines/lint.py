@@ -110,11 +110,14 @@ def _folders(pod):
 
 
 def _launcher(pod):
-    """The launcher runs in our container and reads these too (backend/src/v2/objectstore)."""
+    """The launcher runs in our container and reads AWS_* too (backend/src/v2/objectstore); KFP's
+    MLflow plugin sets MLFLOW_* by value, which cannot stand beside a reference of ours."""
     for source in [*pod.get("secretAsEnv", []), *pod.get("configMapAsEnv", [])]:
         for pair in source["keyToEnv"]:
             if pair["envVar"].startswith("AWS_"):
                 yield f"{pair['envVar']} would redirect KFP's own artifacts"
+            if pair["envVar"].startswith("MLFLOW_"):
+                yield f"{pair['envVar']} would be set twice where KFP's MLflow plugin is on"
 
 
 def _retries(spec, pods):

@@ -7,27 +7,20 @@ import pytest
 
 from components.shared.reading.sources.synthetic import write_synthetic
 from pipelines import cli
+from pipelines.compilation import COMPONENTS, PIPELINES
 
-COMMANDS = ("run", "ingest", "predict", "compile", "datasets", "rollback", "doctor")
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
-    """Calls the command in this process; returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_use_local_defaults", lambda: None)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["brainseg", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        code = stopped.value.code
-        # sys.exit("text") prints the text on its way out of the interpreter
-        error = captured.err + (code if isinstance(code, str) else "")
-        return (1 if isinstance(code, str) else code), captured.out, error
-
-    return run
+COMMANDS = (
+    "run",
+    "ingest",
+    "predict",
+    "compile",
+    "submit",
+    "schedule",
+    "datasets",
+    "gc",
+    "rollback",
+    "doctor",
+)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -79,6 +72,17 @@ def test_debug_shows_the_traceback(monkeypatch):
         cli.main()
 
 
+def test_force_is_of_retraining_only(call):
+    code, _, err = call("run", "--source", "synthetic:4", "--force")
+    assert code == 1
+    assert "pipeline brainseg-training has no parameter force" in err
+
+
+def test_another_pipeline_is_not_there(call):
+    code, _, err = call("run", "--source", "synthetic:4", "--pipeline", "x")
+    assert (code, err) == (1, "error: no pipeline 'x'; there are training, retraining")
+
+
 def test_ingest_tells_what_it_published(call, tmp_path):
     write_synthetic(tmp_path / "data", patients=2, seed=0)
     code, out, _ = call("ingest", "--source", "data", "--store", "store", "--json")
@@ -115,7 +119,7 @@ def test_compile_writes_yaml(call, tmp_path):
     assert code == 0
     assert (tmp_path / "yaml" / "training.yaml").exists()
     assert (tmp_path / "yaml" / "components" / "train.yaml").exists()
-    assert len(out.splitlines()) == 1 + 7
+    assert len(out.splitlines()) == len(PIPELINES) + len(COMPONENTS)
 
 
 def test_run_refuses_a_wrong_setting_before_it_starts(call, tmp_path):
@@ -147,6 +151,48 @@ def test_a_mistake_with_control_characters_does_not_drive_the_terminal(call):
     assert code == 1
     assert r"/no\x1b[2Jwhere" in err
     assert "\x1b" not in err
+
+
+HOSTILE = "no\nerror: forged line\r\x1b]0;title\x07\u202e"
+
+
+def test_a_hostile_mlflow_server_does_not_speak_through_doctor(call, server, monkeypatch):
+    answer = {"error_code": "BAD_REQUEST", "message": HOSTILE}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server(400, answer))
+    code, out, _ = call("doctor", "--store", "store")
+    assert code == 1
+    assert "forged line" in out
+    assert_harmless(out)
+
+
+def test_a_result_with_hostile_names_is_told_without_harm(capsys):
+    cli._tell_result(
+        {
+            "metrics": {"patient_dice_mean": 0.5, "patient_dice_mean_empty_baseline": 0.0},
+            "model_uri": f"models:/{HOSTILE}/1",
+            "promoted": False,
+            "reason": HOSTILE,
+            "reports": {HOSTILE: f"/{HOSTILE}"},
+            "tracking_uri": f"https://{HOSTILE}",
+            "experiment_id": "7",
+        }
+    )
+    assert_harmless(capsys.readouterr().out)
+
+
+def test_a_champion_with_a_hostile_name_is_told_without_harm(call, tmp_path, monkeypatch):
+    from components.predict import prediction
+
+    told = mock.Mock(predicted=1, failed=0, model=HOSTILE, threshold=0.5)
+    monkeypatch.setattr(prediction, "predict_source", lambda *_: told)
+    code, out, _ = call("predict", "--source", "data", "--output", f"out{HOSTILE}")
+    assert code == 0
+    assert_harmless(out)
+
+
+def assert_harmless(told):
+    assert not any(line.startswith("error: forged") for line in told.splitlines())
+    assert told.replace("\n", "").isprintable()
 
 
 def test_run_refuses_a_path_that_kfp_would_change(call):

@@ -110,7 +110,8 @@ def test_lint_finds_what_kfp_leaves_out_of_pods():
             "exec-b": {"container": {}},
         }},
     }  # fmt: skip
-    secret = {"keyToEnv": [{"secretKey": "k", "envVar": "AWS_ENDPOINT_URL"}]}
+    names = ("AWS_ENDPOINT_URL", "MLFLOW_TRACKING_URI")
+    secret = {"keyToEnv": [{"secretKey": "k", "envVar": name} for name in names]}
     pod = {
         "activeDeadlineSeconds": "1800",
         "secretAsEnv": [secret],
@@ -123,6 +124,7 @@ def test_lint_finds_what_kfp_leaves_out_of_pods():
         "exec-a: /tmp is no volume",
         "exec-a: /cache has no size and may fill the node",
         "exec-a: AWS_ENDPOINT_URL would redirect KFP's own artifacts",
+        "exec-a: MLFLOW_TRACKING_URI would be set twice where KFP's MLflow plugin is on",
         "exec-a: no resources: a quota refuses it",
         "root/a: the last attempts lie outside of the retry window",
     ]

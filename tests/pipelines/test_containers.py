@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -65,6 +66,21 @@ def _skip_without(engine, image):
         engine.images.get(image)
     except ImageNotFound:
         pytest.skip(f"no image {image}: `make images`")
+
+
+_WAIT = """
+import pathlib, sys
+from pipelines.local import LocalRun, run_locally
+from tests.pipelines.test_containers import waiting
+run_locally(LocalRun(waiting, {}, pathlib.Path(sys.argv[1]), runner="docker"))
+"""
+
+
+def _wait_for(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.2)
 
 
 def _run(graph, arguments, output):
@@ -151,14 +167,9 @@ def test_the_same_ids_and_files_as_without_docker(images, tmp_path, synthetic_fo
     assert plain["dataset_id"] == contained["dataset_id"]
     one, two = (Path(result["reports"]["manifest"]) for result in found)
     assert one.read_bytes() == two.read_bytes()
+    assert _left(images, tmp_path / "docker" / "out") == []
     owners = {path.stat().st_uid for path in (tmp_path / "docker").rglob("*")}
     assert owners == {os.getuid()}
-
-
-def test_pipelines_and_loops_inside(images, tmp_path):
-    result = _run(graphs.summed, {}, tmp_path)
-    assert (result["total"], result["numbers"]) == (4 + 8 + 12, {"most": 12})
-    assert _left(images, tmp_path) == []
 
 
 def test_a_steps_own_message_is_told(images, tmp_path):
@@ -190,6 +201,18 @@ def test_a_container_that_is_removed_is_a_failure(images, tmp_path):
     with pytest.raises(UserError, match="step wait-long"):
         _run(waiting, {}, tmp_path)
     thread.join()
+
+
+def test_containers_end_with_a_killed_run(images, tmp_path):
+    run = subprocess.Popen(
+        [sys.executable, "-c", _WAIT, str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _wait_for(lambda: _left(images, tmp_path) or run.poll() is not None)
+    run.kill()
+    run.wait()
+    _wait_for(lambda: not _left(images, tmp_path))
 
 
 def test_what_a_killed_run_left_is_ended(images, tmp_path):

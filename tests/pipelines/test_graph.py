@@ -3,7 +3,7 @@ import pytest
 from components.shared.errors import UserError
 from components.shared.step import DATA_IMAGE, TRAINER_IMAGE
 from pipelines.compilation import PIPELINES
-from pipelines.graph import check_arguments, count_steps, images, on_one_machine
+from pipelines.graph import check_arguments, count_steps, images, on_one_machine, step_names
 from tests.pipelines import graphs
 
 GRAPHS = [*PIPELINES.values(), graphs.described, graphs.twice, graphs.summed, graphs.guarded]
@@ -59,3 +59,10 @@ def test_arguments_are_the_pipelines_parameters():
         check_arguments(graphs.twice, {"first": "a", "second": "b", "store": "s", "sauce": "x"})
     with pytest.raises(UserError, match=r"twice needs the parameter second, store"):
         check_arguments(graphs.twice, {"first": "a"})
+
+
+def test_steps_are_named_with_those_of_pipelines_inside():
+    assert step_names(graphs.described) == {"ingest", "profile"}
+    assert step_names(graphs.twice) == {"ingest", "ingest-2"}
+    assert "double" in step_names(graphs.summed)
+    assert not {name for name in step_names(graphs.summed) if name.startswith("for-loop")}

@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from components.shared.errors import UserError
+from components.shared.tracking.local import ensure_local
 from pipelines.local import LocalRun, run_locally
 from tests.pipelines import graphs
 from tests.pipelines.conftest import clean_environment, command
@@ -143,6 +145,19 @@ class TestMlflowBeforeTheFirstStep:
         assert refused.stderr.startswith("error: the local MLflow cannot be made")
         assert "ingest" not in refused.stderr
 
+    @pytest.mark.parametrize("where", ["file", "server"])
+    def test_a_deleted_experiment(self, tmp_path, brainseg, server, where):
+        uri = f"sqlite:///{tmp_path}/mlflow.db"
+        if where == "server":
+            uri = server(200, {"experiment": {"experiment_id": "1", "lifecycle_stage": "deleted"}})
+        else:
+            ensure_local(uri)
+            MlflowClient(uri).delete_experiment("1")
+        refused = brainseg(*_arguments("synthetic:4", "out"), cwd=tmp_path, MLFLOW_TRACKING_URI=uri)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("error: MLflow's experiment 'brainseg' was deleted; ")
+        assert "ingest" not in refused.stderr
+
     def test_a_server_that_is_down(self, tmp_path, brainseg):
         refused = brainseg(
             *_arguments("synthetic:4", "out"),
@@ -272,8 +287,6 @@ def test_a_second_run_has_the_same_ids_and_keeps_the_champion(killed, first, sec
 
 
 def test_mlflow_holds_one_run_per_pipeline_run_and_its_training_beneath(killed, first, second):
-    from mlflow import MlflowClient
-
     client = MlflowClient(_result(killed, "first")["tracking_uri"])
     (experiment,) = [e for e in client.search_experiments() if e.name == "brainseg"]
     runs = {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}

@@ -3,6 +3,8 @@ import json
 import pytest
 
 from components.shared.errors import UserError
+from pipelines.catalogue import PIPELINES
+from pipelines.graph import settings_of
 from pipelines.settings import STEPS, load_preset, pipeline_arguments, preset_names
 
 
@@ -89,3 +91,27 @@ def test_a_damaged_file_is_told(tmp_path, content, message):
 def test_the_split_of_the_report_has_a_short_name():
     arguments = pipeline_arguments(load_preset("quick", ["split=report2020"]))
     assert json.loads(arguments["split_settings"])["method"] == "report2020"
+
+
+def test_a_pipeline_gets_the_settings_that_it_takes():
+    steps = settings_of(PIPELINES["training"])
+    assert steps == ["ingest", "profile", "split", "train", "evaluate", "register"]
+    arguments = pipeline_arguments(load_preset("quick", (), steps))
+    assert list(arguments) == [f"{step}_settings" for step in steps]
+    assert settings_of(PIPELINES["retraining"]) == [*steps, "notify"]
+
+
+def test_a_change_for_a_step_of_another_pipeline_is_refused():
+    steps = settings_of(PIPELINES["training"])
+    with pytest.raises(UserError, match="STEP one of ingest, profile, split, train, evaluate, reg"):
+        load_preset("quick", ["notify.form=slack"], steps)
+    assert load_preset("quick", ["notify.form=slack"])["notify"].form == "slack"
+
+
+def test_a_file_may_serve_several_pipelines(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("notify: {form: slack}\n")
+    assert "notify" not in load_preset(str(path), (), settings_of(PIPELINES["training"]))
+    path.write_text("notify: {form: pigeon}\n")
+    with pytest.raises(UserError, match=r"notify\.form='pigeon'"):
+        load_preset(str(path), (), settings_of(PIPELINES["training"]))

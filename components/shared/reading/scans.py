@@ -1,5 +1,7 @@
 """From a source's files to volumes, checked at the door."""
 
+import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from components.shared.reading.sources.source import Source, SourceFile, Unreada
 from components.shared.reading.tcga import (
     ATTRIBUTE_FILE,
     EXPECTED_LAYOUT,
+    SCAN_FORM,
     ScanName,
     parse_scan_name,
     parse_slice_name,
@@ -25,8 +28,10 @@ from components.shared.reading.tiff_tags import BadTiffError
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _SYSTEM_FOLDERS = ("__MACOSX",)
 _MIB = 2**20
-# 2,000 slices of 256 x 256; a few kilobytes a slice unpack to gigabytes without any limit
-_MOST_STACK_BYTES = 400 * _MIB
+# Image and mask: 400 slices of 512 x 512, 1,600 of 256 x 256. A few kilobytes a slice unpack to
+# gigabytes without any limit; ingest counts its processes with this one.
+MOST_VOLUME_BYTES = 400 * _MIB
+_VOXEL_BYTES = 4  # three channels and the mask
 
 Kind = Literal["image", "mask"]
 
@@ -128,19 +133,21 @@ def read_scan(source: Source, scan: Scan, max_file_mib: float, with_masks: bool 
             the volume's mask is empty.
 
     Returns:
-        The voxels; where the source holds several copies, they are equal.
+        The voxels, at most 400 MiB; where the source holds several copies, they are equal.
 
     Raises:
         BadScanError: If anything is wrong with any copy.
     """
-    first, *others = scan.copies
-    volume = _read_copy(source, scan.name, first, max_file_mib, with_masks)
-    for copy in others:
-        again = _read_copy(source, scan.name, copy, max_file_mib, with_masks)
-        if not (
-            np.array_equal(volume.image, again.image) and np.array_equal(volume.mask, again.mask)
-        ):
-            raise BadScanError(f"its copies differ: {first[0].folder} and {copy[0].folder}")
+
+    def read(copy: Sequence[SourceFile]) -> Volume:
+        return _read_copy(source, scan.name, copy, max_file_mib, with_masks)
+
+    *others, last = scan.copies
+    digests = [_digest(read(copy)) for copy in others]  # one copy at a time is in memory
+    volume = read(last)
+    for copy, digest in zip(others, digests, strict=True):
+        if digest != _digest(volume):
+            raise BadScanError(f"its copies differ: {copy[0].folder} and {last[0].folder}")
     return volume
 
 
@@ -194,7 +201,7 @@ def _group(found: _Sorted, top: str) -> tuple[tuple[Scan, ...], tuple[Quarantine
             scans.append(Scan(name, tuple(copies[label])))
         else:
             files = tuple(file.path for copy in copies[label] for file in copy)
-            reason = "the folder's name is not TCGA_<site>_<patient>_<yyyymmdd>"
+            reason = f"the folder's name is not {SCAN_FORM}"
             quarantined.append(Quarantined(label, reason, files))
     return tuple(scans), tuple(quarantined)
 
@@ -218,6 +225,13 @@ def _is_system(path: str) -> bool:
         any(part.startswith(".") or part in _SYSTEM_FOLDERS for part in parts)
         or parts[-1].lower() in _SYSTEM_FILES
     )
+
+
+def _digest(volume: Volume) -> bytes:
+    digest = hashlib.sha256(repr(volume.image.shape).encode())
+    digest.update(volume.image.ravel().data)
+    digest.update(volume.mask.ravel().data)
+    return digest.digest()
 
 
 def _read_copy(
@@ -298,7 +312,7 @@ def _stack(source: Source, files: Sequence[SourceFile], kind: Kind, max_bytes: i
     for index, file in enumerate(files):
         pixels = _read_slice(source, file, kind, max_bytes)
         if stack is None:
-            _check_stack(len(files) * pixels.nbytes)
+            _check_volume((len(files), *pixels.shape[:2]))
             stack = np.empty((len(files), *pixels.shape), np.uint8)
         if pixels.shape != stack.shape[1:]:
             raise BadScanError(
@@ -310,11 +324,12 @@ def _stack(source: Source, files: Sequence[SourceFile], kind: Kind, max_bytes: i
     return stack
 
 
-def _check_stack(declared: int) -> None:
-    if declared > _MOST_STACK_BYTES:
+def _check_volume(shape: Sequence[int]) -> None:
+    declared = math.prod(shape) * _VOXEL_BYTES
+    if declared > MOST_VOLUME_BYTES:
         raise BadScanError(
-            f"its slices take {declared / _MIB:.0f} MiB, the limit of a volume is "
-            f"{_MOST_STACK_BYTES // _MIB} MiB"
+            f"{size_text(shape)} voxels take {declared / _MIB:.0f} MiB, the limit of a volume is "
+            f"{MOST_VOLUME_BYTES // _MIB} MiB"
         )
 
 
@@ -333,6 +348,8 @@ def _read_slice(source: Source, file: SourceFile, kind: Kind, max_bytes: int) ->
 
 
 def _binary(mask: Voxels, files: Sequence[SourceFile]) -> Voxels:
+    # tumour is 255 in this set and 1 elsewhere; a second value may be another class or a blurred
+    # edge, and to take it for tumour or for none would be a guess
     positive = mask.max()
     for pixels, file in zip(mask, files, strict=True):
         if np.any((pixels != 0) & (pixels != positive)):

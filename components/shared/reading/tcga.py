@@ -8,16 +8,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+SCAN_FORM = "TCGA_<site>_<patient>_<yyyymmdd>"
 EXPECTED_LAYOUT = (
-    "the expected form is one folder a volume, TCGA_<site>_<patient>_<yyyymmdd>, holding "
-    "slices TCGA_<site>_<patient>_<yyyymmdd>_<n>.tif and masks "
-    "TCGA_<site>_<patient>_<yyyymmdd>_<n>_mask.tif, with n from 1; "
+    f"the expected form is one folder a volume, {SCAN_FORM}, holding slices {SCAN_FORM}_<n>.tif "
+    f"and masks {SCAN_FORM}_<n>_mask.tif, with n from 1; "
     "e.g. kaggle_3m/TCGA_CS_4941_19960909/TCGA_CS_4941_19960909_1_mask.tif"
 )
 
 ATTRIBUTE_FILE = "data.csv"
+PATIENT_COLUMN = "Patient"
 
-# Its columns beside `Patient` and what they hold, after the papers on the set (Mazurowski 2017,
+# Its other columns and what they hold, after the papers on the set (Mazurowski 2017,
 # Buda 2019). All are numbers, most of them codes; the set comes without a key to these.
 ATTRIBUTES: Mapping[str, str] = {
     "RNASeqCluster": "tumour cluster by gene expression (RNA sequencing)",

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one look for the reports of profile, evaluate and predict."""
+"""Self-contained HTML pages: one look for the reports of all steps."""
 
 import base64
 import io

@@ -54,6 +54,7 @@ class Metric:
         by_group: Whether it is compared between sites and tumour sizes.
         champion_beats_baseline: Whether no model becomes champion that is not better here than
             an all-empty prediction.
+        has_floor: Whether a model becomes champion only if it reaches `register.min_patient_dice`.
         listed: Whether lists of runs show it: people sort them by it.
     """
 
@@ -68,6 +69,7 @@ class Metric:
     headline: bool = False
     by_group: bool = False
     champion_beats_baseline: bool = False
+    has_floor: bool = False
     listed: bool = False
 
 
@@ -90,6 +92,7 @@ METRICS = (
         headline=True,
         by_group=True,
         champion_beats_baseline=True,
+        has_floor=True,
         listed=True,
     ),
     Metric(
@@ -217,7 +220,7 @@ METRICS = (
         "patients with tumour.",
         measure=mean(lambda score: score.relative_volume_difference),
         baseline=True,
-        undefined="recall_undefined",
+        undefined="recall_undefined",  # both are shares of the true tumour pixels
         headline=True,
     ),
     Metric(

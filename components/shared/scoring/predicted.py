@@ -50,5 +50,5 @@ def scored(
     for entry in track(entries, len(entries), what):
         volume = dataset.volume(entry)
         probability = segmenter(volume.image, entry.volume)
-        score = score_volume(entry, volume, probability, threshold)
-        yield Predicted(entry, volume, probability >= threshold, score)
+        mask = probability >= threshold
+        yield Predicted(entry, volume, mask, score_volume(entry, volume, probability, mask))

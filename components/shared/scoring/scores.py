@@ -6,6 +6,7 @@ same patients is computed by the same code from the same counts.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -93,6 +94,36 @@ class PatientScore:
         return _ratio(self.volume_difference_pixels, self.tumour_pixels)
 
 
+class PatientFigure(NamedTuple):
+    """A number of a patient, for tables.
+
+    Attributes:
+        name: Of the attribute of `PatientScore`, and of the column in files.
+        label: In reports; empty for what only files hold.
+    """
+
+    name: str
+    label: str = ""
+
+
+PATIENT_FIGURES = (
+    PatientFigure("slices"),
+    PatientFigure("tumour_pixels", "tumour"),
+    PatientFigure("dice", "Dice"),
+    PatientFigure("precision", "precision"),
+    PatientFigure("recall", "recall"),
+    PatientFigure("hd95", "HD95"),
+    PatientFigure("surface_dice", "surface Dice"),
+    PatientFigure("tumour_slices"),
+    PatientFigure("predicted_pixels", "predicted"),
+    PatientFigure("true_positives"),
+    PatientFigure("false_positive_pixels", "false"),
+    PatientFigure("volume_difference_pixels", "volume difference"),
+    PatientFigure("relative_volume_difference", "relative difference"),
+)
+"""All of them, in the order of files and reports."""
+
+
 @dataclass(frozen=True)
 class VolumeScore(PatientScore):
     """A patient's score with what only the voxels can tell.
@@ -109,7 +140,7 @@ class VolumeScore(PatientScore):
 
 
 def score_volume(
-    entry: VolumeEntry, volume: Volume, probability: Probability, threshold: float
+    entry: VolumeEntry, volume: Volume, probability: Probability, predicted: Mask
 ) -> VolumeScore:
     """Scores one prediction.
 
@@ -117,10 +148,9 @@ def score_volume(
         entry: The volume's entry in the manifest.
         volume: Its voxels, slices x height x width.
         probability: What a segmenter gave for it; segmenters check that it is one.
-        threshold: A pixel is predicted as tumour from this probability on.
+        predicted: Where it calls tumour.
     """
     truth = volume.mask.astype(bool)
-    predicted = probability >= threshold
     tumour = _per_slice(truth)
     marked = _per_slice(predicted)
     common = _per_slice(truth & predicted)

@@ -7,26 +7,9 @@ from pathlib import Path
 
 from components.shared.errors import UserError
 from components.shared.scoring.groups import size_thirds
-from components.shared.scoring.scores import PatientScore
+from components.shared.scoring.scores import PATIENT_FIGURES, PatientScore
 
-_COLUMNS = (
-    "volume",
-    "patient",
-    "site",
-    "slices",
-    "tumour_pixels",
-    "dice",
-    "precision",
-    "recall",
-    "hd95",
-    "surface_dice",
-    "tumour_slices",
-    "predicted_pixels",
-    "true_positives",
-    "false_positive_pixels",
-    "volume_difference_pixels",
-    "relative_volume_difference",
-)
+_COLUMNS = ("volume", "patient", "site", *(figure.name for figure in PATIENT_FIGURES))
 
 
 def write_patient_scores(scores: Sequence[PatientScore], path: Path) -> None:
@@ -62,6 +45,6 @@ def _parse_row(row: dict[str, str]) -> PatientScore:
         float: float,
         float | None: lambda text: float(text) if text else None,
     }
-    return PatientScore(
-        **{field.name: parse[field.type](row[field.name]) for field in fields(PatientScore)}  # type: ignore[arg-type]
-    )
+    values = {field.name: parse[field.type](row[field.name]) for field in fields(PatientScore)}
+    # mypy sees a mapping of objects: that each is of its field's type is what `parse` does
+    return PatientScore(**values)  # type: ignore[arg-type]

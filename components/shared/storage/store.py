@@ -1,6 +1,7 @@
 """The object store: an S3 bucket or a local folder behind one small interface.
 
-Nothing outside this file knows which of the two is used.
+Nothing outside this file knows which of the two is used, but `brainseg doctor`, which removes the
+folder of a store that it only tried. Who writes to a folder in any case opens a `FolderStore`.
 """
 
 import contextlib
@@ -10,7 +11,9 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -23,6 +26,22 @@ from components.shared.storage.s3 import connect, explain_s3_errors, missing_buc
 # One request for any volume: quicker than parts, and a killed upload leaves no parts behind.
 _PART_BYTES = 128 * 1024 * 1024
 _UNFINISHED = ".part-"
+_ATTEMPTS = 20  # at making a folder that others remove when it is empty
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What a listing tells of an object.
+
+    Attributes:
+        key: Its key.
+        bytes: Its size.
+        modified: When it was written, by the storage's clock.
+    """
+
+    key: str
+    bytes: int
+    modified: datetime
 
 
 class Store(Protocol):
@@ -59,6 +78,15 @@ class Store(Protocol):
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yields the keys that start with the folder `prefix` (ending in `/`), sorted."""
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        """Yields the same with size and age."""
+
+    def unfinished(self, prefix: str) -> Iterator[StoredObject]:
+        """Yields what writers that were killed have left, which `keys` hides; `delete` takes it.
+
+        An S3 service hides its own: a lifecycle rule of the bucket removes those.
+        """
 
     def delete(self, key: str) -> None:
         """Removes an object; a missing one is no error."""
@@ -115,11 +143,21 @@ class FolderStore:
 
     def keys(self, prefix: str) -> Iterator[str]:
         with self._explain():
-            yield from sorted(self._walk(prefix))
+            yield from sorted(key for key in self._walk(prefix) if not _is_unfinished(key))
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        with self._explain():
+            yield from self._described(self.keys(prefix))
+
+    def unfinished(self, prefix: str) -> Iterator[StoredObject]:
+        with self._explain():
+            yield from self._described(sorted(filter(_is_unfinished, self._walk(prefix))))
 
     def delete(self, key: str) -> None:
+        path = self.root / key
         with self._explain():
-            (self.root / key).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            self._remove_empty(path.parent)
 
     def local_path(self, key: str) -> Path | None:
         path = self.root / key
@@ -129,8 +167,19 @@ class FolderStore:
     def _walk(self, prefix: str) -> Iterator[str]:
         for folder, _, files in os.walk(self.root / prefix, onerror=_raise_unless_missing):
             for name in files:
-                if not name.startswith(_UNFINISHED):
-                    yield (Path(folder) / name).relative_to(self.root).as_posix()
+                yield (Path(folder) / name).relative_to(self.root).as_posix()
+
+    def _described(self, keys: Iterable[str]) -> Iterator[StoredObject]:
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+                found = (self.root / key).stat()
+                yield StoredObject(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def _remove_empty(self, folder: Path) -> None:
+        with contextlib.suppress(OSError):  # it is not empty, or another was quicker
+            while folder != self.root:
+                folder.rmdir()
+                folder = folder.parent
 
     @contextlib.contextmanager
     def _missing(self, key: str) -> Iterator[None]:
@@ -181,12 +230,18 @@ class S3Store:
             self._put(key, stream, path.stat().st_size)
 
     def keys(self, prefix: str) -> Iterator[str]:
+        return (found.key for found in self.objects(prefix))
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
         with self._explain():
             for item in self._client.list_objects(
                 self._bucket, prefix=self._prefix + prefix, recursive=True
             ):
-                assert item.object_name is not None
-                yield item.object_name.removeprefix(self._prefix)
+                key = item.object_name.removeprefix(self._prefix)
+                yield StoredObject(key, item.size, item.last_modified)
+
+    def unfinished(self, prefix: str) -> Iterator[StoredObject]:
+        return iter(())
 
     def delete(self, key: str) -> None:
         with self._explain():
@@ -229,8 +284,7 @@ class S3Store:
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Opens a new file that appears under its name when the block ends well, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=_UNFINISHED, dir=path.parent)
+    descriptor, temporary = _open_unfinished(path.parent)
     try:
         with open(descriptor, "wb") as stream:
             yield stream
@@ -239,6 +293,18 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _open_unfinished(folder: Path) -> tuple[int, str]:
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):  # it was empty, and was just removed
+            folder.mkdir(parents=True, exist_ok=True)
+            return tempfile.mkstemp(prefix=_UNFINISHED, dir=folder)
+    raise FileNotFoundError(errno.ENOENT, "the folder is removed again and again", str(folder))
+
+
+def _is_unfinished(key: str) -> bool:
+    return key.rpartition("/")[2].startswith(_UNFINISHED)
 
 
 def file_digest(path: Path) -> str:

@@ -1,13 +1,22 @@
 """The registered version that is in use, and what travels with a version."""
 
+from collections.abc import Iterator
+
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from components.shared.dataset.manifest import manifest_key
+from components.shared.dataset.split import split_key
 from components.shared.errors import UserError
+from components.shared.storage.store import Store
+
+_PAGE = 1000  # models a request
 
 CHAMPION = "champion"  # alias of the registered version that is in use
 
+DECISION_TAG = "decision"  # of a version: what was decided about it
+STORE_TAG = "store"  # of a version: URI of the store that has its data set
 THRESHOLD_TAG = "threshold"  # of a version: what it was scored with
 DEFAULT_THRESHOLD = 0.5  # of a model that does not say what it was scored with
 
@@ -21,6 +30,24 @@ def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
             raise
         return None
     return client.get_model_version(name, str(aliases[CHAMPION])) if CHAMPION in aliases else None
+
+
+def champions(client: MlflowClient) -> Iterator[ModelVersion]:
+    """The champions of all registered models of a server."""
+    token = None
+    while token != "":
+        page = client.search_registered_models(max_results=_PAGE, page_token=token)
+        for model in page:
+            if CHAMPION in model.aliases:
+                yield client.get_model_version(model.name, str(model.aliases[CHAMPION]))
+        token = page.token or ""
+
+
+def is_origin_known(version: ModelVersion, store: Store) -> bool:
+    """Whether a store has the data set version and split that a model was trained with."""
+    dataset_id = version.tags.get("dataset_id", "")
+    split_id = version.tags.get("split_id", "")
+    return store.exists(manifest_key(dataset_id)) and store.exists(split_key(split_id))
 
 
 def version_threshold(version: ModelVersion) -> float:

@@ -12,6 +12,8 @@ from components.shared.dataset.manifest import canonical_json, short_digest
 from components.shared.errors import UserError
 from components.shared.storage.store import Store
 
+CHECKPOINTS = "checkpoints/"
+
 _LABEL = re.compile(r"[\w .:-]*", re.ASCII)  # what MLflow allows in a metric's name, without "/"
 
 
@@ -64,8 +66,14 @@ def pipeline_run_digest(pipeline_run: str) -> str:
 
 
 def checkpoint_folder(training_digest: str) -> str:
-    """The store's folder for the state of a training until its pipeline run is over."""
-    return f"checkpoints/{training_digest}"
+    """The store's folder for the state of a training until its pipeline run is over.
+
+    Raises:
+        ValueError: If the digest is empty: that folder has the states of all trainings.
+    """
+    if not training_digest:
+        raise ValueError("a training without a digest has no checkpoints")
+    return f"{CHECKPOINTS}{training_digest}"
 
 
 def remove_checkpoints(store: Store, training_digest: str) -> None:

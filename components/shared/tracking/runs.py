@@ -84,9 +84,7 @@ def log_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def log_dataset(
-    client: MlflowClient, run_id: str, dataset_id: str, manifest: Manifest, store: str
-) -> None:
+def log_dataset(client: MlflowClient, run_id: str, manifest: Manifest, store: str) -> None:
     """Names the data set version as the run's input, with its size."""
     profile = {
         "volumes": len(manifest.volumes),
@@ -95,9 +93,9 @@ def log_dataset(
     }
     data = Dataset(
         name="brainseg",
-        digest=dataset_id,
+        digest=manifest.dataset_id,
         source_type="store",
-        source=json.dumps({"uri": f"{store}/{manifest_key(dataset_id)}"}),
+        source=json.dumps({"uri": f"{store}/{manifest_key(manifest.dataset_id)}"}),
         profile=json.dumps(profile),
     )
     inputs = [DatasetInput(data)]
@@ -129,14 +127,16 @@ def log_headline(client: MlflowClient, run_id: str, metrics: Collection[str]) ->
     """
     run = client.get_run(run_id)
     label = run.data.tags.get("label")
-    _show_above(client, run_id, metrics, prefix=f"{label}/" if label else "")
-    share_view(client, run.info.experiment_id, metrics)
+    prefix = f"{label}/" if label else ""
+    _show_above(client, run_id, metrics, prefix=prefix)
+    shown = dict.fromkeys([*(f"{prefix}{name}" for name in metrics), *metrics])
+    share_view(client, run.info.experiment_id, list(shown))
 
 
 def log_outcome(
-    client: MlflowClient, run_id: str, metrics: Collection[str], tags: Collection[str]
+    client: MlflowClient, run_id: str, metrics: Collection[str], tags: Mapping[str, str]
 ) -> None:
-    """Shows a training's metrics and tags as its pipeline run's own: its model is the result.
+    """Shows a training's metrics as its pipeline run's own, and what became of its model.
 
     The run that KFP's plugin has made for this task gets the tags too.
 
@@ -144,13 +144,11 @@ def log_outcome(
         client: Of the tracking server.
         run_id: The training's run.
         metrics: Names of metrics that it has.
-        tags: Names of tags that it has.
+        tags: What became of it.
     """
     _show_above(client, run_id, metrics)
-    found = client.get_run(run_id).data.tags
-    outcome = {name: found[name] for name in tags}
-    log_tags(client, pipeline_run_of(client, run_id), outcome)
-    log_beside(client, run_id, outcome)
+    log_tags(client, pipeline_run_of(client, run_id), tags)
+    log_beside(client, run_id, tags)
 
 
 def experiment_id(run_id: str) -> str:

@@ -3,9 +3,11 @@
 The server is given by `MLFLOW_TRACKING_URI` and the other standard `MLFLOW_*` variables.
 """
 
+import contextlib
 import logging
 import os
 import re
+from collections.abc import Iterator
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
@@ -14,7 +16,8 @@ from components.shared.environment import environment
 from components.shared.errors import OutageError, UserError
 from components.shared.tracking.address import sqlite_file
 
-# MLflow tells every step that it takes
+# MLflow tells every step that it takes. Not in shared/process.py: it sets its level itself when it
+# is imported
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 EXPERIMENT = "brainseg"
@@ -125,6 +128,15 @@ def explain(error: MlflowException) -> UserError:
     return kind(f"MLflow at {uri} cannot be used: {reason}; {advice}")
 
 
+@contextlib.contextmanager
+def explaining() -> Iterator[None]:
+    """Turns a refusal of MLflow into one message, as `connect` does for its own call."""
+    try:
+        yield
+    except MlflowException as error:
+        raise explain(error) from error
+
+
 def is_outage(error: MlflowException) -> bool:
     """Whether the server did not answer; a refusal is an answer."""
     is_silent = not isinstance(error, RestException) and _SILENCE.search(str(error.message))
@@ -139,15 +151,27 @@ def open_experiment(client: MlflowClient, artifacts: str | None = None) -> str:
         artifacts: Where the files of its runs go, if the experiment is made.
 
     Raises:
-        UserError: If the experiment was deleted.
+        UserError: If the experiment was deleted, or the server refuses.
     """
     given = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if given and artifacts is None:
         return given
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-    found = client.get_experiment_by_name(name)
+    return find_experiment(client) or _create_experiment(client, artifacts)
+
+
+def find_experiment(client: MlflowClient) -> str | None:
+    """The id of the experiment that runs belong to by its name; `None` where it is not there.
+
+    Raises:
+        UserError: If the experiment was deleted, or the server refuses.
+    """
+    name = _experiment_name()
+    try:
+        found = client.get_experiment_by_name(name)
+    except MlflowException as error:
+        raise explain(error) from error
     if found is None:
-        return _create_experiment(client, name, artifacts)
+        return None
     if found.lifecycle_stage != "active":
         raise UserError(
             f"MLflow's experiment {name!r} was deleted; restore it with `mlflow experiments "
@@ -156,12 +180,16 @@ def open_experiment(client: MlflowClient, artifacts: str | None = None) -> str:
     return str(found.experiment_id)
 
 
-def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
+def _experiment_name() -> str:
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+
+
+def _create_experiment(client: MlflowClient, artifacts: str | None) -> str:
     try:
-        return str(client.create_experiment(name, artifact_location=artifacts))
+        return str(client.create_experiment(_experiment_name(), artifact_location=artifacts))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+            raise explain(error) from error
         return open_experiment(client)  # another process was faster
 
 

@@ -40,6 +40,12 @@ def trainings_of(client: MlflowClient, run: Run) -> Iterator[Run]:
             yield found
 
 
+def find_training(client: MlflowClient, digest: str) -> list[Run]:
+    """The runs of a training, in whatever experiment; deleted ones are none."""
+    experiments = [found.experiment_id for found in client.search_experiments(max_results=10_000)]
+    return list(client.search_runs(experiments, f"tags.`{TRAINING_TAG}` = '{digest}'"))
+
+
 def training_digest(run: Run) -> str:
     """Which training a run is of; empty for other runs."""
     return str(run.data.tags.get(TRAINING_TAG, ""))

@@ -71,12 +71,12 @@ def end_pipeline_run(client: MlflowClient, run_id: str, store: Store) -> None:
         run_id: The pipeline run's run or any training's.
         store: Where the checkpoints are.
     """
-    run = client.get_run(run_id)
-    for training in trainings_of(client, run):
-        remove_checkpoints(store, training_digest(training))
-        if training.info.status == "RUNNING":
-            set_status(client, training.info.run_id, "FINISHED")
-    set_pipeline_status(client, run, "FINISHED")
+    given = client.get_run(run_id)
+    for run in trainings_of(client, given):
+        remove_checkpoints(store, training_digest(run))
+        if run.info.status == "RUNNING":
+            set_status(client, run.info.run_id, "FINISHED")
+    set_pipeline_status(client, given, "FINISHED")
 
 
 def _open_pipeline_run(client: MlflowClient, training: Training, run_name: str) -> str:

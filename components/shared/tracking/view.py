@@ -12,23 +12,30 @@ from mlflow import MlflowClient
 
 VIEW = "brainseg"  # in the list's address: ...&viewStateShareKey=brainseg
 
+DECISION_TAG = "decision"  # what became of a training's model
+MODEL_VERSION_TAG = "model_version"
+
 _TAG = f"mlflow.sharedViewState.{VIEW}"
-_TAGS_SHOWN = ("label", "decision", "model_version")
+_TAGS_SHOWN = ("label", DECISION_TAG, MODEL_VERSION_TAG)
+_MOST_COLUMNS = 60  # MLflow's limits: 20,000 characters a tag, 250 a metric's name
 
 
 def share_view(client: MlflowClient, experiment: str, metrics: Collection[str]) -> None:
-    """Makes the view of an experiment's runs, newest first.
+    """Makes the view of an experiment's runs, newest first, or adds columns to it.
+
+    Of columns that were not asked for again the oldest go where there are too many.
 
     Args:
         client: Of the tracking server.
         experiment: Its id.
         metrics: Names of the metrics that get a column.
     """
-    columns = [
+    asked = [
         "attributes.`Dataset`",
         *(f"metrics.`{name}`" for name in metrics),
         *(f"tags.`{name}`" for name in _TAGS_SHOWN),
     ]
+    kept = [column for column in _columns(client, experiment) if column not in asked]
     state = {
         "searchFilter": "",
         "orderByKey": "attributes.start_time",
@@ -37,7 +44,7 @@ def share_view(client: MlflowClient, experiment: str, metrics: Collection[str]) 
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": columns,
+        "selectedColumns": [*kept[max(0, len(kept) + len(asked) - _MOST_COLUMNS) :], *asked],
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],
@@ -45,3 +52,9 @@ def share_view(client: MlflowClient, experiment: str, metrics: Collection[str]) 
         "isAccordionReordered": False,
     }
     client.set_experiment_tag(experiment, _TAG, json.dumps(state))
+
+
+def _columns(client: MlflowClient, experiment: str) -> list[str]:
+    tag = client.get_experiment(experiment).tags.get(_TAG)
+    columns: list[str] = json.loads(tag)["selectedColumns"] if tag else []
+    return columns

@@ -13,6 +13,7 @@ from components.evaluate.slices import draw_overlays
 from components.shared.dataset.split import PARTS, make_split
 from components.shared.dataset.volumes import FLAIR
 from components.shared.scoring.metrics import METRICS
+from components.shared.scoring.scores import PATIENT_FIGURES
 
 SETTINGS = EvaluateSettings()
 ORIGIN = Origin("dataset0", "split0", "run0")
@@ -68,6 +69,8 @@ def test_shows_every_patient_and_every_number(rendered):
         assert metric.definition in text
         assert (f'<span class="label">{metric.label}</span>' in page) == metric.headline
         assert (f">{metric.label}</th>" in page) == metric.by_group
+    for figure in filter(None, (figure.label for figure in PATIENT_FIGURES)):
+        assert f">{figure}</th>" in page
     for name in ("dataset0", "split0", "run0", "site CS", "size large", "Best:", "Worst:"):
         assert name in page
 

@@ -62,7 +62,9 @@ def test_scores_every_test_volume_and_no_other(dataset):
     for image, entry, score in zip(seen, entries, found.scores, strict=True):
         volume = dataset.volume(entry)
         assert np.array_equal(image, volume.image)
-        assert score == score_volume(entry, volume, bright_flair(image), SETTINGS.threshold)
+        probability = bright_flair(image)
+        mask = probability >= SETTINGS.threshold
+        assert score == score_volume(entry, volume, probability, mask)
         predicted = found.predictions[entry.volume].unpack()
         assert np.array_equal(predicted, bright_flair(image) >= SETTINGS.threshold)
 

@@ -34,7 +34,7 @@ from components.ingest.ingestion import ingest_source
 from components.ingest.settings import IngestSettings
 from components.shared.storage.store import open_store
 result = ingest_source(sys.argv[1], open_store(sys.argv[2]), IngestSettings(), int(sys.argv[3]))
-print(result.report.model_dump_json())
+print(result.account.model_dump_json())
 """
 
 PEAK = """
@@ -78,8 +78,8 @@ def many(tmp_path, write_volume):
 def test_publishes_what_it_read(synthetic_folder, tmp_path):
     store = open_store(str(tmp_path))
     result = ingest_source(str(synthetic_folder), store, SETTINGS, workers=2)
-    report = result.report
-    assert fetch_manifest(store, report.dataset_id) == result.manifest
+    account = result.account
+    assert fetch_manifest(store, account.dataset_id) == result.manifest
     assert [entry.volume for entry in result.manifest.volumes] == sorted(
         path.name for path in synthetic_folder.glob("TCGA_*")
     )
@@ -87,26 +87,26 @@ def test_publishes_what_it_read(synthetic_folder, tmp_path):
         volume = fetch_volume(store, entry.digest, tmp_path / "cache")
         assert volume.image.shape == (entry.slices, entry.height, entry.width, 3)
         assert int(volume.mask.sum()) == entry.tumour_pixels
-    assert report.volumes == report.objects_written == len(objects(tmp_path)) == 6
-    assert report.bytes_written == sum(path.stat().st_size for path in objects(tmp_path))
-    assert report.files_found == 2 * report.slices + 1
-    assert report.ignored == {"data.csv: read as attributes": 1}
-    assert report.warnings == ()
+    assert account.volumes == account.objects_written == len(objects(tmp_path)) == 6
+    assert account.bytes_written == sum(path.stat().st_size for path in objects(tmp_path))
+    assert account.files_found == 2 * account.slices + 1
+    assert account.ignored == {"data.csv: read as attributes": 1}
+    assert account.warnings == ()
 
 
 def test_report_has_the_promised_keys(synthetic_folder, tmp_path):
-    report = ingest_source(str(synthetic_folder), open_store(str(tmp_path)), SETTINGS, 1).report
-    found = json.loads(report.model_dump_json())
+    account = ingest_source(str(synthetic_folder), open_store(str(tmp_path)), SETTINGS, 1).account
+    found = json.loads(account.model_dump_json())
     assert {"dataset_id", "volumes", "slices", "tumour_slices", "quarantined", "ignored"} <= set(
         found
     )
-    assert IngestAccount.model_validate_json(report.model_dump_json()) == report
+    assert IngestAccount.model_validate_json(account.model_dump_json()) == account
 
 
 def test_second_ingest_writes_nothing(synthetic_folder, tmp_path):
-    first = ingest_source(str(synthetic_folder), open_store(str(tmp_path)), SETTINGS, 2).report
+    first = ingest_source(str(synthetic_folder), open_store(str(tmp_path)), SETTINGS, 2).account
     times = {path: path.stat().st_mtime_ns for path in objects(tmp_path)}
-    second = ingest_source(str(synthetic_folder), open_store(str(tmp_path)), SETTINGS, 1).report
+    second = ingest_source(str(synthetic_folder), open_store(str(tmp_path)), SETTINGS, 1).account
     assert second.dataset_id == first.dataset_id
     assert second.bytes_written == second.objects_written == 0
     assert times == {path: path.stat().st_mtime_ns for path in objects(tmp_path)}
@@ -120,7 +120,7 @@ def test_one_id_from_every_kind_of_source(synthetic_folder, tmp_path):
             archive.write(path, Path("deep") / "kaggle_3m" / path.relative_to(synthetic_folder))
     sources = (str(synthetic_folder), str(tmp_path / "set.zip"), "synthetic:6,seed=0")
     store = open_store(str(tmp_path / "store"))
-    ids = {ingest_source(source, store, SETTINGS, 2).report.dataset_id for source in sources}
+    ids = {ingest_source(source, store, SETTINGS, 2).account.dataset_id for source in sources}
     assert len(ids) == 1
 
 
@@ -131,9 +131,9 @@ def test_one_id_from_a_bucket_into_a_bucket(synthetic_folder, tmp_path, s3_store
         name = f"{prefix}source/{path.relative_to(synthetic_folder).as_posix()}"
         connect().put_object(bucket, name, io.BytesIO(data), len(data))
     store = open_store(f"{s3_store_uri}/store")
-    first = ingest_source(f"{s3_store_uri}/source", store, SETTINGS, 2).report
-    again = ingest_source(str(synthetic_folder), store, SETTINGS, 2).report
-    local = ingest_source(str(synthetic_folder), open_store(str(tmp_path)), SETTINGS, 2).report
+    first = ingest_source(f"{s3_store_uri}/source", store, SETTINGS, 2).account
+    again = ingest_source(str(synthetic_folder), store, SETTINGS, 2).account
+    local = ingest_source(str(synthetic_folder), open_store(str(tmp_path)), SETTINGS, 2).account
     assert first.dataset_id == again.dataset_id == local.dataset_id
     assert first.objects_written == 6
     assert again.objects_written == 0
@@ -152,9 +152,9 @@ def test_killed_ingest_leaves_no_version_and_is_continued(many, tmp_path, how):
     there = objects(store)
     assert 3 <= len(there) < 60
     assert manifests(store) == []
-    report = ingest_source(str(many), open_store(str(store)), SETTINGS, 2).report
-    assert report.volumes == 60
-    assert report.objects_written == 60 - len(there)
+    account = ingest_source(str(many), open_store(str(store)), SETTINGS, 2).account
+    assert account.volumes == 60
+    assert account.objects_written == 60 - len(there)
     assert len(manifests(store)) == 1
 
 
@@ -211,21 +211,21 @@ class TestQuarantine:
     def run(self, tmp_path):
         def run(uri, workers=1, **settings):
             store = open_store(str(tmp_path / "store"))
-            report = ingest_source(str(uri), store, IngestSettings(**settings), workers).report
-            assert report.files_found == (
-                report.files_accepted
-                + sum(len(bad.files) for bad in report.quarantined)
-                + sum(report.ignored.values())
+            account = ingest_source(str(uri), store, IngestSettings(**settings), workers).account
+            assert account.files_found == (
+                account.files_accepted
+                + sum(len(bad.files) for bad in account.quarantined)
+                + sum(account.ignored.values())
             )
-            return report
+            return account
 
         return run
 
     def test_bad_volume_is_left_out_and_told(self, source, run, caplog):
         (source / self.BAD / f"{self.BAD}_2_mask.tif").unlink()
-        report = run(source)
-        assert report.volumes == 3
-        (bad,) = report.quarantined
+        account = run(source)
+        assert account.volumes == 3
+        (bad,) = account.quarantined
         assert (bad.volume, bad.reason) == (self.BAD, "missing mask of slice 2")
         assert set(bad.files) == {
             path.relative_to(source).as_posix() for path in (source / self.BAD).iterdir()
@@ -234,7 +234,7 @@ class TestQuarantine:
         with pytest.raises(UserError, match="ingest is strict and 1 of the volumes are bad") as no:
             run(source, strict=True)
         assert f"{self.BAD}: missing mask of slice 2" in str(no.value)
-        assert self.kept(no.value).quarantined == report.quarantined
+        assert self.kept(no.value).quarantined == account.quarantined
 
     def kept(self, error):
         """The account that a refusal names; it belongs to no published version."""
@@ -252,17 +252,17 @@ class TestQuarantine:
         data = path.read_bytes()
         start = data.index(b"\xfd7zXZ")
         path.write_bytes(data[: start + 50] + bytes(200) + data[start + 250 :])
-        report = run(source, workers)
-        assert report.volumes == 3
-        (bad,) = report.quarantined
+        account = run(source, workers)
+        assert account.volumes == 3
+        (bad,) = account.quarantined
         assert bad.volume == self.BAD
         assert bad.reason.startswith(f"{self.BAD}_2.tif: damaged pixels: ")
 
     def test_one_patient_in_two_folders(self, source, run, write_volume):
         write_volume(source, "TCGA_DU_0002_20000202")
-        report = run(source)
-        assert [bad.volume for bad in report.quarantined] == [self.BAD, "TCGA_DU_0002_20000202"]
-        assert {bad.reason for bad in report.quarantined} == {
+        account = run(source)
+        assert [bad.volume for bad in account.quarantined] == [self.BAD, "TCGA_DU_0002_20000202"]
+        assert {bad.reason for bad in account.quarantined} == {
             f"patient TCGA_DU_0002 is in 2 folders: {self.BAD}, TCGA_DU_0002_20000202"
         }
 
@@ -273,9 +273,9 @@ class TestQuarantine:
             path.rename(path.with_name(path.name.replace(self.BAD, other)))
         mask = source / other / f"{other}_2_mask.tif"
         tifffile.imwrite(mask, np.zeros((16, 16), np.uint8))  # another mask is no excuse
-        report = run(source)
-        assert [bad.volume for bad in report.quarantined] == [self.BAD, other]
-        assert report.quarantined[0].reason == (
+        account = run(source)
+        assert [bad.volume for bad in account.quarantined] == [self.BAD, other]
+        assert account.quarantined[0].reason == (
             f"the same pixels are under two patients: {self.BAD}, {other}"
         )
 
@@ -287,18 +287,18 @@ class TestQuarantine:
         path = copy / self.BAD / f"{self.BAD}_1.tif"
         image = tifffile.imread(path)
         tifffile.imwrite(path, image, compression="zlib")  # other bytes, same voxels
-        report = run(source.parent)
-        assert report.dataset_id == alone.dataset_id
-        assert report.quarantined == ()
-        assert report.ignored == {"data.csv: read as attributes": 1, "identical copy": 25}
+        account = run(source.parent)
+        assert account.dataset_id == alone.dataset_id
+        assert account.quarantined == ()
+        assert account.ignored == {"data.csv: read as attributes": 1, "identical copy": 25}
         assert "ignored, identical copy: 25" in caplog.text
 
     def test_ignored_files_are_counted_by_rule(self, source, run, caplog):
         caplog.set_level("INFO")
         (source / "README.md").touch()
         (source / "stray.tif").touch()
-        report = run(source)
-        assert report.ignored == {
+        account = run(source)
+        assert account.ignored == {
             "TIFF outside a volume folder": 1,
             "data.csv: read as attributes": 1,
             "not a TIFF": 1,
@@ -317,11 +317,11 @@ class TestQuarantine:
         data = bytearray(path.read_bytes())
         data[start + 400] ^= 1  # somewhere in the pixels
         path.write_bytes(data)
-        report = run(path)
-        (bad,) = report.quarantined
+        account = run(path)
+        (bad,) = account.quarantined
         assert bad.volume == self.BAD
         assert "the archive is damaged here: Bad CRC-32" in bad.reason
-        assert report.volumes == 3
+        assert account.volumes == 3
 
     def test_nothing_accepted_shows_the_expected_form(self, source, run):
         for name in (*self.GOOD, self.BAD):

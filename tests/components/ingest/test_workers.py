@@ -1,4 +1,5 @@
 import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -6,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,7 +41,7 @@ class TestUsableWorkers:
             (1, 8 * GIB, 1),
             (2, 8 * GIB, 2),
             (16, 32 * GIB, 16),
-            (64, 1 * GIB, 5),
+            (64, 5 * GIB, 5),
             (64, 256 * GIB, 24),  # more would wait for the one that hands out the work
             (64, GIB // 8, 1),
             (64, 0, 1),
@@ -52,26 +55,76 @@ class TestUsableWorkers:
     def test_never_more_than_cores_or_memory_allow(self, cores, free):
         found = on_machine(cores, free)
         assert 1 <= found <= cores
-        assert found == 1 or found * 192 * 2**20 <= free
+        assert found == 1 or found * GIB <= free
 
 
-PEAK = """
-import sys
-from resource import RUSAGE_CHILDREN, getrusage
-from components.ingest.ingestion import ingest_source
-from components.ingest.settings import IngestSettings
-from components.shared.storage.store import open_store
-ingest_source(sys.argv[1], open_store(sys.argv[2]), IngestSettings(), 2)
-print(getrusage(RUSAGE_CHILDREN).ru_maxrss / 1024)
-"""
+PROGRAM = Path(__file__).with_name("limited_ingest.py")
 
 
-def test_a_process_takes_less_than_it_is_counted_with(tmp_path, write_volume):
-    for number in range(2):
-        write_volume(tmp_path / "large", f"TCGA_CS_{number:04d}_19990101", slices=88, side=256)
-    command = [sys.executable, "-c", PEAK, str(tmp_path / "large"), str(tmp_path / "store")]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert 50 < float(done.stdout) < 192
+def ingest_within(mib, folder, workers=2):
+    """The account of an ingest of `folder/source`, and the most MiB that a process took."""
+    command = [sys.executable, PROGRAM, folder / "source", folder / "store", workers, mib]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    return told["account"], told["peak_mib"]
+
+
+@pytest.fixture
+def write_large(tmp_path):
+    """Writes a volume of 1,024 x 1,024 pixels a slice, each of them the same few kilobytes."""
+
+    def write(name, slices):
+        folder = tmp_path / "source" / name
+        folder.mkdir(parents=True)
+        image = np.zeros((1024, 1024, 3), np.uint8)
+        image[:9] = len(name) + slices
+        for number in range(1, slices + 1):
+            for end, pixels in (("", image), ("_mask", image[..., 0])):
+                path = folder / f"{name}_{number}{end}.tif"
+                if number > 1:
+                    path.hardlink_to(folder / f"{name}_1{end}.tif")
+                else:
+                    tifffile.imwrite(path, pixels, compression="zlib")
+
+    return write
+
+
+class TestMemory:
+    def test_the_largest_volume_takes_what_a_process_is_counted_with(self, tmp_path, write_large):
+        write_large("TCGA_CS_0001_19990101", slices=100)
+        account, peak_mib = ingest_within(4096, tmp_path, workers=1)
+        assert account["slices"] == 100
+        assert 800 < peak_mib < 1024
+
+    def test_the_largest_real_volume_takes_little_of_it(self, tmp_path, write_volume):
+        for number in range(2):
+            write_volume(tmp_path / "source", f"TCGA_CS_{number:04d}_19990101", slices=88, side=256)
+        account, peak_mib = ingest_within(1024, tmp_path)
+        assert account["volumes"] == 2
+        assert 50 < peak_mib < 150
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    @pytest.mark.parametrize(
+        ("slices", "mib", "reason"),
+        [
+            (101, 640, "101 x 1024 x 1024 voxels take 404 MiB, the limit of a volume is 400 MiB"),
+            (100, 640, "it needs more memory than there is; give each process 1 GiB"),
+            (100, 320, "it needs more memory than there is; give each process 1 GiB"),
+        ],
+    )
+    def test_a_volume_that_unpacks_to_too_much_leaves_the_others_alone(
+        self, tmp_path, write_volume, write_large, workers, slices, mib, reason
+    ):
+        write_large("TCGA_CS_0001_19990101", slices)
+        for number in (2, 3):
+            write_volume(tmp_path / "source", f"TCGA_CS_{number:04d}_19990101")
+        account, _ = ingest_within(mib, tmp_path, workers)
+        assert account["volumes"] == 2
+        assert [bad["reason"] for bad in account["quarantined"]] == [reason]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from components.predict.prediction import encode_mask, predict_source
+from components.predict.prediction import _encode_mask, predict_source
 from components.predict.settings import PredictSettings
 from components.shared.errors import UserError
 from components.shared.scoring.segmenter import load_segmenter
@@ -62,7 +62,7 @@ def test_masks_are_multi_page_tiff_files_in_slice_order(
 @pytest.mark.parametrize("shape", [(1, 5, 7), (3, 4, 6), (4, 4, 4), (2, 1, 1), (5, 300, 2)])
 def test_any_shape_of_mask_is_written_page_by_page(tmp_path, shape):
     mask = np.random.default_rng(0).random(shape) < 0.5
-    (tmp_path / "mask.tif").write_bytes(encode_mask(mask))
+    (tmp_path / "mask.tif").write_bytes(_encode_mask(mask))
     with tifffile.TiffFile(tmp_path / "mask.tif") as tiff:
         pages = [page.asarray() for page in tiff.pages]
     assert {(page.dtype, page.shape) for page in pages} == {(np.dtype("uint8"), shape[1:])}
@@ -76,8 +76,14 @@ def test_the_table_has_the_numbers_of_each_volume(tmp_path, write_scan, make_blo
     probability = expected(model, volume)
     row = table(tmp_path / "out")[NAMES[0]]
     assert list(row) == [
-        *("volume", "slices", "tumour_pixels", "tumour_slices"),
-        *("mean_probability", "max_probability", "status", "reason"),
+        "volume",
+        "slices",
+        "tumour_pixels",
+        "tumour_slices",
+        "mean_probability",
+        "max_probability",
+        "status",
+        "reason",
     ]
     assert int(row["slices"]) == len(volume.mask)
     assert int(row["tumour_pixels"]) == (probability >= 0.5).sum() > 0
@@ -183,7 +189,8 @@ def test_a_size_that_the_model_refuses_is_a_bad_volume(tmp_path, write_scan, mak
 
     signature = ModelSignature(Schema([TensorSpec(np.dtype("uint8"), (-1, 24, 24, 3))]))
     mlflow.pytorch.save_model(
-        *(Square(), tmp_path / "model"),
+        pytorch_model=Square(),
+        path=tmp_path / "model",
         serialization_format="pt2",
         signature=signature,
         input_example=np.zeros((3, 24, 24, 3), np.uint8),
@@ -206,7 +213,8 @@ def test_a_model_that_is_no_segmenter_is_told(tmp_path, write_scan, make_blob):
 
     signature = ModelSignature(Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]))
     mlflow.pytorch.save_model(
-        *(torch.nn.Flatten(), tmp_path / "model"),
+        pytorch_model=torch.nn.Flatten(),
+        path=tmp_path / "model",
         serialization_format="pt2",
         signature=signature,
         input_example=np.zeros((3, 8, 8, 3), np.uint8),
@@ -263,8 +271,10 @@ def test_memory_does_not_grow_with_the_volumes(tmp_path, write_scan, make_blob, 
         settings = PredictSettings(device="cpu", most_pictures=2)
         tracemalloc.start()
         predict_source(
-            *(str(threshold_model(150)), str(tmp_path / f"in{count}")),
-            *(tmp_path / f"out{count}", settings),
+            model=str(threshold_model(150)),
+            source_uri=str(tmp_path / f"in{count}"),
+            output=tmp_path / f"out{count}",
+            settings=settings,
         )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

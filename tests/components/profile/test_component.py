@@ -3,24 +3,24 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from kfp import dsl
 
 from components.profile.component import profile
-from components.shared.dataset.manifest import make_manifest
-from components.shared.dataset.volumes import Volume, encode_volume, volume_key
+from components.shared.dataset.manifest import manifest_key
 from components.shared.storage.store import FolderStore
 
 
 @pytest.fixture
-def run(tmp_path, make_entry, make_account, monkeypatch):
+def run(tmp_path, make_blob, publish, make_account, monkeypatch):
     """Runs the step's body as its process would, on stored volumes."""
     monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
     store = FolderStore(tmp_path / "store")
 
-    def run(patients, settings, stored=True):
-        data = make_manifest(entry(store, make_entry, number) for number in range(patients))
+    def run(patients, settings, stored=True, reference=None):
+        data = publish(store, [make_blob(number) for number in range(patients)])
+        if reference:
+            store.write(manifest_key(reference.dataset_id), reference.to_json())
         if not stored:
             shutil.rmtree(tmp_path / "store")
         (tmp_path / "manifest").write_bytes(data.to_json())
@@ -33,25 +33,10 @@ def run(tmp_path, make_entry, make_account, monkeypatch):
             settings,
             dsl.Artifact(uri=str(tmp_path / "profile")),
             dsl.HTML(uri=str(tmp_path / "report")),
+            reference_id=reference.dataset_id if reference else "",
         )
 
     return run
-
-
-def entry(store, make_entry, number):
-    mask = np.zeros((6, 16, 16), np.uint8)
-    mask[2:4, 4 : 6 + number % 5, 4:8] = 1
-    encoded = encode_volume(Volume(np.full((6, 16, 16, 3), 10 * number, np.uint8), mask))
-    store.write(volume_key(encoded.digest), encoded.data)
-    return make_entry(
-        number,
-        digest=encoded.digest,
-        slices=6,
-        height=16,
-        width=16,
-        tumour_slices=2,
-        tumour_pixels=int(mask.sum()),
-    )
 
 
 def test_leaves_json_and_a_page(run, tmp_path):
@@ -80,3 +65,34 @@ def test_without_pictures_no_voxels_are_read(run, tmp_path):
     assert "None were asked for" in (tmp_path / "report").read_text()
     with pytest.raises(SystemExit):
         run(12, "montage_volumes: 1", stored=False)
+
+
+def test_new_patients_are_compared_with_the_reference(run, tmp_path, make_data, capfd):
+    run(12, "montage_volumes: 0", reference=make_data(30, site="ZZ"))
+    told = capfd.readouterr().err
+    assert "profile: the new patients differ from those of data set" in told
+    assert "from site ZZ, share: 1 before, 0 in the new patients" in told
+    drift = json.loads((tmp_path / "profile").read_text())["drift"]
+    assert (drift["arrived"], drift["left"]) == (12, 30)
+    assert "The new patients differ. " in (tmp_path / "report").read_text()
+
+
+def test_drift_stops_the_run_where_that_is_set(run, tmp_path, make_data, capfd):
+    with pytest.raises(SystemExit):
+        run(12, "{montage_volumes: 0, on_drift: stop}", reference=make_data(30, site="ZZ"))
+    told = capfd.readouterr().err
+    assert "brainseg error: profile: the new patients differ from those of data set" in told
+    assert "set profile.on_drift=warn or raise profile.max_drift. The page " in told
+    assert len(list((tmp_path / "store" / "reports").rglob("profile.html"))) == 1
+    assert "DRIFTED" in (tmp_path / "report").read_text()
+
+
+def test_patients_like_the_others_are_no_drift(run, tmp_path, make_data, capfd):
+    run(12, "{montage_volumes: 0, on_drift: stop, max_drift: 1}", reference=make_data(30))
+    assert "differ" not in capfd.readouterr().err
+
+
+def test_a_reference_that_is_not_in_the_store_ends_the_step(run, make_data, capfd):
+    with pytest.raises(SystemExit):
+        run(12, "montage_volumes: 0", stored=False, reference=make_data(30))
+    assert "has no data set" in capfd.readouterr().err

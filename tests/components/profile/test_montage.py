@@ -5,7 +5,7 @@ from components.profile.measures import measure
 from components.profile.montage import choose_volumes, draw_card, make_cards
 from components.profile.outliers import Outlier
 from components.shared.dataset.manifest import make_manifest
-from components.shared.dataset.volumes import Volume, encode_volume, volume_key
+from components.shared.dataset.volumes import Volume, volume_key
 from components.shared.errors import UserError
 from components.shared.report.overlay import TRUTH_COLOUR
 from components.shared.storage.store import FolderStore
@@ -103,10 +103,10 @@ def test_picks_no_more_than_asked_and_no_volume_twice(make_data, count):
     assert len(chosen) == len({index for index, _ in chosen}) == count
 
 
-def test_reads_only_what_is_shown(volume, make_entry, tmp_path):
-    encoded, store = encode_volume(volume), FolderStore(tmp_path)
-    store.write(volume_key(encoded.digest), encoded.data)
-    data = make_manifest([make_entry(0, digest=encoded.digest), make_entry(1)])
+def test_reads_only_what_is_shown(volume, make_blob, publish, tmp_path):
+    store = FolderStore(tmp_path)
+    data = publish(store, [volume, make_blob(1)])
+    store.delete(volume_key(data.volumes[1].digest))
     (card,) = make_cards(data, [(0, "typical")], store, tmp_path / "cache")
     np.testing.assert_array_equal(card.pixels, draw_card(volume))
     with pytest.raises(UserError, match="lacks volume"):

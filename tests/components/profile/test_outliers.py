@@ -1,7 +1,7 @@
 import pytest
 
 from components.profile.measures import measure
-from components.profile.outliers import LIMIT, find_outliers
+from components.profile.outliers import FARTHEST_SCORE, find_outliers
 from components.shared.dataset.manifest import ChannelIntensity, make_manifest
 
 
@@ -49,7 +49,7 @@ def test_finds_what_is_unusual_and_only_that(plain, make_entry, changes, measure
     (found,) = outliers_with(plain, make_entry, **(usual | changes))
     assert found.measure.startswith(measure_name)
     assert not found.usual_low <= found.value <= found.usual_high
-    assert abs(found.score) > LIMIT
+    assert abs(found.score) > FARTHEST_SCORE
     assert (found.score > 0) == (found.value > found.usual_high)
 
 

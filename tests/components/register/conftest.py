@@ -47,8 +47,6 @@ class World:
         return Candidate(
             run_id=run_id,
             folder=folder,
-            dataset_id=self.manifest.dataset_id,
-            split_id=self.split.split_id,
             scores=scores,
             metrics=metrics,
         )
@@ -57,12 +55,14 @@ class World:
         segmenter, scores = load_segmenter(folder), []
         for entry in self.dataset.entries("test"):
             volume = fetch_volume(self.store, entry.digest, self.cache)
-            scores.append(score_volume(entry, volume, segmenter(volume.image), threshold))
+            probability = segmenter(volume.image)
+            scores.append(score_volume(entry, volume, probability, probability >= threshold))
         return scores, {**aggregate(scores), "threshold": threshold}
 
     def register(self, candidate, **settings):
         rules = self.settings.model_copy(update=settings)
-        return register_model(connect(), candidate, self.dataset, rules)
+        files = {name: self.cache.parent / name for name in ("decision", "report")}
+        return register_model(candidate, self.dataset, rules, **files)
 
     def alias(self, name="champion"):
         aliases = connect().get_registered_model(self.settings.model_name).aliases

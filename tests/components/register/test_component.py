@@ -6,6 +6,7 @@ from kfp import dsl
 
 from components.register.component import register
 from components.shared.scoring.table import write_patient_scores
+from components.shared.storage.outcome import read_outcome
 from components.shared.tracking.server import connect
 from components.shared.tracking.status import pipeline_run_of
 
@@ -50,6 +51,21 @@ def test_registers_and_ends_the_run(run, world, tmp_path):
     assert above.data.tags["decision"] == "promoted"
     assert above.data.tags["model_version"] == f"{world.settings.model_name}/1"
     assert reason in above.data.tags["mlflow.note.content"]
+
+
+def test_leaves_the_outcome_of_the_pipeline_run(run, world):
+    candidate = world.candidate(150)
+    _, _, _, reason = run(candidate)
+    name = connect().get_run(candidate.run_id).data.tags["kfp_run_id"]
+    found = read_outcome(world.store, name)
+    assert (found.kind, found.reason, found.model) == (
+        "promoted",
+        reason,
+        f"models:/{world.settings.model_name}/1",
+    )
+    assert found.mlflow_run_id == pipeline_run_of(connect(), candidate.run_id)
+    assert found.headline.startswith("patient Dice 0.")
+    assert found.metrics["patient_dice_mean"] == candidate.metrics["patient_dice_mean"]
 
 
 def test_a_refusal_is_no_failure(run, world):

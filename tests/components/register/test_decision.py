@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from components.register.decision import decide, decide_first, too_few
+from components.register.decision import decide, decide_first, require_metrics, too_few
 from components.register.settings import RegisterSettings
 from components.shared.errors import UserError
 from components.shared.scoring.comparison import compare
@@ -59,7 +59,7 @@ def test_every_other_candidate_must_reach_the_floor_too():
 def test_a_missing_metric_is_named():
     rest = {key: value for key, value in GOOD.items() if key != "pooled_dice"}
     with pytest.raises(UserError, match="metrics lack pooled_dice;"):
-        decide_first(rest, SETTINGS)
+        require_metrics(rest)
 
 
 def test_a_better_candidate_is_promoted_with_the_numbers():

@@ -168,12 +168,15 @@ def test_a_retry_changes_nothing(any_world):
     any_world.register(any_world.candidate(GOOD))
     candidate = any_world.candidate(BETTER)
     first = any_world.register(candidate)
-    run = connect().get_run(candidate.run_id).to_dictionary()
+    run = connect().get_run(candidate.run_id)
     version = versions(any_world)[0].last_updated_timestamp
     assert any_world.register(candidate) == first
     assert len(versions(any_world)) == 2
     assert versions(any_world)[0].last_updated_timestamp == version
-    assert connect().get_run(candidate.run_id).to_dictionary() == run
+    again = connect().get_run(candidate.run_id)
+    assert again.info.status == "FINISHED"
+    assert again.data.to_dictionary() == run.data.to_dictionary()
+    assert again.outputs.to_dictionary() == run.outputs.to_dictionary()
 
 
 def test_a_retry_after_a_newer_champion_does_not_take_the_alias_back(world):
@@ -200,8 +203,12 @@ def stop(*_, **__):
 @pytest.mark.parametrize(
     "last_call",
     [
-        *("log_model_artifacts", "finalize_logged_model", "create_model_version", "log_dict"),
-        *("update_model_version", "set_registered_model_alias"),
+        "log_model_artifacts",
+        "finalize_logged_model",
+        "create_model_version",
+        "log_dict",
+        "update_model_version",
+        "set_registered_model_alias",
     ],
 )
 def test_a_step_stopped_anywhere_is_completed_by_its_retry(world, monkeypatch, last_call):
@@ -280,10 +287,12 @@ def test_all_unseen_adds_the_champions_own_test_patients(world, publish, make_bl
 def test_a_champion_that_has_seen_every_patient_stays(world):
     world.register(world.candidate(WORSE))
     entries = world.manifest.volumes
+    assert world.register(world.candidate(USELESS)).comparison
     parts = {"train": entries[4:], "validation": entries[3:4], "test": entries[:3]}
     world.publish(make_split(parts))
     found = world.register(world.candidate(GOOD))
     assert not found.promoted
+    assert (found.earlier_decisions, found.earlier_on_same_patients) == (1, 0)
     assert "0 of the test patients are new to version 1" in found.reason
     assert found.comparison is None
     assert world.alias() == "1"
@@ -330,15 +339,16 @@ def test_a_candidate_is_read_from_the_files_of_evaluate(world, tmp_path):
     read = Candidate.read(
         run_id=candidate.run_id,
         folder=candidate.folder,
-        dataset_id=candidate.dataset_id,
-        split_id=candidate.split_id,
         per_patient=tmp_path / "scores",
         metrics=tmp_path / "metrics",
     )
     assert world.register(read).promoted
 
 
-def test_metrics_without_a_threshold_are_of_the_default(world):
+@pytest.mark.parametrize("name", ["threshold", "pooled_dice"])
+def test_metrics_that_lack_one_are_refused_before_anything_is_registered(world, name):
     candidate = world.candidate(GOOD)
-    older = {name: value for name, value in candidate.metrics.items() if name != "threshold"}
-    assert dataclasses.replace(candidate, metrics=older).threshold == 0.5
+    rest = {key: value for key, value in candidate.metrics.items() if key != name}
+    with pytest.raises(UserError, match=f"the metrics lack {name}; give those that evaluate wrote"):
+        world.register(dataclasses.replace(candidate, metrics=rest))
+    assert not versions(world)

@@ -12,13 +12,13 @@ from components.split.component import split
 def run(tmp_path, make_data):
     """Runs the step's body as its process would, on a data set of a given size."""
 
-    def run(settings, patients=40):
+    def run(settings, patients=40, **parameters):
         data = make_data(patients)
         (tmp_path / "manifest").write_bytes(data.to_json())
         manifest = dsl.Dataset(uri=str(tmp_path / "manifest"))
         made = dsl.Artifact(uri=str(tmp_path / "split"))
         store = str(tmp_path / "store")
-        return split.python_func(store, data.dataset_id, manifest, settings, made)
+        return split.python_func(store, data.dataset_id, manifest, settings, made, **parameters)
 
     return run
 
@@ -39,6 +39,11 @@ def test_follows_a_previous_split(run, tmp_path):
     first = run("")
     second = run(f"{{previous: '{first}', seed: 8, test_fraction: 0.5}}")
     assert second == first
+
+
+def test_follows_the_champions_split(run):
+    first = run("")
+    assert run("seed: 8", previous=first) == first != run("seed: 8")
 
 
 def test_an_unknown_previous_split_ends_the_step(run, capfd):

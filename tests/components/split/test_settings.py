@@ -19,3 +19,11 @@ from components.split.settings import SplitSettings
 def test_tells_what_is_wrong(text, message):
     with pytest.raises(UserError, match=message):
         parse_config(SplitSettings, text, "split")
+
+
+def test_follows_a_split_unless_another_is_set_or_the_method_follows_none():
+    assert SplitSettings().following("abc").previous == "abc"
+    assert SplitSettings().following("") == SplitSettings()
+    assert SplitSettings(previous="mine").following("abc").previous == "mine"
+    report = SplitSettings(method="report2020")
+    assert report.following("abc") == report

@@ -1,5 +1,3 @@
-import http.server
-import json
 import os
 import socket
 import sqlite3
@@ -7,6 +5,7 @@ import threading
 import time
 
 import pytest
+from mlflow import MlflowClient
 
 from components.shared.tracking.local import ensure_local
 from pipelines.doctor.check import OTHER_PLACE, Check
@@ -56,8 +55,17 @@ class TestMlflow:
         assert time.monotonic() - started < 30
 
     def test_a_server_that_answers(self, server, asked):
-        check = asked(server(200, {"experiments": []}))
+        check = asked(server(200, {"experiment": {"lifecycle_stage": "active"}}))
         assert check == Check("MLflow", "ok", f"{server.uri} answers")
+
+    def test_a_deleted_experiment(self, server, asked, tmp_path):
+        uri = f"sqlite:///{tmp_path}/mlflow.db"
+        ensure_local(uri)
+        MlflowClient(uri).delete_experiment("1")
+        deleted = {"experiment_id": "1", "lifecycle_stage": "deleted"}
+        for check in (asked(uri), asked(server(200, {"experiment": deleted}))):
+            assert check.status == "error"
+            assert "was deleted; restore it with `mlflow experiments restore" in check.found
 
     @pytest.mark.parametrize(
         ("code", "error", "advice"),
@@ -192,32 +200,3 @@ def as_user(tmp_path):
                 folder.chmod(mode)
 
     return as_user
-
-
-@pytest.fixture
-def server():
-    """Starts a web server that answers everything alike."""
-
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            start.headers = self.headers
-            self.send_response(self.server.code)
-            self.end_headers()
-            self.wfile.write(json.dumps(self.server.answer).encode())
-
-        do_POST = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=running.serve_forever, args=(0.05,), daemon=True).start()
-
-    def start(code, answer):
-        running.code, running.answer = code, answer
-        return start.uri
-
-    start.uri = f"http://127.0.0.1:{running.server_port}"
-    yield start
-    running.shutdown()
-    running.server_close()

@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from components.shared.dataset.volumes import FLAIR, Voxels
-from components.shared.reading.tcga import ATTRIBUTES
+from components.shared.dataset.volumes import FLAIR, Mask, Voxels
+from components.shared.reading.tcga import ATTRIBUTE_FILE, ATTRIBUTES, PATIENT_COLUMN
 
 Field = npt.NDArray[np.float64]
-Region = npt.NDArray[np.bool_]
 
 _SITES = ("CS", "DU", "FG", "HT")
 _SIDE = 96
@@ -73,9 +72,9 @@ def write_synthetic(folder: Path, patients: int, seed: int) -> Path:
     """
     top = folder / "kaggle_3m"
     top.mkdir(parents=True)
-    with open(top / "data.csv", "w", newline="", encoding="utf-8") as stream:
+    with open(top / ATTRIBUTE_FILE, "w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
-        table.writerow(("Patient", *ATTRIBUTES))
+        table.writerow((PATIENT_COLUMN, *ATTRIBUTES))
         for number in range(patients):
             patient = _make_patient(number, seed)
             _write_slices(top / patient.volume, patient)
@@ -158,7 +157,7 @@ def _paint_ventricles(rng: np.random.Generator, grid: _Grid, image: Field) -> No
         image[radius < 1] = _FLUID
 
 
-def _paint_tumour(rng: np.random.Generator, grid: _Grid, image: Field, reach: Field) -> Region:
+def _paint_tumour(rng: np.random.Generator, grid: _Grid, image: Field, reach: Field) -> Mask:
     side = 1 if rng.random() < 0.5 else -1
     centre = (rng.random() - 0.5, 0.9 * rng.random() - 0.45, side * (0.2 + 0.2 * rng.random()))
     size = 0.12 + 0.18 * rng.random()

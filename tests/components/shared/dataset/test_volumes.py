@@ -1,8 +1,11 @@
+import hashlib
 import struct
 
 import numpy as np
 import pytest
-from safetensors.numpy import load
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load, save
 
 from components.shared.dataset.volumes import (
     Volume,
@@ -43,6 +46,17 @@ def test_the_bytes_are_safetensors_without_names(volume):
     assert sorted(tensors) == ["image", "mask"]
     np.testing.assert_array_equal(tensors["image"], volume.image)
     np.testing.assert_array_equal(tensors["mask"], volume.mask)
+
+
+@given(slices=st.integers(1, 400), side=st.integers(1, 9))
+def test_the_bytes_are_those_that_the_library_writes(slices, side):
+    random = np.random.default_rng(slices)
+    image = random.integers(0, 256, (slices, side, side + 1, 3), dtype=np.uint8)
+    mask = random.integers(0, 2, image.shape[:3], dtype=np.uint8)
+    expected = save({"image": image, "mask": mask})
+    encoded = encode_volume(Volume(image, mask))
+    assert encoded.data == expected
+    assert encoded.digest == hashlib.sha256(expected).hexdigest()
 
 
 def test_a_known_volume_has_a_known_digest():

@@ -179,8 +179,15 @@ def chain(random, data, seeds):
 
 
 CHANGES = (
-    *(flip_bits, flip_directory, flip_directory, truncate, splice, set_value, set_value),
-    *(change_compression, chain),
+    flip_bits,
+    flip_directory,
+    flip_directory,
+    truncate,
+    splice,
+    set_value,
+    set_value,
+    change_compression,
+    chain,
 )
 
 

@@ -122,7 +122,8 @@ def score():
             image = np.full((*mask.shape, 3), 100, dtype=np.uint8)
         volume = Volume(image, mask)
         entry = describe_volume(parse_scan_name(name), volume, encode_volume(volume))
-        return score_volume(entry, volume, np.asarray(probability, dtype=np.float32), threshold)
+        probability = np.asarray(probability, dtype=np.float32)
+        return score_volume(entry, volume, probability, probability >= threshold)
 
     return score
 

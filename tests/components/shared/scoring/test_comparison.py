@@ -46,8 +46,12 @@ def test_groups_are_sites_and_size_thirds_with_their_own_errors():
     comparison = compare(*some(7), 0.95)
     groups = {one.group: one for one in comparison.groups}
     assert list(groups) == [
-        *("site/CS", "site/DU", "site/HT"),
-        *("size/small", "size/medium", "size/large"),
+        "site/CS",
+        "site/DU",
+        "site/HT",
+        "size/small",
+        "size/medium",
+        "size/large",
     ]
     found = differences(comparison)[::3]
     assert groups["site/CS"].patients == 3

@@ -33,7 +33,8 @@ def test_scores_the_asked_volumes_in_order(dataset):
         expected = dataset.volume(entry)
         assert np.array_equal(volume.image, expected.image)
         assert np.array_equal(mask, bright(expected.image) >= 0.55)
-        assert score == score_volume(entry, expected, bright(expected.image), 0.55)
+        probability = bright(expected.image)
+        assert score == score_volume(entry, expected, probability, probability >= 0.55)
         assert score.predicted_pixels == mask.sum() > 0
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from components.shared.errors import UserError
-from components.shared.scoring.scores import PatientScore
+from components.shared.scoring.scores import PATIENT_FIGURES, PatientScore
 from components.shared.scoring.table import read_patient_scores, write_patient_scores
 
 SHAPE = (3, 6, 5)
@@ -33,13 +33,27 @@ def test_the_csv_has_the_promised_columns_and_blanks_for_undefined(tmp_path, sco
 
     with open(path, newline="") as stream:
         (row,) = csv.DictReader(stream)
-    first = ["volume", "patient", "site", "slices", "tumour_pixels"]
-    assert list(row)[:10] == [*first, "dice", "precision", "recall", "hd95", "surface_dice"]
+    assert ",".join(row) == (
+        "volume,patient,site,slices,tumour_pixels,dice,precision,recall,hd95,surface_dice,"
+        "tumour_slices,predicted_pixels,true_positives,false_positive_pixels,"
+        "volume_difference_pixels,relative_volume_difference,size_third"
+    )
     assert (row["patient"], row["dice"], row["size_third"]) == ("TCGA_CS_0001", "1.0", "small")
     assert (row["precision"], row["recall"], row["hd95"]) == ("", "", "")
     assert (row["surface_dice"], row["volume_difference_pixels"]) == ("1.0", "0")
     assert row["relative_volume_difference"] == ""
     assert "nan" not in path.read_text().lower()
+
+
+def test_every_number_of_a_patient_is_a_figure(score):
+    known = score(np.zeros(SHAPE), np.zeros(SHAPE))
+    names = {*PatientScore.__dataclass_fields__, *vars(PatientScore)} - {
+        "volume",
+        "patient",
+        "site",
+    }
+    numbers = [name for name in names if name[0] != "_" and not callable(getattr(known, name))]
+    assert sorted(numbers) == sorted(figure.name for figure in PATIENT_FIGURES)
 
 
 @pytest.mark.parametrize("text", ["volume,dice\na,0.5\n", "<html></html>\nx\n"])

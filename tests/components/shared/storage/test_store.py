@@ -2,6 +2,7 @@ import hashlib
 import os
 import subprocess
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -69,6 +70,16 @@ class TestEveryStore:
         assert list(store.keys("d/")) == ["d/a", "d/b.txt", "d/b/c", "d/z"]
         assert list(store.keys("nothing/")) == []
 
+    def test_lists_objects_with_size_and_age(self, store):
+        began = datetime.now(UTC)
+        store.write("d/one", b"123")
+        store.write("d/two/three", b"")
+        found = list(store.objects("d/"))
+        assert [(item.key, item.bytes) for item in found] == [("d/one", 3), ("d/two/three", 0)]
+        # S3 tells whole seconds
+        assert all(abs(item.modified - began) < timedelta(seconds=60) for item in found)
+        assert list(store.objects("nothing/")) == list(store.unfinished("d/")) == []
+
     def test_delete_removes_and_forgives_a_missing_object(self, store):
         store.write("one", b"1")
         store.delete("one")
@@ -134,6 +145,36 @@ class TestFolderStore:
         (tmp_path / "a").mkdir()
         (tmp_path / "a" / ".part-x1").write_bytes(b"half")
         assert list(store.keys("a/")) == []
+        (rest,) = store.unfinished("a/")
+        assert (rest.key, rest.bytes) == ("a/.part-x1", 4)
+        store.delete(rest.key)
+        assert list(store.unfinished("a/")) == []
+
+    def test_the_last_object_takes_its_folders_along(self, tmp_path):
+        store = FolderStore(tmp_path / "store")
+        for key in ("a/b/c/one", "a/two"):
+            store.write(key, b"1")
+        store.delete("a/b/c/one")
+        assert [path.name for path in (tmp_path / "store" / "a").iterdir()] == ["two"]
+        store.delete("a/two")
+        assert list((tmp_path / "store").iterdir()) == []
+
+    def test_writers_do_not_mind_folders_that_go(self, tmp_path):
+        store, stop = FolderStore(tmp_path), threading.Event()
+
+        def remove():
+            while not stop.is_set():
+                store.delete("a/b/other")  # and the folders, while they are empty
+
+        remover = threading.Thread(target=remove)
+        remover.start()
+        try:
+            for number in range(300):
+                store.write(f"a/b/{number}", b"1")
+                store.delete(f"a/b/{number}")
+        finally:
+            stop.set()
+            remover.join()
 
     def test_a_file_in_place_of_the_folder(self, tmp_path):
         (tmp_path / "store").write_text("a file")

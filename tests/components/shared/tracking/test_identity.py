@@ -57,3 +57,12 @@ def test_only_the_state_of_one_training_is_removed(tmp_path):
     remove_checkpoints(store, "0123")
     remove_checkpoints(store, "4567")
     assert list(store.keys("checkpoints/")) == ["checkpoints/01234/last.ckpt"]
+
+
+def test_without_a_digest_nothing_is_removed(tmp_path):
+    """In a folder `checkpoints//` is every training's."""
+    store = open_store(str(tmp_path))
+    store.write(f"{checkpoint_folder('0123')}/last.ckpt", b"state")
+    with pytest.raises(ValueError, match="without a digest"):
+        remove_checkpoints(store, "")
+    assert list(store.keys("checkpoints/")) == ["checkpoints/0123/last.ckpt"]

@@ -14,12 +14,12 @@ from components.shared.tracking.runs import (
     log_metrics,
     log_outcome,
     log_params,
-    log_tags,
     log_text_once,
     recording,
 )
 from components.shared.tracking.server import connect
 from components.shared.tracking.status import pipeline_run_of
+from components.shared.tracking.view import VIEW
 from tests.components.conftest import new_run
 
 
@@ -81,7 +81,7 @@ def test_metrics_keep_their_steps(any_mlflow):
 def test_the_data_set_is_an_input_of_the_run_once(any_mlflow, make_data):
     run_id, client, manifest = new_run(), connect(), make_data(5)
     for _ in range(2):
-        log_dataset(client, run_id, manifest.dataset_id, manifest, "s3://bucket/store")
+        log_dataset(client, run_id, manifest, "s3://bucket/store")
     (found,) = client.get_run(run_id).inputs.dataset_inputs
     assert found.dataset.digest == manifest.dataset_id
     assert json.loads(found.dataset.profile)["volumes"] == 5
@@ -130,8 +130,11 @@ def test_headlines_of_several_trainings_stand_side_by_side(any_mlflow):
         log_metrics(client, run_id, {"dice": dice})
         log_headline(client, run_id, ["dice"])
     assert above(run_id).metrics == {"fold-1/dice": 0.8, "fold-2/dice": 0.7}
-    log_tags(client, run_id, {"decision": "promoted", "other": "x"})
-    log_outcome(client, run_id, ["dice"], ["decision"])
+    experiment = client.get_run(run_id).info.experiment_id
+    view = client.get_experiment(experiment).tags[f"mlflow.sharedViewState.{VIEW}"]
+    shown = json.loads(view)["selectedColumns"]
+    assert {"metrics.`dice`", "metrics.`fold-1/dice`", "metrics.`fold-2/dice`"} <= set(shown)
+    log_outcome(client, run_id, ["dice"], {"decision": "promoted"})
     assert above(run_id).metrics["dice"] == 0.7
     assert above(run_id).tags["decision"] == "promoted"
     assert "other" not in above(run_id).tags
@@ -151,8 +154,7 @@ def test_a_run_that_is_nested_in_none_is_its_own_pipeline_run(local_mlflow, monk
     monkeypatch.setenv("MLFLOW_RUN_ID", client.create_run("0").info.run_id)
     run_id = new_run()
     log_metrics(client, run_id, {"dice": 0.8})
-    log_tags(client, run_id, {"decision": "rejected"})
     log_headline(client, run_id, ["dice"])
-    log_outcome(client, run_id, ["dice"], ["decision"])
+    log_outcome(client, run_id, ["dice"], {"decision": "rejected"})
     assert pipeline_run_of(client, run_id) == run_id
     assert len(client.get_metric_history(run_id, "dice")) == 1

@@ -11,7 +11,7 @@ import pytest
 from mlflow.tracking.request_auth import kubernetes_request_auth_provider as provider
 
 from components.shared.errors import OutageError, UserError
-from components.shared.tracking.server import connect, open_experiment
+from components.shared.tracking.server import connect, explaining, open_experiment
 
 
 @contextlib.contextmanager
@@ -163,3 +163,9 @@ def test_a_deleted_experiment_says_how_to_restore_it(local_mlflow, monkeypatch):
     client.delete_experiment(experiment)
     with pytest.raises(UserError, match=f"restore --experiment-id {experiment}"):
         open_experiment(client)
+
+
+def test_a_refusal_in_the_middle_of_the_work_is_one_message_too(local_mlflow):
+    client = connect()
+    with pytest.raises(UserError, match=r"MLflow at sqlite:.* cannot be used"), explaining():
+        client.get_run("0" * 32)

@@ -111,8 +111,7 @@ def test_the_outcome_is_shown_above_all_loops(plugin, tmp_path):
         for training in trainings:
             folder = training_digest(client.get_run(training))
             store.write(f"checkpoints/{folder}/last.ckpt", b"state")
-        client.set_tag(trainings[1], "decision", "promoted")
-        log_outcome(client, trainings[1], ["dice"], ["decision"])
+        log_outcome(client, trainings[1], ["dice"], {"decision": "promoted"})
         end_pipeline_run(client, trainings[1], store)
     assert not list(store.keys("checkpoints/"))
     found = runs_of(plugin)

@@ -150,7 +150,7 @@ def race(uri, number, start, pipeline_runs, manifest, found):
         run_id = new_run(pipeline_run=pipeline_run, label=label)
         client = connect()
         parent = pipeline_run_of(client, run_id)
-        log_dataset(client, parent, manifest.dataset_id, manifest, "s3://bucket/store")
+        log_dataset(client, parent, manifest, "s3://bucket/store")
         found.put((pipeline_run, label, run_id, parent))
 
 

@@ -1,6 +1,7 @@
 import pytest
 
-from components.shared.reading.sources.opening import open_source
+from components.shared.errors import UserError
+from components.shared.reading.sources.opening import open_source, require_shared_source
 from components.shared.reading.sources.source import UnreadableFileError
 from tests.components.shared.reading.sources.opened import refusal
 
@@ -30,3 +31,20 @@ def test_synthetic_folder_is_gone_afterwards():
 )
 def test_uri_that_leads_nowhere(uri, message):
     assert message in refusal(uri)
+
+
+@pytest.mark.parametrize("uri", ["s3://mri/raw", "kaggle:owner/data-set", "synthetic:24,seed=1"])
+def test_a_source_that_other_machines_see_is_shared(uri):
+    require_shared_source(uri)
+
+
+@pytest.mark.parametrize("uri", ["data", "/data/lgg.zip", "", "kaggle:owner", "ftp://host/x"])
+def test_a_source_of_one_machine_is_not_shared(uri):
+    with pytest.raises(UserError, match="seen by this machine only, or not understood"):
+        require_shared_source(uri)
+
+
+@pytest.mark.parametrize("uri", ["synthetic:0", "synthetic:x", "s3://"])
+def test_a_shared_source_of_a_wrong_form_is_refused(uri):
+    with pytest.raises(UserError, match="the form is"):
+        require_shared_source(uri)

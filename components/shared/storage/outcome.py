@@ -1,0 +1,157 @@
+"""What became of a pipeline run: left in the store by its steps, read by the one that tells people.
+
+On a cluster an exit handler learns that the run has failed, and neither in which step nor why
+(KFP 2.17, backend/src/v2/driver/resolve.go: the error is empty).
+"""
+
+import contextlib
+import logging
+import traceback
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Literal
+from urllib.parse import quote
+
+from pydantic import AwareDatetime, Field, ValidationError
+
+from components.shared.config import Record
+from components.shared.errors import UserError
+from components.shared.storage.store import Store, open_store
+
+logger = logging.getLogger(__name__)
+
+RUNS = "runs/"
+
+
+class Outcome(Record):
+    """How a pipeline run ended that did not fail.
+
+    Attributes:
+        kind: `unchanged` ended early, as there was nothing new to learn; `promoted` has a new
+            champion, `rejected` a version that is not.
+        reason: Why, in words with numbers.
+        dataset_id: What the source held.
+        model: The version that was decided about: `models:/name/version`.
+        experiment_id: MLflow's, of the run that is next.
+        mlflow_run_id: The pipeline run's run in MLflow.
+        headline: The model's score in words, with its interval.
+        metrics: The same for machines.
+    """
+
+    kind: Literal["unchanged", "promoted", "rejected"]
+    reason: str
+    dataset_id: str
+    model: str = ""
+    experiment_id: str = ""
+    mlflow_run_id: str = ""
+    headline: str = ""
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+
+
+class Failure(Record):
+    """Why a step failed; written before it does.
+
+    Attributes:
+        step: Its name.
+        reason: Its message.
+        time: When; of several failures the last one counts.
+    """
+
+    step: str
+    reason: str
+    time: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+
+
+def leave_outcome(store: Store, pipeline_run: str, outcome: Outcome) -> None:
+    """Writes how a pipeline run ended; a retry of the step replaces it.
+
+    Raises:
+        UserError: If the store refuses, or the pipeline run has no name.
+    """
+    key = f"{run_folder(pipeline_run)}outcome.json"
+    store.write(key, outcome.model_dump_json(indent=2).encode())
+
+
+@contextlib.contextmanager
+def leaving_failure(store: str, pipeline_run: str, step: str) -> Iterator[None]:
+    """Writes why a step fails before it does; an attempt that ends well takes it away again.
+
+    A store that refuses is told in the log alone: the step's own reason is the one to see. Of a
+    process that is killed nothing is left.
+
+    Args:
+        store: URI of the store.
+        pipeline_run: Whose step it is; where nothing tells, nothing is written.
+        step: Its name.
+    """
+    try:
+        yield
+    except Exception as error:
+        _keep(store, pipeline_run, step, Failure(step=step, reason=_reason(error)))
+        raise
+    _keep(store, pipeline_run, step, None)
+
+
+def read_outcome(store: Store, pipeline_run: str) -> Outcome | Failure | None:
+    """What became of a pipeline run; `None` where no step has told.
+
+    A run with an outcome has not failed, whatever an earlier attempt of a step left.
+
+    Raises:
+        UserError: If the store refuses, or holds something else there.
+    """
+    folder = run_folder(pipeline_run)
+    try:
+        return Outcome.model_validate_json(store.read(f"{folder}outcome.json"))
+    except KeyError:
+        return max(_failures(store, folder), key=lambda failure: failure.time, default=None)
+    except ValidationError as error:
+        raise UserError(
+            f"{store.uri}/{folder}outcome.json was not written by this version: {error}"
+        ) from error
+
+
+def run_folder(pipeline_run: str) -> str:
+    """The store's folder for what a pipeline run's steps tell, ending in `/`.
+
+    Args:
+        pipeline_run: Any text; what could lead out of the folder is spelled in percents.
+
+    Raises:
+        UserError: If it is empty.
+    """
+    if not pipeline_run:
+        raise UserError(
+            "pipeline_run is empty, and what becomes of a run is found again by it; give the id "
+            "of the pipeline run (in a graph dsl.PIPELINE_JOB_ID_PLACEHOLDER)"
+        )
+    return f"{RUNS}{quote(pipeline_run, safe='').replace('.', '%2E')}/"
+
+
+def _keep(store: str, pipeline_run: str, step: str, failure: Failure | None) -> None:
+    if not pipeline_run:
+        return
+    key = f"{run_folder(pipeline_run)}failures/{step}.json"
+    try:
+        if failure:
+            open_store(store).write(key, failure.model_dump_json(indent=2).encode())
+        else:
+            open_store(store).delete(key)
+    except UserError as error:
+        logger.warning("whether the step fails is not kept: %s", error)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    return f"it crashed: {''.join(traceback.format_exception_only(error)).strip()}"
+
+
+def _failures(store: Store, folder: str) -> Iterator[Failure]:
+    for key in store.keys(f"{folder}failures/"):
+        try:
+            yield Failure.model_validate_json(store.read(key))
+        except ValidationError as error:
+            raise UserError(
+                f"{store.uri}/{key} was not written by this version: {error}"
+            ) from error

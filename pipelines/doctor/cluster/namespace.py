@@ -1,0 +1,40 @@
+"""The namespace of runs and its Pod Security level."""
+
+from collections.abc import Iterator
+
+from pipelines.doctor.check import Check
+from pipelines.doctor.cluster.connection import Cluster, KubernetesError
+from pipelines.doctor.cluster.target import Target
+
+_ENFORCE = "pod-security.kubernetes.io/enforce"
+
+
+def check_namespace(cluster: Cluster, target: Target) -> Iterator[Check]:
+    """Whether it is there, and what it asks of pods.
+
+    Raises:
+        KubernetesError: If it may not be seen.
+    """
+    name = target.namespace
+    try:
+        found = cluster.get(f"/api/v1/namespaces/{name}")
+    except KubernetesError as error:
+        if error.status != 404:
+            raise
+        advice = "give another by --namespace, or make it: manifests/README.md has the commands"
+        yield Check("namespace", "error", f"there is no namespace {name}", advice)
+        return
+    if found["status"]["phase"] == "Terminating":
+        advice = "wait until it is gone and make it anew"
+        yield Check("namespace", "error", f"{name} is being deleted", advice)
+        return
+    level = found["metadata"].get("labels", {}).get(_ENFORCE, "")
+    if level == "restricted":
+        yield Check("namespace", "ok", f"{name} enforces the Pod Security standard {level}")
+    else:
+        advice = (
+            f"runs need no more than restricted: kubectl label namespace {name} {_ENFORCE}="
+            "restricted, unless others' pods in it do"
+        )
+        enforced = f"enforces only {level}" if level else "enforces no Pod Security standard"
+        yield Check("namespace", "warning", f"{name} {enforced}", advice)

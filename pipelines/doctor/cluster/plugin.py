@@ -1,0 +1,63 @@
+"""KFP's MLflow plugin on this installation."""
+
+import json
+
+from pipelines.doctor.check import Check
+from pipelines.doctor.cluster.connection import Json, KubernetesError
+from pipelines.doctor.cluster.kubeflow import SERVER, Installation, container
+from pipelines.doctor.cluster.target import Target
+
+_CONFIG_FOLDER = "/config"  # of the API server: backend/Dockerfile
+
+# backend/src/apiserver/config/config.json at 2.17.0: the image names a server that few have
+_IMAGES_OWN = "https://mlflow.opendatahub.svc.cluster.local:8443"
+
+
+def check_plugin(found: Installation, target: Target) -> Check:
+    """Whether KFP makes MLflow runs itself (backend/src/apiserver/plugins/mlflow/config.go)."""
+    deployment = found.deployment(SERVER)
+    config = _mounted_config(found, deployment)
+    if config is None:
+        image = str(container(deployment)["image"])
+        told = f"the config.json of {image} is in force; that of 2.17.0 names {_IMAGES_OWN}"
+        advice = (
+            "if that is not yours, every run is created late and without KFP's MLflow run: mount "
+            "a config.json with your server in plugins.mlflow, or without it"
+        )
+        return Check("MLflow plugin", "warning", told, advice)
+    plugin = (config.get("plugins") or {}).get("mlflow")
+    if not plugin:
+        return Check("MLflow plugin", "ok", "it is off: runs make their own in MLflow")
+    settings = {**(plugin.get("settings") or {}), **_overrides(found, target, deployment, plugin)}
+    inject = settings.get("injectUserEnvVars")
+    given = "MLFLOW_* and KFP_MLFLOW_CONFIG" if inject else "KFP_MLFLOW_CONFIG alone"
+    endpoint, access = plugin.get("endpoint", "nowhere"), settings.get("authType", "kubernetes")
+    told = f"it is on: {endpoint}, authentication {access}, tasks are given {given}"
+    return Check("MLflow plugin", "ok", told)
+
+
+def _mounted_config(found: Installation, deployment: Json) -> Json | None:
+    """The config.json that stands in the place of the image's own; `None` if none does."""
+    volumes = {each["name"]: each for each in deployment["spec"]["template"]["spec"]["volumes"]}
+    for mount in container(deployment).get("volumeMounts", ()):
+        place = mount["mountPath"].rstrip("/")
+        source = volumes.get(mount["name"], {}).get("configMap")
+        if source and place in (_CONFIG_FOLDER, f"{_CONFIG_FOLDER}/config.json"):
+            text = found.config_map(source["name"]).get(mount.get("subPath") or "config.json")
+            return dict(json.loads(text)) if text else {}
+    return None
+
+
+def _overrides(found: Installation, target: Target, deployment: Json, plugin: Json) -> Json:
+    """What holds for the runs' namespace alone; installations for one user have no such thing."""
+    if found.variables(deployment, ["MULTIUSER"])["MULTIUSER"].lower() != "true":
+        return {}
+    own = (plugin.get("namespaces") or {}).get(target.namespace, {})
+    runs = Installation(found.cluster, target.namespace)
+    try:
+        launcher = json.loads(runs.config_map("kfp-launcher").get("plugins.mlflow") or "{}")
+    except KubernetesError as error:
+        if error.status != 404:
+            raise
+        launcher = {}
+    return {**(own.get("settings") or {}), **(launcher.get("settings") or {})}

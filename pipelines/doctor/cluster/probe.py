@@ -1,0 +1,181 @@
+"""Images, store, MLflow and clock as the pods of steps find them."""
+
+import contextlib
+import json
+import logging
+import signal
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from kubernetes.client import V1ContainerState, V1Pod
+
+from pipelines.doctor.check import Check
+from pipelines.doctor.cluster.connection import Cluster, KubernetesError
+from pipelines.doctor.cluster.probe_pod import probe_pod
+from pipelines.doctor.cluster.server import check_clock
+from pipelines.doctor.cluster.target import Target
+from pipelines.kubeflow.pods import failed_by, waits_for
+
+_EVERY_S = 1.0
+_RESERVE_S = 2.0  # of the time for questions: what is asked last must not be refused for it
+_DEADLINE_S = 90  # Kubernetes ends the pods then, should this process be killed
+
+# Beginnings of reasons that do not pass by waiting; a place on a node may still come
+_FINAL = ("Err", "Image", "InvalidImage", "CreateContainer")
+_NO_RIGHT = "cannot create resource"
+
+_logger = logging.getLogger(__name__)
+
+
+def check_pods(cluster: Cluster, target: Target) -> Iterator[Check]:
+    """Starts a pod of each image, which tries store and MLflow, and deletes both in the end.
+
+    Raises:
+        KubernetesError: If nothing answers.
+    """
+    names = {kind: f"brainseg-doctor-{kind}-{uuid.uuid4().hex[:8]}" for kind in target.probes}
+    with _deleted_at_the_end(cluster, names):
+        refused = {kind: _create(cluster, target, kind, name) for kind, name in names.items()}
+        started = {kind: name for kind, name in names.items() if refused[kind] is None}
+        pods = _followed(cluster, started)
+    for kind, refusal in refused.items():
+        image, _ = target.probes[kind]
+        yield from [refusal] if refusal else _checks(kind, image, pods.get(kind))
+    if not _reachable(target.store):
+        advice = "name the one of runs: --store s3://bucket/prefix"
+        yield Check("store", "unknown", f"pods cannot reach the folder {target.store}", advice)
+
+
+@contextlib.contextmanager
+def _deleted_at_the_end(cluster: Cluster, names: Mapping[str, str]) -> Iterator[None]:
+    """Also at Ctrl-C and SIGTERM; neither interrupts the deleting."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(each, signal.default_int_handler) for each in signals]
+    try:
+        yield
+    finally:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        for name in names.values():
+            _delete(cluster, name)
+        for each, handler in zip(signals, before, strict=True):
+            signal.signal(each, handler)
+
+
+def _delete(cluster: Cluster, name: str) -> None:
+    try:
+        cluster.delete(f"pods/{name}")
+    except KubernetesError as error:
+        if error.status != 404:
+            told = "the pod %s cannot be deleted (%s): kubectl -n %s delete pod %s"
+            _logger.warning(told, name, error, cluster.namespace, name)
+
+
+def _create(cluster: Cluster, target: Target, kind: str, name: str) -> Check | None:
+    """Starts a pod; returns what it means that it is refused."""
+    image, step = target.probes[kind]
+    pod = probe_pod(
+        name,
+        target.profile.steps[step],
+        image=image,
+        account=target.service_account,
+        store=target.store if _reachable(target.store) else "",
+        limit_s=_DEADLINE_S,
+    )
+    try:
+        cluster.create("pods", pod)
+    except KubernetesError as error:
+        if error.status == 0:
+            raise
+        return _refusal(kind, error)
+    return None
+
+
+def _refusal(kind: str, error: KubernetesError) -> Check:
+    text = str(error)
+    if _NO_RIGHT in text or error.status == 401:
+        advice = "have the right to create and delete pods given to you, or ask someone who has it"
+        return Check(f"pod, {kind}", "unknown", text, advice)
+    if "exceeded quota" in text:
+        advice = "wait until others' pods have ended, or raise the quota"
+    elif "violates PodSecurity" in text:
+        advice = "run in a namespace that enforces no more than the standard restricted"
+    else:
+        advice = "mend this first: pods of steps are refused in the same way"
+    return Check(f"pod, {kind}", "error", text, advice)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A pod, and when it was seen so, by this machine's clock."""
+
+    pod: V1Pod
+    at: float
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether waiting changes nothing."""
+        waiting = self.state.waiting if self.state else None
+        is_stuck = waiting and (waiting.reason or "").startswith(_FINAL)
+        return self.pod.status.phase in ("Succeeded", "Failed") or bool(is_stuck)
+
+    @property
+    def state(self) -> V1ContainerState | None:
+        """Of its only container; none before it is on a node."""
+        statuses = self.pod.status.container_statuses
+        return statuses[0].state if statuses else None
+
+
+def _followed(cluster: Cluster, names: Mapping[str, str]) -> dict[str, _Seen]:
+    """The pods as they are when all are settled, or when the time is over."""
+    seen: dict[str, _Seen] = {}
+    open_ones = dict(names)
+    while open_ones and cluster.left_s > _RESERVE_S:
+        for kind, name in list(open_ones.items()):
+            pod, _ = cluster.ask("GET", f"pods/{name}", response_type="V1Pod")
+            seen[kind] = _Seen(pod, time.time())
+            if seen[kind].is_settled:
+                del open_ones[kind]
+        if open_ones:
+            time.sleep(_EVERY_S)
+    return seen
+
+
+def _checks(kind: str, image: str, seen: _Seen | None) -> Iterator[Check]:
+    name, phase = f"pod, {kind}", seen.pod.status.phase if seen else ""
+    if seen and phase == "Succeeded":
+        yield Check(name, "ok", f"{image} starts")
+        yield from _answers(kind, seen)
+    elif seen and phase == "Failed":
+        advice = "use images of this version: make images, make push, then --registry"
+        yield Check(name, "error", f"{image}: {failed_by(seen.pod)}", advice)
+    elif seen and (reason := waits_for(seen.pod)):
+        yield Check(name, "error", f"it waits for {reason}", _advice(image, reason))
+    else:
+        advice = "try again: a large image takes longer the first time"
+        yield Check(name, "unknown", f"{image}: the pod has not ended in this time", advice)
+
+
+def _advice(image: str, reason: str) -> str:
+    if reason.startswith("the image"):
+        return (
+            f"look whether {image} is there (--registry, --digests), and whether the profile's "
+            "pull_secrets let nodes have it"
+        )
+    if reason.startswith("its configuration"):
+        return "make what is missing; the pods of steps wait for it too"
+    return "make room, or change the profile's node_selector, tolerations or affinity"
+
+
+def _answers(kind: str, seen: _Seen) -> Iterator[Check]:
+    answer = json.loads(seen.state.terminated.message)  # type: ignore[union-attr] # it has ended
+    clock = check_clock(f"clock, {kind}", "the pod's node", answer["time"] - seen.at)
+    if clock.status != "ok":
+        yield clock
+    yield from (Check(**{**each, "name": f"{each['name']}, {kind}"}) for each in answer["checks"])
+
+
+def _reachable(store: str) -> bool:
+    return store.startswith("s3://")

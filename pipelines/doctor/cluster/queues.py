@@ -1,0 +1,71 @@
+"""Kueue's queues and Kubeflow Trainer, where the profile names them."""
+
+from collections.abc import Iterator
+
+from pipelines.doctor.check import Check
+from pipelines.doctor.cluster.connection import Cluster, KubernetesError
+from pipelines.doctor.cluster.target import Target
+
+_KUEUE, _TRAINER = "kueue.x-k8s.io", "trainer.kubeflow.org"
+_TRAINER_VERSION = "v1alpha1"
+
+
+def check_queues(cluster: Cluster, target: Target) -> Iterator[Check]:
+    """Whether each LocalQueue that a step names is there and admits pods.
+
+    Raises:
+        KubernetesError: If queues may not be seen.
+    """
+    names = {each.queue for each in target.profile.steps.values()}
+    versions = _versions(cluster, _KUEUE) if any(names) else []
+    for name in sorted(names - {""}):
+        yield _check_queue(cluster, name, versions)
+
+
+def check_trainer(cluster: Cluster, target: Target) -> Iterator[Check]:
+    """Whether Kubeflow Trainer is there, if trainings are TrainJobs.
+
+    Raises:
+        KubernetesError: If nothing answers.
+    """
+    if target.group is None or target.group.backend != "trainjob":
+        return
+    if _TRAINER_VERSION in (versions := _versions(cluster, _TRAINER)):
+        yield Check("Trainer", "ok", f"TrainJobs of {_TRAINER}/{_TRAINER_VERSION}")
+        return
+    there = f"has TrainJobs only of {', '.join(versions)}" if versions else "knows no TrainJobs"
+    advice = "install Kubeflow Trainer 2, or set train.pod_group.backend: job in the profile"
+    yield Check("Trainer", "error", f"the cluster {there}", advice)
+
+
+def _check_queue(cluster: Cluster, name: str, versions: list[str]) -> Check:
+    if not versions:
+        advice = "install Kueue, or take the queue out of the profile: its pods wait for ever"
+        return Check("queue", "error", f"{name}: the cluster has no Kueue", advice)
+    place = f"/apis/{_KUEUE}/{versions[0]}/namespaces/{cluster.namespace}/localqueues/{name}"
+    try:
+        queue = cluster.get(place)
+    except KubernetesError as error:
+        if error.status != 404:
+            raise
+        advice = "name another in the profile, or make it: its pods wait for ever"
+        return Check("queue", "error", f"there is no LocalQueue {name}", advice)
+    for condition in queue.get("status", {}).get("conditions", ()):
+        if condition["type"] == "Active" and condition["status"] != "True":
+            advice = "ask who runs Kueue; until then its pods wait"
+            return Check("queue", "error", f"{name}: {condition.get('message', '')}", advice)
+    waiting = queue.get("status", {}).get("pendingWorkloads", 0)
+    return Check("queue", "ok", f"{name} is active; {waiting} are waiting in it")
+
+
+def _versions(cluster: Cluster, group: str) -> list[str]:
+    """The versions of an API, the preferred one first; none where it is not installed."""
+    try:
+        found = cluster.get(f"/apis/{group}")
+    except KubernetesError as error:
+        if error.status != 404:
+            raise
+        return []
+    preferred = found["preferredVersion"]["version"]
+    others = [each["version"] for each in found["versions"]]
+    return [preferred, *(version for version in others if version != preferred)]

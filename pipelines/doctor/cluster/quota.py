@@ -1,0 +1,112 @@
+"""What the namespace may use, against what the steps need."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+
+from kubernetes.utils.quantity import parse_quantity
+
+from pipelines.doctor.check import Check
+from pipelines.doctor.cluster.connection import Cluster, Json
+from pipelines.doctor.cluster.target import Target
+from pipelines.resources import PodSettings
+
+# What a quota on one of these refuses is a container that names none of it, so that a LimitRange
+# has to: as Argo's containers (workflow-controller-configmap's `executor` sets no resources)
+_NAMED_BY_CONTAINERS = {
+    "cpu": ("defaultRequest", "cpu"),
+    "memory": ("defaultRequest", "memory"),
+    "requests.cpu": ("defaultRequest", "cpu"),
+    "requests.memory": ("defaultRequest", "memory"),
+    "limits.cpu": ("default", "cpu"),
+    "limits.memory": ("default", "memory"),
+}
+
+
+def check_quota(cluster: Cluster, target: Target) -> Iterator[Check]:
+    """Whether every step fits, and whether containers that name no resources are refused.
+
+    Quotas for some pods only (with scopes) are not looked at.
+
+    Raises:
+        KubernetesError: If quotas may not be seen.
+    """
+    quotas = [each for each in cluster.get("resourcequotas")["items"] if _is_for_all(each)]
+    if not quotas:
+        yield Check("quota", "ok", "none: runs may use all that the nodes have")
+        return
+    ranges = cluster.get("limitranges")["items"]
+    for quota in quotas:
+        yield from _check_defaults(quota, ranges)
+        yield _check_steps(quota, target.profile.steps)
+
+
+def needs(settings: PodSettings) -> dict[str, Decimal]:
+    """What a step's pods count as, by the names that quotas have for it."""
+    cpu, memory, gpu = settings.cpu, settings.memory, settings.gpu
+    amounts = {
+        "pods": "1",
+        "cpu": cpu.request,
+        "memory": memory.request,
+        "requests.cpu": cpu.request,
+        "requests.memory": memory.request,
+        "limits.cpu": cpu.limit,
+        "limits.memory": memory.limit,
+        **({f"requests.{gpu.type}": str(gpu.count)} if gpu else {}),
+    }
+    pods = settings.pod_group.pods if settings.pod_group else 1
+    return {name: pods * parse_quantity(amount) for name, amount in amounts.items()}
+
+
+def _is_for_all(quota: Json) -> bool:
+    return not (quota["spec"].get("scopes") or quota["spec"].get("scopeSelector"))
+
+
+def _check_defaults(quota: Json, ranges: Iterable[Json]) -> Iterator[Check]:
+    given = [
+        each for one in ranges for each in one["spec"]["limits"] if each["type"] == "Container"
+    ]
+    missing = [
+        f"{field}.{resource}"
+        for name, (field, resource) in _NAMED_BY_CONTAINERS.items()
+        if name in quota["spec"]["hard"]
+        and not any(resource in each.get(field, {}) for each in given)
+    ]
+    if missing:
+        advice = "kubectl apply -f manifests/base/limits/limitrange.yaml in this namespace"
+        found = (
+            f"{quota['metadata']['name']} refuses containers that name no resources, as Argo's, "
+            f"and no LimitRange gives them {', '.join(missing)}"
+        )
+        yield Check("quota", "error", found, advice)
+
+
+def _check_steps(quota: Json, steps: Mapping[str, PodSettings]) -> Check:
+    name, hard = quota["metadata"]["name"], _amounts(quota["spec"]["hard"])
+    used = _amounts(quota.get("status", {}).get("used", {}))
+    left = {key: amount - used.get(key, Decimal(0)) for key, amount in hard.items()}
+    advice = "raise the quota (manifests/base/limits/resourcequota.yaml), or "
+    if over := list(_exceeding(steps, hard)):
+        advice += "lower the profile's amounts; such a pod is never started"
+        return Check("quota", "error", f"{name} allows less than {'; '.join(over)}", advice)
+    if over := list(_exceeding(steps, left)):
+        advice += "wait until others' pods have ended"
+        return Check("quota", "warning", f"{name} has less left than {'; '.join(over)}", advice)
+    return Check("quota", "ok", f"{name} has enough left for every step")
+
+
+def _exceeding(steps: Mapping[str, PodSettings], limits: Mapping[str, Decimal]) -> Iterator[str]:
+    """The biggest need of each resource that is above its limit."""
+    for resource, limit in limits.items():
+        amounts = {step: needs(each).get(resource, Decimal(0)) for step, each in steps.items()}
+        step = max(amounts, key=lambda name: amounts[name])
+        if amounts[step] > limit:
+            yield f"{step} needs: {resource} {_shown(amounts[step])}, not {_shown(limit)}"
+
+
+def _amounts(texts: Mapping[str, str]) -> dict[str, Decimal]:
+    return {name: parse_quantity(text) for name, text in texts.items()}
+
+
+def _shown(amount: Decimal) -> str:
+    gib = amount / 2**30
+    return f"{gib:.3g}Gi" if abs(amount) >= 2**20 else f"{amount.normalize():f}"

@@ -1,0 +1,191 @@
+"""What the caller may do, and what the account of runs may do."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pipelines.doctor.check import Check
+from pipelines.doctor.cluster.connection import Cluster, Json, KubernetesError
+from pipelines.doctor.cluster.target import Target
+
+_AT_ONCE = 8
+_REVIEWS = "/apis/authorization.k8s.io/v1"
+
+
+@dataclass(frozen=True)
+class Right:
+    """A right, as a Role has it.
+
+    Attributes:
+        group: Of the API; empty for the first one.
+        resource: In the plural, perhaps with a part of it: pods/log.
+        verbs: What is done with it, with spaces between.
+        why: Who does it, and what for.
+        name: Of the only object that this is about; empty for all.
+        outside: Whether it is about what no namespace has.
+        only_for: What alone needs it; empty for every run.
+    """
+
+    group: str
+    resource: str
+    verbs: str
+    why: str
+    name: str = ""
+    outside: bool = False
+    only_for: str = ""
+
+    @property
+    def object(self) -> str:
+        """What it is about, as `kubectl` has it: deployments.apps/NAME."""
+        kind = f"{self.resource}.{self.group}" if self.group else self.resource
+        return f"{kind}/{self.name}" if self.name else kind
+
+
+_FOR_WAIT = "`submit --wait` tells what tasks wait for"
+OWN = (
+    Right("", "pods", "create get delete", "images, store and MLflow are tried from a pod"),
+    Right("", "secrets", "get", "their keys are compared with the profile"),
+    Right("", "configmaps", "get", "their keys are compared with the profile"),
+    Right("", "serviceaccounts", "get", "the account of runs is looked at"),
+    Right("", "resourcequotas", "list", "they are compared with what steps need"),
+    Right("", "limitranges", "list", "they are compared with what steps need"),
+    Right("authorization.k8s.io", "localsubjectaccessreviews", "create", "rights of runs"),
+    Right("", "nodes", "list", "one is looked for for every step", outside=True),
+    Right("", "pods", "list", _FOR_WAIT),
+    Right("", "events", "list", _FOR_WAIT),
+    Right("argoproj.io", "workflows", "list", _FOR_WAIT),
+)
+
+_TRAINER, _GROUP = "trainer.kubeflow.org", "a training starts and ends its group"
+
+# As in manifests/base/access/brainseg-run-role.yaml, where each has its source
+RUNS = (
+    Right("", "configmaps", "get", "KFP reads the pipeline root", "kfp-launcher"),
+    Right("", "secrets", "get", "KFP opens its artifact bucket", "mlpipeline-minio-artifact"),
+    Right("argoproj.io", "workflows", "get", "KFP's driver finds the run's times"),
+    Right("argoproj.io", "workflowtaskresults", "create patch", "Argo reports how steps ended"),
+    Right("", "pods", "get list watch", "KFP looks up its own pod, a training its group"),
+    Right("", "pods/log", "get", "a training follows its group", only_for="job"),
+    Right("", "events", "list", "a training tells what its group waits for", only_for="job"),
+    Right("", "services", "create", _GROUP, only_for="job"),
+    Right("batch", "jobs", "create get patch delete", _GROUP, only_for="job"),
+    Right(_TRAINER, "trainjobs", "create get patch delete", _GROUP, only_for="trainjob"),
+    Right(_TRAINER, "trainingruntimes", "create get patch delete", _GROUP, only_for="trainjob"),
+)
+
+
+def check_own_rights(cluster: Cluster, target: Target) -> Iterator[Check]:
+    """What the caller may not do, and so what cannot be found out here.
+
+    Raises:
+        KubernetesError: If not even this is answered.
+    """
+
+    def may(attributes: Json) -> bool:
+        return _allowed(cluster, "selfsubjectaccessreviews", "SelfSubjectAccessReview", attributes)
+
+    if missing := _missing(OWN, target.namespace, may):
+        advice = "what needs it stays unknown; the ClusterRoles admin and view give most of it"
+        yield Check("your rights", "unknown", f"you may not {missing}", advice)
+    else:
+        yield Check("your rights", "ok", "you may see all that runs need")
+
+
+def check_run_rights(cluster: Cluster, target: Target) -> Iterator[Check]:
+    """Whether the account of runs is there and may do all that runs do.
+
+    Raises:
+        KubernetesError: If the caller may not know.
+    """
+    name = target.service_account
+    try:
+        account = cluster.get(f"serviceaccounts/{name}")
+    except KubernetesError as error:
+        if error.status != 404:
+            raise
+        advice = "kubectl apply -k with an overlay of manifests/, or name another account"
+        yield Check("run's rights", "error", f"there is no ServiceAccount {name}", advice)
+        return
+    if account.get("automountServiceAccountToken") is False:
+        advice = "set automountServiceAccountToken: true; Argo and KFP ask Kubernetes from pods"
+        yield Check("run's rights", "error", f"{name} gives its pods no token", advice)
+    rules = [each for each in RUNS if each.only_for in _used_by(target)]
+    if missing := _missing(rules, target.namespace, _asker(cluster, name)):
+        advice = "kubectl apply -f manifests/base/access/ in this namespace"
+        yield Check("run's rights", "error", f"{name} may not {missing}", advice)
+    else:
+        yield Check("run's rights", "ok", f"{name} may do all that runs do")
+
+
+def _used_by(target: Target) -> set[str]:
+    return {"", "job", target.group.backend} if target.group else {""}
+
+
+def _missing(rights: Iterable[Right], namespace: str, may: Callable[[Json], bool]) -> str:
+    """The rights that are missing, in words; empty if none is."""
+    asked = [(right, verb) for right in rights for verb in right.verbs.split()]
+    questions = [_attributes(right, verb, namespace) for right, verb in asked]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        answers = list(pool.map(may, questions))
+    refused: dict[Right, list[str]] = {}
+    for (right, verb), allowed in zip(asked, answers, strict=True):
+        if not allowed:
+            refused.setdefault(right, []).append(verb)
+    return "; ".join(
+        f"{', '.join(verbs)} {right.object} ({right.why})" for right, verbs in refused.items()
+    )
+
+
+def _attributes(right: Right, verb: str, namespace: str) -> Json:
+    resource, _, part = right.resource.partition("/")
+    return {
+        "namespace": "" if right.outside else namespace,
+        "group": right.group,
+        "resource": resource,
+        "subresource": part,
+        "name": right.name,
+        "verb": verb,
+    }
+
+
+def _asker(cluster: Cluster, account: str) -> Callable[[Json], bool]:
+    """How to learn what an account may: by asking about it, or in its place."""
+    user = f"system:serviceaccount:{cluster.namespace}:{account}"
+    everyone = "system:serviceaccounts"
+    groups = [everyone, f"{everyone}:{cluster.namespace}", "system:authenticated"]
+
+    def about(attributes: Json) -> bool:
+        kind = "LocalSubjectAccessReview"
+        path = f"namespaces/{cluster.namespace}/localsubjectaccessreviews"
+        return _allowed(cluster, path, kind, attributes, user=user, groups=groups)
+
+    def in_its_place(attributes: Json) -> bool:
+        kind = "SelfSubjectAccessReview"
+        headers = {"Impersonate-User": user}
+        return _allowed(cluster, "selfsubjectaccessreviews", kind, attributes, headers=headers)
+
+    try:
+        about(_attributes(RUNS[0], "get", cluster.namespace))
+    except KubernetesError as error:
+        if error.status != 403:
+            raise
+        return in_its_place
+    return about
+
+
+def _allowed(
+    cluster: Cluster,
+    path: str,
+    kind: str,
+    attributes: Json,
+    headers: Json | None = None,
+    **who: object,
+) -> bool:
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": kind,
+        "metadata": {"namespace": cluster.namespace} if kind.startswith("Local") else {},
+        "spec": {"resourceAttributes": attributes, **who},
+    }
+    answer = cluster.create(f"{_REVIEWS}/{path}", review, headers)
+    return bool(answer["status"]["allowed"])

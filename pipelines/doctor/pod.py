@@ -1,0 +1,82 @@
+"""What a pod of a step can reach: run in one by `brainseg doctor --cluster`.
+
+The answer is left as the termination message, which whoever sees the pod can read; logs come
+from the node, which not every API server reaches and not everyone may ask.
+"""
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NoAnswerError
+from pathlib import Path
+
+from components.shared.process import step_process
+from pipelines.doctor.check import Check
+from pipelines.doctor.services import check_mlflow, check_store
+
+_ANSWER = Path("/dev/termination-log")
+_MOST = 700  # characters of each of four texts: the kubelet keeps 4096 bytes of the whole
+_LIMIT_S = 20.0  # what a network policy swallows is never answered
+
+
+def run(store_uri: str, limit_s: float) -> list[Check]:
+    """Tries the store and MLflow, at the same time.
+
+    Args:
+        store_uri: s3://bucket/prefix; empty for none.
+        limit_s: Seconds for each.
+    """
+    looks: dict[str, Callable[[], Check]] = {}
+    if store_uri:
+        looks["store"] = lambda: check_store(store_uri)
+    if importlib.util.find_spec("mlflow"):  # the image of the data steps has none
+        import components.shared.tracking.server  # noqa: F401 - takes seconds that are not a server's
+
+        looks["MLflow"] = _check_mlflow
+    pool = ThreadPoolExecutor()
+    end = time.monotonic() + limit_s
+    futures = {name: pool.submit(look) for name, look in looks.items()}
+    found = []
+    for name, future in futures.items():
+        try:
+            found.append(future.result(end - time.monotonic()))
+        except NoAnswerError:
+            advice = "look whether a NetworkPolicy or a firewall stands between"
+            found.append(Check(name, "error", f"no answer within {limit_s:.0f} s", advice))
+    return found
+
+
+def main(answer_file: Path = _ANSWER, limit_s: float = _LIMIT_S) -> None:
+    """Leaves the answer and ends, also while something still waits for the network.
+
+    Args:
+        answer_file: Where Kubernetes looks for a termination message.
+        limit_s: Seconds for the store, and for MLflow.
+    """
+    with step_process("doctor"):
+        checks = [_shortened(check) for check in run(sys.argv[1], limit_s)]
+        answer = {"time": time.time(), "checks": [vars(check) for check in checks]}
+        answer_file.write_text(json.dumps(answer))
+    os._exit(0)
+
+
+def _check_mlflow() -> Check:
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return check_mlflow()
+    advice = (
+        "set it in the ConfigMap brainseg-settings; only where KFP's MLflow plugin is on it comes "
+        "with the run"
+    )
+    return Check("MLflow", "unknown", "pods have no MLFLOW_TRACKING_URI", advice)
+
+
+def _shortened(check: Check) -> Check:
+    return Check(check.name, check.status, check.found[:_MOST], check.advice[:_MOST])
+
+
+if __name__ == "__main__":
+    main()

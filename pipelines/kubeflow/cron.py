@@ -1,0 +1,141 @@
+"""When a schedule comes: five fields for people, six for Kubeflow's controller.
+
+The controller reads cron with github.com/robfig/cron v1.2.0: six fields with seconds first, of
+which the last may be missing, so that five mean something else ("0 3 * * *" is every hour at
+minute 3); no Sunday 7, no zone, and a date that does not come within five years is taken for
+one that has passed.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+from components.shared.errors import UserError
+
+_FORM = "minute hour day-of-month month day-of-week, e.g. '0 3 * * *' (every day at 3:00 UTC)"
+_CRONSIMS_OWN = re.compile("[L#?]")  # the last day, the nth day of the week
+_CYCLE = range(2001, 2029)  # every sequence of leap years and days of the week
+_LIMIT_YEARS = 5  # SpecSchedule.Next of robfig/cron v1.2.0
+
+
+@dataclass(frozen=True)
+class Cron:
+    """A schedule in UTC.
+
+    Attributes:
+        fields: Minute, hour, day of month, month, day of week, as they were given.
+    """
+
+    fields: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " ".join(self.fields)
+
+    @property
+    def six_fields(self) -> str:
+        """For the controller: seconds in front, names and ranges written out, Sunday is 0.
+
+        A star that a field begins with stays: by it both readers know that both day fields must
+        fit, not one of them.
+        """
+        read = _read(self.fields)
+        values = (read.minutes, read.hours, read.days, read.months, {d % 7 for d in _days(read)})
+        written = zip(self.fields, values, strict=True)
+        return " ".join(["0", *(_write(given, numbers) for given, numbers in written)])
+
+    def times(self, after: datetime) -> Iterator[datetime]:
+        """The times after one, in UTC."""
+        return CronSim(str(self), after.astimezone(UTC))
+
+
+def parse_cron(text: str) -> Cron:
+    """Reads five fields.
+
+    Args:
+        text: Numbers, names (`MON`, `JAN`), `*`, lists, ranges and steps.
+
+    Raises:
+        UserError: If it has another form, or its date never comes or too seldom.
+    """
+    fields = tuple(text.upper().split())
+    if len(fields) != 5:
+        raise UserError(f"cron {text!r} has {len(fields)} fields, not five: {_FORM}")
+    if found := _CRONSIMS_OWN.search(f"{fields[2]} {fields[4]}"):
+        raise UserError(f"cron {text!r}: Kubeflow does not know {found[0]!r}; give {_FORM}")
+    _read(fields)
+    cron = Cron(fields)
+    if any(_next_year(cron, year) > year + _LIMIT_YEARS - 1 for year in _CYCLE):
+        raise UserError(
+            f"cron {text!r} does not come for more than {_LIMIT_YEARS} years at times, which "
+            "Kubeflow's controller takes for a date that has passed; choose one that comes oftener"
+        )
+    return cron
+
+
+def next_times(cron: Cron, after: datetime, number: int = 5) -> list[datetime]:
+    """The first times after one, in UTC."""
+    return list(islice(cron.times(after), number))
+
+
+def require_utc(zone: str) -> None:
+    """Refuses every zone but UTC, in which the controller runs.
+
+    Args:
+        zone: Name of the time zone data base, e.g. `Europe/Berlin`.
+
+    Raises:
+        UserError: With the way out.
+    """
+    try:
+        known = ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise UserError(f"time zone {zone!r} is not known; give UTC") from error
+    months = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=30 * n) for n in range(12))
+    offsets = {month.astimezone(known).utcoffset() for month in months}
+    if offsets == {timedelta()}:
+        return
+    why = "has summer time" if len(offsets) > 1 else "is not UTC"
+    raise UserError(
+        f"time zone {zone} {why}, and Kubeflow's schedules are in UTC: write the cron in UTC, or "
+        f"let Kubernetes keep the zone by the CronJob in manifests/schedules (timeZone: {zone}), "
+        "which submits a run"
+    )
+
+
+def _read(fields: Sequence[str]) -> CronSim:
+    text, any_time = " ".join(fields), datetime(2001, 1, 1, tzinfo=UTC)
+    try:
+        return CronSim(text, any_time)
+    except CronSimError as error:
+        if _comes_in_another_month(fields, any_time):
+            raise UserError(f"cron {text!r}: this date never comes") from error
+        raise UserError(f"cron {text!r}: {str(error).lower()}; give {_FORM}") from error
+
+
+def _comes_in_another_month(fields: Sequence[str], any_time: datetime) -> bool:
+    try:
+        CronSim(" ".join([*fields[:3], "*", fields[4]]), any_time)
+        CronSim(f"* * * {fields[3]} *", any_time)
+    except CronSimError:
+        return False
+    return True
+
+
+def _next_year(cron: Cron, year: int) -> int:
+    begin = datetime(year, 1, 1, tzinfo=UTC) - timedelta(seconds=1)
+    return next(cron.times(begin)).year
+
+
+def _days(read: CronSim) -> set[int]:
+    return {day for day in read.weekdays if isinstance(day, int)}
+
+
+def _write(given: str, numbers: set[int]) -> str:
+    star, _, more = given.partition(",") if given.startswith("*") else ("", "", given)
+    listed = map(str, sorted(numbers)) if more else ()
+    return ",".join([star, *listed] if star else listed)

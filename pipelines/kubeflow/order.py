@@ -1,0 +1,136 @@
+"""What to run on a cluster: checked here, before anything is sent."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kfp.dsl.graph_component import GraphComponent
+from pydantic import Field
+
+from components.shared.config import Config
+from components.shared.errors import UserError
+from components.shared.reading.sources.opening import require_shared_source
+from components.shared.storage.s3 import parse_s3_uri
+from pipelines.catalogue import find_pipeline
+from pipelines.compilation import DEFAULT_PROFILE, compiled
+from pipelines.graph import check_arguments, images, settings_of, step_names
+from pipelines.images import Images
+from pipelines.kubeflow.upload import Package, package
+from pipelines.resources import load_profile
+from pipelines.settings import load_preset, pipeline_arguments
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "String": (str,),
+    "Integer": (int,),
+    "Float": (int, float),
+    "Boolean": (bool,),
+    "List": (list,),
+    "Dict": (dict,),
+}
+
+
+class Order(Config):
+    """A run as people ask for it.
+
+    Attributes:
+        source: What pods can read: `s3://bucket/prefix`, `kaggle:owner/dataset`, `synthetic:N`.
+        store: `s3://bucket/prefix`.
+        pipeline: Name of one of `PIPELINES`.
+        preset: Name or file of all steps' settings.
+        set: Changes of settings, `step.key=value` each.
+        parameters: Values of the pipeline's other parameters.
+        profile: Name or file of the pods' settings.
+        service_account: Of the pods; empty: that of the installation.
+        mlflow_experiment: Where KFP's MLflow plugin puts the run; empty: where it is set to.
+    """
+
+    source: str
+    store: str
+    pipeline: str = "training"
+    preset: str = "quick"
+    set: tuple[str, ...] = ()
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    profile: str = DEFAULT_PROFILE
+    service_account: str = ""
+    mlflow_experiment: str = "brainseg"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run as Kubeflow takes it.
+
+    Attributes:
+        order: What was asked for.
+        package: The compiled pipeline.
+        arguments: Its parameters' values.
+        steps: Names of its steps.
+    """
+
+    order: Order
+    package: Package
+    arguments: Mapping[str, Any]
+    steps: frozenset[str]
+
+
+def prepare(order: Order, registry: Images, run_name: str) -> Prepared:
+    """Checks everything that can be known here, and compiles the pipeline.
+
+    Args:
+        order: What to run.
+        registry: Where its images are.
+        run_name: What the run is called in MLflow, where the pipeline takes it.
+
+    Raises:
+        UserError: If pods could not do it: what is wrong, and what to do.
+    """
+    pipeline = find_pipeline(order.pipeline)
+    require_shared_source(order.source)
+    _require_shared_store(order.store)
+    arguments = _arguments(order, pipeline, run_name)
+    made = compiled(pipeline, load_profile(order.profile), registry)
+    _require_registry(images(made))
+    return Prepared(order, package(made), arguments, frozenset(step_names(made)))
+
+
+def plugins_input(order: Order) -> dict[str, dict[str, str]] | None:
+    """What KFP's plugins are told: `MLflowPluginInput` in backend/src/apiserver/plugins/mlflow."""
+    name = order.mlflow_experiment
+    return {"mlflow": {"experiment_name": name}} if name else None
+
+
+def _arguments(order: Order, pipeline: GraphComponent, run_name: str) -> dict[str, Any]:
+    known = pipeline.component_spec.inputs or {}
+    arguments = pipeline_arguments(load_preset(order.preset, order.set, settings_of(pipeline)))
+    arguments |= {"run_name": run_name} if "run_name" in known else {}
+    arguments |= {"source": order.source, "store": order.store, **order.parameters}
+    check_arguments(pipeline, arguments)
+    for name, value in arguments.items():
+        _require_type(name, value, known[name].type)
+    return arguments
+
+
+def _require_type(name: str, value: object, kind: str) -> None:
+    allowed = _TYPES.get(kind, (object,))
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind != "Boolean"):
+        raise UserError(f"parameter {name}={value!r} must be of the type {kind}")
+
+
+def _require_shared_store(store: str) -> None:
+    if not store.startswith("s3://"):
+        raise UserError(
+            f"store {store!r} is a folder of this machine or not understood, and every pod needs "
+            "it; give s3://bucket/prefix"
+        )
+    parse_s3_uri(store)
+
+
+def _require_registry(named: Iterable[str]) -> None:
+    """A name's first part is a registry if it has a dot or a port, or is localhost."""
+    for image in sorted(named):
+        host = image.partition("/")[0]
+        if host == image or not (re.search("[.:]", host) or host == "localhost"):
+            raise UserError(
+                f"image {image!r} names no registry, so that no node could pull it; give "
+                "--registry HOST/PATH (and --digests FILE, as `brainseg compile` takes them)"
+            )

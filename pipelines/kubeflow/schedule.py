@@ -1,0 +1,293 @@
+"""Schedules: what people want, what Kubeflow has (its "recurring runs"), and what is to be done.
+
+Kubeflow cannot change one and lets several have one name (kubeflow/pipelines#3789). So each
+carries the digest of what it was made from in its description.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import kfp_server_api
+import yaml
+from kfp_server_api import RecurringRunMode
+from pydantic import field_validator
+
+from components.shared.config import Config, build_config
+from components.shared.errors import UserError
+from pipelines.kubeflow.cron import Cron, parse_cron, require_utc
+from pipelines.kubeflow.order import Order, Prepared, plugins_input
+from pipelines.kubeflow.submit import DEFAULT_EXPERIMENT
+from pipelines.kubeflow.upload import Uploaded
+
+_MARK = "Kept by `brainseg schedule` ({}): change it there."
+_MARKED = re.compile(re.escape(_MARK).replace(r"\{\}", "([0-9a-f]{16})"))
+
+
+class Schedule(Order):
+    """A run that comes again and again.
+
+    Attributes:
+        name: Unique in the namespace.
+        cron: Five fields, in UTC.
+        timezone: UTC; others are refused with the way out.
+        latest: Whether it follows the pipeline's newest version.
+        paused: Whether it starts no runs.
+    """
+
+    name: str
+    cron: str
+    timezone: str = "UTC"
+    latest: bool = False
+    paused: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        # toSWFCRDResourceGeneratedName in backend/src/apiserver/template/template.go
+        kept = re.sub("[^a-z0-9-]+", "", name.lower())
+        if not name.strip() or kept.startswith("-") or not name.isprintable():
+            raise ValueError("a name needs a letter or a digit before any hyphen, on one line")
+        return name
+
+    @property
+    def parsed_cron(self) -> Cron:
+        """When it comes.
+
+        Raises:
+            UserError: If it never does, or its form is wrong.
+        """
+        require_utc(self.timezone)
+        return parse_cron(self.cron)
+
+
+class ScheduleFile(Config):
+    """What `schedules.yaml` holds.
+
+    Attributes:
+        experiment: The group of runs that all of them belong to.
+        schedules: In any order; their names differ.
+    """
+
+    experiment: str = DEFAULT_EXPERIMENT
+    schedules: tuple[Schedule, ...] = ()
+
+    @field_validator("schedules")
+    @classmethod
+    def _check_names(cls, schedules: tuple[Schedule, ...]) -> tuple[Schedule, ...]:
+        names = [schedule.name for schedule in schedules]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"named twice: {', '.join(twice)}")
+        return schedules
+
+
+@dataclass(frozen=True)
+class Existing:
+    """A schedule that Kubeflow has.
+
+    Attributes:
+        id: Given by Kubeflow.
+        name: Not unique for Kubeflow.
+        enabled: Whether it starts runs.
+        cron: Six fields; empty for one that comes by an interval.
+        pipeline_version_id: Empty where it follows the pipeline.
+        experiment_id: The group that it belongs to.
+        digest: What it was made from; empty if others made it.
+        created_at: For a choice among equals.
+    """
+
+    id: str
+    name: str
+    enabled: bool
+    cron: str
+    pipeline_version_id: str
+    experiment_id: str
+    digest: str
+    created_at: str
+
+    @property
+    def five_fields(self) -> str:
+        """The cron as people write it, or what Kubeflow has where that is something else."""
+        second, *rest = self.cron.split() or [""]
+        rest += ["*"] * (5 - len(rest))  # the day of the week may be missing
+        return " ".join(rest) if second == "0" else self.cron or "by an interval"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What has to be done for a name.
+
+    Attributes:
+        name: Of the schedule.
+        create: Whether a new one is made.
+        keep: The one that stays, if there is one.
+        disable: Others that are enabled.
+        delete: Others.
+        enabled: How the one that stays must be.
+    """
+
+    name: str
+    create: bool = False
+    keep: Existing | None = None
+    disable: Sequence[Existing] = ()
+    delete: Sequence[Existing] = ()
+    enabled: bool = True
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.create or self.delete) or self._switches
+
+    @property
+    def _switches(self) -> bool:
+        return self.keep is not None and self.keep.enabled != self.enabled
+
+    def __str__(self) -> str:
+        parts = ["create"] if self.create and not self.delete else []
+        parts += ["replace"] if self.create and self.delete else []
+        if self._switches:
+            parts += ["resume" if self.enabled else "pause"]
+        extra = len(self.delete) - (1 if self.create else 0)
+        if self.keep or self.create:
+            parts += [f"delete {extra} more of this name"] if extra > 0 else []
+        else:
+            parts += ["delete"]
+        return ", ".join(parts) or "unchanged"
+
+
+def read_schedules(path: Path) -> ScheduleFile:
+    """Reads `schedules.yaml` and checks everything in it that can be known here.
+
+    Raises:
+        UserError: If it is not there, not YAML, or something in it is wrong.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    entries = content.get("schedules", []) if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f"{path} must hold `schedules:`, a list, and perhaps `experiment:`")
+    schedules = [
+        build_config(Schedule, entry, f"schedule {entry.get('name', number)}")
+        for number, entry in enumerate(entries, start=1)
+    ]
+    for schedule in schedules:
+        _ = schedule.parsed_cron
+    return build_config(ScheduleFile, {**content, "schedules": schedules}, path.name)
+
+
+def wanted(
+    schedule: Schedule, prepared: Prepared, version: Uploaded, experiment_id: str
+) -> kfp_server_api.V2beta1RecurringRun:
+    """A schedule as Kubeflow takes it, disabled."""
+    # CreateJob in backend/src/apiserver/resource/resource_manager.go at tag 2.17.0 loses the
+    # parameters of a pinned schedule that has inputs for plugins
+    plugins = plugins_input(schedule) if schedule.latest else None
+    body = kfp_server_api.V2beta1RecurringRun(
+        display_name=schedule.name,
+        experiment_id=experiment_id,
+        pipeline_version_reference=kfp_server_api.V2beta1PipelineVersionReference(
+            pipeline_id=version.pipeline_id,
+            pipeline_version_id=None if schedule.latest else version.version_id,
+        ),
+        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=dict(prepared.arguments)),
+        service_account=schedule.service_account or None,
+        trigger=kfp_server_api.V2beta1Trigger(
+            cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=schedule.parsed_cron.six_fields)
+        ),
+        max_concurrency="1",
+        no_catchup=True,
+        mode=RecurringRunMode.DISABLE,
+        plugins_input=plugins,
+    )
+    body.description = _MARK.format(_digest(body))
+    return body
+
+
+def digest_of(body: kfp_server_api.V2beta1RecurringRun) -> str:
+    """The digest that a schedule's description carries; empty if there is none."""
+    found = _MARKED.fullmatch(body.description or "")
+    return found[1] if found else ""
+
+
+def existing(row: kfp_server_api.V2beta1RecurringRun) -> Existing:
+    """What matters of a recurring run of Kubeflow."""
+    reference = row.pipeline_version_reference
+    cron = row.trigger.cron_schedule if row.trigger else None
+    return Existing(
+        id=row.recurring_run_id,
+        name=row.display_name or "",
+        enabled=row.mode == RecurringRunMode.ENABLE,
+        cron=(cron.cron if cron else "") or "",
+        pipeline_version_id=(reference.pipeline_version_id if reference else "") or "",
+        experiment_id=row.experiment_id or "",
+        digest=digest_of(row),
+        created_at=str(row.created_at),
+    )
+
+
+def plan(name: str, digest: str, there: Iterable[Existing], *, enabled: bool) -> Change:
+    """What has to be done so that a name has one schedule, as it is wanted.
+
+    Args:
+        name: Of the schedule.
+        digest: What it is to be made from.
+        there: Those that Kubeflow has, of any name.
+        enabled: Whether it shall start runs.
+    """
+    same = [one for one in there if one.name == name]
+    fitting = [one for one in same if one.digest == digest]
+    keep = min(fitting, key=lambda one: (one.created_at, one.id), default=None)
+    others = [one for one in same if one is not keep]
+    return Change(
+        name=name,
+        create=keep is None,
+        keep=keep,
+        disable=[one for one in others if one.enabled],
+        delete=others,
+        enabled=enabled,
+    )
+
+
+def removal(name: str, there: Iterable[Existing]) -> Change:
+    """What has to be done so that a name has no schedule."""
+    same = [one for one in there if one.name == name]
+    return Change(name, disable=[one for one in same if one.enabled], delete=same)
+
+
+def named(schedules: Iterable[Existing], name: str) -> list[Existing]:
+    """The schedules of exactly this name.
+
+    Raises:
+        UserError: If there is none.
+    """
+    every = list(schedules)
+    found = [one for one in every if one.name == name]
+    if not found:
+        names = sorted({one.name for one in every})
+        raise UserError(f"no schedule {name!r}; there are {', '.join(names) or 'none'}")
+    return found
+
+
+def unlisted(file: ScheduleFile, there: Iterable[Existing], experiment_id: str) -> list[Existing]:
+    """Schedules that `brainseg` made in the file's experiment and whose names the file lacks."""
+    listed = {schedule.name for schedule in file.schedules}
+    kept = (one for one in there if one.digest and one.experiment_id == experiment_id)
+    return [one for one in kept if one.name not in listed]
+
+
+def duplicates(there: Iterable[Existing]) -> Mapping[str, int]:
+    """Names that more than one schedule has, and how many."""
+    names = [one.name for one in there]
+    return {name: names.count(name) for name in sorted(set(names)) if names.count(name) > 1}
+
+
+def _digest(body: kfp_server_api.V2beta1RecurringRun) -> str:
+    content = json.dumps(body.to_dict(), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,0 +1,142 @@
+"""Pipelines and their versions in Kubeflow: uploaded when they are new, found when they are not."""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import kfp_server_api
+from kfp import compiler
+from kfp.dsl.graph_component import GraphComponent
+
+from pipelines.kubeflow.client import Kubeflow, KubeflowError, equals
+
+Found = TypeVar("Found")
+
+_CONFLICT, _MISSING = 409, 404
+_TRIES, _BETWEEN_TRIES_S = 10, 0.3
+
+
+@dataclass(frozen=True)
+class Package:
+    """A compiled pipeline.
+
+    Attributes:
+        name: Of the pipeline.
+        text: YAML, with the platform's part.
+    """
+
+    name: str
+    text: str
+
+    @property
+    def version(self) -> str:
+        """Equal where the text is equal."""
+        return f"{self.name}-{hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """A version of a pipeline in Kubeflow.
+
+    Attributes:
+        pipeline_id: Given by Kubeflow.
+        version_id: Given by Kubeflow.
+        name: Of the version.
+        is_new: Whether it was not there before.
+    """
+
+    pipeline_id: str
+    version_id: str
+    name: str
+    is_new: bool
+
+
+def package(pipeline: GraphComponent) -> Package:
+    """Writes a pipeline as YAML."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        compiler.Compiler().compile(pipeline, str(path))
+        return Package(pipeline.name, path.read_text())
+
+
+def find(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
+    """Finds the version that a package is; ids of what would have to be made are empty.
+
+    Raises:
+        KubeflowError: If Kubeflow refuses.
+    """
+    name, version = compiled.name, compiled.version
+    pipeline_id = _find_pipeline(kubeflow, name) or ""
+    found = _find_version(kubeflow, pipeline_id, version) if pipeline_id else None
+    return found or Uploaded(pipeline_id, "", version, is_new=True)
+
+
+def find_or_upload(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
+    """Finds the version that a package is, or uploads it.
+
+    The pipeline is found by its name, which stays when somebody renames what the UI shows. Who
+    is second of two that upload the same at once finds what the first has made.
+
+    Raises:
+        KubeflowError: If Kubeflow refuses.
+    """
+    name, version = compiled.name, compiled.version
+    pipeline_id = _find_pipeline(kubeflow, name) or _create_pipeline(kubeflow, name)
+    if found := _find_version(kubeflow, pipeline_id, version):
+        return found
+    try:
+        return _upload(kubeflow, pipeline_id, compiled)
+    except KubeflowError as error:
+        return _made_by_another(error, lambda: _find_version(kubeflow, pipeline_id, version))
+
+
+def _find_pipeline(kubeflow: Kubeflow, name: str) -> str | None:
+    service = kubeflow.api.pipelines.pipeline_service_get_pipeline_by_name
+    options = {"namespace": kubeflow.namespace} if kubeflow.namespace else {}
+    try:
+        return str(kubeflow.ask(service, name, **options).pipeline_id)
+    except KubeflowError as error:
+        if error.status != _MISSING:
+            raise
+        return None
+
+
+def _create_pipeline(kubeflow: Kubeflow, name: str) -> str:
+    wanted = kfp_server_api.V2beta1Pipeline(
+        name=name, display_name=name, namespace=kubeflow.namespace or None
+    )
+    service = kubeflow.api.pipelines.pipeline_service_create_pipeline
+    try:
+        return str(kubeflow.ask(service, wanted).pipeline_id)
+    except KubeflowError as error:
+        return _made_by_another(error, lambda: _find_pipeline(kubeflow, name))
+
+
+def _made_by_another(refusal: KubeflowError, find_it: Callable[[], Found | None]) -> Found:
+    """KFP takes a name a moment before it shows the row (storage/pipeline_store.go, CREATING)."""
+    tries = _TRIES if refusal.status == _CONFLICT else 0
+    for _ in range(tries):
+        if found := find_it():
+            return found
+        time.sleep(_BETWEEN_TRIES_S)
+    raise refusal
+
+
+def _find_version(kubeflow: Kubeflow, pipeline_id: str, name: str) -> Uploaded | None:
+    service = kubeflow.api.pipelines.pipeline_service_list_pipeline_versions
+    rows = kubeflow.rows(service, "pipeline_versions", pipeline_id, filter=equals("name", name))
+    ids = (str(row.pipeline_version_id) for row in rows if row.name == name)
+    return next((Uploaded(pipeline_id, found, name, is_new=False) for found in ids), None)
+
+
+def _upload(kubeflow: Kubeflow, pipeline_id: str, compiled: Package) -> Uploaded:
+    service = kubeflow.api.pipeline_uploads.upload_pipeline_version
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{compiled.name}.yaml"
+        path.write_text(compiled.text)
+        made = kubeflow.ask(service, str(path), name=compiled.version, pipelineid=pipeline_id)
+    return Uploaded(pipeline_id, str(made.pipeline_version_id), compiled.version, is_new=True)

@@ -1,0 +1,39 @@
+import pytest
+from kfp import dsl
+
+from components.notify.component import notify
+from components.shared.errors import UserError
+from components.shared.storage.outcome import leaving_failure
+from components.shared.storage.store import open_store
+
+STATUS = dsl.PipelineTaskFinalStatus(
+    state="FAILED",
+    pipeline_job_resource_name="a",
+    pipeline_task_name="b",
+    error_code=None,
+    error_message=None,
+)
+
+
+def run(store):
+    notify.python_func(
+        store=store,
+        pipeline_run="a name that the environment overrides",
+        run="nightly",
+        settings="form: slack",
+        status=STATUS,
+    )
+
+
+def test_the_address_comes_from_the_environment_alone(tmp_path, monkeypatch, webhook, capfd):
+    store = open_store(str(tmp_path / "store"))
+    with pytest.raises(UserError), leaving_failure(store.uri, "the run", "train"):
+        raise UserError("the loss is no number")
+    monkeypatch.setenv("KFP_RUN_ID", "the run")
+    monkeypatch.setenv("BRAINSEG_WEBHOOK_URL", webhook.url)
+    run(store.uri)
+    (sent,) = webhook.received
+    assert sent == {"text": "nightly: failed in step train\nthe loss is no number"}
+    told = capfd.readouterr().err
+    assert "notify: sent to the webhook" in told
+    assert webhook.url not in told

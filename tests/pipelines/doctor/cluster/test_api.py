@@ -1,0 +1,48 @@
+import pytest
+
+from pipelines.doctor.cluster.api import check_api
+from tests.pipelines.doctor.cluster.api_server import PROXY
+from tests.pipelines.doctor.cluster.conftest import target_of
+
+
+def test_the_way_through_the_cluster(cluster, server, target):
+    (check,) = check_api(cluster, target)
+    assert (check.status, check.found) == (
+        "ok",
+        "the cluster's Kubeflow Pipelines: 2.17.0, for one user",
+    )
+    asked = [each for each in server.requests if "healthz" in each]
+    assert set(asked) == {f"GET {PROXY}"}, "a token in the kubeconfig loses the way"
+
+
+def test_an_address(cluster, server):
+    server.objects["/apis/v2beta1/healthz"] = {"tag_name": "2.17.3", "multi_user": True}
+    (check,) = check_api(cluster, target_of("test", endpoint=server.url))
+    assert (check.status, check.found) == (
+        "ok",
+        f"Kubeflow Pipelines at {server.url}: 2.17.3, for many users",
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("2.5.0", "warning"), ("1.8.22", "warning"), ("unknown", "ok")]
+)
+def test_an_old_version_is_told(cluster, server, target, version, status):
+    server.objects[PROXY]["tag_name"] = version
+    (check,) = check_api(cluster, target)
+    assert check.status == status
+    assert version in check.found
+
+
+def test_no_kubeflow_in_the_cluster(cluster, server, target):
+    del server.objects[PROXY]
+    (check,) = check_api(cluster, target)
+    assert check.status == "error"
+    assert "404" in check.found
+    assert "--endpoint" in check.advice
+
+
+def test_an_address_where_nobody_answers(cluster):
+    (check,) = check_api(cluster, target_of("test", endpoint="http://127.0.0.1:1"))
+    assert check.status == "error"
+    assert "--endpoint" in check.found

@@ -1,0 +1,125 @@
+import json
+import logging
+import time
+
+import pytest
+
+from pipelines.doctor.cluster import probe
+from pipelines.doctor.cluster.connection import KubernetesError, connect
+from pipelines.doctor.cluster.probe import check_pods
+from tests.pipelines.doctor.cluster.api_server import terminated, unschedulable, waiting
+
+
+@pytest.fixture
+def probed(cluster, server, target):
+    """What the pod of the data image finds if it gets this status."""
+
+    def probe(status):
+        server.pods["data"] = status
+        found = {check.name: check for check in check_pods(cluster, target)}
+        assert not server.sent, "pods are left behind"
+        return found["pod, data"]
+
+    return probe
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "advice"),
+    [
+        (waiting("ErrImagePull", "not found"), "the image brainseg: not found", "--registry"),
+        (waiting("ImagePullBackOff", "403"), "the image brainseg: 403", "pull_secrets"),
+        (waiting("InvalidImageName", "bad"), "the image brainseg: bad", "--registry"),
+        (waiting("ErrImageNeverPull", "never"), "the image brainseg: never", "--digests"),
+        (
+            waiting("CreateContainerConfigError", 'secret "x" not found'),
+            'its configuration: secret "x" not found',
+            "make what is missing",
+        ),
+    ],
+)
+def test_a_pod_that_cannot_start_is_not_waited_for(probed, timed, status, told, advice):
+    check = probed(status)
+    assert timed() < 5
+    assert (check.status, check.found) == ("error", f"it waits for {told}")
+    assert advice in check.advice
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "advice"),
+    [
+        ("exceeded quota: brainseg, requested: pods=1, used: pods=5", "error", "raise the quota"),
+        ('violates PodSecurity "restricted:v1.35": runAsNonRoot', "error", "no more than the"),
+        ("error looking up service account", "error", "refused in the same way"),
+        ('User "me" cannot create resource "pods"', "unknown", "have the right"),
+    ],
+)
+def test_a_pod_that_is_refused(cluster, server, target, refusal, status, advice):
+    server.refusals["data"] = refusal
+    found = {check.name: check for check in check_pods(cluster, target)}
+    assert found["pod, data"].status == status
+    assert refusal in found["pod, data"].found
+    assert advice in found["pod, data"].advice
+    assert found["pod, trainer"].status == "ok"
+    assert not server.sent
+
+
+def test_a_pod_that_fails_tells_its_last_words(probed):
+    check = probed(terminated("Failed", "No module named 'pipelines.doctor.pod'"))
+    assert check.status == "error"
+    assert check.found.endswith(
+        "brainseg-data-python:0.1.0: No module named 'pipelines.doctor.pod'"
+    )
+    assert "images of this version" in check.advice
+
+
+def test_a_pod_without_a_node(server, target, monkeypatch, timed):
+    monkeypatch.setattr(probe, "_EVERY_S", 0.05)
+    server.pods["data"] = unschedulable("0/1 nodes are available: 1 Insufficient memory.")
+    found = {check.name: check for check in check_pods(connect("brainseg", 3), target)}
+    assert 0.5 < timed() < 8  # a node may still come
+    assert found["pod, data"].status == "error"
+    assert "a node with enough free memory: 0/1 nodes" in found["pod, data"].found
+    assert "make room" in found["pod, data"].advice
+    assert found["pod, trainer"].status == "ok"
+
+
+def test_an_image_that_is_still_on_its_way(server, target, monkeypatch):
+    monkeypatch.setattr(probe, "_EVERY_S", 0.05)
+    server.pods["trainer"] = waiting("ContainerCreating")
+    found = {check.name: check for check in check_pods(connect("brainseg", 3), target)}
+    assert found["pod, trainer"].status == "unknown"
+    assert "has not ended in this time" in found["pod, trainer"].found
+    assert "try again" in found["pod, trainer"].advice
+
+
+def test_what_the_pod_found_is_told_with_its_image(cluster, server, target):
+    checks = [{"name": "store", "status": "error", "found": "no bucket", "advice": "make it"}]
+    answer = json.dumps({"time": time.time(), "checks": checks})
+    server.pods["data"] = terminated("Succeeded", answer)
+    found = {check.name: check for check in check_pods(cluster, target)}
+    assert vars(found["store, data"]) == {**checks[0], "name": "store, data"}
+    assert found["store, trainer"].status == "ok"
+
+
+def test_a_node_whose_clock_is_off(cluster, server, target):
+    answer = json.dumps({"time": time.time() - 2000, "checks": []})
+    server.pods["data"] = terminated("Succeeded", answer)
+    found = {check.name: check for check in check_pods(cluster, target)}
+    assert found["clock, data"].status == "error"
+    assert "behind this machine" in found["clock, data"].found
+    assert "clock, trainer" not in found
+
+
+def test_pods_are_deleted_if_kubernetes_stops_answering(cluster, server, target):
+    server.forbidden = ["^GET .*/pods/"]
+    with pytest.raises(KubernetesError):
+        list(check_pods(cluster, target))
+    assert not server.sent
+
+
+def test_a_pod_that_may_not_be_deleted_is_named(cluster, server, target, caplog):
+    server.forbidden = ["^DELETE"]
+    with caplog.at_level(logging.WARNING):
+        list(check_pods(cluster, target))
+    assert "kubectl -n brainseg delete pod brainseg-doctor-data-" in caplog.text
+    assert len(server.sent) == 2

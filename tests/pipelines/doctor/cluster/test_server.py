@@ -1,0 +1,38 @@
+import pytest
+
+from pipelines.doctor.cluster.server import check_server
+
+
+def looked(cluster):
+    return {check.name: check for check in check_server(cluster)}
+
+
+def test_tells_the_version_the_place_and_who_asks(cluster, server):
+    found = looked(cluster)
+    assert found["Kubernetes"].found == f"v1.35.4 at {server.url}, as someone"
+    assert {check.status for check in found.values()} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [("v1.30.9", "warning"), ("v1.31.0-eks-1", "ok"), ("v2.0.0", "ok"), ("main", "ok")],
+)
+def test_an_old_version_is_told(cluster, server, version, status):
+    server.objects["/version"]["gitVersion"] = version
+    assert looked(cluster)["Kubernetes"].status == status
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "status", "told"),
+    [
+        (30, "ok", "agree"),
+        (-120, "warning", "120 s behind this machine"),
+        (1000, "error", "1000 s ahead of this machine"),
+    ],
+)
+def test_a_clock_that_is_off(cluster, server, ahead_s, status, told):
+    server.ahead_s = ahead_s
+    check = looked(cluster)["clock"]
+    assert check.status == status
+    assert told in check.found.replace("1001 s", "1000 s").replace("119 s", "120 s")
+    assert bool(check.advice) == (status != "ok")
