@@ -119,7 +119,7 @@ def train_job(task: Task) -> Object:
 
 def _job_spec(settings: GroupSettings, task: Task, pods: PodSettings) -> Object:
     return {
-        "backoffLimit": settings.failures,
+        "backoffLimit": settings.failures * settings.pods,
         "activeDeadlineSeconds": LEASE_S,  # renewed while the step follows
         "podReplacementPolicy": "Failed",  # never two pods of one number
         "podFailurePolicy": {"rules": list(_rules())},

@@ -21,7 +21,8 @@ class GroupSettings(Config):
         processes: In each pod, one for each of its devices.
         queue: Kueue's LocalQueue that admits all pods or none; a profile's is that of the step.
         service_account: Of the pods; empty: that of the step.
-        failures: Ended pods that are replaced, beside those that the cluster took away.
+        failures: How often all pods may fail, e.g. as MLflow is away; a pod that the cluster
+            took away has not failed.
         wait_s: Seconds for which some of the pods may be waiting before the step fails.
         grace_s: Seconds from SIGTERM to SIGKILL, to end a step and store the state.
     """

@@ -3,8 +3,13 @@
 from collections.abc import Sequence
 
 from components.shared.config import Record
-from components.shared.errors import UserError
-from components.shared.process import ERROR_PREFIX, MISTAKE_STATUS
+from components.shared.errors import OutageError, UserError
+from components.shared.process import (
+    ERROR_PREFIX,
+    MISTAKE_STATUS,
+    OUTAGE_PREFIX,
+    OUTAGE_STATUS,
+)
 from components.train.group.objects import Object
 
 _TOLD = 3  # ends of pods in a message; the log has all
@@ -65,14 +70,16 @@ def ends(pods: Sequence[Object]) -> list[End]:
 
 
 def failure(job: Object, pods: Sequence[Object]) -> Exception:
-    """Why a group left no result: a mistake in the words of the pod that found it."""
+    """Why a group left no result: a mistake or an outage in the words of the pod that met it."""
     ended = ends(pods)
-    mistakes = [end.message for end in ended if end.status == MISTAKE_STATUS]
-    if mistakes:
-        return UserError(mistakes[-1].removeprefix(ERROR_PREFIX))
+    told = {end.status: end.message for end in ended}
+    if MISTAKE_STATUS in told:
+        return UserError(told[MISTAKE_STATUS].removeprefix(ERROR_PREFIX))
+    if OUTAGE_STATUS in told:
+        return OutageError(told[OUTAGE_STATUS].removeprefix(OUTAGE_PREFIX))
     failed = condition(job, "Failed") or {"reason": "no result", "message": "none is in the store"}
-    told = "".join(f"; {end}" for end in ended[-_TOLD:])
-    return RuntimeError(f"the pods failed ({failed['reason']}: {failed['message']}){told}")
+    last = "".join(f"; {end}" for end in ended[-_TOLD:])
+    return RuntimeError(f"the pods failed ({failed['reason']}: {failed['message']}){last}")
 
 
 def _waiting_for(pod: Object) -> str:

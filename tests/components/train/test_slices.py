@@ -1,10 +1,12 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from components.train import network
+from components.train import network, slices
 from components.train.network import build_segmenter, with_neighbours
 from components.train.recipe import Network
 from components.train.slices import SliceDataset, TumourSampler, prepare_volumes
@@ -130,3 +132,19 @@ def test_another_way_of_preparing_makes_other_files(dataset, recipe, monkeypatch
 
 
 _SMALLER = {"encoder": "mobilenet_v2", "encoder_weights": "none", "image_size": 64}
+
+
+def test_processes_with_one_cache_prepare_a_volume_once(dataset, recipe, monkeypatch):
+    segmenter = build_segmenter(recipe.network)
+    written = []
+    write = slices._write
+
+    def slowly(folder, arrays):
+        written.append(folder.name)
+        time.sleep(0.05)
+        write(folder, arrays)
+
+    monkeypatch.setattr(slices, "_write", slowly)
+    with ThreadPoolExecutor(4) as pool:  # the lock is between open folders, not processes
+        list(pool.map(lambda _: prepare_volumes(dataset, "train", segmenter), range(4)))
+    assert len(written) == len(set(written)) == len(dataset.entries("train"))

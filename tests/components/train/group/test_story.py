@@ -1,6 +1,6 @@
 import pytest
 
-from components.shared.errors import UserError
+from components.shared.errors import OutageError, UserError
 from components.train.group.story import ends, failure, has_ended, running, waiting_for
 
 
@@ -70,8 +70,15 @@ def test_the_end_of_a_pod_in_one_line():
 def test_a_mistake_is_told_in_its_own_words():
     pods = [ended(0, 143), ended(1, 78, "brainseg error: encoder 'x' is not known")]
     told = failure(job("Failed", "PodFailurePolicy", "rule 0"), pods)
-    assert isinstance(told, UserError)
+    assert type(told) is UserError
     assert str(told) == "encoder 'x' is not known"
+
+
+def test_an_outage_is_told_as_one():
+    pods = [ended(0, 75, "brainseg outage: MLflow is away"), ended(1, 76)]
+    told = failure(job("Failed", "BackoffLimitExceeded", "the limit is reached"), pods)
+    assert isinstance(told, OutageError)
+    assert str(told) == "MLflow is away"
 
 
 def test_another_failure_tells_the_job_and_its_last_pods():
