@@ -36,13 +36,15 @@ def check_pods(cluster: Cluster, target: Target) -> Iterator[Check]:
         KubernetesError: If nothing answers.
     """
     names = {kind: f"brainseg-doctor-{kind}-{uuid.uuid4().hex[:8]}" for kind in target.probes}
+    refusals: dict[str, Check] = {}
     with _deleted_at_the_end(cluster, names):
-        refused = {kind: _create(cluster, target, kind, name) for kind, name in names.items()}
-        started = {kind: name for kind, name in names.items() if refused[kind] is None}
-        pods = _followed(cluster, started)
-    for kind, refusal in refused.items():
-        image, _ = target.probes[kind]
-        yield from [refusal] if refusal else _checks(kind, image, pods.get(kind))
+        for kind in target.probes:
+            if refusal := _create(cluster, target, kind, names[kind]):
+                refusals[kind] = refusal
+                del names[kind]
+        pods = _followed(cluster, names)
+    for kind, (image, _) in target.probes.items():
+        yield from [refusals[kind]] if kind in refusals else _checks(kind, image, pods.get(kind))
     if not _reachable(target.store):
         advice = "name the one of runs: --store s3://bucket/prefix"
         yield Check("store", "unknown", f"pods cannot reach the folder {target.store}", advice)

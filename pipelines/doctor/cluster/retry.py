@@ -7,11 +7,11 @@ from pipelines.doctor.cluster.connection import Json
 from pipelines.doctor.cluster.kubeflow import SERVER, Installation
 from pipelines.doctor.cluster.target import Target
 
-_SPARING = "brainseg error:"
+_SPARING = "brainseg error:"  # how the termination message of a mistake begins
 _RETRY_ADVICE = (
     "in Argo's workflow-controller-configmap set workflowDefaults.spec.templateDefaults."
-    f"retryStrategy to retryPolicy: Always, expression: '!(lastRetry.message contains "
-    f'"{_SPARING}")\': outages are tried again and mistakes are not'
+    'retryStrategy to retryPolicy: Always, expression: "not (lastRetry.message matches '
+    f"'exit code [0-9]+[)]: {_SPARING} ')\": outages are tried again and mistakes are not"
 )
 _RETRIED = {
     "OnError": "pods that were taken away, and no step that failed",

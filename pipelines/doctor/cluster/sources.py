@@ -72,7 +72,7 @@ def _check(cluster: Cluster, kind: str, name: str, sources: list[Source]) -> Che
     wanted = [keys for each in sources if (keys := _wanted(each, values))]
     missing = sorted({key for keys in wanted for key in keys if not values.get(key)})
     if missing:
-        found = f"{title} lacks {', '.join(missing)}, or has nothing in it"
+        found = f"{title} has no value for {', '.join(missing)}"
         stop = not needed.isdisjoint(missing)
         advice = f"add it{': steps do not start without' if stop else ', or delete what is there'}"
         return Check("settings", "error", found, advice)

@@ -174,7 +174,7 @@ def everything() -> dict[str, Json]:
     }
 
 
-SPARING = '!(lastRetry.message contains "brainseg error:")'
+SPARING = "not (lastRetry.message matches 'exit code [0-9]+[)]: brainseg error: ')"
 QUOTA = {
     "requests.cpu": "32",
     "requests.memory": "128Gi",

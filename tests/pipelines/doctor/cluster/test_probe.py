@@ -63,6 +63,14 @@ def test_a_pod_that_is_refused(cluster, server, target, refusal, status, advice)
     assert not server.sent
 
 
+def test_a_pod_that_was_never_made_is_not_deleted(cluster, server, target, caplog):
+    server.refusals = dict.fromkeys(["data", "trainer"], "exceeded quota: brainseg")
+    server.forbidden = ["^DELETE"]
+    list(check_pods(cluster, target))
+    assert not caplog.text
+    assert not [each for each in server.requests if each.startswith("DELETE")]
+
+
 def test_a_pod_that_fails_tells_its_last_words(probed):
     check = probed(terminated("Failed", "No module named 'pipelines.doctor.pod'"))
     assert check.status == "error"

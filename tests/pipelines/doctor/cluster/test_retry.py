@@ -6,6 +6,7 @@ import yaml
 from pipelines.doctor.cluster.kubeflow import Installation
 from pipelines.doctor.cluster.retry import check_retry_rule
 from tests.pipelines.doctor.cluster.api_server import DEPLOYMENTS, OF_KFP, SPARING
+from tests.test_layout import PROJECT
 
 CONTROLLER = f"{OF_KFP}/configmaps/workflow-controller-configmap"
 
@@ -43,6 +44,10 @@ def test_argos_own_rule_tries_again_mistakes_too(checked, defaults):
     assert check.status == "warning"
     assert check.found.startswith("OnFailure: ")
     assert "mistakes too" in check.found
+
+
+def test_the_readme_says_the_same():
+    assert SPARING in (PROJECT / "README.md").read_text()
 
 
 def test_an_expression_without_a_rule_means_always(checked):

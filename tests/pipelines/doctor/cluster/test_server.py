@@ -22,6 +22,17 @@ def test_an_old_version_is_told(cluster, server, version, status):
     assert looked(cluster)["Kubernetes"].status == status
 
 
+def test_a_version_that_does_not_say_who_asks(cluster, server, monkeypatch):
+    answer = server.answer
+    monkeypatch.setattr(
+        server,
+        "answer",
+        lambda method, *rest: (404, {}) if method == "POST" else answer(method, *rest),
+    )
+    server.objects["/version"]["gitVersion"] = "v1.27.3"
+    assert looked(cluster)["Kubernetes"].status == "warning"
+
+
 @pytest.mark.parametrize(
     ("ahead_s", "status", "told"),
     [

@@ -51,7 +51,7 @@ def test_a_needed_key_that_is_missing_or_empty(cluster, server, target, value):
     data |= {} if value is None else {"MLFLOW_TRACKING_URI": value}
     check = told(cluster, target, "brainseg-settings")
     assert check.status == "error"
-    assert "lacks MLFLOW_TRACKING_URI" in check.found
+    assert "no value for MLFLOW_TRACKING_URI" in check.found
     assert "steps do not start without" in check.advice
 
 
@@ -59,7 +59,7 @@ def test_half_of_an_optional_secret_is_wrong(cluster, server, target):
     server.objects[STORE]["data"].pop("AWS_SECRET_ACCESS_KEY")
     check = told(cluster, target, "brainseg-store")
     assert check.status == "error"
-    assert "lacks AWS_SECRET_ACCESS_KEY" in check.found
+    assert "no value for AWS_SECRET_ACCESS_KEY" in check.found
     assert "or delete what is there" in check.advice
 
 
@@ -96,6 +96,6 @@ def test_the_key_of_a_registry(cluster, server, profile_of):
     assert told(cluster, target, "registry").found == "there is no Secret registry"
     place = f"{OF_RUNS}/secrets/registry"
     server.objects[place] = named("registry", data=encoded(password="x"))
-    assert "lacks .dockerconfigjson" in told(cluster, target, "Secret registry").found
+    assert "no value for .dockerconfigjson" in told(cluster, target, "Secret registry").found
     server.objects[place]["data"] = encoded(**{".dockerconfigjson": "{}\n"})
     assert told(cluster, target, "Secret registry").status == "ok"
