@@ -289,6 +289,8 @@ def doctor(
 
     Example: brainseg doctor --cluster --store s3://mri/brainseg --registry registry.example/team
     """
+    if not cluster and (registry or digests or endpoint):
+        raise UserError("--registry, --digests and --endpoint are about a cluster: add --cluster")
     if cluster:
         require_extras("pipelines")
         from pipelines.doctor.cluster.checks import run_cluster_checks

@@ -7,6 +7,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
+from components.shared.errors import UserError
 from pipelines.cli import app
 from pipelines.doctor.cluster.checks import run_cluster_checks
 from tests.pipelines.doctor.cluster.api_server import OF_RUNS, waiting
@@ -77,6 +78,11 @@ def test_the_command_speaks_json_and_succeeds_if_all_is_well(server):
     done = CliRunner().invoke(app, [*COMMAND, "--json"])
     assert done.exit_code == 0, done.output
     assert {check["status"] for check in json.loads(done.stdout)} == {"ok"}
+
+
+def test_options_of_a_cluster_want_one():
+    with pytest.raises(UserError, match="add --cluster"):
+        CliRunner().invoke(app, ["doctor", "--registry", "r.example"], catch_exceptions=False)
 
 
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
