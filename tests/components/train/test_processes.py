@@ -18,7 +18,7 @@ from components.train.checkpoints import Checkpoints
 from components.train.fit import _training_loader
 from components.train.network import build_segmenter
 from components.train.processes import is_writer, rank, trainer_arguments
-from components.train.slices import prepare_volumes
+from components.train.slices import SliceDataset, prepare_volumes
 from components.train.task import SegmentationTask
 
 
@@ -85,7 +85,12 @@ class BothLoaders:
     """The batches of two processes in turn."""
 
     def __init__(self, volumes, recipe):
-        self._loaders = [_training_loader(volumes, recipe, rank=rank, ranks=2) for rank in (0, 1)]
+        slices = SliceDataset(volumes, recipe.network.context_slices)
+        settings = (recipe.sampling, recipe.compute)
+        self._loaders = [
+            _training_loader(slices, *settings, seed=recipe.seed, rank=rank, ranks=2)
+            for rank in (0, 1)
+        ]
         self._epoch = 0
 
     def __len__(self):
