@@ -20,6 +20,7 @@ IMAGES = {
     "data": DATA_IMAGE,
     "trainer": TRAINER_IMAGE,
     "mlflow": f"brainseg-mlflow:{PROJECT['project']['version']}",
+    "cli": f"brainseg-cli-python:{PROJECT['project']['version']}",
 }
 
 
@@ -121,7 +122,9 @@ def test_code_comes_after_dependencies(dockerfile):
     assert requirements[1] == ("COPY", "pyproject.toml /")  # only the list of it goes on
     copied = [rest for name, rest in builder if name == "COPY"]
     assert copied[:2] == ["constraints.txt ./", "--from=requirements /requirements.txt ./"]
-    installed = builder.index(next(line for line in builder if "requirements.txt &&" in line[1]))
+    installed = builder.index(
+        next(line for line in builder if "--requirement requirements.txt" in line[1])
+    )
     assert all(builder.index(("COPY", rest)) > installed for rest in copied[2:])
     assert [rest for name, rest in last if name == "COPY"] == [
         "--from=builder /opt/brainseg /opt/brainseg"
@@ -156,7 +159,7 @@ def test_folders_that_can_be_written_are_named(dockerfile):
     variables = dict(item.split("=", 1) for item in given.split())
     assert variables["HOME"] == "/tmp"
     assert variables["PYTHONUNBUFFERED"] == "1"
-    if dockerfile.parent.name != "mlflow":
+    if dockerfile.parent.name in ("data", "trainer"):
         assert variables["BRAINSEG_CACHE"] == "/cache"
 
 
@@ -208,13 +211,14 @@ def test_an_image_installs_what_the_project_says():
     plain = PROJECT["project"]["dependencies"]
     assert _requirements("data") == [*plain, *extras["kaggle"]]
     assert _requirements("trainer") == [*plain, *extras["trainer"], *extras["kaggle"]]
+    assert _requirements("cli") == [*plain, *extras["pipelines"], *extras["kaggle"]]
     assert _requirements("mlflow") == PROJECT["dependency-groups"]["mlflow"]
 
 
 def test_every_dependency_of_an_image_is_pinned():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {_normal(line.partition("==")[0]) for line in lines if not line.startswith("#")}
-    for folder in ("data", "trainer"):
+    for folder in ("data", "trainer", "cli"):
         names = with_dependencies(*_requirements(folder))
         assert (
             not {n for n in names if not n.startswith(("nvidia-", "cuda-"))} - pinned - {"triton"}

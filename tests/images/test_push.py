@@ -54,6 +54,7 @@ def test_digests_are_written_by_name(push, tmp_path, program):
     done = push(program, "REGISTRY=r.example/team")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "d" / "file.json").read_text()) == {
+        "brainseg-cli-python": DIGEST,
         "brainseg-data-python": DIGEST,
         "brainseg-mlflow": DIGEST,
         "brainseg-trainer-python": DIGEST,
