@@ -33,7 +33,18 @@ def main():
         sys.exit(f"failed to execute component: exit status {code}")  # its own code is 1
     for artifact in artifacts_of(outputs):
         bucket.upload(local_path(artifact["uri"]), artifact["uri"])
-    bucket.upload(Path(outputs["outputFile"]), publish)
+    told = Path(outputs["outputFile"])
+    told.write_text(json.dumps(with_files(json.loads(told.read_text()), outputs)))
+    bucket.upload(told, publish)
+
+
+def with_files(told, outputs):
+    """collectOutputParameters: what the step wrote to a file of its own; all of ours are texts."""
+    values = told.setdefault("parameterValues", {})
+    for name, entry in outputs.get("parameters", {}).items():
+        if name not in values:
+            values[name] = Path(entry["outputFile"]).read_text()
+    return told
 
 
 def artifacts_of(part):
