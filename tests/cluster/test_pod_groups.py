@@ -13,8 +13,8 @@ from components.shared.process import ERROR_PREFIX
 from components.shared.storage.store import open_store
 from components.train.group.objects import group_objects
 from components.train.group.settings import GroupSettings
-from pipelines.catalogue import PIPELINES
 from pipelines.compilation import compile_all
+from pipelines.images import Images
 from pipelines.resources import load_profile
 from tests.cluster.backend import Backend, TaskFailed, job_name
 from tests.cluster.conftest import until
@@ -46,7 +46,8 @@ for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
 def graph(tmp_path_factory):
     folder = tmp_path_factory.mktemp("groups")
     (folder / "profile.yaml").write_text(PROFILE)
-    compile_all(folder, PIPELINES, profile=load_profile(str(folder / "profile.yaml")))
+    profile = load_profile(str(folder / "profile.yaml"))
+    compile_all(folder, profile=profile, images=Images(registry="localhost"))
     return folder / "training.yaml"
 
 
