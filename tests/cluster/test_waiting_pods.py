@@ -34,8 +34,9 @@ def namespace(core):
 
 @pytest.fixture
 def image(core):
-    """Any image that the node has."""
-    return core.list_node().items[0].status.images[0].names[0]
+    """Any image that the node has; one whose tag another has taken since has no name."""
+    images = core.list_node().items[0].status.images
+    return next(name for image in images for name in image.names or ())
 
 
 @pytest.fixture
