@@ -139,6 +139,8 @@ def test_an_interrupted_wait_leaves_the_run_and_says_so(server, backend, tmp_pat
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell starts what runs in the background deaf to it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while "running" not in process.stderr.readline():
         assert process.poll() is None
