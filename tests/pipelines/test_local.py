@@ -73,10 +73,11 @@ class TestAnyGraph:
         assert "volumes: all 3" in told
 
     def test_a_mistake_is_made_once(self, tmp_path, capfd):
+        given = {"source": "/nowhere", "store": str(tmp_path / "store")}
         with pytest.raises(UserError, match="step ingest: source /nowhere"):
-            run_locally(LocalRun(graphs.described, {"source": "/nowhere", "store": "s"}, tmp_path))
+            run_locally(LocalRun(graphs.described, given, tmp_path / "out"))
         assert capfd.readouterr().err.splitlines().count("ingest") == 1
-        assert not (tmp_path / "result.json").exists()
+        assert not (tmp_path / "out" / "result.json").exists()
 
     def test_a_step_that_runs_after_a_failure_does_not_hide_it(self, tmp_path, capfd):
         assert list(run_locally(LocalRun(graphs.guarded, {"value": 2}, tmp_path))["seconds"]) == [
