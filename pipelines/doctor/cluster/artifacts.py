@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import yaml
 
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.connection import Json, KubernetesError
+from pipelines.doctor.cluster.connection import Json
 from pipelines.doctor.cluster.kubeflow import Installation
 from pipelines.doctor.cluster.target import Target
 
@@ -16,12 +16,7 @@ def check_artifacts(found: Installation, target: Target) -> Check:
     See backend/src/v2/config/env.go and minio.go at 2.17.0.
     """
     runs = Installation(found.cluster, target.namespace)
-    try:
-        config = runs.config_map("kfp-launcher")
-    except KubernetesError as error:
-        if error.status != 404:
-            raise
-        config = {}
+    config = runs.optional_config_map("kfp-launcher")
     root = config.get("defaultPipelineRoot") or "minio://mlpipeline/v2/artifacts"
     providers = yaml.safe_load(config.get("providers") or "") or {}
     provider = providers.get(root.partition("://")[0])
@@ -48,11 +43,9 @@ def _secrets(provider: Json) -> Iterator[tuple[str, list[str]]]:
 
 def _missing_keys(runs: Installation, name: str, keys: Iterable[str]) -> str:
     place = f"the Secret {name} in {runs.namespace}"
-    try:
-        found = runs.cluster.get(f"secrets/{name}").get("data") or {}
-    except KubernetesError as error:
-        if error.status != 404:
-            raise
+    secret = runs.cluster.find(f"secrets/{name}")
+    if secret is None:
         return f"there is no {place.removeprefix('the ')}"
+    found = secret.get("data") or {}
     missing = [key for key in keys if key not in found]
     return f"{place} lacks {', '.join(missing)}" if missing else ""

@@ -72,6 +72,19 @@ class Cluster:
         """
         return dict(self.ask("GET", path, query=query)[0])
 
+    def find(self, path: str) -> Json | None:
+        """As `get`, but `None` where nothing is.
+
+        Raises:
+            KubernetesError: If it is refused, or nothing answers in time.
+        """
+        try:
+            return self.get(path)
+        except KubernetesError as error:
+            if error.status != 404:
+                raise
+            return None
+
     def create(self, path: str, body: Json, headers: Mapping[str, str] | None = None) -> Json:
         """Sends an object and returns what became of it.
 

@@ -39,7 +39,16 @@ class Installation:
         Raises:
             KubernetesError: If it may not be seen.
         """
-        found = self.cluster.get(f"/api/v1/namespaces/{self.namespace}/configmaps/{name}")
+        found = self.cluster.get(self._config_map(name))
+        return dict(found.get("data") or {})
+
+    def optional_config_map(self, name: str) -> Mapping[str, str]:
+        """As `config_map`, but empty where there is none.
+
+        Raises:
+            KubernetesError: If it may not be seen.
+        """
+        found = self.cluster.find(self._config_map(name)) or {}
         return dict(found.get("data") or {})
 
     def variables(self, deployment: Json, names: Iterable[str]) -> dict[str, str]:
@@ -55,12 +64,10 @@ class Installation:
         reference = variable.get("valueFrom", {}).get("configMapKeyRef")
         if not reference:
             return str(variable.get("value", ""))
-        try:
-            return self.config_map(reference["name"]).get(reference["key"], "")
-        except KubernetesError as error:
-            if error.status == 404:
-                return ""
-            raise
+        return self.optional_config_map(reference["name"]).get(reference["key"], "")
+
+    def _config_map(self, name: str) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/configmaps/{name}"
 
 
 def find_installation(cluster: Cluster) -> Installation:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.connection import Cluster, KubernetesError
+from pipelines.doctor.cluster.connection import Cluster
 from pipelines.doctor.cluster.target import Target
 
 _ENFORCE = "pod-security.kubernetes.io/enforce"
@@ -16,11 +16,8 @@ def check_namespace(cluster: Cluster, target: Target) -> Iterator[Check]:
         KubernetesError: If it may not be seen.
     """
     name = target.namespace
-    try:
-        found = cluster.get(f"/api/v1/namespaces/{name}")
-    except KubernetesError as error:
-        if error.status != 404:
-            raise
+    found = cluster.find(f"/api/v1/namespaces/{name}")
+    if found is None:
         advice = "give another by --namespace, or make it: manifests/README.md has the commands"
         yield Check("namespace", "error", f"there is no namespace {name}", advice)
         return

@@ -3,7 +3,7 @@
 import json
 
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.connection import Json, KubernetesError
+from pipelines.doctor.cluster.connection import Json
 from pipelines.doctor.cluster.kubeflow import SERVER, Installation, container
 from pipelines.doctor.cluster.target import Target
 
@@ -54,10 +54,6 @@ def _overrides(found: Installation, target: Target, deployment: Json, plugin: Js
         return {}
     own = (plugin.get("namespaces") or {}).get(target.namespace, {})
     runs = Installation(found.cluster, target.namespace)
-    try:
-        launcher = json.loads(runs.config_map("kfp-launcher").get("plugins.mlflow") or "{}")
-    except KubernetesError as error:
-        if error.status != 404:
-            raise
-        launcher = {}
+    config = runs.optional_config_map("kfp-launcher")
+    launcher = json.loads(config.get("plugins.mlflow") or "{}")
     return {**(own.get("settings") or {}), **(launcher.get("settings") or {})}

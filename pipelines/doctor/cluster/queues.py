@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.connection import Cluster, KubernetesError
+from pipelines.doctor.cluster.connection import Cluster
 from pipelines.doctor.cluster.target import Target
 
 _KUEUE, _TRAINER = "kueue.x-k8s.io", "trainer.kubeflow.org"
@@ -43,11 +43,8 @@ def _check_queue(cluster: Cluster, name: str, versions: list[str]) -> Check:
         advice = "install Kueue, or take the queue out of the profile: its pods wait for ever"
         return Check("queue", "error", f"{name}: the cluster has no Kueue", advice)
     place = f"/apis/{_KUEUE}/{versions[0]}/namespaces/{cluster.namespace}/localqueues/{name}"
-    try:
-        queue = cluster.get(place)
-    except KubernetesError as error:
-        if error.status != 404:
-            raise
+    queue = cluster.find(place)
+    if queue is None:
         advice = "name another in the profile, or make it: its pods wait for ever"
         return Check("queue", "error", f"there is no LocalQueue {name}", advice)
     for condition in queue.get("status", {}).get("conditions", ()):
@@ -60,11 +57,8 @@ def _check_queue(cluster: Cluster, name: str, versions: list[str]) -> Check:
 
 def _versions(cluster: Cluster, group: str) -> list[str]:
     """The versions of an API, the preferred one first; none where it is not installed."""
-    try:
-        found = cluster.get(f"/apis/{group}")
-    except KubernetesError as error:
-        if error.status != 404:
-            raise
+    found = cluster.find(f"/apis/{group}")
+    if found is None:
         return []
     preferred = found["preferredVersion"]["version"]
     others = [each["version"] for each in found["versions"]]

@@ -98,11 +98,8 @@ def check_run_rights(cluster: Cluster, target: Target) -> Iterator[Check]:
         KubernetesError: If the caller may not know.
     """
     name = target.service_account
-    try:
-        account = cluster.get(f"serviceaccounts/{name}")
-    except KubernetesError as error:
-        if error.status != 404:
-            raise
+    account = cluster.find(f"serviceaccounts/{name}")
+    if account is None:
         advice = "kubectl apply -k with an overlay of manifests/, or name another account"
         yield Check("run's rights", "error", f"there is no ServiceAccount {name}", advice)
         return
