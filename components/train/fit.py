@@ -9,7 +9,6 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from components.shared.errors import UserError
@@ -25,7 +24,7 @@ from components.train.checkpoints import Checkpoints
 from components.train.network import VolumeSegmenter, freeze_unused
 from components.train.processes import trainer_arguments
 from components.train.recipe import Compute, Recipe, Sampling, Schedule
-from components.train.slices import PreparedVolume, SliceDataset, TumourSampler
+from components.train.slices import PreparedVolume, SliceDataset, SliceTensors, TumourSampler
 from components.train.task import PreparedTensors, SegmentationTask
 
 logger = logging.getLogger(__name__)
@@ -81,9 +80,11 @@ def fit(
         optimiser=recipe.optimiser,
         seed=recipe.seed,
     )
+    slices = SliceDataset(train, recipe.network.context_slices)
     history = History()
     callbacks = [
         ChooseThreads(segmenter.network, recipe.compute.threads),
+        StopAtNonFiniteLoss(slices.volume_of),
         *_callbacks(history, checkpoints, listen),
         *further_callbacks,
         StoreWithinEpochs(checkpoints, history),
@@ -94,7 +95,7 @@ def fit(
     trainer.fit(
         task,
         _training_loader(
-            SliceDataset(train, recipe.network.context_slices),
+            slices,
             recipe.sampling,
             recipe.compute,
             seed=recipe.seed,
@@ -112,7 +113,6 @@ def fit(
 def _callbacks(history: History, checkpoints: Checkpoints, listen: EpochListener) -> list[Callback]:
     """In the order in which they act on an epoch: measured, told in the log, stored, told on."""
     return [
-        StopAtNonFiniteLoss(),
         history,
         LogProgress(history),
         KeepCheckpoints(checkpoints, history),
@@ -145,7 +145,7 @@ def _trainer(compute: Compute, schedule: Schedule, callbacks: list[Callback]) ->
 
 def _training_loader(
     slices: SliceDataset, sampling: Sampling, compute: Compute, *, seed: int, rank: int, ranks: int
-) -> DataLoader[tuple[Tensor, Tensor]]:
+) -> DataLoader[SliceTensors]:
     if not slices.has_tumour.any():
         raise UserError("no slice of the training part has tumour; nothing can be learned")
     sampler = TumourSampler(
@@ -174,7 +174,7 @@ def _loader_workers(asked: int) -> int:
     return min(asked, cores)
 
 
-class _LateLoader(DataLoader[tuple[Tensor, Tensor]]):
+class _LateLoader(DataLoader[SliceTensors]):
     """Begins to read when the first batch is asked for.
 
     Lightning makes the iterator before it knows where a resumed training stands, and processes

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 COVERAGE_LEVELS = 255  # a mask's pixel holds the covered share of its area, as uint8
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+SliceTensors = tuple[Tensor, Tensor, Tensor]  # image, mask, index; of one slice or of a batch
 
 _FILES = ("images.npy", "box.npy", "masks.npy")
 _DIGESTS = "digests.json"
@@ -142,7 +143,7 @@ def _write(folder: Path, arrays: Arrays) -> None:
             stream.write(_digests(folder).encode())
 
 
-class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
+class SliceDataset(Dataset[SliceTensors]):
     """Slices of prepared volumes with their neighbours, read a batch at a time."""
 
     def __init__(self, volumes: Sequence[PreparedVolume], context_slices: int) -> None:
@@ -158,14 +159,18 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """One slice: float16 channels x side x side, and float32 mask 1 x side x side."""
+    def __getitem__(self, index: int) -> SliceTensors:
+        """One slice: float16 channels x side x side, float32 mask 1 x side x side, its index."""
         number, position = self._places[index]
         volume = self._volumes[number]
         rows = np.clip([position + offset for offset in self._offsets], 0, len(volume.images) - 1)
         image = torch.from_numpy(volume.images[rows]).flatten(0, 1)
         mask = torch.from_numpy(np.array(volume.masks[position])).float() / COVERAGE_LEVELS
-        return image, mask[None]
+        return image, mask[None], torch.tensor(index)
+
+    def volume_of(self, index: int) -> str:
+        """The name of the volume that a slice is of."""
+        return self._volumes[self._places[index][0]].entry.volume
 
 
 class TumourSampler(Sampler[int]):

@@ -10,7 +10,7 @@ from torch.nn import functional
 from components.train.augment import augment
 from components.train.network import VolumeSegmenter, with_neighbours
 from components.train.recipe import Augmentation, Optimiser
-from components.train.slices import COVERAGE_LEVELS
+from components.train.slices import COVERAGE_LEVELS, SliceTensors
 
 PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # the arrays of a `PreparedVolume`
 
@@ -43,7 +43,7 @@ class SegmentationTask(lightning.LightningModule):
         self._seed = seed
         self._dice_loss = smp.losses.DiceLoss(mode="binary", from_logits=True)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
+    def training_step(self, batch: SliceTensors, _index: int) -> Tensor:
         torch.manual_seed(step_seed(self._seed, self.global_step, self.global_rank))
         images, masks = augment(batch[0].float(), batch[1], self._augmentation)
         logits = self.segmenter.network(images.contiguous(memory_format=torch.channels_last))

@@ -6,9 +6,10 @@ import time
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import nn
 
 from components.shared.threads import FastestThreads, Work
+from components.train.slices import SliceTensors
 
 
 class ChooseThreads(Callback):
@@ -40,7 +41,7 @@ class ChooseThreads(Callback):
         self,
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,
-        batch: tuple[Tensor, Tensor],
+        batch: SliceTensors,
         batch_idx: int,
     ) -> None:
         """Looks for the fastest number where it is time to."""

@@ -22,6 +22,19 @@ def test_slices_have_the_neighbours_that_prediction_uses(dataset, recipe):
     assert all(torch.equal(dataset[i][0], whole[i]) for i in range(len(whole)))
 
 
+def test_a_slice_says_which_it_is_and_its_volume_is_known(dataset, recipe):
+    volumes = prepare_volumes(dataset, "train", build_segmenter(recipe.network))
+    slices = SliceDataset(volumes, 0)
+    number = 0
+    for volume in volumes:
+        for position in range(volume.entry.slices):
+            _, mask, index = slices[number]
+            assert slices.volume_of(int(index)) == volume.entry.volume
+            assert np.array_equal(mask[0] * 255, volume.masks[position])
+            number += 1
+    assert number == len(slices)
+
+
 def test_volumes_are_prepared_once(dataset, recipe):
     segmenter = build_segmenter(recipe.network)
     prepare_volumes(dataset, "train", segmenter)

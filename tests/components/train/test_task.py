@@ -40,7 +40,7 @@ def _loss(task, step, rank=0):
     images = torch.rand((4, 9, 32, 32), generator=generator).half()
     masks = (torch.rand((4, 1, 32, 32), generator=generator) > 0.5).float()
     task.eval()  # weights and running statistics stay
-    return float(task.training_step((images, masks), 0))
+    return float(task.training_step((images, masks, torch.arange(4)), 0))
 
 
 def test_the_chance_of_a_step_is_its_own_and_repeats(task):
