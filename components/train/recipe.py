@@ -44,12 +44,16 @@ class Sampling(Config):
     """Which slices a step and an epoch see.
 
     Attributes:
-        batch_size: Slices a step, on each device.
+        batch_size: Slices an optimiser step, over all devices together.
+        accumulate: Micro-batches in which each device takes its part of a step, one after the
+            other, for as many times less memory. Batch normalisation and the Dice part of the
+            loss are those of one micro-batch, on all devices.
         tumour_share: Share of sampled slices that hold tumour (foreground oversampling); all
             such slices are drawn once an epoch.
     """
 
     batch_size: int = Field(default=32, ge=2)
+    accumulate: int = Field(default=1, ge=1)
     tumour_share: float = Field(default=0.6, gt=0.0, le=1.0)
 
 
@@ -111,12 +115,17 @@ class Compute(Config):
         loader_workers: Processes that read slices; 0 reads in the training process.
         threads: CPU threads of a step; `None` uses as many as are fastest at the time, so that
             trainings on a busy machine differ in the last bits.
+        deterministic: Whether two trainings on equal machines end with equal weights, bit for
+            bit: torch takes deterministic algorithms only, and where `threads` is unset a step
+            uses all CPU cores, whatever is fastest. Slower; on a GPU some networks have
+            operations for which torch has no such algorithm, and it says so.
     """
 
     precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     loader_workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
+    deterministic: bool = False
 
 
 class Recipe(Config):

@@ -23,7 +23,9 @@ class Measure(SegmentationTask):
     def measure(self, volume):
         self.measured = {}
         arrays = (volume.images, volume.box, volume.masks, volume.truth)
+        self.on_validation_epoch_start()
         self.validation_step(tuple(map(torch.from_numpy, arrays)), 0)
+        self.on_validation_epoch_end()
         return self.measured
 
 

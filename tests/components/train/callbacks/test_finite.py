@@ -4,6 +4,7 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch.utils.data import DataLoader
 
 from components.shared.errors import UserError
 from components.train.callbacks.finite import StopAtNonFiniteLoss
@@ -66,7 +67,7 @@ def _run(batches):
         num_sanity_val_steps=0,
         check_val_every_n_epoch=2,
     )
-    trainer.fit(Slope(), batches, torch.zeros(1))
+    trainer.fit(Slope(), DataLoader(batches, batch_size=None), torch.zeros(1))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
