@@ -389,8 +389,9 @@ def _tell_result(result: dict[str, Any]) -> None:
     if "promoted" in result:  # a cross-validation registers nothing
         decision = "is the new champion" if result["promoted"] else "is not promoted"
         _tell(f"model {result['model_uri']} {decision}: {result['reason']}")
+    width = max(map(len, result["reports"]))
     for name, path in result["reports"].items():
-        _tell(f"  {name:12} {_shown(path)}")
+        _tell(f"  {name:{width}} {_shown(path)}")
     _tell(f"compare runs: {_ui_command(result['tracking_uri'], result['experiment_id'])}")
 
 

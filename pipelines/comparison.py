@@ -166,7 +166,7 @@ def comparison(
         metrics=evaluated.outputs["metrics"],
         settings=register_settings,
     )
-    for task in (ingested, profiled, assigned, evaluated, registered):  # as in training
+    for task in (ingested, profiled, assigned, chosen, evaluated, registered):  # as in training
         task.set_caching_options(enable_caching=False)
     return ComparisonOutputs(
         dataset_id=dataset_id,

@@ -147,7 +147,7 @@ def cross_validation(
         pool_settings=pool_settings,
         run_name=run_name,
     )
-    for task in (ingested, profiled, folded):  # as in training
+    for task in (ingested, profiled, folded, trained):  # as in training
         task.set_caching_options(enable_caching=False)
     return CrossValidationOutputs(
         dataset_id=dataset_id,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from components.compare.contenders import Contender
 from components.compare.ranking import Ranked
@@ -33,6 +34,7 @@ def dice_against_cost(ranked: Sequence[Ranked]) -> Figure:
                 linestyle="none",
                 label=each.contender.label,
             )
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlim(0, 1.15 * max(cost(each.contender) for each in ranked))
     handles, labels = plots[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)

@@ -102,9 +102,10 @@ def _shown_volumes(dataset: SplitDataset, count: int) -> list[str]:
     entries = sorted(
         dataset.entries("validation"), key=lambda entry: (entry.tumour_pixels, entry.volume)
     )
-    third = -(-len(entries) // 3)
-    parts = [entries[start : start + third] for start in range(0, len(entries), third)]
-    return [name for part in parts for name in sorted(one.volume for one in part)[:count]]
+    thirds: list[list[str]] = [[], [], []]
+    for place, entry in enumerate(entries):
+        thirds[place * 3 // len(entries)].append(entry.volume)
+    return [volume for third in thirds for volume in sorted(third)[:count]]
 
 
 def _write_table(ranked: Sequence[Ranked], path: Path) -> None:

@@ -70,9 +70,9 @@ def _choice(ranked: Sequence[Ranked], dataset: SplitDataset) -> list[Block]:
     ]
     unclear = [each.contender.label for each in ranked[1:] if not is_clear(each)]
     if unclear:
-        names = ", ".join(unclear)
         text = (
-            f"Chance may be behind the choice: the interval of the difference holds 0 for {names}."
+            "Chance may be behind the choice: on so few patients these are not shown to be worse: "
+            f"{', '.join(unclear)}."
         )
         blocks.append(Notice("warning", text))
     return blocks
