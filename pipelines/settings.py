@@ -16,6 +16,7 @@ from components.profile.settings import ProfileSettings
 from components.register.settings import RegisterSettings
 from components.shared.config import Config, build_config
 from components.shared.errors import UserError
+from components.shared.tracking.identity import check_label
 from components.split.settings import FoldSettings, SplitSettings
 from components.train.recipe import Recipe
 from pipelines.graph import settings_of
@@ -86,6 +87,8 @@ def load_recipes(name: str, changes: Iterable[str] = ()) -> dict[str, Recipe]:
     sections = _read(name)
     sections[_RECIPES] = sections[_RECIPES] or yaml.safe_load(_DEFAULT_RECIPES.read_text())
     sections = _with_changes(sections, changes, ("train", _RECIPES))
+    for label in sections[_RECIPES]:
+        check_label(str(label))
     return {
         str(label): build_config(
             Recipe, _recipe(entry, sections["train"], str(label)), f"{_RECIPES}.{label}"

@@ -78,6 +78,8 @@ def assign_folds(manifest: Manifest, settings: FoldSettings) -> list[Split]:
         UserError: If a fold would be empty or without tumour, or leave nobody to learn from.
     """
     patients = _patients(manifest)
+    if settings.folds > len(patients):
+        raise UserError(f"split: {len(patients)} patients leave folds of {settings.folds} empty")
     row = _in_a_row(patients, set(), settings.seed)
     return [_fold(manifest, patients, row, settings, fold) for fold in range(settings.folds)]
 
