@@ -141,11 +141,12 @@ class TestRecipes:
         assert {one.schedule for one in recipes.values()} == {quick.schedule}
         assert {one.network.encoder_weights for one in recipes.values()} == {"none"}
 
-    def test_every_one_of_them_can_be_built(self):
-        for recipe in load_recipes("quick", ["train.network.image_size=32"]).values():
-            segmenter = build_segmenter(recipe.network).eval()
-            volume = torch.zeros(2, 40, 40, 3, dtype=torch.uint8)
-            assert segmenter(volume).shape == (2, 40, 40)
+    @pytest.mark.parametrize("preset", ["demo", "quick"])
+    def test_every_one_of_them_can_be_trained(self, preset):
+        for label, recipe in load_recipes(preset, ["train.network.image_size=64"]).items():
+            network = build_segmenter(recipe.network).network.eval()
+            channels = 3 * (2 * recipe.network.context_slices + 1)
+            assert network(torch.zeros(2, channels, 64, 64)).shape == (2, 1, 64, 64), label
 
     def test_a_change_is_of_all_recipes_or_of_one(self):
         changes = ("train.schedule.epochs=3", "recipes.unet-resnet34.schedule.epochs=5")
