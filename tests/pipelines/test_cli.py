@@ -80,7 +80,8 @@ def test_force_is_of_retraining_only(call):
 
 def test_another_pipeline_is_not_there(call):
     code, _, err = call("run", "--source", "synthetic:4", "--pipeline", "x")
-    assert (code, err) == (1, "error: no pipeline 'x'; there are training, retraining")
+    names = "training, retraining, cross-validation, comparison"
+    assert (code, err) == (1, f"error: no pipeline 'x'; there are {names}")
 
 
 def test_ingest_tells_what_it_published(call, tmp_path):

@@ -22,7 +22,8 @@ train:
 evaluate: {overlay_volumes: 1}
 recipes:
   light: {network: {encoder: mobilenet_v2}}
-  pyramid: {network: {architecture: fpn, encoder: resnet18, encoder_depth: 5, decoder_channels: null}}
+  pyramid:
+    network: {architecture: fpn, encoder: resnet18, encoder_depth: 5, decoder_channels: null}
 """
 
 
