@@ -389,7 +389,7 @@ def _tell_result(result: dict[str, Any]) -> None:
     if "promoted" in result:  # a cross-validation registers nothing
         decision = "is the new champion" if result["promoted"] else "is not promoted"
         _tell(f"model {result['model_uri']} {decision}: {result['reason']}")
-    width = max(map(len, result["reports"]))
+    width = max(map(len, result["reports"]), default=0)
     for name, path in result["reports"].items():
         _tell(f"  {name:{width}} {_shown(path)}")
     _tell(f"compare runs: {_ui_command(result['tracking_uri'], result['experiment_id'])}")
