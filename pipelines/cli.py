@@ -41,6 +41,8 @@ _SOURCES = (
     "kaggle:owner/dataset, or synthetic:PATIENTS[,seed=N]."
 )
 
+_PIPELINES = "training, retraining, cross-validation or comparison."
+
 Source = Annotated[str, typer.Option(help=_SOURCES)]
 Store = Annotated[str, typer.Option(help="s3://bucket/prefix or a local folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts on stdout.")]
@@ -65,7 +67,7 @@ def _options(
 def run(
     source: Source,
     store: Store = DEFAULT_STORE,
-    pipeline: Annotated[str, typer.Option(help="training or retraining.")] = "training",
+    pipeline: Annotated[str, typer.Option(help=_PIPELINES)] = "training",
     preset: Annotated[str, typer.Option(help="Name or .yaml file of all steps' settings.")] = (
         "quick"
     ),
@@ -91,12 +93,11 @@ def run(
     """
     require_extras("trainer", "pipelines")
     from pipelines.catalogue import find_pipeline
-    from pipelines.graph import settings_of
     from pipelines.local import LocalRun, run_locally
-    from pipelines.settings import load_preset, pipeline_arguments
+    from pipelines.settings import graph_arguments
 
     graph = find_pipeline(pipeline)
-    settings = pipeline_arguments(load_preset(preset, changes or (), settings_of(graph)))
+    settings = graph_arguments(graph, preset, changes or ())
     _use_local_defaults()
     folder = output or _HOME / f"{datetime.now():%Y-%m-%d-%H%M%S}"
     named = {"source": _absolute(source), "store": _absolute(store), "run_name": Path(preset).stem}
@@ -378,16 +379,19 @@ def _tell_result(result: dict[str, Any]) -> None:
     from components.shared.scoring.metrics import interval_in_words
 
     metrics = result["metrics"]
+    whom = "the test patients" if "promoted" in result else "patients unseen by their models"
     typer.echo()
     _tell(
-        f"patient Dice on the test patients: {metrics['patient_dice_mean']:.3f} "
+        f"patient Dice on {whom}: {metrics['patient_dice_mean']:.3f} "
         f"({interval_in_words(metrics)}; an empty prediction scores "
         f"{metrics['patient_dice_mean_empty_baseline']:.3f})"
     )
-    decision = "is the new champion" if result["promoted"] else "is not promoted"
-    _tell(f"model {result['model_uri']} {decision}: {result['reason']}")
+    if "promoted" in result:  # a cross-validation registers nothing
+        decision = "is the new champion" if result["promoted"] else "is not promoted"
+        _tell(f"model {result['model_uri']} {decision}: {result['reason']}")
+    width = max(map(len, result["reports"]), default=0)
     for name, path in result["reports"].items():
-        _tell(f"  {name:12} {_shown(path)}")
+        _tell(f"  {name:{width}} {_shown(path)}")
     _tell(f"compare runs: {_ui_command(result['tracking_uri'], result['experiment_id'])}")
 
 

@@ -20,6 +20,7 @@ from components.shared.config import Config, build_config
 from components.shared.errors import UserError
 from components.train.group.settings import GroupSettings
 from pipelines.catalogue import COMPONENTS
+from pipelines.settings import merged
 
 _FOLDER = Path(__file__).parent / "profiles"
 
@@ -284,7 +285,7 @@ def load_profile(name: str) -> PodProfile:
     every = content.get("all") or {}
     _settings(every, name, "all")  # told once, not for each step
     steps = {
-        step: _settings(_merged(every, content.get(step) or {}), name, step) for step in COMPONENTS
+        step: _settings(merged(every, content.get(step) or {}), name, step) for step in COMPONENTS
     }
     return build_config(
         PodProfile, {"run": content.get("run") or {}, "steps": steps}, f"profile {name}"
@@ -324,15 +325,4 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"profile {name} must hold sections: run, all, {', '.join(COMPONENTS)}")
     below = content.pop("extends", None)
-    return _merged(_read(str(below), (*seen, name)), content) if below else content
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings merge at every depth; anything else above replaces what is below."""
-    result = dict(below)
-    for key, value in above.items():
-        inner = result.get(key)
-        if isinstance(inner, Mapping) and isinstance(value, Mapping):
-            value = _merged(inner, value)
-        result[key] = value
-    return result
+    return merged(_read(str(below), (*seen, name)), content) if below else content

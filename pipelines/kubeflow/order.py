@@ -14,11 +14,11 @@ from components.shared.reading.sources.opening import require_shared_source
 from components.shared.storage.s3 import parse_s3_uri
 from pipelines.catalogue import find_pipeline
 from pipelines.compilation import DEFAULT_PROFILE, compiled
-from pipelines.graph import check_arguments, images, settings_of, step_names
+from pipelines.graph import check_arguments, images, step_names
 from pipelines.images import Images
 from pipelines.kubeflow.upload import Package, package
 from pipelines.resources import load_profile
-from pipelines.settings import load_preset, pipeline_arguments
+from pipelines.settings import graph_arguments
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "String": (str,),
@@ -101,7 +101,7 @@ def plugins_input(order: Order) -> dict[str, dict[str, str]] | None:
 
 def _arguments(order: Order, pipeline: GraphComponent, run_name: str) -> dict[str, Any]:
     known = pipeline.component_spec.inputs or {}
-    arguments = pipeline_arguments(load_preset(order.preset, order.set, settings_of(pipeline)))
+    arguments = graph_arguments(pipeline, order.preset, order.set)
     arguments |= {"run_name": run_name} if "run_name" in known else {}
     arguments |= {"source": order.source, "store": order.store, **order.parameters}
     check_arguments(pipeline, arguments)

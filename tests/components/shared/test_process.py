@@ -111,3 +111,12 @@ def test_a_crash_cannot_pass_for_an_error(tmp_path):
 def test_the_termination_log_exists_in_kubernetes_only(tmp_path, kind):
     run(tmp_path, kind)
     assert not (tmp_path / "termination").exists()
+
+
+def test_one_of_several_tasks_says_which_in_every_line_and_in_its_reason(tmp_path):
+    (tmp_path / "termination").touch()
+    labelled = STEP.replace('step_process("ingest")', 'step_process("train", "fold-1 100%")')
+    lines = start(tmp_path, labelled.format(kind="UserError")).stderr.splitlines()
+    assert lines[0] == f"train: fold-1 100%: quarantined {SHOWN}: reason"
+    assert lines[-1].startswith("brainseg error: fold-1 100%: scan")
+    assert (tmp_path / "termination").read_text().startswith("brainseg error: fold-1 100%: scan")
