@@ -15,6 +15,7 @@ from components.shared.config import Config, build_config
 from components.shared.errors import UserError
 from components.split.settings import SplitSettings
 from components.train.recipe import Recipe
+from pipelines import named
 
 STEPS: Mapping[str, type[Config]] = {
     "ingest": IngestSettings,
@@ -34,7 +35,7 @@ Preset = Mapping[str, Config]
 
 def preset_names() -> list[str]:
     """The presets that come with the package."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+    return named.names(_FOLDER)
 
 
 def load_preset(
@@ -88,22 +89,10 @@ def pipeline_arguments(preset: Preset) -> dict[str, str]:
 
 
 def _read(name: str) -> dict[str, dict[str, Any]]:
-    path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"no preset {name!r}; there are {', '.join(preset_names())}, or give a .yaml file"
-        ) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"preset {name} is not valid YAML: {error}") from error
-    if not isinstance(content, dict) or not set(content) <= set(STEPS):
+    content = named.read(name, _FOLDER, "preset")
+    if not set(content) <= set(STEPS):
         raise UserError(f"preset {name} must have only the sections {', '.join(STEPS)}")
-    sections = {step: content.get(step) or {} for step in STEPS}
-    for step, section in sections.items():
-        if not isinstance(section, dict):
-            raise UserError(f"preset {name}: {step} must hold `key: value` pairs, not {section!r}")
-    return sections
+    return {step: named.section(content, step, f"preset {name}") for step in STEPS}
 
 
 def _path(key: str, change: str, steps: Collection[str], form: str) -> list[str]:
