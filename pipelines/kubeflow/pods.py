@@ -28,8 +28,8 @@ _PLACES = {
     "too many pods": "a node with room for a pod",
 }
 
-# kubelet's words (pkg/kubelet/eviction/helpers.go) about the folders that placement.py mounts
-_FULL = re.compile(r'EmptyDir volume "(tmp|cache|shared-memory)" exceeds')
+# kubelet's words (pkg/kubelet/eviction) about the folders that placement.py mounts; and torch's
+_FULL = re.compile(r'EmptyDir volume "(tmp|cache|shared-memory)" exceeds|(shared memory)\(shm\)')
 
 Reasons = Mapping[str, str]
 
@@ -163,7 +163,7 @@ def failed_by(pod: V1Pod) -> str | None:
     if pod.status.phase != "Failed":
         return None
     if pod.status.reason:  # Evicted, DeadlineExceeded, ...
-        told = _short(f"{pod.status.reason}: {pod.status.message}")
+        told = _short(f"{pod.status.reason}: {pod.status.message}").rstrip(".")
         return _with_remedy(told, _too_small(pod.status.reason, told))
     for status in _statuses(pod):
         end = status.state.terminated
@@ -171,7 +171,8 @@ def failed_by(pod: V1Pod) -> str | None:
             told = f"it used more memory than its limit (container {status.name})"
             return _with_remedy(told, "memory" if status.name == "main" else "")
         if end and end.exit_code:
-            return _short(end.message or f"exit code {end.exit_code}")
+            told = _short(end.message or f"exit code {end.exit_code}")
+            return _with_remedy(told, _too_small("", told))
     return "its pod failed"
 
 
@@ -179,7 +180,7 @@ def _too_small(reason: str, message: str) -> str:
     """The setting of a pod profile that let a pod be ended; empty if it was none."""
     full = _FULL.search(message)
     if full:
-        return f"scratch.{full[1].replace('-', '_')}"
+        return f"scratch.{re.sub('[- ]', '_', full[1] or full[2])}"
     return "timeout_s" if reason == "DeadlineExceeded" else ""
 
 

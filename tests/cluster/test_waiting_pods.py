@@ -136,7 +136,7 @@ def test_a_folder_that_is_full(start, folder):
         "volumeMounts": [{"name": folder, "mountPath": "/folder"}],
     }
     volumes = [{"name": folder, "emptyDir": {"sizeLimit": "1Mi"}}]
-    expected = f'Evicted: Usage of EmptyDir volume "{folder}" exceeds the limit "1Mi".'
+    expected = f'Evicted: Usage of EmptyDir volume "{folder}" exceeds the limit "1Mi"'
     wanted = {"asked": "failures", "timeout_s": 180, "volumes": volumes}
     told = start(expected, OURS, filling, **wanted, securityContext={"fsGroup": 1000})
     assert told.endswith(f"; raise the step's scratch.{folder} in the pod profile")

@@ -172,6 +172,7 @@ def test_only_the_runs_own_pods_are_asked_for(cluster):
 
 
 EVICTION = 'Usage of EmptyDir volume "{}" exceeds the limit "1Mi".'
+NO_MEMORY = "RuntimeError: unable to allocate shared memory(shm) for file </t>: No space left (28)"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,11 @@ EVICTION = 'Usage of EmptyDir volume "{}" exceeds the limit "1Mi".'
         ),
         (
             {"reason": "Evicted", "message": EVICTION.format("var-run-argo")},
-            EVICTION.format("var-run-argo"),
+            EVICTION.format("var-run-argo").rstrip("."),
+        ),
+        (
+            container(terminated={"exitCode": 1, "message": f"RuntimeError: x ... {NO_MEMORY}"}),
+            f"{NO_MEMORY}; raise the step's scratch.shared_memory in the pod profile",
         ),
         ({"reason": "DeadlineExceeded", "message": "x"}, "raise the step's timeout_s"),
         ({}, "its pod failed"),
