@@ -15,8 +15,9 @@ from components.shared.environment import adopt_settings
 from components.shared.errors import UserError
 from components.shared.printable import printable_lines
 from components.shared.process import write_safely
+from pipelines import defaults
 from pipelines.extras import require_extras
-from pipelines.kubeflow.commands import schedules, submit
+from pipelines.kubeflow.commands import Digests, Profile, Registry, schedules, submit
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must be quick
     from components.shared.dataset.manifest import DatasetSummary
@@ -46,13 +47,6 @@ _PIPELINES = "training, retraining, cross-validation or comparison."
 Source = Annotated[str, typer.Option(help=_SOURCES)]
 Store = Annotated[str, typer.Option(help="s3://bucket/prefix or a local folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts on stdout.")]
-PodProfileName = Annotated[
-    str, typer.Option("--profile", help="Pod settings: cpu, gpu, test or a .yaml file.")
-]
-Registry = Annotated[str, typer.Option(help="Where images are pulled from: HOST/FOLDER.")]
-Digests = Annotated[
-    Path | None, typer.Option(help="JSON of image -> sha256:..., as `make push` writes it.")
-]
 DEFAULT_STORE = str(_HOME / "store")
 
 
@@ -69,7 +63,7 @@ def run(
     store: Store = DEFAULT_STORE,
     pipeline: Annotated[str, typer.Option(help=_PIPELINES)] = "training",
     preset: Annotated[str, typer.Option(help="Name or .yaml file of all steps' settings.")] = (
-        "quick"
+        defaults.PRESET
     ),
     changes: Annotated[
         list[str] | None,
@@ -179,7 +173,7 @@ def predict(
 @app.command(name="compile")
 def compile_pipelines(
     output: Annotated[Path, typer.Option(help="Folder for the YAML files.")] = Path("compiled"),
-    profile: PodProfileName = "cpu",
+    profile: Profile = defaults.PROFILE,
     registry: Registry = "",
     digests: Digests = None,
 ) -> None:
@@ -275,7 +269,7 @@ def doctor(
         bool, typer.Option("--cluster", help="Look at the kubeconfig's cluster, not at here.")
     ] = False,
     namespace: Annotated[str, typer.Option(help="Of runs in the cluster.")] = "brainseg",
-    profile: PodProfileName = "cpu",
+    profile: Profile = defaults.PROFILE,
     registry: Registry = "",
     digests: Digests = None,
     service_account: Annotated[str, typer.Option(help="Of runs in the cluster.")] = "brainseg-run",

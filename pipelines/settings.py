@@ -19,6 +19,7 @@ from components.shared.errors import UserError
 from components.shared.tracking.identity import check_label
 from components.split.settings import FoldSettings, SplitSettings
 from components.train.recipe import Recipe
+from pipelines import named
 from pipelines.graph import settings_of
 
 STEPS: Mapping[str, type[Config]] = {
@@ -45,7 +46,7 @@ Preset = Mapping[str, Config]
 
 def preset_names() -> list[str]:
     """The presets that come with the package."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+    return named.names(_FOLDER)
 
 
 def load_preset(
@@ -147,23 +148,11 @@ def pipeline_arguments(preset: Preset) -> dict[str, str]:
 
 
 def _read(name: str) -> dict[str, dict[str, Any]]:
-    path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"no preset {name!r}; there are {', '.join(preset_names())}, or give a .yaml file"
-        ) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"preset {name} is not valid YAML: {error}") from error
+    content = named.read(name, _FOLDER, "preset")
     names = [*STEPS, _RECIPES]
-    if not isinstance(content, dict) or not set(content) <= set(names):
+    if not set(content) <= set(names):
         raise UserError(f"preset {name} must have only the sections {', '.join(names)}")
-    sections = {step: content.get(step) or {} for step in names}
-    for step, section in sections.items():
-        if not isinstance(section, dict):
-            raise UserError(f"preset {name}: {step} must hold `key: value` pairs, not {section!r}")
-    return sections
+    return {step: named.section(content, step, f"preset {name}") for step in names}
 
 
 def _recipe(entry: object, train: Mapping[str, Any], label: str) -> dict[str, Any]:

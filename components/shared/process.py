@@ -54,7 +54,7 @@ def step_process(name: str, label: str = "") -> Iterator[StepProcess]:
 
     The reason of a failure is left where Kubernetes and Argo show it, before the process ends:
     a mistake as `brainseg error: ...` (it exits with `MISTAKE_STATUS`), a service that did not
-    answer as `brainseg outage: ...` (`OUTAGE_STATUS`), a crash by its last line, without a prefix.
+    answer as `brainseg outage: ...` (`OUTAGE_STATUS`), a crash without a prefix.
 
     Args:
         name: The step, for the log.
@@ -75,7 +75,8 @@ def step_process(name: str, label: str = "") -> Iterator[StepProcess]:
         raise SystemExit(OUTAGE_STATUS if is_outage else MISTAKE_STATUS) from error
     except Exception as error:
         # with the name of its type in front, so that no text in it passes for a mistake
-        _leave_reason(_one_line(which + "".join(traceback.format_exception_only(error))))
+        text = "".join(traceback.format_exception_only(error))
+        _leave_reason(_one_line(which + _ends(text)))
         raise
     logging.getLogger().setLevel(logging.WARNING)  # KFP's executor says where it writes outputs
 
@@ -107,6 +108,12 @@ def cache_folder() -> Path:
 
 def _one_line(text: str) -> str:
     return printable(" ".join(text.split()))
+
+
+def _ends(text: str) -> str:
+    """First and last line: torch puts a whole traceback between what failed, and why."""
+    lines = text.splitlines()
+    return text if len(lines) <= 2 else f"{lines[0]} ... {lines[-1]}"
 
 
 def _leave_reason(message: str) -> None:

@@ -76,6 +76,14 @@ def test_the_reason_of_a_crash_is_left_too_and_passes_for_no_mistake(tmp_path):
     assert (tmp_path / "termination").read_text() == message
 
 
+def test_of_a_crash_that_tells_of_another_both_ends_are_left(tmp_path):
+    (tmp_path / "termination").touch()
+    text = "('Caught in a worker.\\nTraceback:\\n  File x\\nRuntimeError: no space left')"
+    start(tmp_path, STEP.format(kind="RuntimeError").replace("(name)", text))
+    left = (tmp_path / "termination").read_text()
+    assert left == "RuntimeError: Caught in a worker. ... RuntimeError: no space left"
+
+
 def test_of_a_long_reason_kubernetes_gets_the_begin(tmp_path):
     (tmp_path / "termination").touch()
     start(tmp_path, STEP.format(kind="UserError").replace("(name)", "('\u00fc' * 5000)"))
