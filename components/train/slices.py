@@ -21,7 +21,8 @@ from components.shared.dataset.split import Part
 from components.shared.dataset.volumes import Volume
 from components.shared.progress import track
 from components.shared.storage.store import explain_disk, file_digest, whole_file
-from components.train.network import VolumeSegmenter, cut, head_box
+from components.train.network import VolumeSegmenter
+from components.train.preparation import cut
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 def _prepare(volume: Volume, segmenter: VolumeSegmenter) -> Arrays:
     image, mask = torch.from_numpy(volume.image), torch.from_numpy(volume.mask)
     with torch.inference_mode():
-        box = head_box(image)
+        box = segmenter.box(image)
         shares = cut(mask[:, None].float(), box, segmenter.image_size)[:, 0]
         masks = (shares * COVERAGE_LEVELS).round().byte()
         return segmenter.prepare(image).half().numpy(), box.numpy(), masks.numpy()

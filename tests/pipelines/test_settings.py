@@ -50,7 +50,7 @@ def test_a_preset_can_be_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("fast", [], "no preset 'fast'; there are demo, quick"),
+        ("fast", [], "no preset 'fast'; there are buda2019, demo, quick, report"),
         ("quick", ["epochs=3"], "--set 'epochs=3' is not understood.*STEP.KEY=VALUE"),
         ("quick", ["fit.epochs=3"], "STEP one of ingest, profile"),
         ("quick", ["train.schedule.epochs"], "not understood"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.train import network, slices
+from components.train import preparation, slices
 from components.train.network import build_segmenter, with_neighbours
 from components.train.recipe import Network
 from components.train.slices import (
@@ -161,7 +161,7 @@ def test_another_way_of_preparing_makes_other_files(dataset, recipe, monkeypatch
     segmenter = build_segmenter(recipe.network)
     prepare_volumes(dataset, "train", segmenter)
     assert len(_files(dataset)) == 4 * 4
-    monkeypatch.setattr(network, "_CLIP_DEVIATIONS", 1.0)
+    monkeypatch.setattr(preparation, "_CLIP_DEVIATIONS", 1.0)
     volumes = prepare_volumes(dataset, "train", segmenter)
     assert len(_files(dataset)) == 2 * 4 * 4
     assert max(np.abs(volume.images).max() for volume in volumes) <= 1
