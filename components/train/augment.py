@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from components.shared.dataset.volumes import CHANNELS, FLAIR
+from components.train.augment_fastai import augment_as_fastai
 from components.train.recipe import Augmentation
 
 
@@ -48,6 +49,8 @@ def augment(
     Returns:
         Changed images and masks of the same shapes.
     """
+    if sizes.policy == "fastai":
+        return augment_as_fastai(images, masks, rows.rand())
     placements = _placements(rows, sizes)
     grid = functional.affine_grid(placements, list(masks.shape), align_corners=False)
     images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)

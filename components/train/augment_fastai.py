@@ -38,9 +38,13 @@ def augment_as_fastai(images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Ten
         Changed images and masks of the same shapes.
     """
     mean, deviation = (one.view(len(CHANNELS), 1, 1) for one in imagenet_statistics(images.device))
-    slices = images.unflatten(1, (-1, len(CHANNELS))) * deviation + mean
+    count, _, height, width = images.shape
+    slices = images.view(count, -1, len(CHANNELS), height, width) * deviation + mean
     seeds = (draws * 2**31).long().tolist()
-    changed = [_change(*pair, seed) for *pair, seed in zip(slices, masks, seeds, strict=True)]
+    changed = [
+        _change(photograph, mask, seed)
+        for photograph, mask, seed in zip(slices, masks, seeds, strict=True)
+    ]
     photographs, moved = (torch.stack(parts) for parts in zip(*changed, strict=True))
     return ((photographs - mean) / deviation).flatten(1, 2), moved
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from torch.utils.data import DataLoader, Dataset
 
 from components.shared.errors import UserError
 from components.shared.machine import usable_cores
 from components.shared.scoring.segmenter import pick_device
 from components.train.callbacks.checkpoints import KeepCheckpoints
+from components.train.callbacks.early_stopping import StopWithoutGain
 from components.train.callbacks.finite import StopAtNonFiniteLoss
 from components.train.callbacks.history import Epoch, History
 from components.train.callbacks.interruption import StoreWithinEpochs
@@ -113,13 +114,15 @@ def _fit(
         segmenter.to(memory_format=torch.channels_last),
         augmentation=recipe.augmentation,
         optimiser=recipe.optimiser,
+        schedule=recipe.schedule,
         seed=recipe.seed,
     )
-    history = History()
+    history = History(recipe.schedule)
     callbacks = [
         ChooseThreads(segmenter.network, recipe.compute),
         StopAtNonFiniteLoss(slices.volume_of),
         *_callbacks(history, checkpoints, listen),
+        *_wished(recipe, history),
         *further_callbacks,
         StoreWithinEpochs(checkpoints, history),
     ]
@@ -150,6 +153,14 @@ def _callbacks(history: History, checkpoints: Checkpoints, listen: EpochListener
     ]
 
 
+def _wished(recipe: Recipe, history: History) -> Iterator[Callback]:
+    """Callbacks that a recipe asks for."""
+    if recipe.schedule.patience:
+        yield StopWithoutGain(history, recipe.schedule.patience)
+    if recipe.optimiser.ema_decay:
+        yield EMAWeightAveraging(decay=recipe.optimiser.ema_decay)
+
+
 def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
     # on a machine with few cores reading in the training process is the faster way
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -165,6 +176,7 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
         max_epochs=recipe.schedule.epochs,
         check_val_every_n_epoch=recipe.schedule.validation_interval,
         accumulate_grad_batches=recipe.sampling.accumulate,
+        gradient_clip_val=recipe.optimiser.gradient_clip,
         callbacks=callbacks,
         use_distributed_sampler=False,  # TumourSampler deals the slices out itself
         logger=False,

@@ -42,7 +42,8 @@ def _soft_dice(logits: Tensor, masks: Tensor, add_up: AddUp | None) -> Tensor:
     probability = logits.sigmoid()
     sums = stack([(probability - masks).abs().sum(), probability.sum(), masks.sum()])
     difference, predicted, true = add_up(sums) if add_up else sums
-    return difference / (predicted + true).clamp(min=_TINY) * (true > 0)
+    loss: Tensor = difference / (predicted + true).clamp(min=_TINY) * (true > 0)
+    return loss
 
 
 _LOSSES: Mapping[str, Callable[[Tensor, Tensor, AddUp | None], Tensor]] = {

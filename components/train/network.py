@@ -160,11 +160,13 @@ def build_segmenter(settings: Network) -> VolumeSegmenter:
     """Makes the network that the settings describe.
 
     Raises:
-        UserError: If the library lacks the architecture or the encoder, or the ImageNet
-            weights cannot be downloaded.
+        UserError: If the library lacks the architecture or the encoder, its output has another
+            size than its input, or the ImageNet weights cannot be downloaded.
     """
     sequences = 1 if settings.sequences == "flair" else len(CHANNELS)
-    network = _build_network(settings, channels=sequences * (2 * settings.context_slices + 1))
+    channels = sequences * (2 * settings.context_slices + 1)
+    network = _build_network(settings, channels)
+    _check_size(network, settings, channels)
     return VolumeSegmenter(network if sequences > 1 else FlairOnly(network), settings)
 
 
@@ -194,3 +196,23 @@ def _build_network(settings: Network, channels: int) -> nn.Module:
             f"no network {settings.architecture} with encoder {settings.encoder}: {error}"
         ) from error
     return network
+
+
+def _check_size(network: nn.Module, settings: Network, channels: int) -> None:
+    # smp's FPN, for one, gives images of four times the size with three stages
+    side = settings.image_size
+    try:
+        with torch.inference_mode():
+            given = network.eval()(torch.zeros(1, channels, side, side)).shape[2:]
+    except RuntimeError as error:
+        raise UserError(
+            f"{settings.architecture} with encoder {settings.encoder} cannot take slices of "
+            f"{side} x {side} ({str(error).partition(chr(10))[0]}); try another "
+            "train.network.image_size or encoder_depth"
+        ) from error
+    network.train()
+    if tuple(given) != (side, side):
+        raise UserError(
+            f"{settings.architecture} with train.network.encoder_depth={settings.encoder_depth} "
+            f"answers slices of {side} x {side} with {given[0]} x {given[1]}; try another depth"
+        )

@@ -199,8 +199,6 @@ class Compute(Config):
             bit: torch takes deterministic algorithms only, and where `threads` is unset a step
             uses all CPU cores, whatever is fastest. Slower; on a GPU some networks have
             operations for which torch has no such algorithm, and it says so.
-        compile: Has torch.compile make kernels for the network, which pays on GPUs in long
-            trainings; goes on without, and says so, where it cannot.
     """
 
     precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
@@ -208,7 +206,6 @@ class Compute(Config):
     loader_workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
     deterministic: bool = False
-    compile: bool = False
 
 
 class Recipe(Config):

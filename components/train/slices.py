@@ -19,6 +19,7 @@ from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import Part
 from components.shared.dataset.volumes import Volume
+from components.shared.errors import UserError
 from components.shared.progress import track
 from components.shared.storage.store import explain_disk, file_digest, whole_file
 from components.train.network import VolumeSegmenter
@@ -55,7 +56,7 @@ class PreparedVolume:
 
 
 def prepare_volumes(
-    dataset: SplitDataset, part: Part, segmenter: VolumeSegmenter
+    dataset: SplitDataset, part: Part, segmenter: VolumeSegmenter, *, whole_scans: bool = False
 ) -> list[PreparedVolume]:
     """Normalises and cuts the volumes of a part once, into files in the cache.
 
@@ -63,10 +64,21 @@ def prepare_volumes(
     were changed or the way of preparing is another. Of several processes with one cache the
     first one fetches and prepares a volume, the others wait for it.
 
+    Args:
+        dataset: Where the volumes are.
+        part: Which of them.
+        segmenter: Whose way of preparing it is.
+        whole_scans: Leaves volumes out that lack a sequence.
+
     Raises:
-        UserError: If the store lacks a volume or it was changed.
+        UserError: If the store lacks a volume or it was changed, or none is whole.
     """
-    entries = dataset.entries(part)
+    entries = [entry for entry in dataset.entries(part) if not (whole_scans and entry.missing)]
+    if not entries:
+        raise UserError(
+            f"no volume of the {part} part has all sequences; train one network on all by "
+            "train.flair_network=null"
+        )
     way = _way_of_preparing(segmenter)
     return [
         _prepared(entry, dataset, segmenter, way)

@@ -21,10 +21,11 @@ from components.shared.tracking.runs import (
 from components.shared.tracking.status import pipeline_run_of
 from components.shared.tracking.tree import open_run
 from components.train.callbacks.history import Epoch
+from components.train.callbacks.progress import EpochListener
 from components.train.checkpoints import Checkpoints
-from components.train.export import export_segmenter
+from components.train.export import ExportableSegmenter, export_segmenter
 from components.train.fit import Fit, fit
-from components.train.network import build_segmenter
+from components.train.network import PairedSegmenter, build_segmenter
 from components.train.processes import is_writer
 from components.train.recipe import Recipe
 from components.train.slices import prepare_volumes
@@ -78,12 +79,15 @@ def train_model(
         if is_writer():
             log_params(client, run_id, {"train": recipe.model_dump(mode="json")})
             _describe_data(client, pipeline_run_of(client, run_id), dataset, profile_report)
-        checkpoints = Checkpoints(dataset.store, checkpoint_folder(training.digest), dataset.cache)
-        fitted = _fit(recipe, dataset, checkpoints, client, run_id)
+
+        def listen(epoch: Epoch) -> None:
+            values = {name: value for name, value in epoch.items() if name != "epoch"}
+            log_metrics(client, run_id, values, step=int(epoch["epoch"]))
+
+        segmenter, epochs = _fit(recipe, dataset, checkpoint_folder(training.digest), listen)
         if is_writer():
-            export_segmenter(fitted.segmenter, model)
-            history.write_text(json.dumps(fitted.history))
-        checkpoints.remove_local()
+            export_segmenter(segmenter, model)
+            history.write_text(json.dumps(epochs))
     return run_id
 
 
@@ -98,24 +102,42 @@ def _describe_data(
 
 
 def _fit(
-    recipe: Recipe,
-    dataset: SplitDataset,
-    checkpoints: Checkpoints,
-    client: MlflowClient,
-    run_id: str,
+    recipe: Recipe, dataset: SplitDataset, folder: str, listen: EpochListener
+) -> tuple[ExportableSegmenter, tuple[Epoch, ...]]:
+    """Fits the recipe's network, and its second one where there is one."""
+    second = recipe.flair_network
+    fitted = _fit_network(recipe, dataset, folder, listen, whole_scans=second is not None)
+    if second is None:
+        return fitted.segmenter, fitted.history
+    logger.info("training the second network, on FLAIR")
+    for_flair = recipe.model_copy(update={"network": second})
+    flair = _fit_network(
+        for_flair, dataset, f"{folder}/flair", _prefixed(listen, "flair_"), whole_scans=False
+    )
+    return PairedSegmenter(fitted.segmenter, flair.segmenter), fitted.history
+
+
+def _fit_network(
+    recipe: Recipe, dataset: SplitDataset, folder: str, listen: EpochListener, *, whole_scans: bool
 ) -> Fit:
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(recipe.network)
-
-    def listen(epoch: Epoch) -> None:
-        values = {name: value for name, value in epoch.items() if name != "epoch"}
-        log_metrics(client, run_id, values, step=int(epoch["epoch"]))
-
-    return fit(
+    checkpoints = Checkpoints(dataset.store, folder, dataset.cache)
+    fitted = fit(
         recipe,
         segmenter,
-        prepare_volumes(dataset, "train", segmenter),
-        prepare_volumes(dataset, "validation", segmenter),
+        prepare_volumes(dataset, "train", segmenter, whole_scans=whole_scans),
+        prepare_volumes(dataset, "validation", segmenter, whole_scans=whole_scans),
         checkpoints,
         listen,
     )
+    checkpoints.remove_local()
+    return fitted
+
+
+def _prefixed(listen: EpochListener, prefix: str) -> EpochListener:
+    def tell(epoch: Epoch) -> None:
+        named = {prefix + name: value for name, value in epoch.items() if name != "epoch"}
+        listen({"epoch": epoch["epoch"], **named})
+
+    return tell

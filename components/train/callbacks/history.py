@@ -6,6 +6,8 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from components.train.recipe import Schedule
+
 Epoch = dict[str, float]
 
 
@@ -17,14 +19,19 @@ class History(Callback):
     cut in two has one loss. Other callbacks ask it for the epoch, so it stands before them in
     the list.
 
+    Args:
+        schedule: Which epochs count, and whether the last of them or the best is kept.
+
     Attributes:
         epochs: One entry a validated epoch: its number (from 1), losses, Dice, learning rate.
         trained: The epoch that ended last, without what only a validation gives if it had none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, schedule: Schedule) -> None:
         self.epochs: list[Epoch] = []
         self.trained: Epoch = {}
+        self._keep = schedule.keep
+        self._counted_from = schedule.phase_starts[-2] + 1
         self._loss_sum = torch.zeros((), dtype=torch.float64)
         self._steps = 0
 
@@ -49,10 +56,24 @@ class History(Callback):
         number = trainer.current_epoch + 1
         return self.epochs[-1] if self.epochs and self.epochs[-1]["epoch"] == number else None
 
-    def is_best(self, epoch: Epoch) -> bool:
-        """Whether all epochs before had less validation Dice."""
-        before = (past["validation_dice"] for past in self.epochs if past is not epoch)
+    def is_kept(self, epoch: Epoch) -> bool:
+        """Whether what was validated now is what would be exported if nothing better came."""
+        if epoch["epoch"] < self._counted_from:
+            return False
+        if self._keep == "last":
+            return True
+        before = (past["validation_dice"] for past in self._counted if past is not epoch)
         return epoch["validation_dice"] > max(before, default=-1.0)
+
+    @property
+    def without_gain(self) -> int:
+        """Validations since the best one of the last phase."""
+        dice = [epoch["validation_dice"] for epoch in self._counted]
+        return len(dice) - 1 - dice.index(max(dice)) if dice else 0
+
+    @property
+    def _counted(self) -> list[Epoch]:
+        return [epoch for epoch in self.epochs if epoch["epoch"] >= self._counted_from]
 
     def on_train_batch_end(
         self,

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import torch
 
 from components.train.callbacks.history import History
+from components.train.recipe import Schedule
 
 
 def _trainer(epoch=1, dice=0.5, interval=1, accumulate=1):
@@ -30,7 +31,7 @@ def _end(epoch, history, **changes):
 
 
 def test_an_epoch_has_its_number_losses_dice_and_learning_rate():
-    assert _end(3, History()) == {
+    assert _end(3, History(Schedule())) == {
         "epoch": 3,
         "train_loss": 1.0,
         "validation_loss": 2.0,
@@ -40,7 +41,7 @@ def test_an_epoch_has_its_number_losses_dice_and_learning_rate():
 
 
 def test_epochs_that_are_not_validated_are_left_out():
-    history = History()
+    history = History(Schedule())
     ended, trained = [], []
     for epoch in (1, 2, 3):
         ended.append(_end(epoch, history, interval=2))
@@ -51,7 +52,7 @@ def test_epochs_that_are_not_validated_are_left_out():
 
 
 def test_a_step_in_micro_batches_has_one_loss():
-    history = History()
+    history = History(Schedule())
     for index, share in enumerate((0.5, 1.0, 0.25, 0.75)):  # of two steps, as Lightning tells it
         history.on_train_batch_end(
             _trainer(accumulate=2), None, {"loss": torch.tensor(share)}, None, index
@@ -61,21 +62,21 @@ def test_a_step_in_micro_batches_has_one_loss():
 
 
 def test_the_best_epoch_has_more_dice_than_all_before():
-    history = History()
-    best = [history.is_best(_end(n, history, dice=d)) for n, d in enumerate((0, 0.5, 0.5, 0.75), 1)]
+    history = History(Schedule())
+    best = [history.is_kept(_end(n, history, dice=d)) for n, d in enumerate((0, 0.5, 0.5, 0.75), 1)]
     assert best == [True, True, False, True]
 
 
 def test_the_history_goes_on_in_another_attempt():
-    first, second = History(), History()
+    first, second = History(Schedule()), History(Schedule())
     _end(1, first, dice=0.75)
     second.load_state_dict(first.state_dict())
-    assert not second.is_best(_end(2, second, dice=0.5))
+    assert not second.is_kept(_end(2, second, dice=0.5))
     assert [epoch["epoch"] for epoch in second.epochs] == [1, 2]
 
 
 def test_the_loss_of_an_epoch_that_is_cut_is_the_mean_of_all_its_steps():
-    first, second = History(), History()
+    first, second = History(Schedule()), History(Schedule())
     _step(first, 4.0)
     second.load_state_dict(first.state_dict())
     assert _end(1, second)["train_loss"] == 2.0  # of 4, 0.5 and 1.5

@@ -6,6 +6,7 @@ import torch
 from components.train.callbacks import progress
 from components.train.callbacks.history import History
 from components.train.callbacks.progress import LogProgress, MeasurePace, TellEpochs
+from components.train.recipe import Schedule
 
 _EPOCH = {
     "epoch": 3,
@@ -37,7 +38,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def history():
-    history = History()
+    history = History(Schedule())
     history.epochs, history.trained = [_EPOCH], _EPOCH
     return history
 
@@ -82,7 +83,7 @@ def test_a_validated_epoch_is_one_line(history, lines, clock):
 
 
 def test_an_epoch_that_was_not_validated_is_no_line(lines):
-    LogProgress(History(), MeasurePace()).on_train_epoch_end(_trainer(), None)
+    LogProgress(History(Schedule()), MeasurePace()).on_train_epoch_end(_trainer(), None)
     assert lines() == []
 
 
