@@ -35,7 +35,8 @@ def _arguments(folder):
     }
 
 
-def test_the_exported_model_is_what_was_trained(recipe, dataset, tracking, tmp_path):
+def test_the_exported_model_is_what_was_trained(make_recipe, dataset, tracking, tmp_path):
+    recipe = make_recipe(schedule={"epochs": 4, "validate_every_epochs": 2})
     run_id = train_model(recipe, dataset, **_arguments(tmp_path / "out"))
     segmenter = load_segmenter(tmp_path / "out" / "model", device="cpu")
     history = json.loads((tmp_path / "out" / "history.json").read_text())
@@ -48,7 +49,11 @@ def test_the_exported_model_is_what_was_trained(recipe, dataset, tracking, tmp_p
     assert run.data.params["train.schedule.epochs"] == "4"
     assert run.data.tags["dataset_id"] == dataset.manifest.dataset_id
     points = MlflowClient(tracking).get_metric_history(run_id, "validation_dice")
-    assert [point.step for point in points] == [1, 2, 3, 4]
+    assert [point.step for point in points] == [2, 4]
+    for name in ("train_loss", "learning_rate", "slices_per_second"):  # of every epoch
+        points = MlflowClient(tracking).get_metric_history(run_id, name)
+        assert [point.step for point in points] == [1, 2, 3, 4]
+        assert all(point.value > 0 for point in points)
 
 
 def test_a_finished_training_is_not_repeated(recipe, dataset, tracking, tmp_path):
