@@ -152,8 +152,9 @@ class PairedSegmenter(nn.Module):
     def forward(self, volume: Tensor) -> Tensor:
         """As `VolumeSegmenter.forward`."""
         others = torch.cat([volume[..., :FLAIR], volume[..., FLAIR + 1 :]], dim=3)
-        copied = (others == volume[..., FLAIR : FLAIR + 1]).flatten(0, 2).all(0)
-        return torch.where(copied.any(), self.flair(volume), self.whole(volume))
+        difference = (others.float() - volume[..., FLAIR : FLAIR + 1].float()).abs()
+        lacking = difference.amax((0, 1, 2)).amin() == 0
+        return torch.where(lacking, self.flair(volume), self.whole(volume))
 
 
 def build_segmenter(settings: Network) -> VolumeSegmenter:

@@ -20,10 +20,19 @@ _SMALL = [
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_a_recipe_trains_and_exports(name, dataset, tracking, train_arguments):
-    recipe = _small(name)
-    train_model(recipe, dataset, **train_arguments)
-    exported = load_segmenter(train_arguments["model"], device="cpu")
+@pytest.mark.usefixtures("tracking")
+def test_a_recipe_trains_and_exports(name, dataset, tmp_path):
+    report, model = tmp_path / "profile.html", tmp_path / "model"
+    report.write_text("<html></html>")
+    train_model(
+        _small(name),
+        dataset,
+        pipeline_run="run-1",
+        profile_report=report,
+        model=model,
+        history=tmp_path / "history.json",
+    )
+    exported = load_segmenter(model, device="cpu")
     volume = dataset.volume(dataset.entries("test")[0])
     assert exported(volume.image).shape == volume.mask.shape
 

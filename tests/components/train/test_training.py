@@ -7,20 +7,11 @@ import pytest
 import torch
 
 from components.shared.scoring.segmenter import load_segmenter
-from components.shared.tracking.local import initialise_local
 from components.shared.tracking.server import connect
 from components.shared.tracking.tree import end_pipeline_run
 from components.train.network import build_segmenter, with_neighbours
 from components.train.slices import prepare_volumes
 from components.train.training import train_model
-
-
-@pytest.fixture
-def tracking(tmp_path, monkeypatch):
-    uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "mlartifacts")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    return uri
 
 
 def _arguments(folder):

@@ -73,6 +73,7 @@ def test_the_weights_that_were_validated_are_the_ones_that_are_kept(train, datas
         fitted.segmenter,
         augmentation=recipe.augmentation,
         optimiser=recipe.optimiser,
+        schedule=recipe.schedule,
         seed=recipe.seed,
     )
     (volume,) = prepare_volumes(dataset, "validation", fitted.segmenter)
