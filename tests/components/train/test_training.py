@@ -9,9 +9,12 @@ import torch
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.tracking.server import connect
 from components.shared.tracking.tree import end_pipeline_run
-from components.train.network import build_segmenter, with_neighbours
+from components.train.export import export_segmenter
+from components.train.network import PairedSegmenter, build_segmenter, with_neighbours
+from components.train.recipe import Recipe
 from components.train.slices import prepare_volumes
 from components.train.training import train_model
+from pipelines.settings import load_preset, preset_names
 
 
 def _arguments(folder):
@@ -94,8 +97,6 @@ def _validation_dice(segmenter, dataset):
 
 
 def test_exported_and_training_time_forward_agree(recipe, dataset, tmp_path):
-    from components.train.export import export_segmenter
-
     torch.manual_seed(0)
     segmenter = build_segmenter(recipe.network).eval()
     export_segmenter(segmenter, tmp_path / "model")
@@ -142,3 +143,63 @@ def test_a_killed_training_goes_on(make_recipe, dataset, tracking, tmp_path, cap
     assert len(steps) <= 41
     history = json.loads((tmp_path / "second" / "history.json").read_text())
     assert [epoch["epoch"] for epoch in history] == list(range(1, 41))
+
+
+# what makes every recipe that comes with the package one of two steps
+_SHRUNK = [
+    "train.network.image_size=64",
+    "train.network.encoder_weights=none",
+    "train.schedule.validate_every_epochs=8",
+    "train.compute.precision=32-true",
+]
+
+
+@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.usefixtures("tracking")
+def test_a_recipe_trains_and_exports(name, dataset, tmp_path):
+    report, model = tmp_path / "profile.html", tmp_path / "model"
+    report.write_text("<html></html>")
+    train_model(
+        _shrunk(name),
+        dataset,
+        pipeline_run="run-1",
+        profile_report=report,
+        model=model,
+        history=tmp_path / "history.json",
+    )
+    exported = load_segmenter(model, device="cpu")
+    volume = dataset.volume(dataset.entries("test")[0])
+    assert exported(volume.image).shape == volume.mask.shape
+
+
+def test_both_networks_are_exported_and_the_scan_chooses(tmp_path):
+    recipe = _shrunk("buda2019")
+    networks = (recipe.network, recipe.flair_network)
+    segmenter = PairedSegmenter(*(build_segmenter(one).eval() for one in networks))
+    export_segmenter(segmenter, tmp_path / "model")
+    exported = load_segmenter(tmp_path / "model", device="cpu")
+    image = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
+    lacking = image.copy()
+    lacking[..., 2] = lacking[..., 1]
+    with torch.inference_mode():
+        whole = segmenter.whole(torch.from_numpy(image)).numpy()
+        flair = segmenter.flair(torch.from_numpy(lacking)).numpy()
+    np.testing.assert_allclose(exported(image), whole, atol=1e-4)
+    np.testing.assert_allclose(exported(lacking), flair, atol=1e-4)
+
+
+def _shrunk(name: str) -> Recipe:
+    changes = list(_SHRUNK)
+    recipe = load_preset(name, changes)["train"]
+    assert isinstance(recipe, Recipe)
+    phases = len(recipe.schedule.phases)
+    changes += [f"train.schedule.epochs={max(2, phases)}"]
+    if recipe.network.architecture == "plain_unet":
+        changes += ["train.flair_network.image_size=64", "train.sampling.batch_size=8"]
+    if phases > 1:
+        small = [phase.model_dump(mode="json") for phase in recipe.schedule.phases]
+        small = [{**one, "image_size": one["image_size"] and 32} for one in small]
+        changes += [f"train.schedule.phases={small}".replace("None", "null")]
+    shrunk = load_preset(name, changes)["train"]
+    assert isinstance(shrunk, Recipe)
+    return shrunk
