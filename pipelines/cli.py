@@ -86,9 +86,9 @@ def run(
     Example: brainseg run --source ~/lgg/kaggle_3m --preset quick --set train.schedule.epochs=30
     """
     require_extras("trainer", "pipelines")
+    from pipelines.arguments import graph_arguments
     from pipelines.catalogue import find_pipeline
     from pipelines.local import LocalRun, run_locally
-    from pipelines.settings import graph_arguments
 
     graph = find_pipeline(pipeline)
     settings = graph_arguments(graph, preset, changes or ())

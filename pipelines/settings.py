@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from kfp.dsl.graph_component import GraphComponent
 
 from components.compare.settings import CompareSettings
 from components.evaluate.settings import EvaluateSettings
@@ -20,7 +19,6 @@ from components.shared.tracking.identity import check_label
 from components.split.settings import FoldSettings, SplitSettings
 from components.train.recipe import Recipe
 from pipelines import named
-from pipelines.graph import settings_of
 
 STEPS: Mapping[str, type[Config]] = {
     "ingest": IngestSettings,
@@ -36,7 +34,7 @@ STEPS: Mapping[str, type[Config]] = {
 }
 """The steps that have settings; each pipeline has some of them."""
 
-_RECIPES = "recipes"  # a preset's section and a pipeline's parameter: what `comparison` compares
+RECIPES = "recipes"  # a preset's section and a pipeline's parameter: what `comparison` compares
 
 _FOLDER = Path(__file__).parent / "presets"
 _DEFAULT_RECIPES = Path(__file__).with_name("recipes.yaml")
@@ -86,41 +84,16 @@ def load_recipes(name: str, changes: Iterable[str] = ()) -> dict[str, Recipe]:
         UserError: If an entry is no recipe; it is named.
     """
     sections = _read(name)
-    sections[_RECIPES] = sections[_RECIPES] or yaml.safe_load(_DEFAULT_RECIPES.read_text())
-    sections = _with_changes(sections, changes, ("train", _RECIPES))
-    for label in sections[_RECIPES]:
+    sections[RECIPES] = sections[RECIPES] or yaml.safe_load(_DEFAULT_RECIPES.read_text())
+    sections = _with_changes(sections, changes, ("train", RECIPES))
+    for label in sections[RECIPES]:
         check_label(str(label))
     return {
         str(label): build_config(
-            Recipe, _recipe(entry, sections["train"], str(label)), f"{_RECIPES}.{label}"
+            Recipe, _recipe(entry, sections["train"], str(label)), f"{RECIPES}.{label}"
         )
-        for label, entry in sections[_RECIPES].items()
+        for label, entry in sections[RECIPES].items()
     }
-
-
-def graph_arguments(
-    pipeline: GraphComponent, preset: str, changes: Iterable[str] = ()
-) -> dict[str, Any]:
-    """The settings as a pipeline's parameters: a text for each step, and a list of recipes.
-
-    Args:
-        pipeline: Any of the graphs.
-        preset: As for `load_preset`.
-        changes: As for `load_preset`; where recipes are compared, as for `load_recipes` too.
-
-    Raises:
-        UserError: If there is no such preset, or a setting is unknown or out of range.
-    """
-    steps, all_changes = settings_of(pipeline), list(changes)
-    if _RECIPES not in (pipeline.component_spec.inputs or {}):
-        return dict(pipeline_arguments(load_preset(preset, all_changes, steps)))
-    ours = [each for each in all_changes if each.startswith(("train.", f"{_RECIPES}."))]
-    others = [each for each in all_changes if each not in ours]
-    recipes = [
-        {"label": label, "settings": recipe.model_dump_json()}
-        for label, recipe in load_recipes(preset, ours).items()
-    ]
-    return {**pipeline_arguments(load_preset(preset, others, steps)), _RECIPES: recipes}
 
 
 def parse_change(change: str, form: str) -> tuple[str, Any]:
@@ -149,7 +122,7 @@ def pipeline_arguments(preset: Preset) -> dict[str, str]:
 
 def _read(name: str) -> dict[str, dict[str, Any]]:
     content = named.read(name, _FOLDER, "preset")
-    names = [*STEPS, _RECIPES]
+    names = [*STEPS, RECIPES]
     if not set(content) <= set(names):
         raise UserError(f"preset {name} must have only the sections {', '.join(names)}")
     return {step: named.section(content, step, f"preset {name}") for step in names}
@@ -160,7 +133,7 @@ def _recipe(entry: object, train: Mapping[str, Any], label: str) -> dict[str, An
         return _read(entry)["train"]
     if not isinstance(entry, Mapping | None):
         raise UserError(
-            f"{_RECIPES}.{label} must hold what it changes of `train`, or name a preset or a "
+            f"{RECIPES}.{label} must hold what it changes of `train`, or name a preset or a "
             f".yaml file, not {entry!r}"
         )
     return merged(train, entry or {})

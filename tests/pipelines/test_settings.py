@@ -1,15 +1,17 @@
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from components.shared.errors import UserError
 from components.train.network import build_segmenter
+from pipelines.arguments import graph_arguments
 from pipelines.catalogue import PIPELINES
 from pipelines.graph import settings_of
 from pipelines.settings import (
     STEPS,
-    graph_arguments,
     load_preset,
     load_recipes,
     pipeline_arguments,
@@ -187,3 +189,9 @@ class TestRecipes:
         first = json.loads(arguments["recipes"][0]["settings"])
         assert first["schedule"]["epochs"] == 3
         assert "recipes" not in graph_arguments(PIPELINES["training"], "quick", changes)
+
+
+def test_settings_are_read_where_kfp_is_not_installed():
+    """`brainseg predict` reads changes of settings and has the extra trainer only."""
+    code = "import sys; import pipelines.settings; sys.exit('kfp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
