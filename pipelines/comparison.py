@@ -5,12 +5,11 @@ from typing import NamedTuple
 from kfp import dsl
 
 from components.compare.component import compare
-from components.evaluate.component import evaluate
 from components.ingest.component import ingest
 from components.profile.component import profile
-from components.register.component import register
 from components.split.component import split
 from components.train.component import train
+from pipelines.training import judge
 
 
 class ComparisonOutputs(NamedTuple):
@@ -154,17 +153,13 @@ def comparison(
         compare_settings=compare_settings,
         run_name=run_name,
     )
-    result = {"mlflow_run_id": chosen.outputs["mlflow_run_id"], "model": chosen.outputs["model"]}
-    evaluated = evaluate(
-        **data, **parts, **result, history=chosen.outputs["history"], settings=evaluate_settings
-    )
-    registered = register(
-        **data,
-        **parts,
-        **result,
-        per_patient=evaluated.outputs["per_patient"],
-        metrics=evaluated.outputs["metrics"],
-        settings=register_settings,
+    evaluated, registered = judge(
+        {**data, **parts},
+        mlflow_run_id=chosen.outputs["mlflow_run_id"],
+        model=chosen.outputs["model"],
+        history=chosen.outputs["history"],
+        evaluate_settings=evaluate_settings,
+        register_settings=register_settings,
     )
     for task in (ingested, profiled, assigned, chosen, evaluated, registered):  # as in training
         task.set_caching_options(enable_caching=False)

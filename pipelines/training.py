@@ -1,7 +1,7 @@
 """The training pipeline: volumes in, an honestly scored, registered model out."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kfp import dsl
 
@@ -62,23 +62,53 @@ def learn(
         settings=settings["train"],
         run_name=run_name,
     )
-    result = {"mlflow_run_id": trained.outputs["Output"], "model": trained.outputs["model"]}
-    evaluated = evaluate(
-        **data, **parts, **result, history=trained.outputs["history"], settings=settings["evaluate"]
-    )
-    registered = register(
-        **data,
-        **parts,
-        **result,
-        per_patient=evaluated.outputs["per_patient"],
-        metrics=evaluated.outputs["metrics"],
-        settings=settings["register"],
+    evaluated, registered = judge(
+        {**data, **parts},
+        mlflow_run_id=trained.outputs["Output"],
+        model=trained.outputs["model"],
+        history=trained.outputs["history"],
+        evaluate_settings=settings["evaluate"],
+        register_settings=settings["register"],
     )
     # The source may have grown under the same name, so ingest always runs; and KFP's cache goes
     # by the ids of input artifacts, so behind it nothing would ever be found.
     for task in (ingested, profiled, assigned, trained, evaluated, registered):
         task.set_caching_options(enable_caching=False)
     return Learned(profiled, assigned, trained, evaluated, registered)
+
+
+def judge(
+    data: Mapping[str, Any],
+    *,
+    mlflow_run_id: Any,  # noqa: ANN401  # KFP names no type for what a task will have put out
+    model: Any,  # noqa: ANN401
+    history: Any,  # noqa: ANN401
+    evaluate_settings: str,
+    register_settings: str,
+) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
+    """The calls by which a trained model meets the test patients and the gate.
+
+    Args:
+        data: Inputs of both steps: store, data set and split.
+        mlflow_run_id: Of the training.
+        model: That it made.
+        history: That it left.
+        evaluate_settings: YAML.
+        register_settings: YAML.
+
+    Returns:
+        The tasks evaluate and register.
+    """
+    result = {"mlflow_run_id": mlflow_run_id, "model": model}
+    evaluated = evaluate(**data, **result, history=history, settings=evaluate_settings)
+    registered = register(
+        **data,
+        **result,
+        per_patient=evaluated.outputs["per_patient"],
+        metrics=evaluated.outputs["metrics"],
+        settings=register_settings,
+    )
+    return evaluated, registered
 
 
 class TrainingOutputs(NamedTuple):
