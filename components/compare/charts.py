@@ -7,9 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from components.compare.contenders import Contender
 from components.compare.ranking import Ranked
-from components.shared.report.chart_style import COLOURS, INK, SOFT_INK, style
-
-_MARKERS = "osD^vP"
+from components.shared.report.chart_style import COLOURS, INK, SOFT_INK, point_style, style
 
 _COSTS: tuple[tuple[str, Callable[[Contender], float]], ...] = (
     ("training, minutes", lambda one: one.train_minutes),
@@ -25,11 +23,12 @@ def dice_against_cost(ranked: Sequence[Ranked]) -> Figure:
     for place, (axes, (name, cost)) in enumerate(zip(plots, _COSTS, strict=True)):
         style(axes, name, "" if place else "mean patient Dice, validation")
         for number, each in enumerate(ranked):
+            colour, marker = point_style(number)
             axes.plot(
                 cost(each.contender),
                 each.contender.dice,
-                color=COLOURS[number % len(COLOURS)],
-                marker=_MARKERS[number // len(COLOURS) % len(_MARKERS)],
+                color=colour,
+                marker=marker,
                 markersize=9,
                 linestyle="none",
                 label=each.contender.label,

@@ -15,6 +15,7 @@ from components.compare.ranking import Ranked, rank
 from components.compare.settings import CompareSettings
 from components.shared.dataset.parts import SplitDataset
 from components.shared.errors import UserError
+from components.shared.scoring.groups import first_of_each_third
 from components.shared.tracking.runs import (
     log_headline,
     log_metrics,
@@ -73,7 +74,7 @@ def compare_models(
     parent = pipeline_run_of(connect(), trained[0].run_id)
     with recording(parent) as client:
         _require_split(client, trained, dataset)
-        shown = _shown_volumes(dataset, settings.overlay_volumes)
+        shown = first_of_each_third(dataset.entries("validation"), settings.overlay_volumes)
         contenders = [measure(each, dataset, settings, client, shown) for each in trained]
         ranked = rank(contenders, settings.confidence)
         page = render_comparison(ranked, shown, dataset, settings, parent)
@@ -95,17 +96,6 @@ def _require_split(client: MlflowClient, trained: Sequence[Trained], dataset: Sp
                 f"MLflow run {each.run_id} was trained on split {split_id} and not on "
                 f"{dataset.split.split_id}: it may have learned from these validation patients"
             )
-
-
-def _shown_volumes(dataset: SplitDataset, count: int) -> list[str]:
-    """The same patients for every model: the first names of each third by tumour pixels."""
-    entries = sorted(
-        dataset.entries("validation"), key=lambda entry: (entry.tumour_pixels, entry.volume)
-    )
-    thirds: list[list[str]] = [[], [], []]
-    for place, entry in enumerate(entries):
-        thirds[place * 3 // len(entries)].append(entry.volume)
-    return [volume for third in thirds for volume in sorted(third)[:count]]
 
 
 def _write_table(ranked: Sequence[Ranked], path: Path) -> None:

@@ -10,7 +10,7 @@ from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import check_split
 from components.shared.dataset.volumes import Mask
-from components.shared.scoring.groups import SIZES, group, size_thirds
+from components.shared.scoring.groups import first_of_each_third, group
 from components.shared.scoring.metrics import THRESHOLD, aggregate
 from components.shared.scoring.predicted import scored
 from components.shared.scoring.scores import PatientScore, VolumeScore
@@ -103,12 +103,7 @@ def recurring_volumes(scores: Sequence[PatientScore], count: int) -> list[str]:
     Returns:
         The first `count` names of each third by true tumour size, sorted.
     """
-    thirds = size_thirds(scores)
-    return sorted(
-        name
-        for size in SIZES
-        for name in sorted(volume for volume, third in thirds.items() if third == size)[:count]
-    )
+    return sorted(first_of_each_third(scores, count))
 
 
 def _evaluation(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ def learning_rates(schedule: Schedule, optimiser: Optimiser, steps: int) -> list
     starts = [start * steps // schedule.epochs for start in schedule.phase_starts]
     return [
         point
-        for phase, first, end in zip(schedule.phases, starts, starts[1:], strict=False)
+        for phase, (first, end) in zip(schedule.phases, pairwise(starts), strict=True)
         for point in _points(phase, schedule, optimiser, end - first)
     ]
 

@@ -7,6 +7,7 @@ INK = "#1c2430"
 SOFT_INK = "#5d6b7e"
 _GRID = "#e6eaef"
 _FRAME = "#b3bdc9"
+_MARKERS = "osD^vP"
 
 PAGE_COLOURS = {
     "ink": INK,
@@ -20,6 +21,12 @@ PAGE_COLOURS = {
     "bad": "#cf222e",
 }
 """The colours of the pages; `page.html.jinja` has them as CSS variables of these names."""
+
+
+def point_style(number: int) -> tuple[str, str]:
+    """Colour and marker of the points of a group: more groups than colours still differ."""
+    marker = _MARKERS[number // len(COLOURS) % len(_MARKERS)]
+    return COLOURS[number % len(COLOURS)], marker
 
 
 def style(axes: Axes, x_label: str = "", y_label: str = "") -> Axes:

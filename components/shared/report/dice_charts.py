@@ -9,9 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from components.shared.report.chart_style import COLOURS, SOFT_INK, style
-
-_MARKERS = "osD^vP"
+from components.shared.report.chart_style import COLOURS, SOFT_INK, point_style, style
 
 
 class Scored(Protocol):
@@ -36,12 +34,13 @@ def dice_by_size(scores: Sequence[Scored]) -> Figure:
     axes = style(figure.subplots(), "true tumour pixels (log scale)", "patient Dice")
     for index, site in enumerate(sorted({score.site for score in scores})):
         points = [score for score in scores if score.site == site and score.tumour_pixels]
+        colour, marker = point_style(index)
         axes.scatter(
             [score.tumour_pixels for score in points],
             [score.dice for score in points],
             s=42,
-            color=COLOURS[index % len(COLOURS)],
-            marker=_MARKERS[index // len(COLOURS) % len(_MARKERS)],
+            color=colour,
+            marker=marker,
             alpha=0.85,
             edgecolors="white",
             linewidths=0.6,

@@ -1,7 +1,7 @@
 """Groups of patients whose scores are looked at apart: sites and thirds by tumour size."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from components.shared.scoring.scores import PatientScore
 
@@ -10,16 +10,40 @@ SIZES = ("small", "medium", "large")
 Score = TypeVar("Score", bound=PatientScore)
 
 
-def size_thirds(scores: Sequence[PatientScore]) -> dict[str, str]:
+class Sized(Protocol):
+    """A patient whose true tumour's size is known, scored or not."""
+
+    @property
+    def volume(self) -> str:
+        """The volume's name."""
+
+    @property
+    def tumour_pixels(self) -> int:
+        """Pixels that are tumour in truth."""
+
+
+def size_thirds(patients: Sequence[Sized]) -> dict[str, str]:
     """Assigns each volume to a third of the patients by tumour pixels.
 
     Returns:
         `small`, `medium` or `large` under the volume's name; equal sizes go by name.
     """
-    order = sorted(scores, key=lambda score: (score.tumour_pixels, score.volume))
-    return {
-        score.volume: SIZES[rank * len(SIZES) // len(order)] for rank, score in enumerate(order)
-    }
+    order = sorted(patients, key=lambda one: (one.tumour_pixels, one.volume))
+    return {one.volume: SIZES[rank * len(SIZES) // len(order)] for rank, one in enumerate(order)}
+
+
+def first_of_each_third(patients: Sequence[Sized], count: int) -> list[str]:
+    """Picks patients in a way that no model has an influence on.
+
+    Returns:
+        The first `count` names of each third by true tumour size, from small to large.
+    """
+    thirds = size_thirds(patients)
+    return [
+        name
+        for size in SIZES
+        for name in sorted(volume for volume, third in thirds.items() if third == size)[:count]
+    ]
 
 
 def group(scores: Sequence[Score]) -> dict[str, list[Score]]:

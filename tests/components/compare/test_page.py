@@ -2,11 +2,11 @@ import re
 
 import pytest
 
-from components.compare.comparison import _shown_volumes
 from components.compare.contenders import measure
 from components.compare.page import render_comparison
 from components.compare.ranking import rank
 from components.compare.settings import CompareSettings
+from components.shared.scoring.groups import first_of_each_third
 from components.shared.tracking.server import connect
 
 SETTINGS = CompareSettings(device="cpu")
@@ -15,7 +15,7 @@ SETTINGS = CompareSettings(device="cpu")
 @pytest.fixture
 def render(world):
     def render(*labels):
-        shown = _shown_volumes(world.dataset, SETTINGS.overlay_volumes)
+        shown = first_of_each_third(world.dataset.entries("validation"), SETTINGS.overlay_volumes)
         found = [
             measure(world.trained[label], world.dataset, SETTINGS, connect(), shown)
             for label in labels
