@@ -13,6 +13,7 @@ from components.evaluate.charts import (
 from components.evaluate.results import Evaluation, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
 from components.evaluate.slices import Overlay
+from components.shared.report.learning_rate import LearningRateSearch, search_blocks
 from components.shared.report.page import (
     Block,
     Cell,
@@ -51,6 +52,7 @@ def render_evaluation(
     evaluation: Evaluation,
     overlays: Mapping[str, Sequence[Overlay]],
     history: Sequence[Epoch],
+    search: LearningRateSearch | None,
     origin: Origin,
     settings: EvaluateSettings,
 ) -> str:
@@ -60,6 +62,7 @@ def render_evaluation(
         evaluation: The scores and all numbers.
         overlays: Drawn slices of the volumes that `ranked_volumes` picks.
         history: The training's numbers, one mapping an epoch.
+        search: What chose its learning rate; `None` if the recipe did.
         origin: What was evaluated.
         settings: Of the step.
     """
@@ -76,6 +79,7 @@ def render_evaluation(
             Section("Patients", _patients(scores)),
             Section("Calibration", _calibration(evaluation)),
             Section("Training", _training(history)),
+            *([Section("Learning rate", search_blocks(search))] if search else []),
             Section("How each number is defined", _definitions(settings)),
         ],
     )

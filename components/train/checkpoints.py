@@ -171,7 +171,7 @@ class Checkpoints:
         named = {name for state in self._states for name in (state.last, state.best)}
         for key in list(self._store.keys(f"{self._prefix}/")):
             name = key.removeprefix(f"{self._prefix}/")
-            if name not in {*named, _STATES} and "/" not in name:
+            if name not in named and name.endswith((".ckpt", ".safetensors")):
                 self._store.delete(key)
         for path in self._folder.iterdir():
             if path.name not in named:

@@ -24,7 +24,7 @@ from components.train.callbacks.threads import ChooseThreads
 from components.train.checkpoints import Checkpoints
 from components.train.network import VolumeSegmenter, freeze_unused
 from components.train.processes import trainer_arguments
-from components.train.recipe import Compute, Recipe, Sampling, Schedule
+from components.train.recipe import Compute, Recipe, Sampling
 from components.train.slices import PreparedVolume, SliceDataset, TumourSampler
 from components.train.task import PreparedTensors, SegmentationTask
 
@@ -75,12 +75,6 @@ def fit(
         UserError: If the device is missing, no training slice has tumour, or the loss
             stops being a number.
     """
-    task = SegmentationTask(
-        segmenter.to(memory_format=torch.channels_last),
-        augmentation=recipe.augmentation,
-        optimiser=recipe.optimiser,
-        seed=recipe.seed,
-    )
     history = History()
     callbacks = [
         ChooseThreads(segmenter.network, recipe.compute.threads),
@@ -88,11 +82,16 @@ def fit(
         *further_callbacks,
         StoreWithinEpochs(checkpoints, history),
     ]
-    trainer = _trainer(recipe.compute, recipe.schedule, callbacks)
-    if trainer.world_size > 1:
-        freeze_unused(segmenter)
+    trainer = _trainer(
+        recipe.compute,
+        callbacks,
+        {
+            "max_epochs": recipe.schedule.epochs,
+            "check_val_every_n_epoch": recipe.schedule.validation_interval,
+        },
+    )
     trainer.fit(
-        task,
+        _task(recipe, segmenter, trainer),
         _training_loader(
             SliceDataset(train, recipe.network.context_slices),
             recipe.sampling,
@@ -109,6 +108,55 @@ def fit(
     return Fit(segmenter.cpu().eval(), tuple(history.epochs))
 
 
+def rehearse(
+    recipe: Recipe,
+    segmenter: VolumeSegmenter,
+    train: Sequence[PreparedVolume],
+    callback: Callback,
+    *,
+    steps: int,
+) -> None:
+    """Trains for some steps, over as many epochs as they take; validates and stores nothing.
+
+    Args:
+        recipe: How to train; its schedule counts the steps as the whole training.
+        segmenter: Changed in place.
+        train: Volumes to learn from.
+        callback: Watches, or steers.
+        steps: Most that are done.
+
+    Raises:
+        UserError: If the device is missing or no training slice has tumour.
+    """
+    callbacks = [ChooseThreads(segmenter.network, recipe.compute.threads), callback]
+    length = {"max_epochs": -1, "max_steps": steps}
+    trainer = _trainer(recipe.compute, callbacks, length)
+    trainer.fit(
+        _task(recipe, segmenter, trainer),
+        _training_loader(
+            SliceDataset(train, recipe.network.context_slices),
+            recipe.sampling,
+            recipe.compute,
+            seed=recipe.seed,
+            rank=trainer.global_rank,
+            ranks=trainer.world_size,
+        ),
+    )
+
+
+def _task(
+    recipe: Recipe, segmenter: VolumeSegmenter, trainer: lightning.Trainer
+) -> SegmentationTask:
+    if trainer.world_size > 1:
+        freeze_unused(segmenter)
+    return SegmentationTask(
+        segmenter.to(memory_format=torch.channels_last),
+        augmentation=recipe.augmentation,
+        optimiser=recipe.optimiser,
+        seed=recipe.seed,
+    )
+
+
 def _callbacks(history: History, checkpoints: Checkpoints, listen: EpochListener) -> list[Callback]:
     """In the order in which they act on an epoch: measured, told in the log, stored, told on."""
     return [
@@ -120,19 +168,24 @@ def _callbacks(history: History, checkpoints: Checkpoints, listen: EpochListener
     ]
 
 
-def _trainer(compute: Compute, schedule: Schedule, callbacks: list[Callback]) -> lightning.Trainer:
+def _trainer(
+    compute: Compute, callbacks: list[Callback], length: dict[str, Any]
+) -> lightning.Trainer:
     # on a machine with few cores reading in the training process is the faster way
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # Lightning 2.6 asks in a way that torch is to drop
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    # a rehearsal validates nothing
+    warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
     # validation is of the process that writes, see SegmentationTask
     warnings.filterwarnings("ignore", ".*recommended to use `self.log.*sync_dist=True.*")
     # StoreWithinEpochs says to TumourSampler where to go on
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     return lightning.Trainer(
         **trainer_arguments(),
+        **length,
         accelerator="gpu" if pick_device(compute.device) == "cuda" else "cpu",
         precision=compute.precision,
-        max_epochs=schedule.epochs,
-        check_val_every_n_epoch=schedule.validation_interval,
         callbacks=callbacks,
         use_distributed_sampler=False,  # TumourSampler deals the slices out itself
         logger=False,

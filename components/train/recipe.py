@@ -76,10 +76,13 @@ class Optimiser(Config):
 
     Attributes:
         learning_rate: Peak of the one-cycle schedule.
+        find_learning_rate: Whether the peak is searched before the training begins, and
+            `learning_rate` left aside.
         weight_decay: AdamW's decoupled weight decay.
     """
 
     learning_rate: float = Field(default=1e-3, gt=0.0, le=1.0)
+    find_learning_rate: bool = False
     weight_decay: float = Field(default=1e-2, ge=0.0)
 
 

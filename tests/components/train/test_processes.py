@@ -151,6 +151,8 @@ def test_two_processes_train_one_model(ranks, dataset, tmp_path):
     assert one["weights"] == two["weights"]
     assert (one["writes"], two["writes"]) == (True, False)
     assert (one["told"], two["told"]) == ([1, 2, 3], [])
+    assert one["search"] == two["search"]
+    assert len(one["search"]["losses"]) == 12
     assert len(one["files"]) >= 2  # those of the newest states
     assert all(name.endswith(".safetensors") for name in two["files"])  # the best, fetched
     assert Checkpoints(dataset.store, "two", tmp_path / "new").last() is not None

@@ -10,6 +10,7 @@ from components.shared.scoring.segmenter import load_segmenter
 from components.shared.tracking.local import initialise_local
 from components.shared.tracking.server import connect
 from components.shared.tracking.tree import end_pipeline_run
+from components.train import finder
 from components.train.network import build_segmenter, with_neighbours
 from components.train.slices import prepare_volumes
 from components.train.training import train_model
@@ -39,7 +40,8 @@ def test_the_exported_model_is_what_was_trained(recipe, dataset, tracking, tmp_p
     run_id = train_model(recipe, dataset, **_arguments(tmp_path / "out"))
     segmenter = load_segmenter(tmp_path / "out" / "model", device="cpu")
     history = json.loads((tmp_path / "out" / "history.json").read_text())
-    best = max(epoch["validation_dice"] for epoch in history)
+    assert history["learning_rate_search"] is None
+    best = max(epoch["validation_dice"] for epoch in history["epochs"])
     assert _validation_dice(segmenter, dataset) == pytest.approx(best, abs=5e-3)
 
     from mlflow import MlflowClient
@@ -88,6 +90,36 @@ def test_two_trainings_of_a_pipeline_run_keep_apart(
     end_pipeline_run(client, second, dataset.store)
     assert not list(dataset.store.keys("checkpoints/"))
     assert not [path for path in (dataset.cache / "checkpoints").rglob("*") if path.is_file()]
+
+
+def test_a_found_learning_rate_is_used_shown_and_kept(
+    make_recipe, dataset, tracking, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(finder, "STEPS", 40)
+    caplog.set_level("INFO")
+    recipe = make_recipe(
+        optimiser={"find_learning_rate": True, "learning_rate": 1e-6}, schedule={"epochs": 2}
+    )
+    run_id = train_model(recipe, dataset, **_arguments(tmp_path / "one"))
+    history = json.loads((tmp_path / "one" / "history.json").read_text())
+    found = history["learning_rate_search"]["suggestion"]["learning_rate"]
+    assert found > 1e-5
+    # one cycle ends at a 250,000th of its peak
+    assert history["epochs"][-1]["learning_rate"] == pytest.approx(found / 25 / 1e4, rel=0.1)
+    client = connect()
+    params = client.get_run(run_id).data.params
+    assert params["train.optimiser.learning_rate"] == "1e-06"
+    assert params["train.optimiser.found_learning_rate"] == str(found)
+    (picture,) = client.list_artifacts(run_id, "training")
+    assert picture.path == "training/learning_rate_search.png"
+    assert caplog.text.count("searching the learning rate") == 1
+
+    # a state is stored in the same folder, and an attempt after it does not search
+    assert train_model(recipe, dataset, **_arguments(tmp_path / "two")) == run_id
+    assert (tmp_path / "two" / "history.json").read_text() == json.dumps(history)
+    assert caplog.text.count("searching the learning rate") == 1
+    end_pipeline_run(client, run_id, dataset.store)
+    assert not list(dataset.store.keys("checkpoints/"))
 
 
 def _validation_dice(segmenter, dataset):
@@ -145,4 +177,4 @@ def test_a_killed_training_goes_on(make_recipe, dataset, tracking, tmp_path, cap
     assert sorted(set(steps)) == list(range(min(steps), 41))
     assert len(steps) <= 41
     history = json.loads((tmp_path / "second" / "history.json").read_text())
-    assert [epoch["epoch"] for epoch in history] == list(range(1, 41))
+    assert [epoch["epoch"] for epoch in history["epochs"]] == list(range(1, 41))

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 
+from components.train import finder
 from components.train.checkpoints import Checkpoints
 from components.train.fit import fit
 from components.train.network import build_segmenter
@@ -44,10 +45,15 @@ def main():
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(recipe.network)
     record, told = Record(), []
+    train = prepare_volumes(dataset, "train", segmenter)
+    finder.STEPS = 12
+    search = finder.search_once(
+        dataset.store, "two", lambda: finder.search_learning_rate(recipe, segmenter, train)
+    )
     fitted = fit(
         recipe,
         segmenter,
-        prepare_volumes(dataset, "train", segmenter),
+        train,
         prepare_volumes(dataset, "validation", segmenter),
         Checkpoints(dataset.store, "two", folder / "work"),
         told.append,
@@ -58,6 +64,7 @@ def main():
         weights.update(value.contiguous().numpy())
     result = {
         "writes": is_writer(),
+        "search": search.model_dump(),
         "epochs": record.epochs,
         "seeds": record.seeds,
         "told": [epoch["epoch"] for epoch in told],
