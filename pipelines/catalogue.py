@@ -5,30 +5,39 @@ from collections.abc import Mapping
 from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.graph_component import GraphComponent
 
+from components.compare.component import compare
 from components.detect.component import detect
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
 from components.notify.component import notify
+from components.pool.component import pool
 from components.predict.component import predict
 from components.profile.component import profile
 from components.register.component import register
 from components.shared.errors import UserError
-from components.split.component import split
+from components.split.component import fold, split
 from components.train.component import train
+from pipelines.comparison import comparison
+from pipelines.cross_validation import cross_validation
 from pipelines.retraining import retraining
 from pipelines.training import training
 
 PIPELINES: Mapping[str, GraphComponent] = {
     "training": training,
     "retraining": retraining,
+    "cross-validation": cross_validation,
+    "comparison": comparison,
 }
 COMPONENTS: Mapping[str, BaseComponent] = {
     "ingest": ingest,
     "detect": detect,
     "profile": profile,
     "split": split,
+    "fold": fold,
     "train": train,
+    "compare": compare,
     "evaluate": evaluate,
+    "pool": pool,
     "register": register,
     "predict": predict,
     "notify": notify,

@@ -15,8 +15,9 @@ from components.shared.environment import adopt_settings
 from components.shared.errors import UserError
 from components.shared.printable import printable_lines
 from components.shared.process import write_safely
+from pipelines import defaults
 from pipelines.extras import require_extras
-from pipelines.kubeflow.commands import schedules, submit
+from pipelines.kubeflow.commands import Digests, Profile, Registry, schedules, submit
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must be quick
     from components.shared.dataset.manifest import DatasetSummary
@@ -41,6 +42,8 @@ _SOURCES = (
     "kaggle:owner/dataset, or synthetic:PATIENTS[,seed=N]."
 )
 
+_PIPELINES = "training, retraining, cross-validation or comparison."
+
 Source = Annotated[str, typer.Option(help=_SOURCES)]
 Store = Annotated[str, typer.Option(help="s3://bucket/prefix or a local folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts on stdout.")]
@@ -48,13 +51,6 @@ PresetName = Annotated[str, typer.Option(help="Name or .yaml file of all steps' 
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="STEP.KEY=VALUE", help="Change a setting; repeatable."),
-]
-PodProfileName = Annotated[
-    str, typer.Option("--profile", help="Pod settings: cpu, gpu, test or a .yaml file.")
-]
-Registry = Annotated[str, typer.Option(help="Where images are pulled from: HOST/FOLDER.")]
-Digests = Annotated[
-    Path | None, typer.Option(help="JSON of image -> sha256:..., as `make push` writes it.")
 ]
 DEFAULT_STORE = str(_HOME / "store")
 
@@ -70,8 +66,8 @@ def _options(
 def run(
     source: Source,
     store: Store = DEFAULT_STORE,
-    pipeline: Annotated[str, typer.Option(help="training or retraining.")] = "training",
-    preset: PresetName = "quick",
+    pipeline: Annotated[str, typer.Option(help=_PIPELINES)] = "training",
+    preset: PresetName = defaults.PRESET,
     changes: Changes = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for result.json, reports and the log.")
@@ -91,12 +87,11 @@ def run(
     """
     require_extras("trainer", "pipelines")
     from pipelines.catalogue import find_pipeline
-    from pipelines.graph import settings_of
     from pipelines.local import LocalRun, run_locally
-    from pipelines.settings import load_preset, pipeline_arguments
+    from pipelines.settings import graph_arguments
 
     graph = find_pipeline(pipeline)
-    settings = pipeline_arguments(load_preset(preset, changes or (), settings_of(graph)))
+    settings = graph_arguments(graph, preset, changes or ())
     _use_local_defaults()
     folder = output or _new_folder()
     named = {"source": _absolute(source), "store": _absolute(store), "run_name": Path(preset).stem}
@@ -180,7 +175,7 @@ def find_lr(
     source: Annotated[str, typer.Option(help=_SOURCES)] = "",
     dataset_id: Annotated[str, typer.Option(help="Instead of --source: one in the store.")] = "",
     store: Store = DEFAULT_STORE,
-    preset: PresetName = "quick",
+    preset: PresetName = defaults.PRESET,
     changes: Changes = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the page.")] = None,
     as_json: Json = False,
@@ -189,13 +184,13 @@ def find_lr(
 
     Example: brainseg find-lr --source lgg.zip --preset quick --set train.network.encoder=resnet34
     """
-    require_extras("trainer")
+    if bool(source) == bool(dataset_id):
+        raise UserError("give either --source or --dataset-id, a data set that is in the store")
+    require_extras("trainer", "pipelines")
     from components.shared.storage.store import open_store
     from pipelines.learning_rate import find_learning_rate
     from pipelines.settings import load_preset
 
-    if bool(source) == bool(dataset_id):
-        raise UserError("give either --source or --dataset-id, a data set that is in the store")
     settings = load_preset(preset, changes or (), ("ingest", "split", "train"))
     _use_local_defaults()
     found = find_learning_rate(
@@ -219,7 +214,7 @@ def find_lr(
 @app.command(name="compile")
 def compile_pipelines(
     output: Annotated[Path, typer.Option(help="Folder for the YAML files.")] = Path("compiled"),
-    profile: PodProfileName = "cpu",
+    profile: Profile = defaults.PROFILE,
     registry: Registry = "",
     digests: Digests = None,
 ) -> None:
@@ -315,7 +310,7 @@ def doctor(
         bool, typer.Option("--cluster", help="Look at the kubeconfig's cluster, not at here.")
     ] = False,
     namespace: Annotated[str, typer.Option(help="Of runs in the cluster.")] = "brainseg",
-    profile: PodProfileName = "cpu",
+    profile: Profile = defaults.PROFILE,
     registry: Registry = "",
     digests: Digests = None,
     service_account: Annotated[str, typer.Option(help="Of runs in the cluster.")] = "brainseg-run",
@@ -423,16 +418,19 @@ def _tell_result(result: dict[str, Any]) -> None:
     from components.shared.scoring.metrics import interval_in_words
 
     metrics = result["metrics"]
+    whom = "the test patients" if "promoted" in result else "patients unseen by their models"
     typer.echo()
     _tell(
-        f"patient Dice on the test patients: {metrics['patient_dice_mean']:.3f} "
+        f"patient Dice on {whom}: {metrics['patient_dice_mean']:.3f} "
         f"({interval_in_words(metrics)}; an empty prediction scores "
         f"{metrics['patient_dice_mean_empty_baseline']:.3f})"
     )
-    decision = "is the new champion" if result["promoted"] else "is not promoted"
-    _tell(f"model {result['model_uri']} {decision}: {result['reason']}")
+    if "promoted" in result:  # a cross-validation registers nothing
+        decision = "is the new champion" if result["promoted"] else "is not promoted"
+        _tell(f"model {result['model_uri']} {decision}: {result['reason']}")
+    width = max(map(len, result["reports"]), default=0)
     for name, path in result["reports"].items():
-        _tell(f"  {name:12} {_shown(path)}")
+        _tell(f"  {name:{width}} {_shown(path)}")
     _tell(f"compare runs: {_ui_command(result['tracking_uri'], result['experiment_id'])}")
 
 

@@ -9,13 +9,13 @@ from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.graph_component import GraphComponent
 
 from components.shared.errors import UserError
+from pipelines import defaults
 from pipelines.catalogue import COMPONENTS, PIPELINES
 from pipelines.images import Images
 from pipelines.placement import placed
 from pipelines.resources import PodProfile, load_profile
 
 NODES_OWN = Images()
-DEFAULT_PROFILE = "cpu"  # a graph that asks for a GPU waits for ever on a cluster without
 
 
 def compiled(
@@ -55,7 +55,7 @@ def compile_all(
     Raises:
         UserError: If the folder cannot be written, or an image has no digest though others have.
     """
-    chosen = profile or load_profile(DEFAULT_PROFILE)
+    chosen = profile or load_profile(defaults.PROFILE)
     targets: dict[Path, BaseComponent] = {
         folder / f"{name}.yaml": compiled(graph, chosen, images)
         for name, graph in pipelines.items()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # imported when it is needed: `doctor` tells that it is missi
 DISTRIBUTION = "brainseg"
 USES: Mapping[str, str] = {
     "trainer": "run, predict, find-lr, gc and rollback",
-    "pipelines": "run, compile, submit and schedule",
+    "pipelines": "run, find-lr, compile, submit and schedule",
     "kaggle": "sources kaggle:...",
 }
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from kubernetes.utils.quantity import parse_quantity
 from pydantic import (
     AfterValidator,
@@ -19,7 +18,9 @@ from pydantic import (
 from components.shared.config import Config, build_config
 from components.shared.errors import UserError
 from components.train.group.settings import GroupSettings
+from pipelines import named
 from pipelines.catalogue import COMPONENTS
+from pipelines.settings import merged
 
 _FOLDER = Path(__file__).parent / "profiles"
 
@@ -264,7 +265,7 @@ class PodProfile(Config):
 
 def profile_names() -> list[str]:
     """The pod profiles that come with the package."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+    return named.names(_FOLDER)
 
 
 def load_profile(name: str) -> PodProfile:
@@ -281,13 +282,15 @@ def load_profile(name: str) -> PodProfile:
     """
     content = _read(name, ())
     _check_sections(content, name)
-    every = content.get("all") or {}
+    told = f"profile {name}"
+    every = named.section(content, "all", told)
     _settings(every, name, "all")  # told once, not for each step
     steps = {
-        step: _settings(_merged(every, content.get(step) or {}), name, step) for step in COMPONENTS
+        step: _settings(merged(every, named.section(content, step, told)), name, step)
+        for step in COMPONENTS
     }
     return build_config(
-        PodProfile, {"run": content.get("run") or {}, "steps": steps}, f"profile {name}"
+        PodProfile, {"run": named.section(content, "run", told), "steps": steps}, told
     )
 
 
@@ -297,7 +300,7 @@ def _settings(values: dict[str, Any], name: str, section: str) -> PodSettings:
 
 def _check_sections(content: Mapping[str, Any], name: str) -> None:
     sections = ("run", "all", *COMPONENTS)
-    for key, value in content.items():
+    for key in content:
         if key not in sections:
             near = difflib.get_close_matches(key, sections, n=1)
             raise UserError(
@@ -305,34 +308,11 @@ def _check_sections(content: Mapping[str, Any], name: str) -> None:
                 + "".join(f" (nearest: {found})" for found in near)
                 + f"; there are extends, {', '.join(sections)}"
             )
-        if not isinstance(value, dict | None):
-            raise UserError(f"profile {name}: {key} must hold `key: value` pairs, not {value!r}")
 
 
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
     if name in seen:
         raise UserError(f"profile {' extends '.join([*seen, name])}: that has no end")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"no pod profile {name!r}; there are {', '.join(profile_names())}, or give a .yaml file"
-        ) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"profile {name} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"profile {name} must hold sections: run, all, {', '.join(COMPONENTS)}")
+    content = dict(named.read(name, _FOLDER, "pod profile"))
     below = content.pop("extends", None)
-    return _merged(_read(str(below), (*seen, name)), content) if below else content
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings merge at every depth; anything else above replaces what is below."""
-    result = dict(below)
-    for key, value in above.items():
-        inner = result.get(key)
-        if isinstance(inner, Mapping) and isinstance(value, Mapping):
-            value = _merged(inner, value)
-        result[key] = value
-    return result
+    return merged(_read(str(below), (*seen, name)), content) if below else content

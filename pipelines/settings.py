@@ -5,36 +5,48 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from kfp.dsl.graph_component import GraphComponent
 
+from components.compare.settings import CompareSettings
 from components.evaluate.settings import EvaluateSettings
 from components.ingest.settings import IngestSettings
 from components.notify.settings import NotifySettings
+from components.pool.settings import PoolSettings
 from components.profile.settings import ProfileSettings
 from components.register.settings import RegisterSettings
 from components.shared.config import Config, build_config
 from components.shared.errors import UserError
-from components.split.settings import SplitSettings
+from components.shared.tracking.identity import check_label
+from components.split.settings import FoldSettings, SplitSettings
 from components.train.recipe import Recipe
+from pipelines import named
+from pipelines.graph import settings_of
 
 STEPS: Mapping[str, type[Config]] = {
     "ingest": IngestSettings,
     "profile": ProfileSettings,
     "split": SplitSettings,
+    "fold": FoldSettings,
     "train": Recipe,
+    "compare": CompareSettings,
     "evaluate": EvaluateSettings,
+    "pool": PoolSettings,
     "register": RegisterSettings,
     "notify": NotifySettings,
 }
 """The steps that have settings; each pipeline has some of them."""
 
+_RECIPES = "recipes"  # a preset's section and a pipeline's parameter: what `comparison` compares
+
 _FOLDER = Path(__file__).parent / "presets"
+_DEFAULT_RECIPES = Path(__file__).with_name("recipes.yaml")
 
 Preset = Mapping[str, Config]
 
 
 def preset_names() -> list[str]:
     """The presets that come with the package."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+    return named.names(_FOLDER)
 
 
 def load_preset(
@@ -54,13 +66,61 @@ def load_preset(
     Raises:
         UserError: If there is no such preset, or a setting is unknown or out of range.
     """
-    form = f"STEP.KEY=VALUE, e.g. train.schedule.epochs=20, with STEP one of {', '.join(steps)}"
-    sections = _read(name)
-    for change in changes:
-        key, value = parse_change(change, form)
-        sections = _changed(sections, _path(key, change, steps, form), value, change)
+    sections = _with_changes(_read(name), changes, steps)
     preset = {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
     return {step: preset[step] for step in steps}
+
+
+def load_recipes(name: str, changes: Iterable[str] = ()) -> dict[str, Recipe]:
+    """The recipes that a preset compares, by their labels.
+
+    Each entry of its section `recipes` is what a recipe changes of the section `train`, or the
+    name of a preset (or file) whose `train` it is. A preset without that section has the entries
+    of `pipelines/recipes.yaml`.
+
+    Args:
+        name: As for `load_preset`.
+        changes: `train.key=value` for all of the first kind, `recipes.label.key=value` for one.
+
+    Raises:
+        UserError: If an entry is no recipe; it is named.
+    """
+    sections = _read(name)
+    sections[_RECIPES] = sections[_RECIPES] or yaml.safe_load(_DEFAULT_RECIPES.read_text())
+    sections = _with_changes(sections, changes, ("train", _RECIPES))
+    for label in sections[_RECIPES]:
+        check_label(str(label))
+    return {
+        str(label): build_config(
+            Recipe, _recipe(entry, sections["train"], str(label)), f"{_RECIPES}.{label}"
+        )
+        for label, entry in sections[_RECIPES].items()
+    }
+
+
+def graph_arguments(
+    pipeline: GraphComponent, preset: str, changes: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The settings as a pipeline's parameters: a text for each step, and a list of recipes.
+
+    Args:
+        pipeline: Any of the graphs.
+        preset: As for `load_preset`.
+        changes: As for `load_preset`; where recipes are compared, as for `load_recipes` too.
+
+    Raises:
+        UserError: If there is no such preset, or a setting is unknown or out of range.
+    """
+    steps, all_changes = settings_of(pipeline), list(changes)
+    if _RECIPES not in (pipeline.component_spec.inputs or {}):
+        return dict(pipeline_arguments(load_preset(preset, all_changes, steps)))
+    ours = [each for each in all_changes if each.startswith(("train.", f"{_RECIPES}."))]
+    others = [each for each in all_changes if each not in ours]
+    recipes = [
+        {"label": label, "settings": recipe.model_dump_json()}
+        for label, recipe in load_recipes(preset, ours).items()
+    ]
+    return {**pipeline_arguments(load_preset(preset, others, steps)), _RECIPES: recipes}
 
 
 def parse_change(change: str, form: str) -> tuple[str, Any]:
@@ -88,21 +148,42 @@ def pipeline_arguments(preset: Preset) -> dict[str, str]:
 
 
 def _read(name: str) -> dict[str, dict[str, Any]]:
-    path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
+    content = named.read(name, _FOLDER, "preset")
+    names = [*STEPS, _RECIPES]
+    if not set(content) <= set(names):
+        raise UserError(f"preset {name} must have only the sections {', '.join(names)}")
+    return {step: named.section(content, step, f"preset {name}") for step in names}
+
+
+def _recipe(entry: object, train: Mapping[str, Any], label: str) -> dict[str, Any]:
+    if isinstance(entry, str):
+        return _read(entry)["train"]
+    if not isinstance(entry, Mapping | None):
         raise UserError(
-            f"no preset {name!r}; there are {', '.join(preset_names())}, or give a .yaml file"
-        ) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"preset {name} is not valid YAML: {error}") from error
-    if not isinstance(content, dict) or not set(content) <= set(STEPS):
-        raise UserError(f"preset {name} must have only the sections {', '.join(STEPS)}")
-    sections = {step: content.get(step) or {} for step in STEPS}
-    for step, section in sections.items():
-        if not isinstance(section, dict):
-            raise UserError(f"preset {name}: {step} must hold `key: value` pairs, not {section!r}")
+            f"{_RECIPES}.{label} must hold what it changes of `train`, or name a preset or a "
+            f".yaml file, not {entry!r}"
+        )
+    return merged(train, entry or {})
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings merge at every depth; anything else above replaces what is below."""
+    result = dict(below)
+    for key, value in above.items():
+        inner = result.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            value = merged(inner, value)
+        result[key] = value
+    return result
+
+
+def _with_changes(
+    sections: dict[str, dict[str, Any]], changes: Iterable[str], steps: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    form = f"STEP.KEY=VALUE, e.g. train.schedule.epochs=20, with STEP one of {', '.join(steps)}"
+    for change in changes:
+        key, value = parse_change(change, form)
+        sections = _changed(sections, _path(key, change, steps, form), value, change)
     return sections
 
 

@@ -19,6 +19,7 @@ def evaluate(
     report: dsl.Output[dsl.HTML],
     per_patient: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
+    label: str = "",
 ) -> None:
     """Scores the exported model on the test part and shows where it fails.
 
@@ -35,6 +36,7 @@ def evaluate(
         report: One HTML page.
         per_patient: CSV, one row a test patient.
         metrics: Numbers over the test patients; the file holds them as JSON.
+        label: Which model of the pipeline run, e.g. fold-1; empty where it has one.
     """
     from pathlib import Path
 
@@ -45,8 +47,8 @@ def evaluate(
     from components.shared.storage.outcome import leaving_failure
 
     with (
-        step_process("evaluate") as process,
-        leaving_failure(store, process.pipeline_run, "evaluate"),
+        step_process("evaluate", label) as process,
+        leaving_failure(store, process.pipeline_run, "evaluate", label),
     ):
         from components.evaluate.evaluation import ResultFiles, evaluate_model
 
@@ -71,3 +73,4 @@ def evaluate(
         )
         for name, value in found.items():
             metrics.log_metric(name, value)
+        per_patient.metadata["mlflow_run_id"] = mlflow_run_id  # whose, in a list of several

@@ -15,11 +15,11 @@ from components.evaluate.results import (
     recurring_volumes,
 )
 from components.evaluate.settings import EvaluateSettings
-from components.evaluate.slices import draw_overlays
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.volumes import Volume, Voxels
 from components.shared.report.learning_rate import LearningRateSearch
 from components.shared.report.overlay import draw_slice, largest_tumour_slice
+from components.shared.report.slices import draw_overlays
 from components.shared.scoring.metrics import HEADLINE, METRICS
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.scoring.table import write_patient_scores

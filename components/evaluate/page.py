@@ -3,16 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from components.evaluate.charts import (
-    Epoch,
-    dice_by_group,
-    dice_by_size,
-    reliability,
-    training_curves,
-)
+from components.evaluate.charts import Epoch, reliability, training_curves
 from components.evaluate.results import Evaluation, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
-from components.evaluate.slices import Overlay
+from components.shared.report.dice_charts import dice_by_group, dice_by_size
 from components.shared.report.learning_rate import LearningRateSearch, search_blocks
 from components.shared.report.page import (
     Block,
@@ -28,6 +22,7 @@ from components.shared.report.page import (
     render_page,
     show,
 )
+from components.shared.report.slices import Overlay
 from components.shared.scoring.groups import group, size_thirds
 from components.shared.scoring.metrics import BASELINE_SUFFIX, METRICS, Metric, interval_in_words
 from components.shared.scoring.scores import (

@@ -49,17 +49,19 @@ class StepProcess:
 
 
 @contextlib.contextmanager
-def step_process(name: str) -> Iterator[StepProcess]:
+def step_process(name: str, label: str = "") -> Iterator[StepProcess]:
     """Runs a step's work: log lines go to stderr, a `UserError` becomes one line.
 
     The reason of a failure is left where Kubernetes and Argo show it, before the process ends:
     a mistake as `brainseg error: ...` (it exits with `MISTAKE_STATUS`), a service that did not
-    answer as `brainseg outage: ...` (`OUTAGE_STATUS`), a crash by its last line, without a prefix.
+    answer as `brainseg outage: ...` (`OUTAGE_STATUS`), a crash without a prefix.
 
     Args:
         name: The step, for the log.
+        label: Which of the run's tasks of this step, e.g. fold-1; in every line and message.
     """
-    write_safely(logging.INFO, f"{name}: %(message)s")
+    which = f"{label}: " if label else ""
+    write_safely(logging.INFO, f"{name}: {which.replace('%', '%%')}%(message)s")
     for chatty in ("httpx", "alembic", "matplotlib", "fontTools"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     _exit_with_launcher()
@@ -67,13 +69,14 @@ def step_process(name: str) -> Iterator[StepProcess]:
         adopt_settings()
         yield StepProcess(cache=cache_folder(), pipeline_run=os.environ.get("KFP_RUN_ID", ""))
     except UserError as error:
-        message, is_outage = _one_line(str(error)), isinstance(error, OutageError)
+        message, is_outage = _one_line(f"{which}{error}"), isinstance(error, OutageError)
         _leave_reason(f"{OUTAGE_PREFIX if is_outage else ERROR_PREFIX}{message}")
         sys.stderr.write(f"{ERROR_PREFIX}{message}\n")
         raise SystemExit(OUTAGE_STATUS if is_outage else MISTAKE_STATUS) from error
     except Exception as error:
         # with the name of its type in front, so that no text in it passes for a mistake
-        _leave_reason(_one_line("".join(traceback.format_exception_only(error))))
+        text = "".join(traceback.format_exception_only(error))
+        _leave_reason(_one_line(which + _ends(text)))
         raise
     logging.getLogger().setLevel(logging.WARNING)  # KFP's executor says where it writes outputs
 
@@ -105,6 +108,12 @@ def cache_folder() -> Path:
 
 def _one_line(text: str) -> str:
     return printable(" ".join(text.split()))
+
+
+def _ends(text: str) -> str:
+    """First and last line: torch puts a whole traceback between what failed, and why."""
+    lines = text.splitlines()
+    return text if len(lines) <= 2 else f"{lines[0]} ... {lines[-1]}"
 
 
 def _leave_reason(message: str) -> None:

@@ -10,7 +10,7 @@ from components.shared.dataset.manifest import Manifest, VolumeEntry
 from components.shared.dataset.split import PARTS, Part, Split, check_split, make_split
 from components.shared.errors import UserError
 from components.split.report2020 import report2020_patients
-from components.split.settings import SplitSettings
+from components.split.settings import FoldSettings, SplitSettings
 
 _SIZE_GROUPS = 3  # thirds by tumour volume
 
@@ -57,6 +57,48 @@ def assign_split(manifest: Manifest, settings: SplitSettings, previous: Split | 
     row = _in_a_row(patients, set(kept), settings.seed)
     parts = kept | dict(_deal(row, sizes))
     split = _in_parts(manifest, _share_tumour(parts, patients, row))
+    check_split(split, manifest)
+    return split
+
+
+def assign_folds(manifest: Manifest, settings: FoldSettings) -> list[Split]:
+    """Deals a data set's patients to folds; every patient is in the test part of one split.
+
+    They are dealt in turn along the same row as by `assign_split`, so that each fold has its
+    share of every site and tumour volume. Of those outside a fold some validate its training.
+
+    Args:
+        manifest: The data set. The order of its volumes has no influence.
+        settings: Number of folds, seed and fraction.
+
+    Returns:
+        One split a fold, each of which has passed `check_split`.
+
+    Raises:
+        UserError: If a fold would be empty or without tumour, or leave nobody to learn from.
+    """
+    patients = _patients(manifest)
+    if settings.folds > len(patients):
+        raise UserError(f"split: {len(patients)} patients leave folds of {settings.folds} empty")
+    row = _in_a_row(patients, set(), settings.seed)
+    return [_fold(manifest, patients, row, settings, fold) for fold in range(settings.folds)]
+
+
+def _fold(
+    manifest: Manifest,
+    patients: Sequence[_Patient],
+    row: Sequence[str],
+    settings: FoldSettings,
+    fold: int,
+) -> Split:
+    test = row[fold :: settings.folds]
+    others = [name for place, name in enumerate(row) if place % settings.folds != fold]
+    tested = _count(["test"] * len(test))
+    validation = max(1, round(settings.validation_fraction * len(row)))
+    wanted: Sizes = {"train": len(others) - validation, "validation": validation, "test": 0}
+    parts: Assignment = dict.fromkeys(test, "test")
+    parts |= dict(_deal(others, _no_part_empty(wanted, tested)))
+    split = _in_parts(manifest, _share_tumour(parts, patients, others))
     check_split(split, manifest)
     return split
 

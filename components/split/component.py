@@ -1,4 +1,4 @@
-"""Divides patients, never slices, into train, validation and test."""
+"""Divides patients, never slices: into train, validation and test, or into folds."""
 
 from kfp import dsl
 
@@ -13,6 +13,7 @@ def split(
     settings: str,
     split: dsl.Output[dsl.Artifact],
     previous: str = "",
+    label: str = "",
 ) -> str:
     """Divides the patients of a data set version, stratified by site and tumour volume.
 
@@ -25,6 +26,7 @@ def split(
         split: JSON, the patients of `train`, `validation` and `test` with their volumes.
         previous: Id of the split to follow where the settings name none: in retraining the
             champion's.
+        label: Which split of the pipeline run, e.g. fold-1; empty where it has one.
 
     Returns:
         The split's id.
@@ -39,7 +41,10 @@ def split(
     from components.split.settings import SplitSettings
     from components.split.splitting import split_dataset
 
-    with step_process("split") as process, leaving_failure(store, process.pipeline_run, "split"):
+    with (
+        step_process("split", label) as process,
+        leaving_failure(store, process.pipeline_run, "split", label),
+    ):
         made = split_dataset(
             read_manifest(Path(manifest.path), dataset_id),
             parse_config(SplitSettings, settings, "split").following(previous),
@@ -48,3 +53,44 @@ def split(
         Path(split.path).write_bytes(made.to_json())
         split.metadata["split_id"] = made.split_id
         return made.split_id
+
+
+@data_step
+def fold(
+    store: str,
+    dataset_id: str,
+    manifest: dsl.Input[dsl.Dataset],
+    settings: str,
+) -> list[dict[str, str]]:
+    """Deals the patients of a data set version to folds, stratified as a split is.
+
+    Each fold is a split in the store: it is the test part, and the other folds train and
+    validate. `split` gives it as a file when it is told to follow it.
+
+    Args:
+        store: `s3://bucket/prefix` or a local folder; the splits are kept there.
+        dataset_id: The data set version.
+        manifest: Its list of volumes.
+        settings: YAML of `components.split.settings.FoldSettings`: folds, seed,
+            validation_fraction.
+
+    Returns:
+        `label` (fold-1, ...) and `split_id` of each fold.
+    """
+    from pathlib import Path
+
+    from components.shared.config import parse_config
+    from components.shared.dataset.manifest import read_manifest
+    from components.shared.process import step_process
+    from components.shared.storage.outcome import leaving_failure
+    from components.shared.storage.store import open_store
+    from components.split.settings import FoldSettings
+    from components.split.splitting import fold_dataset
+
+    with step_process("fold") as process, leaving_failure(store, process.pipeline_run, "fold"):
+        made = fold_dataset(
+            read_manifest(Path(manifest.path), dataset_id),
+            parse_config(FoldSettings, settings, "fold"),
+            open_store(store),
+        )
+        return [{"label": label, "split_id": split_id} for label, split_id in made.items()]

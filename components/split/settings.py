@@ -1,4 +1,4 @@
-"""Settings of the split."""
+"""Settings of the split and of the folds."""
 
 from typing import Literal
 
@@ -43,3 +43,18 @@ class SplitSettings(Config):
         if self.method == "report2020" and self.previous:
             raise ValueError("report2020 fixes the test part: it cannot follow a previous split")
         return self
+
+
+class FoldSettings(Config):
+    """How patients are dealt to the folds of a cross-validation.
+
+    Attributes:
+        folds: How many; each is the test part of one split.
+        seed: Another seed, other folds; the same seed and data, the same folds.
+        validation_fraction: Share of the patients who, of those outside a fold, validate its
+            training.
+    """
+
+    folds: int = Field(default=5, ge=2)
+    seed: int = 0
+    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)

@@ -1,12 +1,13 @@
-"""The whole of the split step: assigns the patients and keeps the split in the store."""
+"""The whole of the steps split and fold: they assign the patients and keep the splits."""
 
 import logging
 
 from components.shared.dataset.manifest import Manifest
 from components.shared.dataset.split import Split, fetch_split, split_key
+from components.shared.errors import UserError
 from components.shared.storage.store import Store
-from components.split.assign import assign_split, describe_split
-from components.split.settings import SplitSettings
+from components.split.assign import assign_folds, assign_split, describe_split
+from components.split.settings import FoldSettings, SplitSettings
 
 logger = logging.getLogger(__name__)
 
@@ -28,3 +29,32 @@ def split_dataset(manifest: Manifest, settings: SplitSettings, store: Store) -> 
     for line in describe_split(made, manifest):
         logger.info(line)
     return made
+
+
+def fold_dataset(manifest: Manifest, settings: FoldSettings, store: Store) -> dict[str, str]:
+    """Deals a data set's patients to folds and keeps each fold's split.
+
+    Args:
+        manifest: The data set.
+        settings: Number of folds, seed and fraction.
+        store: Gets the splits.
+
+    Returns:
+        The splits' ids under the labels `fold-1`, `fold-2`, ...
+
+    Raises:
+        UserError: If there are too few patients, or too few with tumour, for so many folds.
+    """
+    try:
+        made = assign_folds(manifest, settings)
+    except UserError as error:
+        raise UserError(
+            f"{settings.folds} folds of this data set cannot be made; give fewer by fold.folds, "
+            f"or add patients: {error}"
+        ) from error
+    folds = {f"fold-{number}": split for number, split in enumerate(made, start=1)}
+    for label, split in folds.items():
+        store.write(split_key(split.split_id), split.to_json())
+        for line in describe_split(split, manifest):
+            logger.info("%s %s", label, line)
+    return {label: split.split_id for label, split in folds.items()}

@@ -28,19 +28,21 @@ class State(Record):
 
     Attributes:
         epoch: After which it was stored.
-        batches: Of the next epoch, that were done as well.
+        steps: Of the next epoch, that were done as well.
+        accumulate: Micro-batches of a step; more than the recipe says where memory was short.
         last: The whole state of the training, `<sha256>.ckpt`.
         best: Weights of the best epoch until then, `<sha256>.safetensors`; `None` before the
             first validation.
     """
 
     epoch: int
-    batches: int = 0
+    steps: int = 0
+    accumulate: int = 1
     last: str = Field(pattern=r"^[0-9a-f]{64}\.ckpt$")
     best: str | None = Field(pattern=r"^[0-9a-f]{64}\.safetensors$")
 
     def __str__(self) -> str:
-        return f"epoch {self.epoch}" + (f" and {self.batches} batches" if self.batches else "")
+        return f"epoch {self.epoch}" + (f" and {self.steps} steps" if self.steps else "")
 
 
 _STATE_LIST = TypeAdapter(tuple[State, ...])
@@ -67,6 +69,10 @@ class Checkpoints:
         with explain_disk(f"folder {folder}"):
             self._folder.mkdir(parents=True, exist_ok=True)
 
+    def newest(self) -> State | None:
+        """The newest state in the store, whole or not; `None` where there is none."""
+        return next(iter(self._listed()), None)
+
     def last(self) -> Path | None:
         """Fetches the newest whole state; `None` where there is none, as at the first attempt."""
         self._states = self._listed()
@@ -89,18 +95,22 @@ class Checkpoints:
         with explain_disk(f"folder {self._folder}"):
             trainer.save_checkpoint(self._folder / "last.ckpt", weights_only=False)
 
-    def store(self, *, epoch: int, batches: int = 0, best: Weights | None) -> None:
+    def store(
+        self, *, epoch: int, steps: int = 0, accumulate: int = 1, best: Weights | None
+    ) -> None:
         """Stores what `write_last` wrote, beside the best weights.
 
         Args:
             epoch: That ended.
-            batches: Of the next one, that are done as well.
+            steps: Of the next one, that are done as well.
+            accumulate: Micro-batches of a step.
             best: Its weights if it is the best so far; those stored before stay otherwise.
         """
         before = self._states[0].best if self._states else None
         state = State(
             epoch=epoch,
-            batches=batches,
+            steps=steps,
+            accumulate=accumulate,
             last=self._upload("last.ckpt"),
             best=self._upload_weights(best) if best else before,
         )
@@ -171,7 +181,8 @@ class Checkpoints:
         named = {name for state in self._states for name in (state.last, state.best)}
         for key in list(self._store.keys(f"{self._prefix}/")):
             name = key.removeprefix(f"{self._prefix}/")
-            if name not in named and name.endswith((".ckpt", ".safetensors")):
+            is_state = "/" not in name and name.endswith((".ckpt", ".safetensors"))
+            if is_state and name not in named:
                 self._store.delete(key)
         for path in self._folder.iterdir():
             if path.name not in named:

@@ -61,12 +61,12 @@ def train(
     from components.train.recipe import Recipe
 
     with (
-        step_process("train") as process,
-        leaving_failure(store, process.pipeline_run or pipeline_run, "train"),
+        step_process("train", label) as process,
+        leaving_failure(store, process.pipeline_run or pipeline_run, "train", label),
     ):
         from components.train.training import train_model
 
-        return train_model(
+        run_id = train_model(
             parse_config(Recipe, settings, "train"),
             SplitDataset.open(
                 store=store,
@@ -83,6 +83,9 @@ def train(
             model=Path(model.path),
             history=Path(history.path),
         )
+    for artifact in (model, history):  # in a list of several it says whose it is
+        artifact.metadata["mlflow_run_id"] = run_id
+    return run_id
 
 
 @_group_step
@@ -132,7 +135,7 @@ def train_group(
     from components.train.group.settings import GroupSettings, Task
     from components.train.recipe import Recipe
 
-    with step_process("train_group") as process:
+    with step_process("train_group", label) as process:
         from components.train.group.following import train_in_group
 
         training = Training(
@@ -142,7 +145,7 @@ def train_group(
             split_id=split_id,
             recipe=parse_config(Recipe, settings, "train").model_dump(mode="json"),
         )
-        return train_in_group(
+        run_id = train_in_group(
             parse_config(GroupSettings, group, "train.group"),
             Task(store=store, training=training, run_name=run_name),
             task_config=vars(task_config),
@@ -150,3 +153,6 @@ def train_group(
             model=Path(model.path),
             history=Path(history.path),
         )
+    for artifact in (model, history):  # in a list of several it says whose it is
+        artifact.metadata["mlflow_run_id"] = run_id
+    return run_id

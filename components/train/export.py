@@ -12,15 +12,17 @@ from mlflow.types import Schema, TensorSpec
 
 from components.shared.dataset.volumes import CHANNELS, Voxels
 from components.shared.scoring.segmenter import Segmenter, load_segmenter
-from components.train.network import VolumeSegmenter
+from components.train.network import PairedSegmenter, VolumeSegmenter
 
 logger = logging.getLogger(__name__)
+
+ExportableSegmenter = VolumeSegmenter | PairedSegmenter
 
 _TOLERANCE = 1e-4  # of probability, between the exported program and eager execution
 _REQUIREMENTS = ("mlflow", "torch", "numpy")  # all that is needed to load and call it
 
 
-def export_segmenter(segmenter: VolumeSegmenter, folder: Path) -> None:
+def export_segmenter(segmenter: ExportableSegmenter, folder: Path) -> None:
     """Writes the model folder and checks that it predicts what the segmenter predicts.
 
     Slices, height and width stay free in the exported program. The input example kept in the
@@ -64,7 +66,7 @@ def _signature() -> ModelSignature:
     return ModelSignature(inputs=Schema([image]), outputs=Schema([probability]))
 
 
-def _check(segmenter: VolumeSegmenter, folder: Path) -> None:
+def _check(segmenter: ExportableSegmenter, folder: Path) -> None:
     # other sizes and numbers of slices than the example: these dimensions must be free
     exported = load_segmenter(folder, device="cpu")
     side = segmenter.image_size
@@ -75,7 +77,7 @@ def _check(segmenter: VolumeSegmenter, folder: Path) -> None:
         raise RuntimeError(f"the exported segmenter differs by {difference} from the trained one")
 
 
-def _difference(segmenter: VolumeSegmenter, exported: Segmenter, image: Voxels) -> float:
+def _difference(segmenter: ExportableSegmenter, exported: Segmenter, image: Voxels) -> float:
     with torch.inference_mode():
         eager = segmenter(torch.from_numpy(image)).numpy()
     return float(np.abs(exported(image) - eager).max())

@@ -19,9 +19,10 @@ from components.shared.errors import UserError
 from components.shared.report.learning_rate import LearningRateSearch, Suggestion
 from components.shared.storage.store import Store
 from components.train.fit import rehearse
+from components.train.memory import within_memory
 from components.train.network import VolumeSegmenter
 from components.train.processes import is_writer
-from components.train.recipe import Recipe
+from components.train.recipe import Recipe, Sampling
 from components.train.slices import PreparedVolume
 
 logger = logging.getLogger(__name__)
@@ -52,13 +53,21 @@ def search_learning_rate(
         train: Volumes to learn from.
 
     Raises:
-        UserError: If the device is missing or no slice has tumour.
+        UserError: If the device is missing, no slice has tumour, or the memory does not suffice.
     """
-    copied, sweep = copy.deepcopy(segmenter), LearningRateSweep()
     logger.info("searching the learning rate in %d steps", STEPS)
-    with isolate_rng():
-        rehearse(recipe, copied, train, sweep, steps=STEPS)
-    return judge_sweep(sweep.learning_rates, sweep.losses)
+    # every epoch has a step; the network, as the first phase has it, does not change on the way
+    first = recipe.schedule.phases[:1]
+    schedule = recipe.schedule.model_copy(update={"epochs": STEPS, "phases": first})
+
+    def attempt(sampling: Sampling) -> LearningRateSearch:
+        used = recipe.model_copy(update={"schedule": schedule, "sampling": sampling})
+        sweep = LearningRateSweep()
+        with isolate_rng():
+            rehearse(used, copy.deepcopy(segmenter), train, sweep)
+        return judge_sweep(sweep.learning_rates, sweep.losses)
+
+    return within_memory(attempt, recipe.sampling)
 
 
 def search_once(
@@ -109,7 +118,7 @@ class LearningRateSweep(Callback):
     """Raises the learning rate exponentially from step to step, and keeps the losses.
 
     Groups of parameters keep the proportions of their learning rates; the rate that is searched
-    is that of the highest. It ends the training when the loss diverges.
+    is the highest. It ends the training after the last step, or when the loss diverges.
 
     Attributes:
         learning_rates: Of the steps so far.
@@ -156,7 +165,7 @@ class LearningRateSweep(Callback):
         if trainer.global_step > len(self.losses):
             self._take(sum(self._parts) / len(self._parts))
             self._parts.clear()
-            trainer.should_stop = not math.isfinite(self.losses[-1]) or _diverges(self.losses)
+            trainer.should_stop = len(self.losses) == STEPS or _diverges(self.losses)
 
     def _take(self, loss: float) -> None:
         self.learning_rates.append(_rate(len(self.losses)))
@@ -243,7 +252,7 @@ def _rate(step: int) -> float:
 
 def _diverges(losses: Sequence[float]) -> bool:
     smoothed = _smooth(losses)
-    return smoothed[-1] > _DIVERGED * min(smoothed)
+    return not smoothed[-1] <= _DIVERGED * min(smoothed)  # so that it holds for NaN
 
 
 def _smooth(losses: Sequence[float]) -> list[float]:

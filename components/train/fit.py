@@ -1,5 +1,6 @@
 """Training of one recipe with Lightning: loaders, trainer and its callbacks."""
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -8,24 +9,36 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from torch.utils.data import DataLoader, Dataset
 
 from components.shared.errors import UserError
 from components.shared.machine import usable_cores
 from components.shared.scoring.segmenter import pick_device
 from components.train.callbacks.checkpoints import KeepCheckpoints
+from components.train.callbacks.early_stopping import StopWithoutGain
 from components.train.callbacks.finite import StopAtNonFiniteLoss
-from components.train.callbacks.history import Epoch, EpochListener, History, TellEpochs
+from components.train.callbacks.history import Epoch, History
 from components.train.callbacks.interruption import StoreWithinEpochs
-from components.train.callbacks.progress import LogProgress
+from components.train.callbacks.progress import (
+    EpochListener,
+    LogProgress,
+    MeasurePace,
+    TellEpochs,
+)
 from components.train.callbacks.threads import ChooseThreads
 from components.train.checkpoints import Checkpoints
+from components.train.memory import within_memory
 from components.train.network import VolumeSegmenter, freeze_unused
 from components.train.processes import trainer_arguments
 from components.train.recipe import Compute, Recipe, Sampling
-from components.train.slices import PreparedVolume, SliceDataset, TumourSampler
+from components.train.slices import (
+    PreparedVolume,
+    SliceDataset,
+    SliceTensors,
+    TumourSampler,
+    VolumeSampler,
+)
 from components.train.task import PreparedTensors, SegmentationTask
 
 logger = logging.getLogger(__name__)
@@ -60,7 +73,8 @@ def fit(
 ) -> Fit:
     """Trains a segmenter, from the last checkpoint where there is one.
 
-    Under `torchrun` all its processes train together; the first one writes.
+    Under `torchrun` all its processes train together; the first one writes. A process alone
+    whose memory does not suffice goes on once with micro-batches of half the size.
 
     Args:
         recipe: How to train.
@@ -68,39 +82,49 @@ def fit(
         train: Volumes to learn from.
         validation: Volumes that choose the best epoch.
         checkpoints: Where the state is kept between attempts.
-        listen: Called after every validated epoch, in the process that writes.
+        listen: Called after every epoch, in the process that writes.
         further_callbacks: Of Lightning, e.g. its `EMAWeightAveraging`.
 
     Raises:
-        UserError: If the device is missing, no training slice has tumour, or the loss
-            stops being a number.
+        UserError: If the device is missing, no training slice has tumour, the batch cannot be
+            shared out, the memory does not suffice, or the loss stops being a number.
     """
-    history = History()
+    slices = SliceDataset(train, recipe.network.context_slices)
+    volumes = _WholeVolumes(validation)
+    initial = copy.deepcopy(segmenter.state_dict())
+
+    def attempt(sampling: Sampling) -> Fit:
+        segmenter.load_state_dict(initial)
+        used = recipe.model_copy(update={"sampling": sampling})
+        return _fit(used, segmenter, slices, volumes, checkpoints, listen, further_callbacks)
+
+    return within_memory(attempt, recipe.sampling, checkpoints)
+
+
+def _fit(
+    recipe: Recipe,
+    segmenter: VolumeSegmenter,
+    slices: SliceDataset,
+    volumes: "_WholeVolumes",
+    checkpoints: Checkpoints,
+    listen: EpochListener,
+    further_callbacks: Sequence[Callback],
+) -> Fit:
+    history = History(recipe.schedule)
     callbacks = [
-        ChooseThreads(segmenter.network, recipe.compute.threads),
+        ChooseThreads(segmenter.network, recipe.compute),
+        StopAtNonFiniteLoss(slices.volume_of),
         *_callbacks(history, checkpoints, listen),
+        *_wished(recipe, history),
         *further_callbacks,
         StoreWithinEpochs(checkpoints, history),
     ]
-    trainer = _trainer(
-        recipe.compute,
-        callbacks,
-        {
-            "max_epochs": recipe.schedule.epochs,
-            "check_val_every_n_epoch": recipe.schedule.validation_interval,
-        },
-    )
+    trainer = _trainer(recipe, callbacks)
+    place = {"rank": trainer.global_rank, "ranks": trainer.world_size}
     trainer.fit(
         _task(recipe, segmenter, trainer),
-        _training_loader(
-            SliceDataset(train, recipe.network.context_slices),
-            recipe.sampling,
-            recipe.compute,
-            seed=recipe.seed,
-            rank=trainer.global_rank,
-            ranks=trainer.world_size,
-        ),
-        DataLoader(_WholeVolumes(validation), batch_size=None),
+        _training_loader(slices, recipe.sampling, recipe.compute, seed=recipe.seed, **place),
+        DataLoader(volumes, batch_size=None, sampler=VolumeSampler(len(volumes), **place)),
         ckpt_path=checkpoints.last(),
         weights_only=True,
     )
@@ -113,34 +137,25 @@ def rehearse(
     segmenter: VolumeSegmenter,
     train: Sequence[PreparedVolume],
     callback: Callback,
-    *,
-    steps: int,
 ) -> None:
-    """Trains for some steps, over as many epochs as they take; validates and stores nothing.
+    """Trains without validation until the schedule or the callback ends it; stores nothing.
 
     Args:
-        recipe: How to train; its schedule counts the steps as the whole training.
+        recipe: How to train, without averaged weights.
         segmenter: Changed in place.
         train: Volumes to learn from.
-        callback: Watches, or steers.
-        steps: Most that are done.
+        callback: Watches and steers.
 
     Raises:
-        UserError: If the device is missing or no training slice has tumour.
+        UserError: If the device is missing, no training slice has tumour, or the batch cannot be
+            shared out.
     """
-    callbacks = [ChooseThreads(segmenter.network, recipe.compute.threads), callback]
-    length = {"max_epochs": -1, "max_steps": steps}
-    trainer = _trainer(recipe.compute, callbacks, length)
+    slices = SliceDataset(train, recipe.network.context_slices)
+    trainer = _trainer(recipe, [ChooseThreads(segmenter.network, recipe.compute), callback])
+    place = {"rank": trainer.global_rank, "ranks": trainer.world_size}
     trainer.fit(
         _task(recipe, segmenter, trainer),
-        _training_loader(
-            SliceDataset(train, recipe.network.context_slices),
-            recipe.sampling,
-            recipe.compute,
-            seed=recipe.seed,
-            rank=trainer.global_rank,
-            ranks=trainer.world_size,
-        ),
+        _training_loader(slices, recipe.sampling, recipe.compute, seed=recipe.seed, **place),
     )
 
 
@@ -153,39 +168,51 @@ def _task(
         segmenter.to(memory_format=torch.channels_last),
         augmentation=recipe.augmentation,
         optimiser=recipe.optimiser,
+        schedule=recipe.schedule,
         seed=recipe.seed,
     )
 
 
 def _callbacks(history: History, checkpoints: Checkpoints, listen: EpochListener) -> list[Callback]:
     """In the order in which they act on an epoch: measured, told in the log, stored, told on."""
+    pace = MeasurePace()
     return [
-        StopAtNonFiniteLoss(),
         history,
-        LogProgress(history),
+        pace,
+        LogProgress(history, pace),
         KeepCheckpoints(checkpoints, history),
-        TellEpochs(history, listen),
+        TellEpochs(history, pace, listen),
     ]
 
 
-def _trainer(
-    compute: Compute, callbacks: list[Callback], length: dict[str, Any]
-) -> lightning.Trainer:
+def _wished(recipe: Recipe, history: History) -> Iterator[Callback]:
+    """Callbacks that a recipe asks for."""
+    if recipe.schedule.patience:
+        yield StopWithoutGain(history, recipe.schedule.patience)
+    if recipe.optimiser.ema_decay:
+        yield EMAWeightAveraging(decay=recipe.optimiser.ema_decay)
+
+
+def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
     # on a machine with few cores reading in the training process is the faster way
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # Lightning 2.6 asks in a way that torch is to drop
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     # a rehearsal validates nothing
     warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
-    # validation is of the process that writes, see SegmentationTask
+    # SegmentationTask sums up over the processes before it logs
     warnings.filterwarnings("ignore", ".*recommended to use `self.log.*sync_dist=True.*")
     # StoreWithinEpochs says to TumourSampler where to go on
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     return lightning.Trainer(
         **trainer_arguments(),
-        **length,
-        accelerator="gpu" if pick_device(compute.device) == "cuda" else "cpu",
-        precision=compute.precision,
+        accelerator="gpu" if pick_device(recipe.compute.device) == "cuda" else "cpu",
+        precision=recipe.compute.precision,
+        deterministic=recipe.compute.deterministic,
+        max_epochs=recipe.schedule.epochs,
+        check_val_every_n_epoch=recipe.schedule.validation_interval,
+        accumulate_grad_batches=recipe.sampling.accumulate,
+        gradient_clip_val=recipe.optimiser.gradient_clip,
         callbacks=callbacks,
         use_distributed_sampler=False,  # TumourSampler deals the slices out itself
         logger=False,
@@ -198,7 +225,7 @@ def _trainer(
 
 def _training_loader(
     slices: SliceDataset, sampling: Sampling, compute: Compute, *, seed: int, rank: int, ranks: int
-) -> DataLoader[tuple[Tensor, Tensor]]:
+) -> DataLoader[SliceTensors]:
     if not slices.has_tumour.any():
         raise UserError("no slice of the training part has tumour; nothing can be learned")
     sampler = TumourSampler(
@@ -209,15 +236,29 @@ def _training_loader(
         ranks=ranks,
     )
     workers = _loader_workers(compute.loader_workers)
-    return _LateLoader(
+    return _WholeSteps(
         slices,
-        batch_size=min(sampling.batch_size, len(sampler)),
+        batch_size=_micro_batch(sampling, ranks, drawn=len(sampler) * ranks),
+        accumulate=sampling.accumulate,
         sampler=sampler,
-        drop_last=True,  # batch normalisation dislikes a last batch of one
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pick_device(compute.device) == "cuda",
     )
+
+
+def _micro_batch(sampling: Sampling, ranks: int, *, drawn: int) -> int:
+    """Slices that a process takes at once; fewer than asked for where an epoch has fewer."""
+    parts, least = ranks * sampling.accumulate, max(ranks, 2) * sampling.accumulate
+    if sampling.batch_size % parts or sampling.batch_size < least:
+        raise UserError(
+            f"train.sampling.batch_size={sampling.batch_size} cannot be shared out: {ranks} "
+            f"processes with train.sampling.accumulate={sampling.accumulate} need a multiple of "
+            f"{parts}, at least {least}"
+        )
+    if drawn < least:
+        raise UserError(f"an epoch has {drawn} slices; a step of this training needs {least}")
+    return min(sampling.batch_size, drawn) // parts
 
 
 def _loader_workers(asked: int) -> int:
@@ -227,25 +268,34 @@ def _loader_workers(asked: int) -> int:
     return min(asked, cores)
 
 
-class _LateLoader(DataLoader[tuple[Tensor, Tensor]]):
-    """Begins to read when the first batch is asked for.
+class _WholeSteps(DataLoader[SliceTensors]):
+    """Micro-batches of whole optimiser steps; reading begins when the first is asked for.
 
     Lightning makes the iterator before it knows where a resumed training stands, and processes
     that read ahead would begin with the first slices of the first epoch.
     """
 
+    def __init__(self, slices: SliceDataset, *, accumulate: int, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(slices, drop_last=True, **options)
+        self._accumulate = accumulate
+
+    def __len__(self) -> int:
+        return super().__len__() // self._accumulate * self._accumulate
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names a private class
         yield from super().__iter__()
 
 
-class _WholeVolumes(Dataset[PreparedTensors]):
+class _WholeVolumes(Dataset[PreparedTensors | None]):
     def __init__(self, volumes: Sequence[PreparedVolume]) -> None:
         self._volumes = volumes
 
     def __len__(self) -> int:
         return len(self._volumes)
 
-    def __getitem__(self, index: int) -> PreparedTensors:
+    def __getitem__(self, index: int | None) -> PreparedTensors | None:
+        if index is None:
+            return None
         volume = self._volumes[index]
         images, box, masks, truth = (
             torch.from_numpy(array)

@@ -1,20 +1,17 @@
 """The segmenter: normalisation, resizing and network in one exportable module."""
 
 import copy
+from typing import cast
 
 import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from components.shared.dataset.volumes import CHANNELS, FLAIR
 from components.shared.errors import UserError
+from components.train.plain_unet import PlainUnet
+from components.train.preparation import NORMALISATIONS, cut, head_box, inverse, sample
 from components.train.recipe import Network
-
-_HISTOGRAM_STRIDE = 4  # every fourth row and column gives the same statistics 16 times faster
-_HEAD_LEVEL = 0.1  # voxels below this share of the bright level are air
-_HEAD_LINE = 0.05  # rows and columns with less than this share of the fullest one are air
-_BOX_MARGIN = 1.05
-_CLIP_DEVIATIONS = 6.0
 
 
 class VolumeSegmenter(nn.Module):
@@ -24,11 +21,13 @@ class VolumeSegmenter(nn.Module):
     chains them; so what is served is what was trained.
     """
 
-    def __init__(self, network: nn.Module, image_size: int, context_slices: int) -> None:
+    def __init__(self, network: nn.Module, settings: Network) -> None:
         super().__init__()
         self.network = network
-        self.image_size = image_size
-        self.context_slices = context_slices
+        self.image_size = settings.image_size
+        self.context_slices = settings.context_slices
+        self._normalise = NORMALISATIONS[settings.normalisation]
+        self._crop = settings.crop
 
     def forward(self, volume: Tensor) -> Tensor:
         """Predicts one volume.
@@ -41,10 +40,20 @@ class VolumeSegmenter(nn.Module):
         """
         prepared = with_neighbours(self.prepare(volume), self.context_slices)
         logits = self.network(prepared)
-        return self.restore(logits, head_box(volume), volume.shape[1], volume.shape[2])
+        return self.restore(logits, self.box(volume), volume.shape[1], volume.shape[2])
+
+    def box(self, volume: Tensor) -> Tensor:
+        """What slices are cut to, in the form of `head_box`.
+
+        Args:
+            volume: uint8, slices x height x width x 3.
+        """
+        if self._crop == "head":
+            return head_box(volume)
+        return torch.tensor([0.0, 0.0, 1.0, 1.0], device=volume.device)
 
     def prepare(self, volume: Tensor) -> Tensor:
-        """Normalises a volume by its own statistics and cuts its slices to the head.
+        """Normalises a volume and cuts its slices to the head.
 
         Args:
             volume: uint8, slices x height x width x 3.
@@ -52,11 +61,7 @@ class VolumeSegmenter(nn.Module):
         Returns:
             float32, slices x 3 x image_size x image_size, in standard deviations.
         """
-        mean, deviation = head_statistics(volume)
-        slices = volume.permute(0, 3, 1, 2).float()
-        normal = (slices - mean.view(1, 3, 1, 1)) / deviation.view(1, 3, 1, 1)
-        normal = normal.clamp(-_CLIP_DEVIATIONS, _CLIP_DEVIATIONS)
-        return cut(normal, head_box(volume), self.image_size)
+        return cut(self._normalise(volume), self.box(volume), self.image_size)
 
     def restore(self, logits: Tensor, box: Tensor, height: int, width: int) -> Tensor:
         """Puts the network's output back to where the head was.
@@ -71,95 +76,8 @@ class VolumeSegmenter(nn.Module):
             Probability, float32, slices x height x width; 0 outside the box.
         """
         probability = torch.sigmoid(logits.float())
-        placed = _sample(probability, _inverse(box), height, width, padding="zeros")
+        placed = sample(probability, inverse(box), height, width, padding="zeros")
         return placed[:, 0]
-
-
-def cut(slices: Tensor, box: Tensor, side: int) -> Tensor:
-    """Cuts slices to a box and resizes them to a square.
-
-    Args:
-        slices: float, slices x channels x height x width.
-        box: What `head_box` gave.
-        side: Of the result, in pixels.
-
-    Returns:
-        slices x channels x side x side; each pixel is the mean of four samples.
-    """
-    return functional.avg_pool2d(_sample(slices, box, 2 * side, 2 * side, padding="border"), 2)
-
-
-def head_box(volume: Tensor) -> Tensor:
-    """The square around the head, the same for all slices, with a small margin.
-
-    Args:
-        volume: uint8, slices x height x width x 3.
-
-    Returns:
-        Centre x, centre y, half width, half height, in units where the image spans -1 to 1
-        (`torch.nn.functional.affine_grid`); the whole image where nothing is bright.
-    """
-    height, width = volume.shape[1], volume.shape[2]
-    head = (volume.amax(3).float() >= _HEAD_LEVEL * volume.amax().float().clamp(min=1)).float()
-    left, right = _extent(head.mean((0, 1)))
-    top, bottom = _extent(head.mean((0, 2)))
-    half = torch.maximum((right - left) * width, (bottom - top) * height) * _BOX_MARGIN
-    return torch.stack([left + right, top + bottom, half / width, half / height])
-
-
-def _extent(share: Tensor) -> tuple[Tensor, Tensor]:
-    # of lines that hold more head than noise does; the whole line where none does
-    found = share > _HEAD_LINE * share.amax()
-    places = (torch.arange(share.shape[0], device=share.device) + 0.5) / share.shape[0] - 0.5
-    first = torch.where(found, places, 0.5).amin()
-    last = torch.where(found, places, -0.5).amax()
-    empty = first >= last
-    return torch.where(empty, -0.5, first), torch.where(empty, 0.5, last)
-
-
-def _inverse(box: Tensor) -> Tensor:
-    centre, half = box[:2], box[2:]
-    return torch.cat([-centre / half, 1 / half])
-
-
-def _sample(images: Tensor, box: Tensor, height: int, width: int, padding: str) -> Tensor:
-    # not affine_grid: torch.export fixes the height and width that are passed to it
-    rows = box[1] + box[3] * _pixel_centres(height, images.device)
-    columns = box[0] + box[2] * _pixel_centres(width, images.device)
-    grid = torch.stack([columns[None].expand(height, -1), rows[:, None].expand(-1, width)], dim=2)
-    places = grid.expand(images.shape[0], height, width, 2)
-    return functional.grid_sample(images, places, padding_mode=padding, align_corners=False)
-
-
-def _pixel_centres(count: int, device: torch.device) -> Tensor:
-    return (2 * torch.arange(count, device=device) + 1) / count - 1
-
-
-def head_statistics(volume: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel inside the head.
-
-    Air is left out: voxels below a tenth of the channel's 99th percentile of non-zero voxels.
-
-    Args:
-        volume: uint8, slices x height x width x 3.
-
-    Returns:
-        Two float32 tensors of three values; the deviation is at least 1.
-    """
-    sample = volume[:, ::_HISTOGRAM_STRIDE, ::_HISTOGRAM_STRIDE]
-    values = sample.reshape(-1, 3).t().long()
-    counts = torch.zeros(3, 256, device=volume.device).scatter_add(
-        1, values, torch.ones_like(values, dtype=torch.float32)
-    )
-    levels = torch.arange(256, device=volume.device, dtype=torch.float32)
-    counts = counts * (levels > 0)
-    cumulated = counts.cumsum(1) / counts.sum(1, keepdim=True).clamp(min=1)
-    bright = (cumulated < 0.99).sum(1, keepdim=True)
-    inside = counts * (levels >= _HEAD_LEVEL * bright)
-    total = inside.sum(1, keepdim=True).clamp(min=1)
-    mean = (inside * levels).sum(1, keepdim=True) / total
-    variance = (inside * (levels - mean) ** 2).sum(1, keepdim=True) / total
-    return mean[:, 0], variance.sqrt().clamp(min=1.0)[:, 0]
 
 
 def with_neighbours(prepared: Tensor, context_slices: int) -> Tensor:
@@ -196,23 +114,76 @@ def freeze_unused(segmenter: VolumeSegmenter) -> None:
         own.requires_grad_(other.grad is not None)
 
 
+class FlairOnly(nn.Module):
+    """Shows a network the FLAIR channels of what a network for all sequences would see."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The network's."""
+        return cast(nn.Module, self.network.encoder)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits; images as in `with_neighbours`."""
+        return cast(Tensor, self.network(images[:, FLAIR :: len(CHANNELS)]))
+
+
+class PairedSegmenter(nn.Module):
+    """A segmenter for whole scans and one for scans that lack a sequence.
+
+    A sequence that was not taken is a copy of FLAIR. Both predict, one is taken: a program that
+    is exported has no branches.
+
+    Args:
+        whole: For scans with all sequences.
+        flair: For the others.
+    """
+
+    def __init__(self, whole: VolumeSegmenter, flair: VolumeSegmenter) -> None:
+        super().__init__()
+        self.whole = whole
+        self.flair = flair
+        self.image_size = max(whole.image_size, flair.image_size)
+        self.context_slices = max(whole.context_slices, flair.context_slices)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """As `VolumeSegmenter.forward`."""
+        others = torch.cat([volume[..., :FLAIR], volume[..., FLAIR + 1 :]], dim=3)
+        difference = (others.float() - volume[..., FLAIR : FLAIR + 1].float()).abs()
+        lacking = difference.amax((0, 1, 2)).amin() == 0
+        return torch.where(lacking, self.flair(volume), self.whole(volume))
+
+
 def build_segmenter(settings: Network) -> VolumeSegmenter:
     """Makes the network that the settings describe.
 
     Raises:
-        UserError: If the library lacks the architecture or the encoder, or the ImageNet
-            weights cannot be downloaded.
+        UserError: If the library lacks the architecture or the encoder, its output has another
+            size than its input, or the ImageNet weights cannot be downloaded.
     """
+    sequences = 1 if settings.sequences == "flair" else len(CHANNELS)
+    channels = sequences * (2 * settings.context_slices + 1)
+    network = _build_network(settings, channels)
+    _check_size(network, settings, channels)
+    return VolumeSegmenter(network if sequences > 1 else FlairOnly(network), settings)
+
+
+def _build_network(settings: Network, channels: int) -> nn.Module:
+    if settings.architecture == "plain_unet":
+        return PlainUnet(channels, stages=settings.encoder_depth)
     options = {"decoder_channels": settings.decoder_channels} if settings.decoder_channels else {}
     try:
-        network = smp.create_model(
+        network: nn.Module = smp.create_model(
             settings.architecture,
             encoder_name=settings.encoder,
             encoder_depth=settings.encoder_depth,
             encoder_weights=None
             if settings.encoder_weights == "none"
             else settings.encoder_weights,
-            in_channels=3 * (2 * settings.context_slices + 1),
+            in_channels=channels,
             classes=1,
             **options,
         )
@@ -225,4 +196,24 @@ def build_segmenter(settings: Network) -> VolumeSegmenter:
         raise UserError(
             f"no network {settings.architecture} with encoder {settings.encoder}: {error}"
         ) from error
-    return VolumeSegmenter(network, settings.image_size, settings.context_slices)
+    return network
+
+
+def _check_size(network: nn.Module, settings: Network, channels: int) -> None:
+    # smp's FPN, for one, gives images of four times the size with three stages
+    side = settings.image_size
+    try:
+        with torch.inference_mode():
+            given = network.eval()(torch.zeros(1, channels, side, side)).shape[2:]
+    except RuntimeError as error:
+        raise UserError(
+            f"{settings.architecture} with encoder {settings.encoder} cannot take slices of "
+            f"{side} x {side} ({str(error).partition(chr(10))[0]}); try another "
+            "train.network.image_size or encoder_depth"
+        ) from error
+    network.train()
+    if tuple(given) != (side, side):
+        raise UserError(
+            f"{settings.architecture} with train.network.encoder_depth={settings.encoder_depth} "
+            f"answers slices of {side} x {side} with {given[0]} x {given[1]}; try another depth"
+        )

@@ -8,7 +8,9 @@ import os
 from datetime import timedelta
 from typing import Any
 
+import torch
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, distributed
 from torch.distributed import is_torchelastic_launched
 
 # a process whose peers vanished without a word waits so long for them
@@ -32,5 +34,37 @@ def trainer_arguments() -> dict[str, Any]:
     return {
         "devices": int(os.environ["LOCAL_WORLD_SIZE"]),
         "num_nodes": int(os.environ["GROUP_WORLD_SIZE"]),
-        "strategy": DDPStrategy(timeout=_PEER_TIMEOUT),
+        # running statistics need no broadcast: `SynchronisedBatchNorm` keeps them equal
+        "strategy": DDPStrategy(timeout=_PEER_TIMEOUT, forward_sync_buffers=False),
     }
+
+
+def count_processes() -> int:
+    """How many train together; 1 before they have met."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, through which gradients flow.
+
+    The gradient is that of the sum of all processes' losses: of a loss made from such sums, each
+    process has the same, and DDP's mean over the processes is the gradient of that one.
+    """
+    if not distributed.is_initialized():
+        return value
+    total: Tensor = _Sum.apply(value)
+    return total
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(_: object, value: Tensor) -> Tensor:
+        total = value.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: object, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total

@@ -1,5 +1,7 @@
 """Everything that decides how a model is trained, in sections by what one thinks about."""
 
+from bisect import bisect
+from itertools import accumulate, pairwise
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -11,7 +13,8 @@ class Network(Config):
     """What is trained.
 
     Attributes:
-        architecture: A decoder of `segmentation_models_pytorch`, e.g. `unet`, `fpn`.
+        architecture: A decoder of `segmentation_models_pytorch`, e.g. `unet`, `fpn`; or
+            `plain_unet`, the U-Net of Buda et al. 2019 without any encoder of a library.
         encoder: An encoder of `segmentation_models_pytorch`, e.g. `resnet18`.
         encoder_weights: `imagenet` downloads weights; `none` starts from random ones.
         encoder_depth: Stages of the encoder that are used; each halves the resolution.
@@ -20,6 +23,11 @@ class Network(Config):
         image_size: Side in pixels to which slices are resized inside the model.
         context_slices: Neighbours on each side that are shown to the network as channels
             (a 2.5D network).
+        sequences: `all` three, or `flair` alone, which every scan has.
+        normalisation: `head` scales each sequence by its mean and deviation inside the head;
+            `percentiles` by those of the volume cut to its 10th and 99th percentile (Buda et al.
+            2019); `imagenet` by the statistics that ImageNet weights were trained with.
+        crop: Slices are cut to the `head`, or taken whole (`none`).
     """
 
     architecture: str = "unet"
@@ -29,6 +37,9 @@ class Network(Config):
     decoder_channels: tuple[int, ...] | None = None
     image_size: int = Field(default=256, ge=32, le=1024, multiple_of=32)
     context_slices: int = Field(default=1, ge=0, le=3)
+    sequences: Literal["all", "flair"] = "all"
+    normalisation: Literal["head", "percentiles", "imagenet"] = "head"
+    crop: Literal["head", "none"] = "head"
 
     @model_validator(mode="after")
     def _decoder_fits(self) -> Self:
@@ -39,17 +50,27 @@ class Network(Config):
             raise ValueError(f"{len(widths)} widths for {self.encoder_depth} stages")
         return self
 
+    @model_validator(mode="after")
+    def _weights_exist(self) -> Self:
+        if self.architecture == "plain_unet" and self.encoder_weights != "none":
+            raise ValueError("plain_unet has no encoder; it takes encoder_weights=none")
+        return self
+
 
 class Sampling(Config):
     """Which slices a step and an epoch see.
 
     Attributes:
-        batch_size: Slices a step, on each device.
+        batch_size: Slices an optimiser step, over all devices together.
+        accumulate: Micro-batches in which each device takes its part of a step, one after the
+            other, for as many times less memory. Batch normalisation and the Dice part of the
+            loss are those of one micro-batch, on all devices.
         tumour_share: Share of sampled slices that hold tumour (foreground oversampling); all
             such slices are drawn once an epoch.
     """
 
     batch_size: int = Field(default=32, ge=2)
+    accumulate: int = Field(default=1, ge=1)
     tumour_share: float = Field(default=0.6, gt=0.0, le=1.0)
 
 
@@ -57,6 +78,8 @@ class Augmentation(Config):
     """How far slices are changed at random.
 
     Attributes:
+        policy: `sizes` turns, zooms, mirrors and brightens as the other settings say; `fastai`
+            is that library's default for photographs and asks for ImageNet normalisation.
         rotation_degrees: Largest rotation, either way.
         scale_factor: Largest relative zoom, either way.
         intensity_shift: Largest change of a sequence's brightness (in standard deviations of the
@@ -65,6 +88,7 @@ class Augmentation(Config):
             replaced by FLAIR, as in scans that lack it (modality dropout).
     """
 
+    policy: Literal["sizes", "fastai"] = "sizes"
     rotation_degrees: float = Field(default=15.0, ge=0.0, le=180.0)
     scale_factor: float = Field(default=0.15, ge=0.0, lt=1.0)
     intensity_shift: float = Field(default=0.2, ge=0.0)
@@ -72,31 +96,91 @@ class Augmentation(Config):
 
 
 class Optimiser(Config):
-    """AdamW under a one-cycle schedule of the learning rate.
+    """AdamW: how weights follow the loss.
 
     Attributes:
-        learning_rate: Peak of the one-cycle schedule.
-        find_learning_rate: Whether the peak is searched before the training begins, and
-            `learning_rate` left aside.
+        learning_rate: Peak of the schedule.
+        find_learning_rate: Whether the peak is searched before the training begins, for each
+            network as the first phase has it, and `learning_rate` left aside.
+        encoder_factor: The encoder's rate is that of the rest times this (discriminative
+            learning rates).
         weight_decay: AdamW's decoupled weight decay.
+        gradient_clip: Largest norm of the gradient; `None` leaves it.
+        loss: `bce` is the cross-entropy of pixels, `dice` one minus the Dice of the batch,
+            `focal` cross-entropy with weight on hard pixels; a sum where there are two.
+        ema_decay: Share of the old in the moving average of the weights, which is what is
+            validated and exported; `None` takes the weights themselves.
     """
 
     learning_rate: float = Field(default=1e-3, gt=0.0, le=1.0)
     find_learning_rate: bool = False
+    encoder_factor: float = Field(default=1.0, gt=0.0, le=1.0)
     weight_decay: float = Field(default=1e-2, ge=0.0)
+    gradient_clip: float | None = Field(default=None, gt=0.0)
+    loss: Literal["bce+dice", "focal+dice", "dice", "bce"] = "bce+dice"
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+
+
+class Phase(Config):
+    """A part of a training with a schedule of the learning rate of its own.
+
+    Attributes:
+        length: Of the phase, relative to the others.
+        image_size: Side in pixels of what is learned from; `None` is the network's. Validated is
+            what would be exported: at the network's size.
+        freeze_encoder: The encoder's weights stay, but for its batch normalisation.
+        rate_factor: The peak is the optimiser's learning rate times this.
+        encoder_factor: As the optimiser's; `None` takes that.
+    """
+
+    length: float = Field(default=1.0, gt=0.0)
+    image_size: int | None = Field(default=None, ge=32, le=1024, multiple_of=32)
+    freeze_encoder: bool = False
+    rate_factor: float = Field(default=1.0, gt=0.0, le=1.0)
+    encoder_factor: float | None = Field(default=None, gt=0.0, le=1.0)
 
 
 class Schedule(Config):
-    """How long a training is and how often it is validated.
+    """How long a training is, how its learning rate goes and how often it is validated.
 
     Attributes:
-        epochs: Passes over the sampled slices.
+        epochs: Passes over the sampled slices, in all phases together.
+        phases: Divide the epochs, each with its own course of the learning rate.
+        course: Of the learning rate: `one_cycle` warms up, falls and moves the momentum
+            against it; `cosine` warms up and falls.
+        warm_up: Share of a phase until the peak.
         validate_every_epochs: Most epochs between two validations; fewer where the last epoch
             would not be validated.
+        patience: Validations without a better one, in the last phase, after which the training
+            ends; `None` goes to the end.
+        keep: What is exported: the weights of the `best` epoch of the last phase, by
+            validation Dice, or those of the `last` epoch.
     """
 
     epochs: int = Field(default=40, ge=1)
+    phases: tuple[Phase, ...] = Field(default=(Phase(),), min_length=1)
+    course: Literal["one_cycle", "cosine"] = "one_cycle"
+    warm_up: float = Field(default=0.2, gt=0.0, lt=1.0)
     validate_every_epochs: int = Field(default=1, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    keep: Literal["best", "last"] = "best"
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        if any(first >= end for first, end in pairwise(self.phase_starts)):
+            raise ValueError(f"{len(self.phases)} phases do not fit into {self.epochs} epochs")
+        return self
+
+    @property
+    def phase_starts(self) -> tuple[int, ...]:
+        """The first epoch of each phase, from 0, and behind them the number of epochs."""
+        ends = accumulate((phase.length for phase in self.phases), initial=0.0)
+        total = sum(phase.length for phase in self.phases)
+        return tuple(round(self.epochs * end / total) for end in ends)
+
+    def phase_at(self, epoch: int) -> Phase:
+        """The phase of an epoch, counted from 0."""
+        return self.phases[min(bisect(self.phase_starts, epoch), len(self.phases)) - 1]
 
     @property
     def validation_interval(self) -> int:
@@ -114,12 +198,17 @@ class Compute(Config):
         loader_workers: Processes that read slices; 0 reads in the training process.
         threads: CPU threads of a step; `None` uses as many as are fastest at the time, so that
             trainings on a busy machine differ in the last bits.
+        deterministic: Whether two trainings on equal machines end with equal weights, bit for
+            bit: torch takes deterministic algorithms only, and where `threads` is unset a step
+            uses all CPU cores, whatever is fastest. Slower; on a GPU some networks have
+            operations for which torch has no such algorithm, and it says so.
     """
 
     precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     loader_workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
+    deterministic: bool = False
 
 
 class Recipe(Config):
@@ -127,6 +216,9 @@ class Recipe(Config):
 
     Attributes:
         network: What is trained.
+        flair_network: A second network for scans that lack a sequence, trained after the first
+            one by the same sections, on the FLAIR of all scans; the first one then learns from,
+            and predicts, whole scans only. `None`: one network takes all.
         sampling: Which slices a step and an epoch see.
         augmentation: How far slices are changed at random.
         optimiser: How weights follow the loss.
@@ -137,9 +229,25 @@ class Recipe(Config):
     """
 
     network: Network = Network()
+    flair_network: Network | None = None
     sampling: Sampling = Sampling()
     augmentation: Augmentation = Augmentation()
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()
     compute: Compute = Compute()
     seed: int = Field(default=0, ge=0, lt=2**32)  # the CPU's generator takes 32 bits
+
+    @model_validator(mode="after")
+    def _policy_fits(self) -> Self:
+        networks = [self.network, *([self.flair_network] if self.flair_network else [])]
+        if self.augmentation.policy == "fastai" and any(
+            network.normalisation != "imagenet" for network in networks
+        ):
+            raise ValueError("augmentation.policy=fastai takes network.normalisation=imagenet")
+        return self
+
+    @model_validator(mode="after")
+    def _second_sees_flair(self) -> Self:
+        if self.flair_network and self.flair_network.sequences != "flair":
+            raise ValueError("flair_network is for scans without the others: sequences=flair")
+        return self

@@ -19,15 +19,18 @@ from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import Part
 from components.shared.dataset.volumes import Volume
+from components.shared.errors import UserError
 from components.shared.progress import track
 from components.shared.storage.store import explain_disk, file_digest, whole_file
-from components.train.network import VolumeSegmenter, cut, head_box
+from components.train.network import VolumeSegmenter
+from components.train.preparation import cut
 
 logger = logging.getLogger(__name__)
 
 COVERAGE_LEVELS = 255  # a mask's pixel holds the covered share of its area, as uint8
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+SliceTensors = tuple[Tensor, Tensor, Tensor]  # image, mask, index; of one slice or of a batch
 
 _FILES = ("images.npy", "box.npy", "masks.npy")
 _DIGESTS = "digests.json"
@@ -53,7 +56,7 @@ class PreparedVolume:
 
 
 def prepare_volumes(
-    dataset: SplitDataset, part: Part, segmenter: VolumeSegmenter
+    dataset: SplitDataset, part: Part, segmenter: VolumeSegmenter, *, whole_scans: bool = False
 ) -> list[PreparedVolume]:
     """Normalises and cuts the volumes of a part once, into files in the cache.
 
@@ -61,10 +64,21 @@ def prepare_volumes(
     were changed or the way of preparing is another. Of several processes with one cache the
     first one fetches and prepares a volume, the others wait for it.
 
+    Args:
+        dataset: Where the volumes are.
+        part: Which of them.
+        segmenter: Whose way of preparing it is.
+        whole_scans: Leaves volumes out that lack a sequence.
+
     Raises:
-        UserError: If the store lacks a volume or it was changed.
+        UserError: If the store lacks a volume or it was changed, or none is whole.
     """
-    entries = dataset.entries(part)
+    entries = [entry for entry in dataset.entries(part) if not (whole_scans and entry.missing)]
+    if not entries:
+        raise UserError(
+            f"no volume of the {part} part has all sequences; train one network on all by "
+            "train.flair_network=null"
+        )
     way = _way_of_preparing(segmenter)
     return [
         _prepared(entry, dataset, segmenter, way)
@@ -99,7 +113,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 def _prepare(volume: Volume, segmenter: VolumeSegmenter) -> Arrays:
     image, mask = torch.from_numpy(volume.image), torch.from_numpy(volume.mask)
     with torch.inference_mode():
-        box = head_box(image)
+        box = segmenter.box(image)
         shares = cut(mask[:, None].float(), box, segmenter.image_size)[:, 0]
         masks = (shares * COVERAGE_LEVELS).round().byte()
         return segmenter.prepare(image).half().numpy(), box.numpy(), masks.numpy()
@@ -142,7 +156,7 @@ def _write(folder: Path, arrays: Arrays) -> None:
             stream.write(_digests(folder).encode())
 
 
-class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
+class SliceDataset(Dataset[SliceTensors]):
     """Slices of prepared volumes with their neighbours, read a batch at a time."""
 
     def __init__(self, volumes: Sequence[PreparedVolume], context_slices: int) -> None:
@@ -158,14 +172,18 @@ class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """One slice: float16 channels x side x side, and float32 mask 1 x side x side."""
+    def __getitem__(self, index: int) -> SliceTensors:
+        """One slice: float16 channels x side x side, float32 mask 1 x side x side, its index."""
         number, position = self._places[index]
         volume = self._volumes[number]
         rows = np.clip([position + offset for offset in self._offsets], 0, len(volume.images) - 1)
         image = torch.from_numpy(volume.images[rows]).flatten(0, 1)
         mask = torch.from_numpy(np.array(volume.masks[position])).float() / COVERAGE_LEVELS
-        return image, mask[None]
+        return image, mask[None], torch.tensor(index)
+
+    def volume_of(self, index: int) -> str:
+        """The name of the volume that a slice is of."""
+        return self._volumes[self._places[index][0]].entry.volume
 
 
 class TumourSampler(Sampler[int]):
@@ -218,3 +236,32 @@ class TumourSampler(Sampler[int]):
         mine = order[: len(self) * self._ranks][self._rank :: self._ranks]
         skipped, self._skipped = self._skipped, 0
         yield from mine[skipped:].tolist()
+
+
+class VolumeSampler(Sampler[int | None]):
+    """Deals volumes out to the processes of a training: to each as many, `None` after the last.
+
+    Args:
+        volumes: How many there are.
+        rank: Number of this process in the training.
+        ranks: Processes in the training.
+    """
+
+    def __init__(self, volumes: int, *, rank: int = 0, ranks: int = 1) -> None:
+        self._volumes = volumes
+        self._rank, self._ranks = rank, ranks
+        self._ended = False
+
+    def end(self) -> None:
+        """Deals no more, until it begins anew."""
+        self._ended = True
+
+    def __len__(self) -> int:
+        return -(-self._volumes // self._ranks)
+
+    def __iter__(self) -> Iterator[int | None]:
+        self._ended = False
+        for number in range(self._rank, len(self) * self._ranks, self._ranks):
+            if self._ended:
+                return
+            yield number if number < self._volumes else None

@@ -1,21 +1,27 @@
 """What one training step and one validation do, apart from how long and on what."""
 
+import contextlib
+from collections.abc import Iterator
+
 import lightning
-import segmentation_models_pytorch as smp
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from components.train.augment import augment
+from components.train.augment import Rows, augment
+from components.train.batch_norm import SynchronisedBatchNorm
+from components.train.learning_rates import FollowPoints, learning_rates
+from components.train.losses import loss_of
 from components.train.network import VolumeSegmenter, with_neighbours
-from components.train.recipe import Augmentation, Optimiser
-from components.train.slices import COVERAGE_LEVELS
+from components.train.processes import sum_over_processes
+from components.train.recipe import Augmentation, Optimiser, Schedule
+from components.train.slices import COVERAGE_LEVELS, SliceTensors
 
 PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # the arrays of a `PreparedVolume`
 
 _VALIDATION_BATCH = 32  # slices at once when a whole volume is predicted
-_RANK_STRIDE = 2_654_435_761  # 2**32 / golden ratio: ranks are far apart also in the low 32 bits
+_STREAM_STRIDE = 2_654_435_761  # 2**32 / golden ratio: far apart also in the low 32 bits
 
 
 class SegmentationTask(lightning.LightningModule):
@@ -24,7 +30,8 @@ class SegmentationTask(lightning.LightningModule):
     Args:
         segmenter: Its network is trained.
         augmentation: Sizes of the random changes.
-        optimiser: Peak learning rate and weight decay.
+        optimiser: How weights follow the loss.
+        schedule: Epochs and phases.
         seed: Of the augmentation.
     """
 
@@ -34,51 +41,99 @@ class SegmentationTask(lightning.LightningModule):
         *,
         augmentation: Augmentation,
         optimiser: Optimiser,
+        schedule: Schedule,
         seed: int,
     ) -> None:
         super().__init__()
         self.segmenter = segmenter
         self._augmentation = augmentation
         self._optimiser = optimiser
+        self._schedule = schedule
         self._seed = seed
-        self._dice_loss = smp.losses.DiceLoss(mode="binary", from_logits=True)
+        self._frozen: list[nn.Parameter] = []
+        self._measured = torch.zeros(3)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
-        torch.manual_seed(step_seed(self._seed, self.global_step, self.global_rank))
-        images, masks = augment(batch[0].float(), batch[1], self._augmentation)
-        logits = self.segmenter.network(images.contiguous(memory_format=torch.channels_last))
-        return self._loss(logits.float(), masks)
+    def training_step(self, batch: SliceTensors, index: int) -> Tensor:
+        images, masks, _ = batch
+        micro_batch = index % self.trainer.accumulate_grad_batches
+        phase = self._schedule.phase_at(self.current_epoch)
+        self._freeze(phase.freeze_encoder)
+        images, masks = _resized(images.float(), masks, phase.image_size)
+        images, masks = self._augment(images, masks, micro_batch)
+        self._seed_step(1 + micro_batch * self.trainer.world_size + self.global_rank)  # dropout
+        alone = self.trainer.world_size == 1
+        with contextlib.nullcontext() if alone else SynchronisedBatchNorm():
+            logits = self.segmenter.network(images.contiguous(memory_format=torch.channels_last))
+        return loss_of(self._optimiser.loss, logits.float(), masks, sum_over_processes)
 
-    def validation_step(self, volume: PreparedTensors, _index: int) -> None:
+    def on_validation_epoch_start(self) -> None:
+        self._measured = torch.zeros(3, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, volume: PreparedTensors | None, _index: int) -> None:
+        if volume is None:  # other processes have one volume more
+            return
         images, box, masks, truth = volume
         logits = self._predict(images)
         predicted = self.segmenter.restore(logits, box, truth.shape[1], truth.shape[2]) >= 0.5
-        self._log_validation("validation_dice", _dice(predicted, truth.bool()))
-        loss = self._loss(logits, masks[:, None].float() / COVERAGE_LEVELS)
-        self._log_validation("validation_loss", loss)
+        dice = _dice(predicted, truth.bool())
+        covered = masks[:, None].float() / COVERAGE_LEVELS
+        loss = loss_of(self._optimiser.loss, logits, covered)
+        self._measured += torch.stack([dice, loss, torch.ones_like(loss)])
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means over the volumes of all processes, each of which had its own."""
+        dice, loss, volumes = sum_over_processes(self._measured)
+        self.log("validation_dice", dice / volumes)
+        self.log("validation_loss", loss / volumes)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        encoder = list(self._encoder.parameters())
+        known = {id(weight) for weight in encoder}
+        rest = [weight for weight in self.parameters() if id(weight) not in known]
         optimizer = torch.optim.AdamW(
-            self.parameters(),
-            lr=self._optimiser.learning_rate,
+            [{"params": rest}, {"params": encoder}],
             weight_decay=self._optimiser.weight_decay,
             fused=True,
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self._optimiser.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=0.2,
-        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        points = learning_rates(self._schedule, self._optimiser, steps)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+            "lr_scheduler": {"scheduler": FollowPoints(optimizer, points), "interval": "step"},
         }
 
-    def _log_validation(self, name: str, value: Tensor) -> None:
-        # no mean over the processes: each has its own running statistics of batch normalisation,
-        # and the weights that are kept are those of the process that writes
-        self.log(name, value, batch_size=1, on_epoch=True, sync_dist=False)
+    @property
+    def _encoder(self) -> nn.Module:
+        encoder = self.segmenter.network.encoder
+        assert isinstance(encoder, nn.Module)
+        return encoder
+
+    def _freeze(self, frozen: bool) -> None:
+        """Keeps the encoder's weights, or not; batch normalisation goes on, as in fastai."""
+        if frozen and not self._frozen:
+            self._frozen = [one for one in _convolutions(self._encoder) if one.requires_grad]
+            for weight in self._frozen:
+                weight.requires_grad_(False)
+        elif self._frozen and not frozen:
+            for weight in self._frozen:
+                weight.requires_grad_(True)
+            self._frozen = []
+
+    def _augment(self, images: Tensor, masks: Tensor, micro_batch: int) -> tuple[Tensor, Tensor]:
+        """Changes the slices as they would be if one process took the whole step at once."""
+        processes = self.trainer.world_size
+        slices = len(images) * processes  # those of one process are dealt, see TumourSampler
+        first = micro_batch * slices
+        rows = Rows(
+            slice(first + self.global_rank, first + slices, processes),
+            slices * self.trainer.accumulate_grad_batches,
+            images.device,
+        )
+        self._seed_step(0)
+        return augment(images, masks, self._augmentation, rows)
+
+    def _seed_step(self, stream: int) -> None:
+        torch.manual_seed(step_seed(self._seed, self.global_step, stream))
 
     def _predict(self, images: Tensor) -> Tensor:
         stacked = with_neighbours(images.float(), self.segmenter.context_slices)
@@ -88,19 +143,29 @@ class SegmentationTask(lightning.LightningModule):
         ]
         return torch.cat(parts)
 
-    def _loss(self, logits: Tensor, masks: Tensor) -> Tensor:
-        entropy = functional.binary_cross_entropy_with_logits(logits, masks)
-        dice: Tensor = self._dice_loss(logits, masks)
-        return entropy + dice
+
+def _convolutions(encoder: nn.Module) -> Iterator[nn.Parameter]:
+    """All weights but those of batch normalisation."""
+    for module in encoder.modules():
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            yield from module.parameters(recurse=False)
 
 
-def step_seed(seed: int, step: int, rank: int) -> int:
+def _resized(images: Tensor, masks: Tensor, side: int | None) -> tuple[Tensor, Tensor]:
+    if side is None or side == images.shape[-1]:
+        return images, masks
+    smaller = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    return smaller, functional.interpolate(masks, (side, side), mode="bilinear", antialias=True)
+
+
+def step_seed(seed: int, step: int, stream: int) -> int:
     """The seed of a step's chance.
 
     It depends on nothing that happened before, so a resumed training repeats what it would
-    have done; and no two processes of a training draw the same.
+    have done; and no two streams of a training are the same. Stream 0 is of what all processes
+    draw together, the others are of each one's micro-batches.
     """
-    return seed * 1_000_003 + step + rank * _RANK_STRIDE
+    return seed * 1_000_003 + step + stream * _STREAM_STRIDE
 
 
 def _dice(predicted: Tensor, truth: Tensor) -> Tensor:

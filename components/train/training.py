@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,10 +25,10 @@ from components.shared.tracking.status import pipeline_run_of
 from components.shared.tracking.tree import open_run
 from components.train.callbacks.history import Epoch
 from components.train.checkpoints import Checkpoints
-from components.train.export import export_segmenter
+from components.train.export import ExportableSegmenter, export_segmenter
 from components.train.finder import search_learning_rate, search_once, with_found_rate
 from components.train.fit import Fit, fit
-from components.train.network import build_segmenter
+from components.train.network import PairedSegmenter, build_segmenter
 from components.train.processes import is_writer
 from components.train.recipe import Recipe
 from components.train.slices import prepare_volumes
@@ -65,7 +66,7 @@ def train_model(
         The id of the training's MLflow run.
 
     Raises:
-        UserError: If the server, the store, the data or the recipe do not allow it, or a
+        UserError: If the server, the store, the data or the recipe do not allow it, or the
             learning rate is to be found and the loss falls at none.
     """
     limit_threads()
@@ -82,13 +83,11 @@ def train_model(
         if is_writer():
             log_params(client, run_id, {"train": recipe.model_dump(mode="json")})
             _describe_data(client, pipeline_run_of(client, run_id), dataset, profile_report)
-        folder = checkpoint_folder(training.digest)
-        checkpoints = Checkpoints(dataset.store, folder, dataset.cache)
-        fitted, search = _fit(recipe, dataset, folder, checkpoints, client, run_id)
+        journal = _Journal(client, run_id)
+        segmenter, told = _fit(recipe, dataset, checkpoint_folder(training.digest), journal)
         if is_writer():
-            export_segmenter(fitted.segmenter, model)
-            history.write_text(json.dumps(_history(fitted, search)))
-        checkpoints.remove_local()
+            export_segmenter(segmenter, model)
+            history.write_text(json.dumps(told))
     return run_id
 
 
@@ -102,41 +101,62 @@ def _describe_data(
     log_text_once(client, run_id, split.to_json().decode(), split_key(split.split_id))
 
 
+@dataclass(frozen=True)
+class _Journal:
+    """What MLflow hears of the training of a network."""
+
+    client: MlflowClient
+    run_id: str
+    prefix: str = ""
+
+    def epoch(self, epoch: Epoch) -> None:
+        values = {self.prefix + name: value for name, value in epoch.items() if name != "epoch"}
+        log_metrics(self.client, self.run_id, values, step=int(epoch["epoch"]))
+
+    def search(self, search: LearningRateSearch) -> None:
+        path = f"training/{self.prefix}learning_rate_search.png"
+        self.client.log_figure(self.run_id, learning_rate_curve(search), path)
+        if search.suggestion:
+            name = f"train.optimiser.{self.prefix}found_learning_rate"
+            log_params(self.client, self.run_id, {name: search.suggestion.learning_rate})
+
+
 def _fit(
-    recipe: Recipe,
-    dataset: SplitDataset,
-    folder: str,
-    checkpoints: Checkpoints,
-    client: MlflowClient,
-    run_id: str,
+    recipe: Recipe, dataset: SplitDataset, folder: str, journal: _Journal
+) -> tuple[ExportableSegmenter, dict[str, object]]:
+    """Fits the recipe's network, and its second one where there is one."""
+    second = recipe.flair_network
+    fitted, search = _fit_network(recipe, dataset, folder, journal, whole_scans=second is not None)
+    history: dict[str, object] = {
+        "epochs": fitted.history,
+        "learning_rate_search": search.model_dump(mode="json") if search else None,
+    }
+    if second is None:
+        return fitted.segmenter, history
+    logger.info("training the second network, on FLAIR")
+    for_flair = recipe.model_copy(update={"network": second})
+    flair, _ = _fit_network(
+        for_flair, dataset, f"{folder}/flair", replace(journal, prefix="flair_"), whole_scans=False
+    )
+    return PairedSegmenter(fitted.segmenter, flair.segmenter), history
+
+
+def _fit_network(
+    recipe: Recipe, dataset: SplitDataset, folder: str, journal: _Journal, *, whole_scans: bool
 ) -> tuple[Fit, LearningRateSearch | None]:
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(recipe.network)
-    train = prepare_volumes(dataset, "train", segmenter)
+    checkpoints = Checkpoints(dataset.store, folder, dataset.cache)
+    train = prepare_volumes(dataset, "train", segmenter, whole_scans=whole_scans)
+    validation = prepare_volumes(dataset, "validation", segmenter, whole_scans=whole_scans)
     search = None
     if recipe.optimiser.find_learning_rate:
         look = functools.partial(search_learning_rate, recipe, segmenter, train)
         search = search_once(dataset.store, folder, look)
         logger.info("%s", search.reason)
         if is_writer():
-            _log_search(client, run_id, search)
+            journal.search(search)
         recipe = with_found_rate(recipe, search)
-
-    def listen(epoch: Epoch) -> None:
-        values = {name: value for name, value in epoch.items() if name != "epoch"}
-        log_metrics(client, run_id, values, step=int(epoch["epoch"]))
-
-    validation = prepare_volumes(dataset, "validation", segmenter)
-    return fit(recipe, segmenter, train, validation, checkpoints, listen), search
-
-
-def _log_search(client: MlflowClient, run_id: str, search: LearningRateSearch) -> None:
-    client.log_figure(run_id, learning_rate_curve(search), "training/learning_rate_search.png")
-    if search.suggestion:
-        found = {"found_learning_rate": search.suggestion.learning_rate}
-        log_params(client, run_id, {"train.optimiser": found})
-
-
-def _history(fitted: Fit, search: LearningRateSearch | None) -> dict[str, object]:
-    found = search.model_dump(mode="json") if search else None
-    return {"epochs": fitted.history, "learning_rate_search": found}
+    fitted = fit(recipe, segmenter, train, validation, checkpoints, journal.epoch)
+    checkpoints.remove_local()
+    return fitted, search

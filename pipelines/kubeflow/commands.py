@@ -10,6 +10,7 @@ import typer
 
 from components.shared.errors import UserError
 from components.shared.printable import printable
+from pipelines import defaults
 from pipelines.extras import require_extras
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must be quick
@@ -43,7 +44,7 @@ Parameters = Annotated[
         "--parameter", metavar="NAME=VALUE", help="Another parameter of the pipeline; repeatable."
     ),
 ]
-Profile = Annotated[str, typer.Option(help="Name or .yaml file of the pods' settings.")]
+Profile = Annotated[str, typer.Option(help="Pods' settings: cpu, gpu, test or a .yaml file.")]
 Registry = Annotated[str, typer.Option(help="Where images are pulled from: HOST/FOLDER.")]
 Digests = Annotated[
     Path | None, typer.Option(help="JSON of image -> sha256:..., as `make push` writes it.")
@@ -62,6 +63,13 @@ ServiceAccount = Annotated[str, typer.Option(help="Of the pods; else the install
 MlflowExperiment = Annotated[
     str, typer.Option(help="For Kubeflow's MLflow plugin; empty: none is named.")
 ]
+MlflowPlugin = Annotated[
+    bool,
+    typer.Option(
+        "--mlflow-plugin/--no-mlflow-plugin",
+        help="Let Kubeflow's MLflow plugin make runs; not where pods have another server.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts on stdout.")]
 
@@ -70,10 +78,10 @@ def submit(
     source: Source,
     store: Store,
     pipeline: PipelineName = "training",
-    preset: Preset = "quick",
+    preset: Preset = defaults.PRESET,
     changes: Changes = None,
     parameters: Parameters = None,
-    profile: Profile = "cpu",
+    profile: Profile = defaults.PROFILE,
     registry: Registry = "",
     digests: Digests = None,
     endpoint: Address = "",
@@ -81,6 +89,7 @@ def submit(
     experiment: Experiment = "brainseg",
     service_account: ServiceAccount = "",
     mlflow_experiment: MlflowExperiment = "brainseg",
+    mlflow_plugin: MlflowPlugin = True,
     run_name: Annotated[str, typer.Option(help="What the run is called.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run to its end.")] = False,
     dry_run: DryRun = False,
@@ -107,6 +116,7 @@ def submit(
         profile=profile,
         service_account=service_account,
         mlflow_experiment=mlflow_experiment,
+        mlflow_plugin=mlflow_plugin,
     )
     name = run_name or f"{pipeline} {datetime.now():%Y-%m-%d %H:%M:%S}"
     prepared = prepare(
@@ -128,10 +138,10 @@ def create(
     source: Source,
     store: Store,
     pipeline: PipelineName = "training",
-    preset: Preset = "quick",
+    preset: Preset = defaults.PRESET,
     changes: Changes = None,
     parameters: Parameters = None,
-    profile: Profile = "cpu",
+    profile: Profile = defaults.PROFILE,
     registry: Registry = "",
     digests: Digests = None,
     endpoint: Address = "",
@@ -139,6 +149,7 @@ def create(
     experiment: Experiment = "brainseg",
     service_account: ServiceAccount = "",
     mlflow_experiment: MlflowExperiment = "brainseg",
+    mlflow_plugin: MlflowPlugin = True,
     timezone: Annotated[str, typer.Option(help="Only UTC; others say how.")] = "UTC",
     latest: Annotated[
         bool, typer.Option("--latest", help="Follow the pipeline's newest version.")
@@ -169,6 +180,7 @@ def create(
         "profile": profile,
         "service_account": service_account,
         "mlflow_experiment": mlflow_experiment,
+        "mlflow_plugin": mlflow_plugin,
         "latest": latest,
         "paused": paused,
     }

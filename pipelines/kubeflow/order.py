@@ -12,13 +12,14 @@ from components.shared.config import Config
 from components.shared.errors import UserError
 from components.shared.reading.sources.opening import require_shared_source
 from components.shared.storage.s3 import parse_s3_uri
+from pipelines import defaults
 from pipelines.catalogue import find_pipeline
-from pipelines.compilation import DEFAULT_PROFILE, compiled
-from pipelines.graph import check_arguments, images, settings_of, step_names
+from pipelines.compilation import compiled
+from pipelines.graph import check_arguments, images, step_names
 from pipelines.images import Images
 from pipelines.kubeflow.upload import Package, package
 from pipelines.resources import load_profile
-from pipelines.settings import load_preset, pipeline_arguments
+from pipelines.settings import graph_arguments
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "String": (str,),
@@ -43,17 +44,20 @@ class Order(Config):
         profile: Name or file of the pods' settings.
         service_account: Of the pods; empty: that of the installation.
         mlflow_experiment: Where KFP's MLflow plugin puts the run; empty: where it is set to.
+        mlflow_plugin: Whether that plugin makes runs at all; for those who use a server of their
+            own it would make empty ones.
     """
 
     source: str
     store: str
     pipeline: str = "training"
-    preset: str = "quick"
+    preset: str = defaults.PRESET
     set: tuple[str, ...] = ()
     parameters: dict[str, Any] = Field(default_factory=dict)
-    profile: str = DEFAULT_PROFILE
+    profile: str = defaults.PROFILE
     service_account: str = ""
     mlflow_experiment: str = "brainseg"
+    mlflow_plugin: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,15 +97,17 @@ def prepare(order: Order, registry: Images, run_name: str) -> Prepared:
     return Prepared(order, package(made), arguments, frozenset(step_names(made)))
 
 
-def plugins_input(order: Order) -> dict[str, dict[str, str]] | None:
+def plugins_input(order: Order) -> dict[str, dict[str, str | bool]] | None:
     """What KFP's plugins are told: `MLflowPluginInput` in backend/src/apiserver/plugins/mlflow."""
+    if not order.mlflow_plugin:
+        return {"mlflow": {"disabled": True}}
     name = order.mlflow_experiment
     return {"mlflow": {"experiment_name": name}} if name else None
 
 
 def _arguments(order: Order, pipeline: GraphComponent, run_name: str) -> dict[str, Any]:
     known = pipeline.component_spec.inputs or {}
-    arguments = pipeline_arguments(load_preset(order.preset, order.set, settings_of(pipeline)))
+    arguments = graph_arguments(pipeline, order.preset, order.set)
     arguments |= {"run_name": run_name} if "run_name" in known else {}
     arguments |= {"source": order.source, "store": order.store, **order.parameters}
     check_arguments(pipeline, arguments)

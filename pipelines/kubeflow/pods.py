@@ -28,6 +28,9 @@ _PLACES = {
     "too many pods": "a node with room for a pod",
 }
 
+# kubelet's words (pkg/kubelet/eviction) about the folders that placement.py mounts; and torch's
+_FULL = re.compile(r'EmptyDir volume "(tmp|cache|shared-memory)" exceeds|(shared memory)\(shm\)')
+
 Reasons = Mapping[str, str]
 
 
@@ -160,14 +163,29 @@ def failed_by(pod: V1Pod) -> str | None:
     if pod.status.phase != "Failed":
         return None
     if pod.status.reason:  # Evicted, DeadlineExceeded, ...
-        return _short(f"{pod.status.reason}: {pod.status.message}")
+        told = _short(f"{pod.status.reason}: {pod.status.message}").rstrip(".")
+        return _with_remedy(told, _too_small(pod.status.reason, told))
     for status in _statuses(pod):
         end = status.state.terminated
         if end and end.reason == "OOMKilled":
-            return f"it used more memory than its limit (container {status.name})"
+            told = f"it used more memory than its limit (container {status.name})"
+            return _with_remedy(told, "memory" if status.name == "main" else "")
         if end and end.exit_code:
-            return _short(end.message or f"exit code {end.exit_code}")
+            told = _short(end.message or f"exit code {end.exit_code}")
+            return _with_remedy(told, _too_small("", told))
     return "its pod failed"
+
+
+def _too_small(reason: str, message: str) -> str:
+    """The setting of a pod profile that let a pod be ended; empty if it was none."""
+    full = _FULL.search(message)
+    if full:
+        return f"scratch.{re.sub('[- ]', '_', full[1] or full[2])}"
+    return "timeout_s" if reason == "DeadlineExceeded" else ""
+
+
+def _with_remedy(told: str, setting: str) -> str:
+    return f"{told}; raise the step's {setting} in the pod profile" if setting else told
 
 
 def step_of(pod: V1Pod, steps: Collection[str]) -> str:

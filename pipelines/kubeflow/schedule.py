@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import kfp_server_api
 import yaml
 from kfp_server_api import RecurringRunMode
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from components.shared.config import Config, build_config
 from components.shared.errors import UserError
@@ -52,6 +53,16 @@ class Schedule(Order):
         if not name.strip() or kept.startswith("-") or not name.isprintable():
             raise ValueError("a name needs a letter or a digit before any hyphen, on one line")
         return name
+
+    @model_validator(mode="after")
+    def _only_the_latest_is_heard_by_plugins(self) -> Self:
+        # see `wanted`: a pinned one may tell them nothing
+        if not (self.mlflow_plugin or self.latest):
+            raise ValueError(
+                "KFP 2.17.0 lets only a schedule of the latest version leave its "
+                "MLflow plugin out: add latest, or leave mlflow_plugin as it is"
+            )
+        return self
 
     @property
     def parsed_cron(self) -> Cron:

@@ -138,4 +138,8 @@ def _tell_plugins(run: kfp_server_api.V2beta1Run) -> None:
         if output.state == kfp_server_api.V2beta1PluginState.FAILED
     ]
     for text in failed:
-        _LOG.warning("the run goes on, but a plugin of Kubeflow has failed: %s", text)
+        _LOG.warning(
+            "the run goes on, but a plugin of Kubeflow has failed: %s; where pods have an MLflow "
+            "of their own, --no-mlflow-plugin leaves it out",
+            text,
+        )

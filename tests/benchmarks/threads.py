@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from components.shared.machine import usable_cores
 from components.shared.threads import limit_threads
 from components.train.callbacks.threads import ChooseThreads
+from components.train.recipe import Compute
 from tests.cpu_quota import NoQuotaError, cpu_quota_of
 
 GOAL = 1.1
@@ -143,7 +144,7 @@ def train(way, steps, slices):
         accelerator="cpu",
         precision="bf16-mixed",
         max_epochs=steps + 1,
-        callbacks=[ChooseThreads(task.network, asked), timer],
+        callbacks=[ChooseThreads(task.network, Compute(threads=asked)), timer],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -8,12 +8,30 @@ from pathlib import Path
 
 import pytest
 
+from components.shared.storage.store import open_store
+from pipelines.catalogue import PIPELINES
+from pipelines.compilation import compile_all
+from pipelines.graph import settings_of
+from pipelines.images import Images
+from pipelines.resources import load_profile
+from pipelines.settings import load_preset, pipeline_arguments
+from tests.cluster.backend import Backend
+
 NAMESPACE = "brainseg"
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 OVERLAY = MANIFESTS / "overlays" / "test"
 
 # The local volume of the overlay; the tests run on the cluster's only node
 DATABASE_FOLDER = Path("/var/local/brainseg-test/postgres")
+
+BUCKET = "s3://brainseg"
+_S3_IN_PODS = "http://s3.test:7070"
+_TINY = (
+    "train.schedule.epochs=4",
+    "train.schedule.validate_every_epochs=2",
+    "train.compute.threads=1",
+    "register.min_patient_dice=0",
+)
 
 _MAKE_BUCKET = """
 import boto3
@@ -64,12 +82,30 @@ class Kubectl:
             self("rollout", "status", workload, "--timeout=240s")
 
 
-def until(condition, what, timeout_s=120):
-    """Returns the first true answer of a function that is asked every second."""
+def read(uri):
+    """Content of an object in the bucket."""
+    return open_store(BUCKET).read(uri.removeprefix(f"{BUCKET}/"))
+
+
+def is_there(uri):
+    """Whether the bucket has something at or below a URI."""
+    return bool(list(open_store(BUCKET).keys(uri.removeprefix(f"{BUCKET}/"))))
+
+
+def arguments(store, *changes, patients=12):
+    """Of a small training pipeline run that takes minutes on two cores."""
+    steps = settings_of(PIPELINES["training"])
+    settings = pipeline_arguments(load_preset("demo", [*_TINY, *changes], steps))
+    source = f"synthetic:{patients}"
+    return {"source": source, "store": store, "run_name": "cluster-test", **settings}
+
+
+def until(condition, what, timeout_s=120, pause_s=1):
+    """Returns the first true answer of a function that is asked again and again."""
     end = time.monotonic() + timeout_s
     while not (answer := condition()):
         assert time.monotonic() < end, f"within {timeout_s} s: no {what}"
-        time.sleep(1)
+        time.sleep(pause_s)
     return answer
 
 
@@ -102,6 +138,29 @@ def deployed(kubectl):
     kubectl.apply_overlay()
     kubectl("exec", "deployment/mlflow", "--", "python", "-c", _MAKE_BUCKET)
     return kubectl
+
+
+@pytest.fixture(scope="session")
+def backend(deployed):
+    return Backend(deployed, root=f"{BUCKET}/kfp", read=read, endpoint=_S3_IN_PODS)
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """The folder of the compiled pipelines, for images that were built on the node."""
+    folder = tmp_path_factory.mktemp("compiled")
+    compile_all(folder, profile=load_profile("test"), images=Images(registry="localhost"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def training(compiled):
+    return compiled / "training.yaml"
+
+
+@pytest.fixture(scope="session")
+def retraining(compiled):
+    return compiled / "retraining.yaml"
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,8 @@ from components.train.group.settings import GroupSettings
 from pipelines.compilation import compile_all
 from pipelines.images import Images
 from pipelines.resources import load_profile
-from tests.cluster.backend import Backend, TaskFailed, job_name
-from tests.cluster.conftest import until
-from tests.cluster.test_run_in_pods import BUCKET, arguments, is_there, read
+from tests.cluster.backend import TaskFailed, job_name
+from tests.cluster.conftest import BUCKET, arguments, is_there, read, until
 from tests.components.train.group.pods import OWNER
 from tests.components.train.group.test_objects import PODS, TASK
 
@@ -49,11 +48,6 @@ def graph(tmp_path_factory):
     profile = load_profile(str(folder / "profile.yaml"))
     compile_all(folder, profile=profile, images=Images(registry="localhost"))
     return folder / "training.yaml"
-
-
-@pytest.fixture(scope="module")
-def backend(deployed):
-    return Backend(deployed, root=f"{BUCKET}/kfp", read=read, endpoint="http://s3.test:7070")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """The compiled training pipeline as pods of a real cluster, from ingest to register."""
 
 import json
-import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -10,73 +10,46 @@ from components.ingest.ingestion import ingest_source
 from components.ingest.settings import IngestSettings
 from components.shared.process import ERROR_PREFIX
 from components.shared.storage.store import open_store
-from pipelines.catalogue import PIPELINES
-from pipelines.compilation import compile_all
-from pipelines.graph import settings_of
-from pipelines.images import Images
-from pipelines.resources import load_profile
-from pipelines.settings import load_preset, pipeline_arguments
-from tests.cluster.backend import Backend, TaskFailed, job_name
-from tests.cluster.conftest import until
+from tests.cluster.backend import TaskFailed, job_name
+from tests.cluster.conftest import BUCKET, arguments, is_there, read, until
 
 pytestmark = pytest.mark.cluster
 
-BUCKET = "s3://brainseg"
-TINY = (
-    "train.schedule.epochs=4",
-    "train.schedule.validate_every_epochs=2",
-    "train.compute.threads=1",
-    "register.min_patient_dice=0",
-)
 RUN = """
 import json, mlflow, sys
 run = mlflow.MlflowClient().get_run(sys.argv[1])
 print(json.dumps([run.info.status, run.data.tags, run.data.metrics]))
 """
-
-
-def read(uri):
-    return open_store(BUCKET).read(uri.removeprefix(f"{BUCKET}/"))
-
-
-def is_there(uri):
-    return bool(list(open_store(BUCKET).keys(uri.removeprefix(f"{BUCKET}/"))))
-
-
-@pytest.fixture(scope="module")
-def backend(deployed):
-    return Backend(deployed, root=f"{BUCKET}/kfp", read=read, endpoint="http://s3.test:7070")
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("compiled")
-    # the registry of images that were built on the node
-    compile_all(folder, profile=load_profile("test"), images=Images(registry="localhost"))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def training(compiled):
-    return compiled / "training.yaml"
-
-
-@pytest.fixture(scope="module")
-def retraining(compiled):
-    return compiled / "retraining.yaml"
+# MLflow's client takes seconds to be imported, in which a step may end
+VERSIONS = """
+import os, requests
+who = os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]
+place = f"{os.environ['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/model-versions/search"
+answer = requests.get(place, params={"max_results": 1000}, auth=who).json()
+print(len(answer.get("model_versions", [])))
+"""
+TREE = """
+import json, mlflow, sys
+client = mlflow.MlflowClient()
+experiments = [each.experiment_id for each in client.search_experiments()]
+runs = client.search_runs(experiments, f"tags.kfp_run_id = '{sys.argv[1]}'")
+versions = client.search_model_versions("name = 'brainseg'")
+print(json.dumps(sorted(
+    [
+        run.info.status,
+        "mlflow.parentRunId" in run.data.tags,
+        [version.run_id for version in versions].count(run.info.run_id),
+        sorted(run.data.params.items()),
+    ]
+    for run in runs
+)))
+"""
 
 
 @pytest.fixture(scope="module")
 def store():
     """A fresh store; the same address in pods and here."""
     return f"{BUCKET}/store-{uuid.uuid4().hex[:8]}"
-
-
-def arguments(store, *changes, patients=12):
-    steps = settings_of(PIPELINES["training"])
-    settings = pipeline_arguments(load_preset("demo", [*TINY, *changes], steps))
-    source = f"synthetic:{patients}"
-    return {"source": source, "store": store, "run_name": "cluster-test", **settings}
 
 
 @pytest.fixture(scope="module")
@@ -120,23 +93,56 @@ def test_the_store_keeps_no_checkpoint_of_a_finished_run(finished, store):
     assert list(open_store(store).keys("checkpoints/")) == []
 
 
-def test_a_killed_training_goes_on_in_a_new_pod(backend, training, deployed, finished, store):
-    """As when a node is taken away: the pod is deleted without a word."""
-    _, tasks = finished
-    run_id = uuid.uuid4().hex[:8]
-    killer = threading.Thread(target=kill_training, args=(deployed, run_id, store), daemon=True)
-    killer.start()
-    again = backend.run(training, arguments(store), run_id)
-    killer.join(timeout=1)
-    assert not killer.is_alive(), "the training was over before it could be killed"
-    figures = [each["evaluate"]["artifacts"]["metrics"]["metadata"] for each in (tasks, again)]
+def test_a_run_of_which_every_step_is_killed_ends_as_others_do(
+    backend, training, deployed, finished, store, step
+):
+    """As when nodes are taken away: the pods are deleted without a word, in the midst of it."""
+    (first_id, before), run_id = finished, uuid.uuid4().hex[:8]
+    fresh = f"{BUCKET}/store-{run_id}"
+    with ThreadPoolExecutor(1) as pool:
+        killer = pool.submit(kill_every_step, deployed, step, run_id, fresh)
+        after = backend.run(training, arguments(fresh), run_id)
+        killer.result()
+    assert after["evaluate"]["parameters"] == before["evaluate"]["parameters"]
+    figures = [each["evaluate"]["artifacts"]["metrics"]["metadata"] for each in (before, after)]
     assert figures[0] == figures[1]
+    left = [sorted(inner_keys(each)) for each in (store, fresh)]
+    assert left[0] == left[1]
+    trees = [json.loads(step(TREE, each)) for each in (first_id, run_id)]
+    assert trees[0] == trees[1]
 
 
-def kill_training(kubectl, run_id, store):
-    selector = f"job-name={job_name(run_id, 'train')}"
-    until(lambda: list(open_store(store).keys("checkpoints/")), "checkpoint", timeout_s=600)
-    kubectl("delete", "pod", "-l", selector, "--grace-period=0", "--force")
+def inner_keys(store):
+    """What a store keeps of a finished run, whose own folder has another name in each run."""
+    return [key for key in open_store(store).keys("") if not key.startswith("runs/")]
+
+
+def kill_every_step(kubectl, step, run_id, store):
+    versions = int(step(VERSIONS))
+    moments = {
+        "ingest": lambda: has(store, "volumes/"),
+        "profile": lambda: True,
+        "split": lambda: has(store, "splits/"),
+        "train": lambda: has(store, "checkpoints/"),
+        "evaluate": lambda: True,
+        "register": lambda: int(step(VERSIONS)) > versions,
+    }
+    for name, has_come in moments.items():
+        selector = f"job-name={job_name(run_id, name)}"
+        until(lambda: runs(kubectl, selector), f"pod of {name}", 600, 0.2)  # noqa: B023
+        until(has_come, f"moment in {name}", 600, 0.2)
+        kubectl("delete", "pod", "-l", selector, "--grace-period=0", "--force")
+        job = kubectl.get("job", job_name(run_id, name))
+        assert not job["status"].get("succeeded"), f"{name} was over before it could be killed"
+
+
+def has(store, prefix):
+    return next(iter(open_store(store).keys(prefix)), None) is not None
+
+
+def runs(kubectl, selector):
+    pods = kubectl.get("pods", "-l", selector)["items"]
+    return any(pod["status"]["phase"] == "Running" for pod in pods)
 
 
 def test_a_limit_that_is_not_kept_is_told_in_the_termination_message(backend, training, store):

@@ -43,7 +43,7 @@ def image(core):
 def start(core, namespace):
     """Makes the pod of a step, as Argo labels it, and asks until the expected is told of it."""
 
-    def run(expected, image, container=None, *, asked="waiting", **spec):
+    def run(expected, image, container=None, *, asked="waiting", timeout_s=90, **spec):
         main = {"name": "main", "image": image, "imagePullPolicy": "IfNotPresent"}
         node = "brainseg-training-x.root.train.executor"
         body = {
@@ -56,7 +56,7 @@ def start(core, namespace):
         }
         _when_allowed(lambda: core.create_namespaced_pod(namespace, body))
         ask = getattr(Pods(namespace), asked)
-        return _until(lambda: ask(namespace, STEPS).get("train"), expected)
+        return _until(lambda: ask(namespace, STEPS).get("train"), expected, timeout_s)
 
     return run
 
@@ -73,7 +73,7 @@ def _when_allowed(create):
     return create()
 
 
-def _until(answer, expected, timeout_s=90):
+def _until(answer, expected, timeout_s):
     end, told = time.monotonic() + timeout_s, None
     while time.monotonic() < end:
         told = answer()
@@ -117,6 +117,35 @@ def test_a_volume_that_is_not_there(start, image):
     volumes = [{"name": "ca", "configMap": {"name": "brainseg-ca"}}]
     told = start("its containers to be made: MountVolume.", image, mounted, volumes=volumes)
     assert 'configmap "brainseg-ca" not found' in told
+
+
+OURS = "localhost/brainseg-data-python:0.1.0"
+FILL = """
+import time
+with open("/folder/file", "wb") as file:
+    file.write(bytes(8 << 20))
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("folder", ["tmp", "cache"])
+def test_a_folder_that_is_full(start, folder):
+    """The kubelet looks every minute or so, and ends the pod."""
+    filling = {
+        "command": ["/opt/brainseg/bin/python", "-c", FILL],
+        "volumeMounts": [{"name": folder, "mountPath": "/folder"}],
+    }
+    volumes = [{"name": folder, "emptyDir": {"sizeLimit": "1Mi"}}]
+    expected = f'Evicted: Usage of EmptyDir volume "{folder}" exceeds the limit "1Mi"'
+    wanted = {"asked": "failures", "timeout_s": 180, "volumes": volumes}
+    told = start(expected, OURS, filling, **wanted, securityContext={"fsGroup": 1000})
+    assert told.endswith(f"; raise the step's scratch.{folder} in the pod profile")
+
+
+def test_a_step_that_is_not_ready_in_time(start):
+    sleeping = {"command": ["/opt/brainseg/bin/python", "-c", "import time; time.sleep(300)"]}
+    told = start("DeadlineExceeded: ", OURS, sleeping, asked="failures", activeDeadlineSeconds=5)
+    assert told.endswith("raise the step's timeout_s in the pod profile")
 
 
 def test_a_pod_that_failed(start, image):

@@ -244,7 +244,7 @@ def test_a_step_in_the_wrong_image_lacks_something(imports):
 
 def _missing(imports, step, folder):
     """Packages that a step's component imports, itself or through others, and the image has not."""
-    top = f"components.{step}.component"
+    top = COMPONENTS[step].python_func.__module__  # fold stands beside split
     modules = imports.find_upstream_modules(top) - {"kfp"}  # installed without its dependencies
     owners, installed = metadata.packages_distributions(), with_dependencies(*_requirements(folder))
     return {

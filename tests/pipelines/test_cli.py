@@ -92,7 +92,8 @@ def test_force_is_of_retraining_only(call):
 
 def test_another_pipeline_is_not_there(call):
     code, _, err = call("run", "--source", "synthetic:4", "--pipeline", "x")
-    assert (code, err) == (1, "error: no pipeline 'x'; there are training, retraining")
+    names = "training, retraining, cross-validation, comparison"
+    assert (code, err) == (1, f"error: no pipeline 'x'; there are {names}")
 
 
 def test_ingest_tells_what_it_published(call, tmp_path):
@@ -271,3 +272,23 @@ def test_one_test_patient_has_no_interval(capsys):
     told = capsys.readouterr().out
     assert "takes two patients" in told
     assert "https://mlflow.example/#/experiments/7/runs" in told
+
+
+def test_a_cross_validation_tells_its_mean_and_of_no_champion(capsys):
+    metrics = {"patient_dice_mean": 0.5, "patient_dice_mean_empty_baseline": 0.0}
+    cli._tell_result(
+        {
+            "metrics": {
+                **metrics,
+                "patient_dice_mean_ci_low": 0.4,
+                "patient_dice_mean_ci_high": 0.6,
+            },
+            "reports": {"cross_validation": "cv/cross_validation.html"},
+            "tracking_uri": "https://mlflow.example",
+            "experiment_id": "7",
+        }
+    )
+    told = capsys.readouterr().out
+    assert "on patients unseen by their models: 0.500 (95 % interval 0.400 to 0.600" in told
+    assert "cross_validation cv/cross_validation.html" in told
+    assert "champion" not in told

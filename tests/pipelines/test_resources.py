@@ -79,7 +79,7 @@ def test_an_unknown_profile_is_told_with_those_that_there_are(tmp_path):
     with pytest.raises(UserError, match="not valid YAML"):
         load_profile(str(tmp_path / "a.yaml"))
     (tmp_path / "b.yaml").write_text("- 1")
-    with pytest.raises(UserError, match="must hold sections"):
+    with pytest.raises(UserError, match="must hold sections by name"):
         load_profile(str(tmp_path / "b.yaml"))
 
 

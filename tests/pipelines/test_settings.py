@@ -1,11 +1,20 @@
 import json
 
 import pytest
+import torch
 
 from components.shared.errors import UserError
+from components.train.network import build_segmenter
 from pipelines.catalogue import PIPELINES
 from pipelines.graph import settings_of
-from pipelines.settings import STEPS, load_preset, pipeline_arguments, preset_names
+from pipelines.settings import (
+    STEPS,
+    graph_arguments,
+    load_preset,
+    load_recipes,
+    pipeline_arguments,
+    preset_names,
+)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -41,7 +50,7 @@ def test_a_preset_can_be_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("fast", [], "no preset 'fast'; there are demo, quick"),
+        ("fast", [], "no preset 'fast'; there are buda2019, demo, quick, report"),
         ("quick", ["epochs=3"], "--set 'epochs=3' is not understood.*STEP.KEY=VALUE"),
         ("quick", ["fit.epochs=3"], "STEP one of ingest, profile"),
         ("quick", ["train.schedule.epochs"], "not understood"),
@@ -115,3 +124,66 @@ def test_a_file_may_serve_several_pipelines(tmp_path):
     path.write_text("notify: {form: pigeon}\n")
     with pytest.raises(UserError, match=r"notify\.form='pigeon'"):
         load_preset(str(path), (), settings_of(PIPELINES["training"]))
+
+
+class TestRecipes:
+    def test_without_a_word_five_networks_of_different_kinds_are_compared(self):
+        recipes = load_recipes("quick")
+        kinds = {(one.network.architecture, one.network.encoder) for one in recipes.values()}
+        assert kinds == {
+            ("unet", "resnet18"),
+            ("unet", "resnet34"),
+            ("unetplusplus", "resnet18"),
+            ("fpn", "resnet18"),
+            ("unet", "mobilenet_v2"),
+        }
+        quick = load_preset("quick")["train"]
+        assert {one.schedule for one in recipes.values()} == {quick.schedule}
+        assert {one.network.encoder_weights for one in recipes.values()} == {"none"}
+
+    @pytest.mark.parametrize("preset", ["demo", "quick"])
+    def test_every_one_of_them_can_be_trained(self, preset):
+        for label, recipe in load_recipes(preset, ["train.network.image_size=64"]).items():
+            network = build_segmenter(recipe.network).network.eval()
+            channels = 3 * (2 * recipe.network.context_slices + 1)
+            assert network(torch.zeros(2, channels, 64, 64)).shape == (2, 1, 64, 64), label
+
+    def test_a_change_is_of_all_recipes_or_of_one(self):
+        changes = ("train.schedule.epochs=3", "recipes.unet-resnet34.schedule.epochs=5")
+        epochs = {k: one.schedule.epochs for k, one in load_recipes("quick", changes).items()}
+        assert epochs.pop("unet-resnet34") == 5
+        assert set(epochs.values()) == {3}
+
+    def test_an_entry_may_name_a_preset_whose_recipe_is_taken_whole(self, tmp_path):
+        path = tmp_path / "mine.yaml"
+        path.write_text("train: {seed: 3}\nrecipes: {a: demo, b: {seed: 4}, c: }")
+        found = load_recipes(str(path))
+        assert found["a"] == load_preset("demo")["train"]
+        assert [found["b"].seed, found["c"].seed] == [4, 3]
+
+    @pytest.mark.parametrize(
+        ("recipes", "message"),
+        [
+            ("{a: 3}", "recipes.a must hold what it changes of `train`, or name a preset"),
+            ("{a: {networks: {}}}", r"recipes.a.networks is not a setting \(nearest: recipes.a"),
+            ("{a: nonsense}", "no preset 'nonsense'"),
+            ("{a/b: {}}", "label 'a/b': it becomes part of metrics' names"),
+            ("[a]", "recipes must hold `key: value` pairs"),
+        ],
+    )
+    def test_an_entry_that_is_none_is_refused_by_its_name(self, tmp_path, recipes, message):
+        path = tmp_path / "mine.yaml"
+        path.write_text(f"recipes: {recipes}")
+        with pytest.raises(UserError, match=message):
+            load_recipes(str(path))
+
+    def test_a_graph_that_compares_gets_them_as_a_list_and_no_other_does(self):
+        changes = ("split.seed=7", "train.schedule.epochs=3")
+        arguments = graph_arguments(PIPELINES["comparison"], "quick", changes)
+        assert json.loads(arguments["split_settings"])["seed"] == 7
+        assert "train_settings" not in arguments
+        labels = [one["label"] for one in arguments["recipes"]]
+        assert labels == list(load_recipes("quick"))
+        first = json.loads(arguments["recipes"][0]["settings"])
+        assert first["schedule"]["epochs"] == 3
+        assert "recipes" not in graph_arguments(PIPELINES["training"], "quick", changes)

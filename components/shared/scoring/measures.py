@@ -4,7 +4,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from components.shared.scoring.scores import VolumeScore, calibration_curve, dice_of_counts
+from components.shared.scoring.scores import (
+    PatientScore,
+    VolumeScore,
+    calibration_curve,
+    dice_of_counts,
+)
 
 Value = Callable[[VolumeScore], float | None]
 
@@ -26,7 +31,7 @@ def undefined(value: Value) -> Measure:
     return lambda scores: float(len(scores) - len(_defined(value, scores)))
 
 
-def pooled_dice(scores: Sequence[VolumeScore]) -> float:
+def pooled_dice(scores: Sequence[PatientScore]) -> float:
     """Dice of the pixels of all patients together."""
     return dice_of_counts(
         sum(score.true_positives for score in scores),

@@ -65,6 +65,11 @@ class ExportedSegmenter:
         self._device = device
         self._threads = FastestThreads("predicting", limit_threads())
 
+    @property
+    def parameters(self) -> int:
+        """How many weights the network has."""
+        return sum(weights.numel() for weights in self._program.parameters())
+
     def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
         # an exported program refuses a length of 1; the segmenter repeats the outermost slices
         # anyway, so to give it two changes nothing

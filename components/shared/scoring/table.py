@@ -1,7 +1,7 @@
 """Scores of patients as a CSV file."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,15 +12,26 @@ from components.shared.scoring.scores import PATIENT_FIGURES, PatientScore
 _COLUMNS = ("volume", "patient", "site", *(figure.name for figure in PATIENT_FIGURES))
 
 
-def write_patient_scores(scores: Sequence[PatientScore], path: Path) -> None:
-    """Writes one CSV row a patient; what is undefined stays blank."""
+def write_patient_scores(
+    scores: Sequence[PatientScore],
+    path: Path,
+    further: Mapping[str, Mapping[str, str]] = {},
+) -> None:
+    """Writes one CSV row a patient; what is undefined stays blank.
+
+    Args:
+        scores: In the order of the rows.
+        path: Of the file.
+        further: More columns at the end, by their names: volume -> value.
+    """
     thirds = size_thirds(scores)
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow((*_COLUMNS, "size_third"))
+        writer.writerow((*_COLUMNS, "size_third", *further))
         for score in scores:
             row = [getattr(score, column) for column in _COLUMNS]
-            writer.writerow((*row, thirds[score.volume]))
+            more = [column[score.volume] for column in further.values()]
+            writer.writerow((*row, thirds[score.volume], *more))
 
 
 def read_patient_scores(path: Path) -> list[PatientScore]:

@@ -73,7 +73,7 @@ def leave_outcome(store: Store, pipeline_run: str, outcome: Outcome) -> None:
 
 
 @contextlib.contextmanager
-def leaving_failure(store: str, pipeline_run: str, step: str) -> Iterator[None]:
+def leaving_failure(store: str, pipeline_run: str, step: str, label: str = "") -> Iterator[None]:
     """Writes why a step fails before it does; an attempt that ends well takes it away again.
 
     A store that refuses is told in the log alone: the step's own reason is the one to see. Of a
@@ -83,13 +83,16 @@ def leaving_failure(store: str, pipeline_run: str, step: str) -> Iterator[None]:
         store: URI of the store.
         pipeline_run: Whose step it is; where nothing tells, nothing is written.
         step: Its name.
+        label: Which of the run's tasks of this step, e.g. fold-1: they go on side by side, and
+            none must take away what another has left.
     """
+    name = f"{step} {label}" if label else step
     try:
         yield
     except Exception as error:
-        _keep(store, pipeline_run, step, Failure(step=step, reason=_reason(error)))
+        _keep(store, pipeline_run, name, Failure(step=name, reason=_reason(error)))
         raise
-    _keep(store, pipeline_run, step, None)
+    _keep(store, pipeline_run, name, None)
 
 
 def read_outcome(store: Store, pipeline_run: str) -> Outcome | Failure | None:
@@ -131,7 +134,7 @@ def run_folder(pipeline_run: str) -> str:
 def _keep(store: str, pipeline_run: str, step: str, failure: Failure | None) -> None:
     if not pipeline_run:
         return
-    key = f"{run_folder(pipeline_run)}failures/{step}.json"
+    key = f"{run_folder(pipeline_run)}failures/{quote(step.replace(' ', '-'), safe='')}.json"
     try:
         if failure:
             open_store(store).write(key, failure.model_dump_json(indent=2).encode())

@@ -47,17 +47,26 @@ class Training(Record):
     @field_validator("label")
     @classmethod
     def _is_a_name(cls, label: str) -> str:
-        if not _LABEL.fullmatch(label):
-            raise UserError(
-                f"label {label!r}: it becomes part of metrics' names; give letters, digits, "
-                "spaces and any of _ . : -"
-            )
+        check_label(label)
         return label
 
     @functools.cached_property
     def digest(self) -> str:
         """Equal in every attempt, another for every other training."""
         return short_digest(canonical_json(self.model_dump(mode="json")))
+
+
+def check_label(label: str) -> None:
+    """Makes sure that a training can be called so.
+
+    Raises:
+        UserError: If a metric's name could not hold it.
+    """
+    if not _LABEL.fullmatch(label):
+        raise UserError(
+            f"label {label!r}: it becomes part of metrics' names; give letters, digits, "
+            "spaces and any of _ . : -"
+        )
 
 
 def pipeline_run_digest(pipeline_run: str) -> str:

@@ -50,8 +50,9 @@ class KeepCheckpoints(Callback):
             return
         self._checkpoints.write_last(trainer)
         if trainer.is_global_zero:
-            best = self._validated if self._history.is_best(epoch) else None
-            self._checkpoints.store(epoch=int(epoch["epoch"]), best=best)
+            best = self._validated if self._history.is_kept(epoch) else None
+            accumulate = trainer.accumulate_grad_batches
+            self._checkpoints.store(epoch=int(epoch["epoch"]), accumulate=accumulate, best=best)
         trainer.strategy.barrier()  # no process goes on before the state is safe
 
 

@@ -1,14 +1,14 @@
-"""The validated epochs of a training, over all its attempts."""
+"""The epochs of a training, over all its attempts."""
 
-from collections.abc import Callable
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from components.train.recipe import Schedule
+
 Epoch = dict[str, float]
-EpochListener = Callable[[Epoch], None]
 
 
 class History(Callback):
@@ -19,12 +19,19 @@ class History(Callback):
     cut in two has one loss. Other callbacks ask it for the epoch, so it stands before them in
     the list.
 
+    Args:
+        schedule: Which epochs count, and whether the last of them or the best is kept.
+
     Attributes:
         epochs: One entry a validated epoch: its number (from 1), losses, Dice, learning rate.
+        trained: The epoch that ended last, without what only a validation gives if it had none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, schedule: Schedule) -> None:
         self.epochs: list[Epoch] = []
+        self.trained: Epoch = {}
+        self._keep = schedule.keep
+        self._counted_from = schedule.phase_starts[-2] + 1
         self._loss_sum = torch.zeros((), dtype=torch.float64)
         self._steps = 0
 
@@ -49,10 +56,24 @@ class History(Callback):
         number = trainer.current_epoch + 1
         return self.epochs[-1] if self.epochs and self.epochs[-1]["epoch"] == number else None
 
-    def is_best(self, epoch: Epoch) -> bool:
-        """Whether all epochs before had less validation Dice."""
-        before = (past["validation_dice"] for past in self.epochs if past is not epoch)
+    def is_kept(self, epoch: Epoch) -> bool:
+        """Whether what was validated now is what would be exported if nothing better came."""
+        if epoch["epoch"] < self._counted_from:
+            return False
+        if self._keep == "last":
+            return True
+        before = (past["validation_dice"] for past in self._counted if past is not epoch)
         return epoch["validation_dice"] > max(before, default=-1.0)
+
+    @property
+    def without_gain(self) -> int:
+        """Validations since the best one of the last phase."""
+        dice = [epoch["validation_dice"] for epoch in self._counted]
+        return len(dice) - 1 - dice.index(max(dice)) if dice else 0
+
+    @property
+    def _counted(self) -> list[Epoch]:
+        return [epoch for epoch in self.epochs if epoch["epoch"] >= self._counted_from]
 
     def on_train_batch_end(
         self,
@@ -62,52 +83,30 @@ class History(Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        """Takes the step's loss in, where it was computed: a GPU is not waited for."""
-        del trainer, pl_module, batch, batch_idx
+        """Takes the batch's loss in, where it was computed: a GPU is not waited for.
+
+        It is the share of a micro-batch: Lightning has divided it by their number in a step.
+        """
+        del pl_module, batch
         assert isinstance(outputs, dict)
         loss = outputs["loss"]
         self._loss_sum = self._loss_sum.to(loss.device) + loss
-        self._steps += 1
+        self._steps += (batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
     # after the validation
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Takes the epoch in if it was validated."""
+        """Takes the epoch in, for good if it was validated."""
         del pl_module
+        self.share(trainer)
+        self.trained = {
+            "epoch": trainer.current_epoch + 1,
+            "train_loss": float(self._loss_sum) / self._steps,
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+        }
         if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0:
-            self.share(trainer)
-            self.epochs.append(
-                {"train_loss": float(self._loss_sum) / self._steps, **_measured(trainer)}
-            )
+            names = ("validation_loss", "validation_dice")
+            self.trained |= {name: float(trainer.callback_metrics[name]) for name in names}
+            self.epochs.append(self.trained)
         self._loss_sum, self._steps = torch.zeros_like(self._loss_sum), 0
-
-
-class TellEpochs(Callback):
-    """Tells a listener of each validated epoch; behind the callback that stores it.
-
-    Args:
-        history: Where the epochs are.
-        listen: Called in the process that writes.
-    """
-
-    def __init__(self, history: History, listen: EpochListener) -> None:
-        self._history = history
-        self._listen = listen
-
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Tells the epoch on."""
-        del pl_module
-        epoch = self._history.ended(trainer)
-        if epoch and trainer.is_global_zero:
-            self._listen(epoch)
-
-
-def _measured(trainer: lightning.Trainer) -> Epoch:
-    names = ("validation_loss", "validation_dice")
-    epoch = {name: float(trainer.callback_metrics[name]) for name in names}
-    epoch["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
-    epoch["epoch"] = trainer.current_epoch + 1
-    return epoch

@@ -1,27 +1,81 @@
-"""How far a training has come, in log lines."""
+"""How far a training has come, in log lines and for those who listen."""
 
 import logging
 import time
+from collections.abc import Callable
 
 import lightning
 from lightning.pytorch.callbacks import Callback
 
 from components.train.callbacks.history import Epoch, History
+from components.train.slices import SliceTensors
 
 logger = logging.getLogger(__name__)
+
+EpochListener = Callable[[Epoch], None]
 
 _SECONDS_BETWEEN_LINES = 15.0
 
 
+class MeasurePace(Callback):
+    """Measures how fast the steps of this attempt are; it stands before those who tell it.
+
+    Attributes:
+        slices_per_second: Of all processes in the epoch at hand, with reading and augmentation,
+            without validation; 0 before the first step.
+    """
+
+    def __init__(self) -> None:
+        self.slices_per_second = 0.0
+        self._started = self._epoch_started = 0.0
+        self._first = self._epoch_first = 0
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Begins to measure, in the middle of an epoch too."""
+        self.on_train_epoch_start(trainer, pl_module)
+        self._started, self._first = self._epoch_started, self._epoch_first
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Begins to measure an epoch."""
+        del pl_module
+        self._epoch_started, self._epoch_first = time.monotonic(), trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,
+        batch: SliceTensors,
+        batch_idx: int,
+    ) -> None:
+        """Takes a step in."""
+        del pl_module, outputs, batch_idx
+        slices = len(batch[2]) * trainer.accumulate_grad_batches * trainer.world_size
+        steps = trainer.global_step - self._epoch_first
+        self.slices_per_second = slices * steps / (time.monotonic() - self._epoch_started)
+
+    def left_s(self, trainer: lightning.Trainer) -> float:
+        """Seconds until the last step, at the pace since the start, with validations."""
+        steps = trainer.global_step - self._first
+        left = trainer.estimated_stepping_batches - trainer.global_step
+        return (time.monotonic() - self._started) * left / steps if steps else 0.0
+
+
 class LogProgress(Callback):
-    """A line for each validated epoch, and one now and then in long epochs.
+    """A line for each validated epoch, and one now and then in between.
 
     Args:
         history: Where the epochs are.
+        pace: Of the training.
     """
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, pace: MeasurePace) -> None:
         self._history = history
+        self._pace = pace
         self._started = self._told = time.monotonic()
 
     def on_train_start(
@@ -34,11 +88,19 @@ class LogProgress(Callback):
             logger.info("going on after epoch %d of %d (step %d)", done, trainer.max_epochs, step)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
-        """Tells the progress of long epochs."""
+        """Tells the progress now and then."""
         if time.monotonic() - self._told > _SECONDS_BETWEEN_LINES and trainer.is_global_zero:
             self._told = time.monotonic()
-            step, steps = trainer.global_step, trainer.estimated_stepping_batches
-            logger.info("step %d of %.0f", step, steps)
+            logger.info(
+                "epoch %d of %d, step %d of %.0f: %.0f slices/s, %s left%s",
+                trainer.current_epoch + 1,
+                trainer.max_epochs,
+                trainer.global_step,
+                trainer.estimated_stepping_batches,
+                self._pace.slices_per_second,
+                _spell(self._pace.left_s(trainer)),
+                self._last_dice(),
+            )
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -47,16 +109,52 @@ class LogProgress(Callback):
         del pl_module
         epoch = self._history.ended(trainer)
         if epoch and trainer.is_global_zero:
-            self._tell(epoch, trainer.max_epochs)
+            self._told = time.monotonic()
+            logger.info(
+                "epoch %d of %d: train loss %.3f, validation loss %.3f, validation Dice %.3f, "
+                "%.0f slices/s (%.0f s, %s left)",
+                epoch["epoch"],
+                trainer.max_epochs,
+                epoch["train_loss"],
+                epoch["validation_loss"],
+                epoch["validation_dice"],
+                self._pace.slices_per_second,
+                self._told - self._started,
+                _spell(self._pace.left_s(trainer)),
+            )
 
-    def _tell(self, epoch: Epoch, epochs: int | None) -> None:
-        self._told = time.monotonic()
-        logger.info(
-            "epoch %d of %d: train loss %.3f, validation loss %.3f, validation Dice %.3f (%.0f s)",
-            epoch["epoch"],
-            epochs,
-            epoch["train_loss"],
-            epoch["validation_loss"],
-            epoch["validation_dice"],
-            self._told - self._started,
-        )
+    def _last_dice(self) -> str:
+        epochs = self._history.epochs
+        return f", validation Dice {epochs[-1]['validation_dice']:.3f}" if epochs else ""
+
+
+class TellEpochs(Callback):
+    """Tells a listener of each epoch; behind the callback that stores it.
+
+    Args:
+        history: Where the epochs are.
+        pace: Of the training.
+        listen: Called in the process that writes, with what the history has of the epoch and
+            `slices_per_second`.
+    """
+
+    def __init__(self, history: History, pace: MeasurePace, listen: EpochListener) -> None:
+        self._history = history
+        self._pace = pace
+        self._listen = listen
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Tells the epoch on."""
+        del pl_module
+        if trainer.is_global_zero:
+            speed = self._pace.slices_per_second  # 0 where only the validation was left to do
+            pace = {"slices_per_second": speed} if speed else {}
+            self._listen({**self._history.trained, **pace})
+
+
+def _spell(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

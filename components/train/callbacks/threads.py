@@ -9,6 +9,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from components.shared.threads import FastestThreads, Work
+from components.train.recipe import Compute
+from components.train.slices import SliceTensors
 
 
 class ChooseThreads(Callback):
@@ -20,14 +22,14 @@ class ChooseThreads(Callback):
 
     Args:
         network: What is trained.
-        threads: How many; `None` looks for the fastest number at the start, and again when
-            steps become slow.
+        compute: Its `threads` are how many; `None` looks for the fastest number at the start,
+            and again when steps become slow, or takes all if `deterministic` is set.
     """
 
-    def __init__(self, network: nn.Module, threads: int | None) -> None:
+    def __init__(self, network: nn.Module, compute: Compute) -> None:
         self._network = network
-        self._asked = threads
         self._before = torch.get_num_threads()
+        self._asked = compute.threads or (self._before if compute.deterministic else None)
         self._fastest = FastestThreads("training", self._before)
         self._step_started = 0.0
 
@@ -40,7 +42,7 @@ class ChooseThreads(Callback):
         self,
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,
-        batch: tuple[Tensor, Tensor],
+        batch: SliceTensors,
         batch_idx: int,
     ) -> None:
         """Looks for the fastest number where it is time to."""
@@ -55,6 +57,10 @@ class ChooseThreads(Callback):
 
     def teardown(self, *_: object, **__: object) -> None:
         """Leaves all threads to what comes after the training."""
+        torch.set_num_threads(self._before)
+
+    def on_exception(self, *_: object) -> None:
+        """Does the same: Lightning tears no callback down then."""
         torch.set_num_threads(self._before)
 
 

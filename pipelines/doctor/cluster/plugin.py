@@ -21,8 +21,9 @@ def check_plugin(found: Installation, target: Target) -> Check:
         image = str(container(deployment)["image"])
         told = f"the config.json of {image} is in force; that of 2.17.0 names {_IMAGES_OWN}"
         advice = (
-            "if that is not yours, every run is created late and without KFP's MLflow run: mount "
-            "a config.json with your server in plugins.mlflow, or without it"
+            "if that is not yours, every run tells of its failure and may wait a minute for it: "
+            "submit with --no-mlflow-plugin, or mount a config.json with your server in "
+            "plugins.mlflow, or without it"
         )
         return Check("MLflow plugin", "warning", told, advice)
     plugin = (config.get("plugins") or {}).get("mlflow")

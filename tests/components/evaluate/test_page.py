@@ -9,9 +9,9 @@ import pytest
 from components.evaluate.page import Origin, render_evaluation
 from components.evaluate.results import evaluate_test_part, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
-from components.evaluate.slices import draw_overlays
 from components.shared.dataset.split import PARTS, make_split
 from components.shared.dataset.volumes import FLAIR
+from components.shared.report.slices import draw_overlays
 from components.shared.scoring.metrics import METRICS
 from components.shared.scoring.scores import PATIENT_FIGURES
 

@@ -76,6 +76,14 @@ def test_the_reason_of_a_crash_is_left_too_and_passes_for_no_mistake(tmp_path):
     assert (tmp_path / "termination").read_text() == message
 
 
+def test_of_a_crash_that_tells_of_another_both_ends_are_left(tmp_path):
+    (tmp_path / "termination").touch()
+    text = "('Caught in a worker.\\nTraceback:\\n  File x\\nRuntimeError: no space left')"
+    start(tmp_path, STEP.format(kind="RuntimeError").replace("(name)", text))
+    left = (tmp_path / "termination").read_text()
+    assert left == "RuntimeError: Caught in a worker. ... RuntimeError: no space left"
+
+
 def test_of_a_long_reason_kubernetes_gets_the_begin(tmp_path):
     (tmp_path / "termination").touch()
     start(tmp_path, STEP.format(kind="UserError").replace("(name)", "('\u00fc' * 5000)"))
@@ -111,3 +119,12 @@ def test_a_crash_cannot_pass_for_an_error(tmp_path):
 def test_the_termination_log_exists_in_kubernetes_only(tmp_path, kind):
     run(tmp_path, kind)
     assert not (tmp_path / "termination").exists()
+
+
+def test_one_of_several_tasks_says_which_in_every_line_and_in_its_reason(tmp_path):
+    (tmp_path / "termination").touch()
+    labelled = STEP.replace('step_process("ingest")', 'step_process("train", "fold-1 100%")')
+    lines = start(tmp_path, labelled.format(kind="UserError")).stderr.splitlines()
+    assert lines[0] == f"train: fold-1 100%: quarantined {SHOWN}: reason"
+    assert lines[-1].startswith("brainseg error: fold-1 100%: scan")
+    assert (tmp_path / "termination").read_text().startswith("brainseg error: fold-1 100%: scan")

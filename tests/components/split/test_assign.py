@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.split import PARTS
 from components.shared.errors import UserError
-from components.split.assign import assign_split, describe_split
+from components.split.assign import assign_folds, assign_split, describe_split
 from components.split.report2020 import REPORT2020_VOLUMES
-from components.split.settings import SplitSettings
+from components.split.settings import FoldSettings, SplitSettings
 
 DEFAULT = SplitSettings()
 FEW = settings(max_examples=60, deadline=None)
@@ -297,3 +297,54 @@ def fractions(options):
 
 def part_of(split):
     return {volume: part for part in PARTS for volume in split.part(part)}
+
+
+@FEW
+@given(
+    pairs=st.lists(st.tuples(sites, st.integers(1, 5000)), min_size=10, max_size=120),
+    folds=st.integers(2, 5),
+    seed=st.integers(0, 1000),
+)
+def test_every_patient_is_tested_in_one_fold_and_folds_differ_by_one_at_most(
+    build, pairs, folds, seed
+):
+    manifest = build(pairs)
+    made = assign_folds(manifest, FoldSettings(folds=folds, seed=seed))
+    tested = [patient for split in made for patient in split.patients("test")]
+    assert sorted(tested) == sorted({entry.patient for entry in manifest.volumes})
+    sizes = [len(split.patients("test")) for split in made]
+    assert len(sizes) == folds
+    assert max(sizes) - min(sizes) <= 1
+    for split in made:
+        assert {len(split.part(part)) > 0 for part in PARTS} == {True}
+
+
+def test_a_site_and_a_third_by_tumour_are_shared_by_all_folds(build):
+    manifest = build([(site, pixels) for site in ("CS", "HT") for pixels in range(1, 31)])
+    for split in assign_folds(manifest, FoldSettings(folds=5)):
+        tested = split.entries("test", manifest)
+        assert Counter(entry.site for entry in tested) == {"CS": 6, "HT": 6}
+        thirds = Counter((entry.tumour_pixels - 1) // 10 for entry in tested)
+        assert min(thirds.values()) >= 3
+
+
+def test_validation_patients_of_a_fold_are_as_many_as_asked(build):
+    manifest = build([("CS", pixels) for pixels in range(1, 41)])
+    made = assign_folds(manifest, FoldSettings(folds=4, validation_fraction=0.2))
+    assert [len(split.part("validation")) for split in made] == [8] * 4
+
+
+def test_folds_do_not_depend_on_the_order_of_volumes_but_on_the_seed(build):
+    manifest = build([("CS", pixels) for pixels in range(1, 31)])
+    turned = make_manifest(reversed(manifest.volumes))
+    ids = [
+        [one.split_id for one in assign_folds(data, FoldSettings())] for data in (manifest, turned)
+    ]
+    assert ids[0] == ids[1]
+    assert [one.split_id for one in assign_folds(manifest, FoldSettings(seed=1))] != ids[0]
+
+
+def test_a_fold_without_tumour_is_refused_and_nobody_changes_folds_for_it(build):
+    manifest = build([("CS", 100), ("CS", 90), ("CS", 80), *[("CS", 0)] * 9])
+    with pytest.raises(UserError, match="the test part would have no patient with tumour"):
+        assign_folds(manifest, FoldSettings(folds=6))

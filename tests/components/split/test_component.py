@@ -5,7 +5,7 @@ from kfp import dsl
 
 from components.shared.dataset.split import fetch_split
 from components.shared.storage.store import open_store
-from components.split.component import split
+from components.split.component import fold, split
 
 
 @pytest.fixture
@@ -53,3 +53,35 @@ def test_an_unknown_previous_split_ends_the_step(run, capfd):
     message = capfd.readouterr().err
     assert "brainseg error: " in message
     assert f"has no split '0123456789abcdef'; it has: {known}" in message
+
+
+@pytest.fixture
+def deal(tmp_path, make_data):
+    def deal(settings, patients=40):
+        data = make_data(patients)
+        (tmp_path / "manifest").write_bytes(data.to_json())
+        manifest = dsl.Dataset(uri=str(tmp_path / "manifest"))
+        return fold.python_func(str(tmp_path / "store"), data.dataset_id, manifest, settings)
+
+    return deal
+
+
+def test_folds_are_labelled_and_kept_in_the_store(deal, tmp_path):
+    folds = deal("folds: 3")
+    assert [one["label"] for one in folds] == ["fold-1", "fold-2", "fold-3"]
+    store = open_store(str(tmp_path / "store"))
+    assert [fetch_split(store, one["split_id"]).split_id for one in folds] == [
+        one["split_id"] for one in folds
+    ]
+
+
+def test_a_split_that_follows_a_fold_is_that_fold(deal, run):
+    for one in deal("{folds: 3, seed: 5, validation_fraction: 0.2}"):
+        assert run("", previous=one["split_id"], label=one["label"]) == one["split_id"]
+
+
+def test_too_many_folds_end_the_step_and_it_says_how_to_go_on(deal, capfd):
+    with pytest.raises(SystemExit):
+        deal("folds: 50")
+    told = capfd.readouterr().err
+    assert "brainseg error: 50 folds of this data set cannot be made; give fewer" in told

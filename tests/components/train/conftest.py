@@ -12,6 +12,7 @@ from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
 from components.shared.dataset.volumes import Volume
 from components.shared.storage.store import Store, open_store
+from components.shared.tracking.local import initialise_local
 from components.train.checkpoints import Checkpoints
 from components.train.fit import Fit, fit
 from components.train.network import build_segmenter
@@ -86,6 +87,14 @@ def make_recipe() -> Callable[..., Recipe]:
 @pytest.fixture
 def recipe(make_recipe: Callable[..., Recipe]) -> Recipe:
     return make_recipe()
+
+
+@pytest.fixture
+def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "mlartifacts")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    return uri
 
 
 class Interruption(Exception):

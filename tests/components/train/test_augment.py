@@ -1,11 +1,15 @@
 import torch
 
-from components.train.augment import augment
+from components.train.augment import Rows, augment
 from components.train.recipe import Augmentation
 
 _STILL = Augmentation(
     rotation_degrees=0, scale_factor=0, intensity_shift=0, missing_sequence_share=0
 )
+
+
+def _all(images):
+    return Rows(slice(None), len(images), images.device)
 
 
 def _batch():
@@ -17,23 +21,23 @@ def _batch():
 def test_the_mask_moves_with_its_image():
     images, masks = _batch()
     torch.manual_seed(0)
-    changed, moved = augment(
-        images, masks, Augmentation(intensity_shift=0, missing_sequence_share=0)
-    )
+    sizes = Augmentation(intensity_shift=0, missing_sequence_share=0)
+    changed, moved = augment(images, masks, sizes, _all(images))
     torch.testing.assert_close(changed[:, :1], moved)
     assert not torch.equal(moved, masks)
 
 
 def test_each_slice_has_its_own_draw():
     torch.manual_seed(0)
-    _, moved = augment(*_batch(), Augmentation())
+    images, masks = _batch()
+    _, moved = augment(images, masks, Augmentation(), _all(images))
     assert len({tuple(mask.flatten().tolist()) for mask in moved}) == 16
 
 
 def test_without_changes_only_mirroring_is_left():
     images, masks = _batch()
     torch.manual_seed(0)
-    changed, _ = augment(images, masks, _STILL)
+    changed, _ = augment(images, masks, _STILL, _all(images))
     same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(changed, images, strict=True)]
     mirrored = [
         torch.allclose(a, b.flip(-1), atol=1e-5) for a, b in zip(changed, images, strict=True)
@@ -45,9 +49,8 @@ def test_without_changes_only_mirroring_is_left():
 def test_a_lost_sequence_is_a_copy_of_flair():
     images = torch.arange(9.0).view(1, 9, 1, 1).expand(64, 9, 8, 8)
     torch.manual_seed(0)
-    changed, _ = augment(
-        images, images[:, :1], _STILL.model_copy(update={"missing_sequence_share": 0.5})
-    )
+    sizes = _STILL.model_copy(update={"missing_sequence_share": 0.5})
+    changed, _ = augment(images, images[:, :1], sizes, _all(images))
     found = {tuple(slices[:, 4, 4].round().int().tolist()) for slices in changed}
     assert found == {
         (0, 1, 2, 3, 4, 5, 6, 7, 8),
@@ -61,7 +64,20 @@ def test_each_sequence_has_its_own_brightness():
     images = torch.ones(8, 9, 16, 16)
     bright = _STILL.model_copy(update={"intensity_shift": 0.2})
     torch.manual_seed(0)
-    changed, _ = augment(images, images[:, :1], bright)
+    changed, _ = augment(images, images[:, :1], bright, _all(images))
     levels = changed[:, :, 8, 8]
     torch.testing.assert_close(levels[:, :3], levels[:, 3:6])
     assert len({round(float(level), 4) for level in levels[:, :3].flatten()}) == 24
+
+
+def test_a_slice_is_changed_alike_in_a_batch_that_is_dealt_out():
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand((16, 9, 32, 32), generator=generator)
+    masks = (torch.rand((16, 1, 32, 32), generator=generator) > 0.5).float()
+    torch.manual_seed(0)
+    whole = augment(images, masks, Augmentation(), _all(images))
+    for rows in (slice(1, 8, 2), slice(8, 16, 2)):
+        torch.manual_seed(0)
+        dealt = augment(images[rows], masks[rows], Augmentation(), Rows(rows, 16, images.device))
+        for one, other in zip(dealt, whole, strict=True):
+            torch.testing.assert_close(one, other[rows], rtol=0, atol=0)

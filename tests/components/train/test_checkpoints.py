@@ -66,6 +66,16 @@ def test_another_machine_goes_on_from_the_newest_state(attempt):
     assert _best(attempt()) == 10
 
 
+def test_the_newest_state_says_where_it_stands(attempt):
+    first = attempt()
+    assert first.newest() is None
+    _store(first, 1, best=10)
+    first.write_last(FakeTrainer(b"state 1 and a half"))
+    first.store(epoch=1, steps=3, accumulate=2, best=None)
+    newest = attempt().newest()
+    assert (str(newest), newest.accumulate) == ("epoch 1 and 3 steps", 2)
+
+
 def test_only_the_two_newest_states_are_kept(attempt, store, tmp_path):
     checkpoints = attempt()
     for epoch in range(1, 6):

@@ -59,6 +59,7 @@ def test_the_launchers_identity_goes_before_the_graphs(run, make_recipe, tmp_pat
     [
         ("{epochs: 3}", {}, "train.epochs is now train.schedule.epochs"),
         ("", {"split_id": "0123"}, "not 0123"),
+        ("{epochs: 3}", {"label": "fold-2"}, "error: fold-2: train.epochs is now"),
         ("", {"dataset_id": "0123"}, "is not data set 0123"),
     ],
 )

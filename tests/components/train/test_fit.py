@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from components.shared.errors import UserError
@@ -92,6 +93,43 @@ def test_as_many_processes_read_as_there_are_cores(train, make_recipe, monkeypat
     train(make_recipe(schedule={"epochs": 1}, compute=compute), "loaders")
     assert max(created) == 1
     assert "train.compute.loader_workers=8, CPU cores: 1; as many read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ({"batch_size": 4, "accumulate": 3}, "batch_size=4 cannot .* a multiple of 3, at least 6"),
+        ({"batch_size": 4, "accumulate": 4}, "batch_size=4 cannot .* a multiple of 4, at least 8"),
+        ({"batch_size": 512, "accumulate": 64}, "a step of this training needs 128"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_out_is_refused(train, make_recipe, sampling, message):
+    with pytest.raises(UserError, match=message):
+        train(make_recipe(sampling=sampling), "refused")
+
+
+def test_an_epoch_has_whole_steps(train, make_recipe):
+    """Lightning would end it with a step of fewer micro-batches."""
+    steps, batches = [], []
+
+    class Count(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            steps.append(trainer.global_step)
+            batches.append(batch_idx)
+
+    sampling = {"batch_size": 6, "accumulate": 3}
+    train(make_recipe(sampling=sampling, schedule={"epochs": 2}), "whole", callbacks=[Count()])
+    assert len(batches) % 6 == 0
+    assert steps[-1] == len(batches) // 3
+
+
+def test_deterministic_trainings_are_equal_bit_for_bit(train, make_recipe):
+    compute = {"deterministic": True, "precision": "bf16-mixed"}
+    recipe = make_recipe(compute=compute, schedule={"epochs": 2})
+    torch.set_num_threads(2)
+    fits = [train(recipe, name) for name in ("one", "two")]
+    assert torch.are_deterministic_algorithms_enabled()
+    assert_same_fit(*fits)
 
 
 def test_a_part_without_tumour_is_refused(dataset, recipe, tmp_path):

@@ -1,31 +1,15 @@
 import numpy as np
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 
 from components.shared.errors import UserError
 from components.train.network import (
+    PairedSegmenter,
     build_segmenter,
     freeze_unused,
-    head_box,
-    head_statistics,
     with_neighbours,
 )
-
-
-def test_head_statistics_are_those_of_the_voxels_inside_the_head():
-    generator = np.random.default_rng(0)
-    volume = np.zeros((4, 40, 40, 3), np.uint8)
-    volume[:, 8:32, 8:32] = generator.integers(90, 160, (4, 24, 24, 3))
-    mean, deviation = head_statistics(torch.from_numpy(volume))
-    inside = volume[:, ::4, ::4][:, 2:8, 2:8].reshape(-1, 3).astype(float)
-    np.testing.assert_allclose(mean.numpy(), inside.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(deviation.numpy(), inside.std(0), rtol=1e-5)
-
-
-def test_an_empty_volume_has_usable_statistics():
-    mean, deviation = head_statistics(torch.zeros(2, 8, 8, 3, dtype=torch.uint8))
-    assert mean.tolist() == [0, 0, 0]
-    assert deviation.tolist() == [1, 1, 1]
 
 
 def test_brightness_and_contrast_of_a_scanner_make_no_difference(recipe):
@@ -36,21 +20,6 @@ def test_brightness_and_contrast_of_a_scanner_make_no_difference(recipe):
     once = segmenter.prepare(torch.from_numpy(dim))[:, :, 4:28, 4:28]
     twice = segmenter.prepare(torch.from_numpy(dim * 2))[:, :, 4:28, 4:28]
     torch.testing.assert_close(once, twice, atol=1e-4, rtol=1e-4)
-
-
-def test_the_box_is_the_square_around_the_head():
-    volume = np.zeros((2, 100, 80, 3), np.uint8)
-    volume[0, 20:60, 30:50] = 200
-    volume[1, 5, 5] = 255  # a bright speck is not the head
-    x, y, half_width, half_height = head_box(torch.from_numpy(volume)).tolist()
-    assert (x, y) == pytest.approx((0.0, -0.2), abs=0.01)
-    assert half_width * 40 == pytest.approx(half_height * 50)
-    assert half_height * 50 == pytest.approx(20, rel=0.1)
-
-
-def test_an_empty_volume_is_not_cut():
-    box = head_box(torch.zeros(2, 20, 20, 3, dtype=torch.uint8))
-    assert box.tolist() == pytest.approx([0, 0, 1.05, 1.05], abs=0.06)
 
 
 def test_neighbours_are_the_slices_before_and_after():
@@ -108,3 +77,53 @@ def test_stages_behind_the_encoders_depth_are_not_trained(make_recipe, depth, un
     assert bool(frozen) is unused
     assert all(".encoder." in name for name in frozen)
     torch.testing.assert_close(segmenter.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_network_for_flair_sees_nothing_else(make_recipe):
+    network = {"sequences": "flair", "context_slices": 1}
+    segmenter = build_segmenter(make_recipe(network=network).network).eval()
+    assert segmenter.network.network.encoder.out_channels[0] == 3
+    volume = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    other = volume.clone()
+    other[..., [0, 2]] = other[..., [0, 2]].clamp(max=100)
+    with torch.inference_mode():
+        box = segmenter.box(volume)
+        one, two = (with_neighbours(segmenter.prepare(v), 1) for v in (volume, volume))
+        two[:, ::3] = 0
+        torch.testing.assert_close(segmenter.network(one), segmenter.network(two), rtol=0, atol=0)
+    assert box.shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("lost", "chosen"), [((), "whole"), ((0,), "flair"), ((2,), "flair"), ((0, 2), "flair")]
+)
+def test_a_scan_that_lacks_a_sequence_goes_to_the_second_network(make_recipe, lost, chosen):
+    whole = build_segmenter(make_recipe().network).eval()
+    flair = build_segmenter(make_recipe(network={"sequences": "flair"}).network).eval()
+    volume = torch.randint(0, 256, (3, 40, 40, 3), dtype=torch.uint8)
+    for sequence in lost:
+        volume[..., sequence] = volume[..., 1]
+    with torch.inference_mode():
+        paired = PairedSegmenter(whole, flair)(volume)
+        expected = {"whole": whole, "flair": flair}[chosen](volume)
+    torch.testing.assert_close(paired, expected, rtol=0, atol=0)
+
+
+def test_a_whole_slice_can_be_taken(make_recipe):
+    segmenter = build_segmenter(make_recipe(network={"crop": "none"}).network)
+    volume = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    volume[:, 20:40, 20:40] = torch.randint(50, 200, (2, 20, 20, 3), dtype=torch.uint8)
+    assert segmenter.box(volume).tolist() == [0, 0, 1, 1]
+    prepared = segmenter.prepare(volume)
+    assert (prepared[:, :, :10] == prepared[0, :, 0, 0].view(3, 1, 1)).all()
+
+
+@pytest.mark.parametrize("architecture", sorted(smp.MODEL_ARCHITECTURES_MAPPING))
+def test_every_architecture_of_the_library_works(make_recipe, architecture):
+    network = {"architecture": architecture, "encoder": "resnet18", "decoder_channels": None}
+    if architecture == "dpt":  # a decoder of vision transformers, which has four stages
+        network |= {"encoder": "tu-vit_tiny_patch16_224", "encoder_depth": 4}
+    segmenter = build_segmenter(make_recipe(network={**network, "image_size": 224}).network)
+    volume = torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert segmenter.eval()(volume).shape == (2, 40, 40)

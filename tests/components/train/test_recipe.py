@@ -75,6 +75,7 @@ def test_a_misspelt_setting_names_the_nearest_and_those_of_its_section():
         "train.network.encodr is not a setting (nearest: train.network.encoder); "
         "train.epoch is not a setting (nearest: train.schedule.epochs). "
         "Settings of train.network: architecture, encoder, encoder_weights, encoder_depth, "
-        "decoder_channels, image_size, context_slices. "
-        "Settings of train: network, sampling, augmentation, optimiser, schedule, compute, seed"
+        "decoder_channels, image_size, context_slices, sequences, normalisation, crop. "
+        "Settings of train: network, flair_network, sampling, augmentation, optimiser, schedule, "
+        "compute, seed"
     )

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from components.train import network, slices
+from components.train import preparation, slices
 from components.train.network import build_segmenter, with_neighbours
 from components.train.recipe import Network
-from components.train.slices import SliceDataset, TumourSampler, prepare_volumes
+from components.train.slices import (
+    SliceDataset,
+    TumourSampler,
+    VolumeSampler,
+    prepare_volumes,
+)
 
 _ARRAYS = ("images", "box", "masks")
 
@@ -20,6 +25,19 @@ def test_slices_have_the_neighbours_that_prediction_uses(dataset, recipe):
     whole = torch.cat([with_neighbours(torch.from_numpy(np.array(v.images)), 1) for v in volumes])
     assert len(dataset) == len(whole)
     assert all(torch.equal(dataset[i][0], whole[i]) for i in range(len(whole)))
+
+
+def test_a_slice_says_which_it_is_and_its_volume_is_known(dataset, recipe):
+    volumes = prepare_volumes(dataset, "train", build_segmenter(recipe.network))
+    slices = SliceDataset(volumes, 0)
+    number = 0
+    for volume in volumes:
+        for position in range(volume.entry.slices):
+            _, mask, index = slices[number]
+            assert slices.volume_of(int(index)) == volume.entry.volume
+            assert np.array_equal(mask[0] * 255, volume.masks[position])
+            number += 1
+    assert number == len(slices)
 
 
 def test_volumes_are_prepared_once(dataset, recipe):
@@ -70,6 +88,26 @@ def test_processes_deal_the_slices_of_one_process_out_among_themselves():
         assert {len(list(sampler)) for sampler in dealt} == {len(alone) // 3} == {len(dealt[0])}
         in_turns = [index for step in zip(*dealt, strict=True) for index in step]
         assert in_turns == list(alone)[: len(in_turns)]
+
+
+@pytest.mark.parametrize("volumes", [1, 6, 7, 8])
+def test_processes_share_the_volumes_out_each_as_many(volumes):
+    dealt = [list(VolumeSampler(volumes, rank=rank, ranks=3)) for rank in range(3)]
+    assert {len(each) for each in dealt} == {len(VolumeSampler(volumes, ranks=3))}
+    in_turns = [number for turn in zip(*dealt, strict=True) for number in turn]
+    assert in_turns[:volumes] == list(range(volumes))
+    assert set(in_turns[volumes:]) <= {None}
+
+
+def test_volumes_are_dealt_until_the_end_is_told():
+    sampler = VolumeSampler(4)
+    dealt = []
+    for number in sampler:
+        dealt.append(number)
+        if number == 1:
+            sampler.end()
+    assert dealt == [0, 1]
+    assert list(sampler) == [0, 1, 2, 3]
 
 
 def _copy(volume):
@@ -123,7 +161,7 @@ def test_another_way_of_preparing_makes_other_files(dataset, recipe, monkeypatch
     segmenter = build_segmenter(recipe.network)
     prepare_volumes(dataset, "train", segmenter)
     assert len(_files(dataset)) == 4 * 4
-    monkeypatch.setattr(network, "_CLIP_DEVIATIONS", 1.0)
+    monkeypatch.setattr(preparation, "_CLIP_DEVIATIONS", 1.0)
     volumes = prepare_volumes(dataset, "train", segmenter)
     assert len(_files(dataset)) == 2 * 4 * 4
     assert max(np.abs(volume.images).max() for volume in volumes) <= 1

@@ -1,5 +1,8 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
 from components.train.network import build_segmenter
 from components.train.slices import prepare_volumes
@@ -9,7 +12,13 @@ from components.train.task import SegmentationTask, step_seed
 class Alone(SegmentationTask):
     """Steps outside of a trainer; keeps what is logged and stands at a step of a process."""
 
-    step, rank = 0, 0
+    step, rank, ranks, accumulate = 0, 0, 1, 1
+
+    @property
+    def trainer(self):
+        return SimpleNamespace(
+            accumulate_grad_batches=self.accumulate, world_size=self.ranks, current_epoch=0
+        )
 
     @property
     def global_step(self):
@@ -30,29 +39,78 @@ def task(recipe):
         build_segmenter(recipe.network),
         augmentation=recipe.augmentation,
         optimiser=recipe.optimiser,
+        schedule=recipe.schedule,
         seed=recipe.seed,
     )
 
 
-def _loss(task, step, rank=0):
-    task.step, task.rank = step, rank
+class Seen(nn.Module):
+    """In the network's place: keeps what it is shown, and after dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+        self.images, self.dropped = [], []
+
+    def forward(self, images):
+        self.images.append(images)
+        self.dropped.append(self.dropout(torch.ones(1000)))
+        return images[:, :1]
+
+
+@pytest.fixture
+def seen(task):
+    task.segmenter.network = Seen()
+    return task.segmenter.network
+
+
+def _batch(slices=8):
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand((4, 9, 32, 32), generator=generator).half()
-    masks = (torch.rand((4, 1, 32, 32), generator=generator) > 0.5).float()
-    task.eval()  # weights and running statistics stay
-    return float(task.training_step((images, masks), 0))
+    images = torch.rand((slices, 9, 32, 32), generator=generator).half()
+    masks = (torch.rand((slices, 1, 32, 32), generator=generator) > 0.5).float()
+    return images, masks, torch.arange(slices)
+
+
+def _step(task, step, batch=None, index=0):
+    task.step = step
+    return task.training_step(batch or _batch(), index).item()
 
 
 def test_the_chance_of_a_step_is_its_own_and_repeats(task):
+    task.eval()  # weights and running statistics stay
     torch.manual_seed(99)
-    first = _loss(task, 3)
-    assert _loss(task, 4) != first
-    assert _loss(task, 3) == first
+    first = _step(task, 3)
+    assert _step(task, 4) != first
+    assert _step(task, 3) == first
 
 
-def test_no_two_processes_draw_the_same(task):
-    """The augmentation was once equal on all of them."""
-    assert len({_loss(task, 3, rank) for rank in range(4)}) == 4
+def _dealt_out(task, ranks, accumulate):
+    """What the network sees of a step that is dealt out, as TumourSampler deals."""
+    task.ranks, task.accumulate = ranks, accumulate
+    for index in range(accumulate):
+        part = slice(8 // accumulate * index, 8 // accumulate * (index + 1))
+        for task.rank in range(ranks):
+            _step(task, 3, [tensor[part][task.rank :: ranks] for tensor in _batch()], index)
+
+
+@pytest.mark.parametrize(("ranks", "accumulate"), [(2, 1), (1, 4), (2, 2), (4, 2)])
+def test_a_slice_is_changed_alike_however_its_step_is_dealt_out(task, seen, ranks, accumulate):
+    _step(task, 3)
+    (whole,) = seen.images
+    seen.images.clear()
+    _dealt_out(task, ranks, accumulate)
+    in_turns = [
+        image
+        for at_once in range(0, len(seen.images), ranks)
+        for turn in zip(*seen.images[at_once : at_once + ranks], strict=True)
+        for image in turn
+    ]
+    torch.testing.assert_close(torch.stack(in_turns), whole, rtol=0, atol=0)
+
+
+def test_no_two_micro_batches_and_processes_drop_the_same(task, seen):
+    _dealt_out(task, ranks=2, accumulate=2)
+    assert len({tuple(dropped.tolist()) for dropped in seen.dropped}) == 4
 
 
 def test_the_seeds_of_a_single_process_stay_as_they_were():
@@ -60,31 +118,48 @@ def test_the_seeds_of_a_single_process_stay_as_they_were():
 
 
 def test_seeds_of_many_processes_differ_in_the_bits_that_the_cpu_takes():
-    seeds = [step_seed(2**32 - 1, step, rank) for rank in range(64) for step in range(2000)]
+    seeds = [step_seed(2**32 - 1, step, stream) for stream in range(64) for step in range(2000)]
     assert len({seed % 2**32 for seed in seeds}) == len(seeds)
     assert max(seeds) < 2**64
+
+
+def _validate(task, *volumes):
+    task.eval()
+    with torch.inference_mode():
+        task.on_validation_epoch_start()
+        for index, volume in enumerate(volumes):
+            task.validation_step(volume and tuple(map(torch.from_numpy, volume)), index)
+        task.on_validation_epoch_end()
 
 
 @pytest.mark.parametrize("tumour", [True, False])
 def test_validation_measures_whole_volumes_at_full_size(task, dataset, tumour):
     (volume,) = prepare_volumes(dataset, "validation", task.segmenter)
-    truth = torch.from_numpy(volume.truth) * tumour
-    arrays = (volume.images, volume.box, volume.masks)
-    task.eval()
+    truth = volume.truth * tumour
+    _validate(task, (volume.images, volume.box, volume.masks, truth))
     with torch.inference_mode():
-        task.validation_step((*map(torch.from_numpy, arrays), truth), 0)
         image = torch.from_numpy(dataset.volume(volume.entry).image)
-        predicted = task.segmenter(image) >= 0.5
-    dice = 2 * (predicted & truth.bool()).sum() / (predicted.sum() + truth.sum())
+        predicted = (task.segmenter(image) >= 0.5).numpy()
+    dice = 2 * (predicted & (truth > 0)).sum() / (predicted.sum() + truth.sum())
     assert task.logged["validation_dice"] == pytest.approx(float(dice), abs=5e-3)
     assert task.logged["validation_loss"] > 0
 
 
 def test_an_empty_mask_that_is_left_empty_is_right(task, dataset):
     (volume,) = prepare_volumes(dataset, "validation", task.segmenter)
-    arrays = (volume.images, volume.box, volume.masks * 0, volume.truth * 0)
-    task.eval()
     task.segmenter.network.segmentation_head[0].bias.data.fill_(-100)
-    with torch.inference_mode():
-        task.validation_step(tuple(map(torch.from_numpy, arrays)), 0)
+    _validate(task, (volume.images, volume.box, volume.masks * 0, volume.truth * 0))
     assert task.logged["validation_dice"] == 1
+
+
+def test_a_validation_is_the_mean_over_volumes_whatever_else_others_have(task, dataset):
+    volumes = [
+        (volume.images, volume.box, volume.masks, volume.truth)
+        for volume in prepare_volumes(dataset, "train", task.segmenter)
+    ]
+    losses = []
+    for volume in volumes:
+        _validate(task, volume)
+        losses.append(task.logged["validation_loss"])
+    _validate(task, *volumes, None)
+    assert task.logged["validation_loss"] == pytest.approx(sum(losses) / len(losses))

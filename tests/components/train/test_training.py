@@ -7,21 +7,15 @@ import pytest
 import torch
 
 from components.shared.scoring.segmenter import load_segmenter
-from components.shared.tracking.local import initialise_local
 from components.shared.tracking.server import connect
 from components.shared.tracking.tree import end_pipeline_run
 from components.train import finder
-from components.train.network import build_segmenter, with_neighbours
+from components.train.export import export_segmenter
+from components.train.network import PairedSegmenter, build_segmenter, with_neighbours
+from components.train.recipe import Recipe
 from components.train.slices import prepare_volumes
 from components.train.training import train_model
-
-
-@pytest.fixture
-def tracking(tmp_path, monkeypatch):
-    uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "mlartifacts")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    return uri
+from pipelines.settings import load_preset, preset_names
 
 
 def _arguments(folder):
@@ -36,7 +30,8 @@ def _arguments(folder):
     }
 
 
-def test_the_exported_model_is_what_was_trained(recipe, dataset, tracking, tmp_path):
+def test_the_exported_model_is_what_was_trained(make_recipe, dataset, tracking, tmp_path):
+    recipe = make_recipe(schedule={"epochs": 4, "validate_every_epochs": 2})
     run_id = train_model(recipe, dataset, **_arguments(tmp_path / "out"))
     segmenter = load_segmenter(tmp_path / "out" / "model", device="cpu")
     history = json.loads((tmp_path / "out" / "history.json").read_text())
@@ -50,7 +45,11 @@ def test_the_exported_model_is_what_was_trained(recipe, dataset, tracking, tmp_p
     assert run.data.params["train.schedule.epochs"] == "4"
     assert run.data.tags["dataset_id"] == dataset.manifest.dataset_id
     points = MlflowClient(tracking).get_metric_history(run_id, "validation_dice")
-    assert [point.step for point in points] == [1, 2, 3, 4]
+    assert [point.step for point in points] == [2, 4]
+    for name in ("train_loss", "learning_rate", "slices_per_second"):  # of every epoch
+        points = MlflowClient(tracking).get_metric_history(run_id, name)
+        assert [point.step for point in points] == [1, 2, 3, 4]
+        assert all(point.value > 0 for point in points)
 
 
 def test_a_finished_training_is_not_repeated(recipe, dataset, tracking, tmp_path):
@@ -92,32 +91,36 @@ def test_two_trainings_of_a_pipeline_run_keep_apart(
     assert not [path for path in (dataset.cache / "checkpoints").rglob("*") if path.is_file()]
 
 
-def test_a_found_learning_rate_is_used_shown_and_kept(
-    make_recipe, dataset, tracking, tmp_path, monkeypatch, caplog
+def test_a_found_learning_rate_is_trained_with_shown_and_kept(
+    make_recipe, train, dataset, tracking, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setattr(finder, "STEPS", 40)
     caplog.set_level("INFO")
     recipe = make_recipe(
         optimiser={"find_learning_rate": True, "learning_rate": 1e-6}, schedule={"epochs": 2}
     )
+    second = recipe.network.model_copy(update={"sequences": "flair"})
+    recipe = recipe.model_copy(update={"flair_network": second})
     run_id = train_model(recipe, dataset, **_arguments(tmp_path / "one"))
     history = json.loads((tmp_path / "one" / "history.json").read_text())
     found = history["learning_rate_search"]["suggestion"]["learning_rate"]
-    assert found > 1e-5
-    # one cycle ends at a 250,000th of its peak
-    assert history["epochs"][-1]["learning_rate"] == pytest.approx(found / 25 / 1e4, rel=0.1)
+    told = make_recipe(optimiser={"learning_rate": found}, schedule={"epochs": 2})
+    assert list(train(told, "told").history) == history["epochs"]  # the search left no trace
+
     client = connect()
     params = client.get_run(run_id).data.params
     assert params["train.optimiser.learning_rate"] == "1e-06"
     assert params["train.optimiser.found_learning_rate"] == str(found)
-    (picture,) = client.list_artifacts(run_id, "training")
-    assert picture.path == "training/learning_rate_search.png"
-    assert caplog.text.count("searching the learning rate") == 1
-
+    assert "train.optimiser.flair_found_learning_rate" in params
+    assert [picture.path for picture in client.list_artifacts(run_id, "training")] == [
+        "training/flair_learning_rate_search.png",
+        "training/learning_rate_search.png",
+    ]
     # a state is stored in the same folder, and an attempt after it does not search
+    searches = caplog.text.count("searching the learning rate")
     assert train_model(recipe, dataset, **_arguments(tmp_path / "two")) == run_id
     assert (tmp_path / "two" / "history.json").read_text() == json.dumps(history)
-    assert caplog.text.count("searching the learning rate") == 1
+    assert caplog.text.count("searching the learning rate") == searches == 2
     end_pipeline_run(client, run_id, dataset.store)
     assert not list(dataset.store.keys("checkpoints/"))
 
@@ -130,8 +133,6 @@ def _validation_dice(segmenter, dataset):
 
 
 def test_exported_and_training_time_forward_agree(recipe, dataset, tmp_path):
-    from components.train.export import export_segmenter
-
     torch.manual_seed(0)
     segmenter = build_segmenter(recipe.network).eval()
     export_segmenter(segmenter, tmp_path / "model")
@@ -178,3 +179,63 @@ def test_a_killed_training_goes_on(make_recipe, dataset, tracking, tmp_path, cap
     assert len(steps) <= 41
     history = json.loads((tmp_path / "second" / "history.json").read_text())
     assert [epoch["epoch"] for epoch in history["epochs"]] == list(range(1, 41))
+
+
+# what makes every recipe that comes with the package one of two steps
+_SHRUNK = [
+    "train.network.image_size=64",
+    "train.network.encoder_weights=none",
+    "train.schedule.validate_every_epochs=8",
+    "train.compute.precision=32-true",
+]
+
+
+@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.usefixtures("tracking")
+def test_a_recipe_trains_and_exports(name, dataset, tmp_path):
+    report, model = tmp_path / "profile.html", tmp_path / "model"
+    report.write_text("<html></html>")
+    train_model(
+        _shrunk(name),
+        dataset,
+        pipeline_run="run-1",
+        profile_report=report,
+        model=model,
+        history=tmp_path / "history.json",
+    )
+    exported = load_segmenter(model, device="cpu")
+    volume = dataset.volume(dataset.entries("test")[0])
+    assert exported(volume.image).shape == volume.mask.shape
+
+
+def test_both_networks_are_exported_and_the_scan_chooses(tmp_path):
+    recipe = _shrunk("buda2019")
+    networks = (recipe.network, recipe.flair_network)
+    segmenter = PairedSegmenter(*(build_segmenter(one).eval() for one in networks))
+    export_segmenter(segmenter, tmp_path / "model")
+    exported = load_segmenter(tmp_path / "model", device="cpu")
+    image = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
+    lacking = image.copy()
+    lacking[..., 2] = lacking[..., 1]
+    with torch.inference_mode():
+        whole = segmenter.whole(torch.from_numpy(image)).numpy()
+        flair = segmenter.flair(torch.from_numpy(lacking)).numpy()
+    np.testing.assert_allclose(exported(image), whole, atol=1e-4)
+    np.testing.assert_allclose(exported(lacking), flair, atol=1e-4)
+
+
+def _shrunk(name: str) -> Recipe:
+    changes = list(_SHRUNK)
+    recipe = load_preset(name, changes)["train"]
+    assert isinstance(recipe, Recipe)
+    phases = len(recipe.schedule.phases)
+    changes += [f"train.schedule.epochs={max(2, phases)}"]
+    if recipe.network.architecture == "plain_unet":
+        changes += ["train.flair_network.image_size=64", "train.sampling.batch_size=8"]
+    if phases > 1:
+        small = [phase.model_dump(mode="json") for phase in recipe.schedule.phases]
+        small = [{**one, "image_size": one["image_size"] and 32} for one in small]
+        changes += [f"train.schedule.phases={small}".replace("None", "null")]
+    shrunk = load_preset(name, changes)["train"]
+    assert isinstance(shrunk, Recipe)
+    return shrunk

@@ -1,8 +1,11 @@
-"""What each process of the training in `test_processes.py` runs, under `torchrun`."""
+"""What each process of the trainings in `test_processes.py` runs, under `torchrun`."""
 
+import functools
 import hashlib
 import json
+import os
 import pickle
+import signal
 import sys
 from pathlib import Path
 
@@ -10,68 +13,143 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 
+from components.shared.errors import UserError
 from components.train import finder
 from components.train.checkpoints import Checkpoints
 from components.train.fit import fit
 from components.train.network import build_segmenter
 from components.train.processes import is_writer, rank
 from components.train.slices import prepare_volumes
+from components.train.task import SegmentationTask
 
 
 class Record(Callback):
-    """Keeps which slices came, with which seed they were changed, and the last weights."""
+    """Keeps which slices came, which volumes were validated, and the last weights."""
 
     def __init__(self):
         self.epochs = []
-        self.seeds = []
+        self.validated = []
         self.last = {}
 
     def on_train_epoch_start(self, trainer, pl_module):
         self.epochs.append([])
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.epochs[-1] += [hashlib.sha256(image.numpy()).hexdigest() for image in batch[0]]
-        self.seeds.append(torch.initial_seed())
+        self.epochs[-1] += batch[2].tolist()
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch is not None:
+            self.validated.append(hashlib.sha256(batch[0].numpy()).hexdigest())
 
     def on_train_end(self, trainer, pl_module):
-        named = pl_module.segmenter.network.named_parameters()
-        self.last = {name: value.detach().clone().contiguous() for name, value in named}
+        state = pl_module.segmenter.network.state_dict()
+        self.last = {name: value.detach().clone().contiguous() for name, value in state.items()}
+
+
+class SignalInValidation(Callback):
+    """Sends the second process SIGTERM in the second validation."""
+
+    def __init__(self):
+        self.started = 0
+
+    def on_validation_start(self, trainer, pl_module):
+        self.started += 1
+        if rank() == 1 and self.started == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Training:
+    """Trainings of one recipe on the small data set, for one of the processes."""
+
+    def __init__(self, recipe, dataset, folder):
+        self.recipe, self.dataset, self._folder = recipe, dataset, folder
+
+    def run(self, name, *callbacks):
+        torch.manual_seed(self.recipe.seed)
+        segmenter = build_segmenter(self.recipe.network)
+        record, told = Record(), []
+        fitted = fit(
+            self.recipe,
+            segmenter,
+            prepare_volumes(self.dataset, "train", segmenter),
+            prepare_volumes(self.dataset, "validation", segmenter),
+            Checkpoints(self.dataset.store, name, self._folder / "work"),
+            told.append,
+            [record, *callbacks],
+        )
+        save_file(record.last, self._folder / f"{name}-{rank()}.safetensors")
+        weights = hashlib.sha256()
+        for value in fitted.segmenter.state_dict().values():
+            weights.update(value.contiguous().numpy())
+        files = (self._folder / "work" / name).glob(f"rank-{rank()}/*")
+        return {
+            "epochs": record.epochs,
+            "validated": record.validated,
+            "history": fitted.history,
+            "told": [epoch["epoch"] for epoch in told],
+            "weights": weights.hexdigest(),
+            "files": sorted(path.name for path in files),
+        }
+
+
+def _cut_in_validation(training):
+    try:
+        training.run("cut", SignalInValidation())
+    except SystemExit as end:
+        return {"status": end.code, **training.run("cut")}
+    raise AssertionError("the training was not cut")
+
+
+def _bad_loss(training):
+    """What is told of a loss that is no number in the third step of the second process."""
+    step = SegmentationTask.training_step
+
+    def bad_step(self, batch, index):
+        bad = rank() == 1 and self.global_step == 2
+        return step(self, batch, index) * (float("nan") if bad else 1)
+
+    SegmentationTask.training_step = bad_step
+    try:
+        training.run("bad")
+    except UserError as error:
+        return str(error)
+    raise AssertionError("the training went on")
+
+
+def _search(training):
+    """What a search before a training finds, in the store's folder of a training that began."""
+    finder.STEPS = 12
+    recipe, dataset = training.recipe, training.dataset
+    torch.manual_seed(recipe.seed)
+    segmenter = build_segmenter(recipe.network)
+    volumes = prepare_volumes(dataset, "train", segmenter)
+    look = functools.partial(finder.search_learning_rate, recipe, segmenter, volumes)
+    return finder.search_once(dataset.store, "whole", look).model_dump()
+
+
+def _torch_refusal():
+    """What torch's own batch normalisation over processes says of the CPU."""
+    try:
+        torch.nn.SyncBatchNorm(3)(torch.zeros(2, 3, 4, 4))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def main():
     folder = Path(sys.argv[1])
-    recipe, dataset = pickle.loads((folder / "task.pickle").read_bytes())
+    recipe, accumulating, dataset = pickle.loads((folder / "task.pickle").read_bytes())
     torch.set_num_threads(1)
-    torch.manual_seed(recipe.seed)
-    segmenter = build_segmenter(recipe.network)
-    record, told = Record(), []
-    train = prepare_volumes(dataset, "train", segmenter)
-    finder.STEPS = 12
-    search = finder.search_once(
-        dataset.store, "two", lambda: finder.search_learning_rate(recipe, segmenter, train)
-    )
-    fitted = fit(
-        recipe,
-        segmenter,
-        train,
-        prepare_volumes(dataset, "validation", segmenter),
-        Checkpoints(dataset.store, "two", folder / "work"),
-        told.append,
-        [record],
-    )
-    weights = hashlib.sha256()
-    for value in fitted.segmenter.state_dict().values():
-        weights.update(value.contiguous().numpy())
+    training = Training(recipe, dataset, folder)
     result = {
         "writes": is_writer(),
-        "search": search.model_dump(),
-        "epochs": record.epochs,
-        "seeds": record.seeds,
-        "told": [epoch["epoch"] for epoch in told],
-        "weights": weights.hexdigest(),
-        "files": sorted(path.name for path in (folder / "work" / "two").glob(f"rank-{rank()}/*")),
+        "search": _search(training),
+        "whole": training.run("whole"),
+        "accumulated": Training(accumulating, dataset, folder).run("accumulated"),
+        "cut": _cut_in_validation(training),
+        "bad": _bad_loss(training),
+        "refusal": _torch_refusal(),
     }
-    save_file(record.last, folder / f"rank-{rank()}.safetensors")
     (folder / f"rank-{rank()}.json").write_text(json.dumps(result))
 
 

@@ -103,3 +103,9 @@ def test_a_setting_of_another_pipelines_step_is_refused(change):
 def test_the_mlflow_experiment_is_named_as_the_plugin_reads_it():
     assert plugins_input(ORDER) == {"mlflow": {"experiment_name": "brainseg"}}
     assert plugins_input(ORDER.model_copy(update={"mlflow_experiment": ""})) is None
+
+
+def test_the_plugin_is_left_out_for_those_who_have_a_server_of_their_own():
+    assert plugins_input(ORDER.model_copy(update={"mlflow_plugin": False})) == {
+        "mlflow": {"disabled": True}
+    }

@@ -171,6 +171,10 @@ def test_only_the_runs_own_pods_are_asked_for(cluster):
     assert "/namespaces/mri/pods" in asked[0]
 
 
+EVICTION = 'Usage of EmptyDir volume "{}" exceeds the limit "1Mi".'
+NO_MEMORY = "RuntimeError: unable to allocate shared memory(shm) for file </t>: No space left (28)"
+
+
 @pytest.mark.parametrize(
     ("status", "told"),
     [
@@ -181,9 +185,22 @@ def test_only_the_runs_own_pods_are_asked_for(cluster):
         (container(terminated={"exitCode": 2}), "exit code 2"),
         (
             container(terminated={"exitCode": 137, "reason": "OOMKilled"}),
-            "more memory than its limit",
+            "more memory than its limit (container main); raise the step's memory",
         ),
         ({"reason": "Evicted", "message": "disk pressure"}, "Evicted: disk pressure"),
+        (
+            {"reason": "Evicted", "message": EVICTION.format("shared-memory")},
+            "raise the step's scratch.shared_memory in the pod profile",
+        ),
+        (
+            {"reason": "Evicted", "message": EVICTION.format("var-run-argo")},
+            EVICTION.format("var-run-argo").rstrip("."),
+        ),
+        (
+            container(terminated={"exitCode": 1, "message": f"RuntimeError: x ... {NO_MEMORY}"}),
+            f"{NO_MEMORY}; raise the step's scratch.shared_memory in the pod profile",
+        ),
+        ({"reason": "DeadlineExceeded", "message": "x"}, "raise the step's timeout_s"),
         ({}, "its pod failed"),
     ],
 )

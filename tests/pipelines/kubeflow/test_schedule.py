@@ -58,6 +58,13 @@ def test_a_schedule_of_the_latest_names_no_version(prepared):
     assert sent.plugins_input == {"mlflow": {"experiment_name": "brainseg"}}
 
 
+def test_only_a_schedule_of_the_latest_leaves_the_plugin_out(prepared):
+    sent = body(prepared, latest=True, mlflow_plugin=False)
+    assert sent.plugins_input == {"mlflow": {"disabled": True}}
+    with pytest.raises(ValueError, match="add latest"):
+        nightly(mlflow_plugin=False)
+
+
 @pytest.mark.parametrize(
     "change", [{"cron": "0 4 * * *"}, {"latest": True}, {"service_account": "x"}]
 )

@@ -98,6 +98,14 @@ def test_a_plugin_that_fails_is_told_and_stops_nothing(backend, kubeflow, prepar
     backend.plugin = "broken"
     assert started(kubeflow, prepared).run_id
     assert "mlflow: connection refused" in caplog.text
+    assert "--no-mlflow-plugin leaves it out" in caplog.text
+
+
+def test_a_plugin_that_is_not_wanted_is_not_asked(backend, kubeflow, prepared, caplog):
+    backend.plugin = "broken"
+    order = prepared.order.model_copy(update={"mlflow_plugin": False})
+    started(kubeflow, replace(prepared, order=order))
+    assert caplog.text == ""
 
 
 def test_an_installation_without_plugins_is_told(monkeypatch, kubeflow, prepared):

@@ -63,3 +63,16 @@ def test_a_file_that_is_no_table_of_scores_is_named(tmp_path, text):
 
     with pytest.raises(UserError, match=r"scores\.csv is not a table of patient scores"):
         read_patient_scores(path)
+
+
+def test_further_columns_stand_at_the_end_and_disturb_no_reader(tmp_path, some_scores):
+    scores, path = some_scores(), tmp_path / "out_of_fold.csv"
+    folds = {score.volume: f"fold-{number}" for number, score in enumerate(scores)}
+
+    write_patient_scores(scores, path, {"fold": folds})
+
+    with open(path, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0])[-2:] == ["size_third", "fold"]
+    assert {row["volume"]: row["fold"] for row in rows} == folds
+    assert len(read_patient_scores(path)) == len(scores)

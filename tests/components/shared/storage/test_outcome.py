@@ -107,3 +107,13 @@ def test_another_file_there_is_told(store, name):
     store.write(f"runs/one/{name}.json", json.dumps({"kind": "lost"}).encode())
     with pytest.raises(UserError, match=f"runs/one/{name}.json was not written by this version"):
         read_outcome(store, "one")
+
+
+def test_a_fold_that_ends_well_takes_away_its_own_failure_and_no_others(tmp_path):
+    store = open_store(str(tmp_path / "store"))
+    for label in ("fold-1", "fold-2"):
+        with pytest.raises(UserError), leaving_failure(store.uri, "one", "train", label):
+            raise UserError("no")
+    with leaving_failure(store.uri, "one", "train", "fold-2"):
+        pass
+    assert read_outcome(store, "one").step == "train fold-1"

@@ -23,7 +23,9 @@ class Measure(SegmentationTask):
     def measure(self, volume):
         self.measured = {}
         arrays = (volume.images, volume.box, volume.masks, volume.truth)
+        self.on_validation_epoch_start()
         self.validation_step(tuple(map(torch.from_numpy, arrays)), 0)
+        self.on_validation_epoch_end()
         return self.measured
 
 
@@ -71,6 +73,7 @@ def test_the_weights_that_were_validated_are_the_ones_that_are_kept(train, datas
         fitted.segmenter,
         augmentation=recipe.augmentation,
         optimiser=recipe.optimiser,
+        schedule=recipe.schedule,
         seed=recipe.seed,
     )
     (volume,) = prepare_volumes(dataset, "validation", fitted.segmenter)

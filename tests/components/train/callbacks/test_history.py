@@ -2,15 +2,16 @@ from types import SimpleNamespace
 
 import torch
 
-from components.train.callbacks.history import History, TellEpochs
+from components.train.callbacks.history import History
+from components.train.recipe import Schedule
 
 
-def _trainer(epoch, dice=0.5, interval=1, writes=True):
+def _trainer(epoch=1, dice=0.5, interval=1, accumulate=1):
     metrics = {"validation_loss": 2.0, "validation_dice": dice}
     return SimpleNamespace(
         current_epoch=epoch - 1,
         check_val_every_n_epoch=interval,
-        is_global_zero=writes,
+        accumulate_grad_batches=accumulate,
         callback_metrics={name: torch.tensor(value) for name, value in metrics.items()},
         optimizers=[SimpleNamespace(param_groups=[{"lr": 0.25}])],
         strategy=SimpleNamespace(reduce=lambda value, reduce_op: value),
@@ -18,20 +19,19 @@ def _trainer(epoch, dice=0.5, interval=1, writes=True):
 
 
 def _step(history, loss):
-    history.on_train_batch_end(None, None, {"loss": torch.tensor(loss)}, None, 0)
+    history.on_train_batch_end(_trainer(), None, {"loss": torch.tensor(loss)}, None, 0)
 
 
-def _end(epoch, history, *others, **changes):
+def _end(epoch, history, **changes):
     trainer = _trainer(epoch, **changes)
     for loss in (0.5, 1.5):
         _step(history, loss)
-    for callback in (history, *others):
-        callback.on_train_epoch_end(trainer, None)
+    history.on_train_epoch_end(trainer, None)
     return history.ended(trainer)
 
 
 def test_an_epoch_has_its_number_losses_dice_and_learning_rate():
-    assert _end(3, History()) == {
+    assert _end(3, History(Schedule())) == {
         "epoch": 3,
         "train_loss": 1.0,
         "validation_loss": 2.0,
@@ -40,39 +40,43 @@ def test_an_epoch_has_its_number_losses_dice_and_learning_rate():
     }
 
 
-def test_epochs_that_are_not_validated_are_left_out_and_not_told():
-    told, history = [], History()
-    ended = [
-        _end(epoch, history, TellEpochs(history, told.append), interval=2) for epoch in (1, 2, 3)
-    ]
+def test_epochs_that_are_not_validated_are_left_out():
+    history = History(Schedule())
+    ended, trained = [], []
+    for epoch in (1, 2, 3):
+        ended.append(_end(epoch, history, interval=2))
+        trained.append(history.trained)
     assert [epoch["epoch"] for epoch in history.epochs] == [2]
-    assert told == history.epochs
-    assert ended == [None, told[0], None]
+    assert ended == [None, trained[1], None]
+    assert trained[0] == {"epoch": 1, "train_loss": 1.0, "learning_rate": 0.25}
+
+
+def test_a_step_in_micro_batches_has_one_loss():
+    history = History(Schedule())
+    for index, share in enumerate((0.5, 1.0, 0.25, 0.75)):  # of two steps, as Lightning tells it
+        history.on_train_batch_end(
+            _trainer(accumulate=2), None, {"loss": torch.tensor(share)}, None, index
+        )
+    history.on_train_epoch_end(_trainer(), None)
+    assert history.trained["train_loss"] == 1.25
 
 
 def test_the_best_epoch_has_more_dice_than_all_before():
-    history = History()
-    best = [history.is_best(_end(n, history, dice=d)) for n, d in enumerate((0, 0.5, 0.5, 0.75), 1)]
+    history = History(Schedule())
+    best = [history.is_kept(_end(n, history, dice=d)) for n, d in enumerate((0, 0.5, 0.5, 0.75), 1)]
     assert best == [True, True, False, True]
 
 
-def test_a_process_that_does_not_write_measures_and_tells_nothing():
-    told, history = [], History()
-    _end(1, history, TellEpochs(history, told.append), writes=False)
-    assert len(history.epochs) == 1
-    assert told == []
-
-
 def test_the_history_goes_on_in_another_attempt():
-    first, second = History(), History()
+    first, second = History(Schedule()), History(Schedule())
     _end(1, first, dice=0.75)
     second.load_state_dict(first.state_dict())
-    assert not second.is_best(_end(2, second, dice=0.5))
+    assert not second.is_kept(_end(2, second, dice=0.5))
     assert [epoch["epoch"] for epoch in second.epochs] == [1, 2]
 
 
 def test_the_loss_of_an_epoch_that_is_cut_is_the_mean_of_all_its_steps():
-    first, second = History(), History()
+    first, second = History(Schedule()), History(Schedule())
     _step(first, 4.0)
     second.load_state_dict(first.state_dict())
     assert _end(1, second)["train_loss"] == 2.0  # of 4, 0.5 and 1.5

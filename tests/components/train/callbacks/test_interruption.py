@@ -1,11 +1,15 @@
+import itertools
 import os
+import random
 import signal
 
 import pytest
-from lightning.pytorch.callbacks import Callback
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from components.train.callbacks import interruption
 from components.train.statuses import PREEMPTED_STATUS
+from tests.components.train.attempts import POINTS, Attempts, End
 from tests.components.train.conftest import Interruption, assert_same_fit
 
 
@@ -59,14 +63,77 @@ def test_a_training_told_to_end_loses_nothing(train, make_recipe, caplog, worker
     assert_same_fit(whole, resumed)
 
 
-def test_after_the_last_step_of_an_epoch_its_validation_comes_first(train, recipe, caplog):
+class SignalInValidation(Callback):
+    """Sends this process SIGTERM in some validation."""
+
+    def __init__(self, number):
+        self._left = number
+
+    def on_validation_batch_start(self, *_):
+        self._left -= 1  # there is one volume
+        if not self._left:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_signal_within_a_validation_ends_it_and_it_is_done_again(train, recipe, caplog, averaged):
+    """Averaged weights are in the network's place for the time of the validation."""
+
+    def averaging():
+        return [EMAWeightAveraging(decay=0.8)] if averaged else []
+
+    steps = Steps()
+    whole = train(recipe, "whole", callbacks=[steps, *averaging()])
+    last = len(steps.seen) // recipe.schedule.epochs
+    for epoch in (1, 1, 4):  # each attempt begins with the first validation
+        callbacks = [SignalInValidation(epoch), *averaging()]
+        with pytest.raises(SystemExit) as ended:
+            train(recipe, "cut", callbacks=callbacks)
+        assert ended.value.code == PREEMPTED_STATUS
+        assert f"after step {epoch * last} is stored, its validation comes next" in caplog.text
+    resumed, told = Steps(), []
+    again = train(recipe, "cut", told.append, [resumed, *averaging()])
+    assert resumed.seen == []  # all were done
+    assert [epoch["epoch"] for epoch in told] == [4]
+    assert_same_fit(whole, again)
+
+
+def test_a_signal_after_the_last_step_of_an_epoch_is_answered_in_its_validation(
+    train, recipe, caplog
+):
     whole = train(recipe, "whole")
     steps = Steps()
     train(recipe, "steps", callbacks=[steps])
     last = len(steps.seen) // recipe.schedule.epochs
     with pytest.raises(SystemExit):
         train(recipe, "cut", callbacks=[SignalAt(last)])
-    assert f"the state after step {last + 1} is stored" in caplog.text
+    assert f"the state after step {last} is stored, its validation comes next" in caplog.text
+    assert_same_fit(whole, train(recipe, "cut"))
+
+
+def test_a_signal_after_the_last_validation_is_not_left_to_what_follows(train, recipe, caplog):
+    whole = train(recipe, "whole")
+
+    def end(epoch):
+        if epoch["epoch"] == recipe.schedule.epochs:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        train(recipe, "cut", end)
+    assert ended.value.code == PREEMPTED_STATUS
+    steps = Steps()
+    assert_same_fit(whole, train(recipe, "cut", callbacks=[steps]))
+    assert steps.seen == []
+
+
+@pytest.mark.parametrize("sampling", [{"batch_size": 4}, {"batch_size": 8, "accumulate": 4}])
+def test_a_training_told_to_end_in_micro_batches_loses_nothing(train, make_recipe, sampling):
+    recipe = make_recipe(sampling=sampling)
+    whole = train(recipe, "whole")
+    cut = Steps()
+    with pytest.raises(SystemExit):
+        train(recipe, "cut", callbacks=[SignalAt(1), cut])
+    assert max(cut.seen) == 1  # the whole step, and no batch of the next
     assert_same_fit(whole, train(recipe, "cut"))
 
 
@@ -85,3 +152,47 @@ def test_the_signal_is_given_back(train, recipe):
     before = signal.getsignal(signal.SIGTERM)
     train(recipe, "signal")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.fixture
+def attempts(make_recipe, dataset, tmp_path):
+    return Attempts(make_recipe(schedule={"epochs": 3}), dataset, tmp_path)
+
+
+def _twenty_ends():
+    """At each kind of point, by each signal, in an order and after times of chance."""
+    chance = random.Random(7)
+    kinds = list(itertools.product(POINTS, (signal.SIGKILL, signal.SIGTERM))) * 3
+    chance.shuffle(kinds)
+    return [End(point, chance.randint(1, 3), number) for point, number in kinds[:20]]
+
+
+def test_a_training_that_is_ended_at_twenty_points_ends_as_if_it_had_not_been(attempts):
+    assert attempts.run("whole") == 0
+    ends = _twenty_ends()
+    for number in itertools.count():
+        name, last = f"ended-{number}", None
+        while True:
+            end = ends[0] if ends else None
+            before = len(attempts.steps(name))
+            status = attempts.run(name, end)
+            steps = attempts.steps(name)
+            assert last is None or steps[before:][:1] in ([], [last + 1])  # none is done twice
+            if status == 0:
+                break
+            assert status == _STATUS[ends.pop(0).signal], end
+            last = steps[-1] if end.signal == signal.SIGTERM and steps else None
+        _assert_equal(attempts.result(name), attempts.result("whole"))
+        if not ends:
+            break
+
+
+_STATUS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: PREEMPTED_STATUS}
+
+
+def _assert_equal(one, other):
+    assert one["history"] == other["history"]
+    for part in ("best", "last"):
+        assert one[part].keys() == other[part].keys()
+        for name, value in other[part].items():
+            assert torch.equal(one[part][name], value), (part, name)

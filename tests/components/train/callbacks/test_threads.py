@@ -7,6 +7,7 @@ from torch import nn
 
 from components.shared.threads import FastestThreads
 from components.train.callbacks.threads import ChooseThreads
+from components.train.recipe import Compute
 
 
 class Task(lightning.LightningModule):
@@ -66,7 +67,7 @@ def test_a_rehearsal_changes_nothing(monkeypatch):
 
     monkeypatch.setattr(FastestThreads, "rehearse", rehearse)
     task = Task()
-    _train(ChooseThreads(task.network, None), task=task)
+    _train(ChooseThreads(task.network, Compute()), task=task)
     assert len(rehearsed) == 3 * len(task.counts)
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(task.state_dict()[name], value, rtol=0, atol=0)
@@ -74,10 +75,25 @@ def test_a_rehearsal_changes_nothing(monkeypatch):
 
 def test_the_number_that_is_asked_for(caplog):
     task = Task()
-    _train(ChooseThreads(task.network, 2), task=task)
+    _train(ChooseThreads(task.network, Compute(threads=2)), task=task)
     assert task.counts == [2] * 6
     assert torch.get_num_threads() == 3
     assert _told(caplog) == []
+
+
+def test_a_deterministic_training_takes_all_whatever_is_fastest(caplog):
+    task = Task()
+    _train(ChooseThreads(task.network, Compute(deterministic=True)), task=task)
+    assert task.counts == [3] * 6
+    assert _told(caplog) == []
+
+
+def test_a_training_that_fails_leaves_all_threads_to_what_comes_after():
+    task = Task()
+    task.training_step = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        _train(ChooseThreads(task.network, Compute(threads=2)), task=task)
+    assert torch.get_num_threads() == 3
 
 
 @pytest.mark.parametrize("fastest", [1, 3])
@@ -86,7 +102,7 @@ def test_the_fastest_number_is_used_and_told(monkeypatch, caplog, fastest):
     found[fastest] = 0.3
     monkeypatch.setattr("components.shared.threads.time_threads", lambda *_, **__: found)
     task = Task()
-    _train(ChooseThreads(task.network, None), task=task)
+    _train(ChooseThreads(task.network, Compute()), task=task)
     assert task.counts == [fastest] * 6
     assert torch.get_num_threads() == 3
     (line,) = _told(caplog)

@@ -1,7 +1,7 @@
 import numpy as np
 
-from components.evaluate.slices import draw_overlays
 from components.shared.dataset.volumes import Volume
+from components.shared.report.slices import draw_overlays
 
 
 def volume(mask):

@@ -1,0 +1,98 @@
+"""A training whose memory does not suffice goes on with less of it."""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
+
+from components.shared.errors import UserError
+from components.train.checkpoints import Checkpoints, State
+from components.train.processes import count_processes
+from components.train.recipe import Sampling
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def within_memory(
+    train: Callable[[Sampling], T], sampling: Sampling, checkpoints: Checkpoints | None = None
+) -> T:
+    """Trains; if the memory does not suffice, once more with micro-batches of half the size.
+
+    The second time goes on from the newest state. So does another attempt at the training, with
+    micro-batches as small as those that the state was made with.
+
+    Args:
+        train: Trains from the newest state, or the start.
+        sampling: What the recipe asks for.
+        checkpoints: Of the training; `None` where it has none.
+
+    Raises:
+        UserError: If the memory does not suffice then either, or several processes train: they
+            would have to agree, and those that wait for this one cannot.
+    """
+    newest = _newest(checkpoints)
+    used = _split(sampling, newest.accumulate) if newest else sampling
+    trained = _unless_out_of_memory(train, used)
+    if trained is None:
+        _check_halving(used, asked=sampling)
+        newest, used = _newest(checkpoints), _split(used, 2 * used.accumulate)
+        _tell(used, f"from {newest}" if newest else "from the start")
+        trained = _unless_out_of_memory(train, used)
+    if trained is None:
+        raise UserError(_advice(used))
+    return trained
+
+
+def _newest(checkpoints: Checkpoints | None) -> State | None:
+    return checkpoints.newest() if checkpoints else None
+
+
+def _unless_out_of_memory(train: Callable[[Sampling], T], sampling: Sampling) -> T | None:
+    try:
+        return train(sampling)
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and not is_oom_error(error):
+            raise
+        logger.info("%s", str(error).partition("\n")[0])
+    garbage_collection_cuda()  # here the error is gone, and what it held
+    return None
+
+
+def _check_halving(used: Sampling, *, asked: Sampling) -> None:
+    halved_before = used.accumulate > asked.accumulate
+    slices = _slices_at_once(used)
+    if halved_before or slices % 2 or slices < 4 or count_processes() > 1:
+        raise UserError(_advice(used))
+
+
+def _split(sampling: Sampling, accumulate: int) -> Sampling:
+    return sampling.model_copy(update={"accumulate": accumulate})
+
+
+def _slices_at_once(sampling: Sampling) -> int:
+    return sampling.batch_size // (sampling.accumulate * count_processes())
+
+
+def _tell(used: Sampling, where: str) -> None:
+    logger.warning(
+        "out of memory with %d slices at once; going on %s with %d (train.sampling.accumulate=%d: "
+        "a step still has %d)",
+        2 * _slices_at_once(used),
+        where,
+        _slices_at_once(used),
+        used.accumulate,
+        used.batch_size,
+    )
+
+
+def _advice(used: Sampling) -> str:
+    return (
+        f"out of memory with {_slices_at_once(used)} slices at once "
+        f"(train.sampling.batch_size={used.batch_size}, accumulate={used.accumulate}); raise "
+        "train.sampling.accumulate, which keeps the slices of a step, or lower "
+        "train.sampling.batch_size or train.network.image_size, or give the step more memory"
+    )

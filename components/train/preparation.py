@@ -1,0 +1,168 @@
+"""What is done to a volume before the network sees it, in operations that can be exported."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+from torch.nn import functional
+
+_HISTOGRAM_STRIDE = 4  # every fourth row and column gives the same statistics 16 times faster
+_HEAD_LEVEL = 0.1  # voxels below this share of the bright level are air
+_HEAD_LINE = 0.05  # rows and columns with less than this share of the fullest one are air
+_BOX_MARGIN = 1.05
+_CLIP_DEVIATIONS = 6.0
+_PERCENTILES = (0.10, 0.99)  # of Buda et al. 2019
+
+
+def cut(slices: Tensor, box: Tensor, side: int) -> Tensor:
+    """Cuts slices to a box and resizes them to a square.
+
+    Args:
+        slices: float, slices x channels x height x width.
+        box: What `head_box` gave.
+        side: Of the result, in pixels.
+
+    Returns:
+        slices x channels x side x side; each pixel is the mean of four samples.
+    """
+    return functional.avg_pool2d(sample(slices, box, 2 * side, 2 * side, padding="border"), 2)
+
+
+def head_box(volume: Tensor) -> Tensor:
+    """The square around the head, the same for all slices, with a small margin.
+
+    Args:
+        volume: uint8, slices x height x width x 3.
+
+    Returns:
+        Centre x, centre y, half width, half height, in units where the image spans -1 to 1
+        (`torch.nn.functional.affine_grid`); the whole image where nothing is bright.
+    """
+    height, width = volume.shape[1], volume.shape[2]
+    head = (volume.amax(3).float() >= _HEAD_LEVEL * volume.amax().float().clamp(min=1)).float()
+    left, right = _extent(head.mean((0, 1)))
+    top, bottom = _extent(head.mean((0, 2)))
+    half = torch.maximum((right - left) * width, (bottom - top) * height) * _BOX_MARGIN
+    return torch.stack([left + right, top + bottom, half / width, half / height])
+
+
+def _extent(share: Tensor) -> tuple[Tensor, Tensor]:
+    # of lines that hold more head than noise does; the whole line where none does
+    found = share > _HEAD_LINE * share.amax()
+    places = (torch.arange(share.shape[0], device=share.device) + 0.5) / share.shape[0] - 0.5
+    first = torch.where(found, places, 0.5).amin()
+    last = torch.where(found, places, -0.5).amax()
+    empty = first >= last
+    return torch.where(empty, -0.5, first), torch.where(empty, 0.5, last)
+
+
+def inverse(box: Tensor) -> Tensor:
+    """The box that undoes a cut to `box`."""
+    centre, half = box[:2], box[2:]
+    return torch.cat([-centre / half, 1 / half])
+
+
+def sample(images: Tensor, box: Tensor, height: int, width: int, padding: str) -> Tensor:
+    """Takes samples of images at the pixels of a box, between pixels by linear interpolation.
+
+    Args:
+        images: float, count x channels x any height x any width.
+        box: What `head_box` or `inverse` gave.
+        height: Of the result.
+        width: Of the result.
+        padding: Of what is outside: `zeros` or `border`.
+
+    Returns:
+        count x channels x height x width.
+    """
+    # not affine_grid: torch.export fixes the height and width that are passed to it
+    rows = box[1] + box[3] * _pixel_centres(height, images.device)
+    columns = box[0] + box[2] * _pixel_centres(width, images.device)
+    grid = torch.stack([columns[None].expand(height, -1), rows[:, None].expand(-1, width)], dim=2)
+    places = grid.expand(images.shape[0], height, width, 2)
+    return functional.grid_sample(images, places, padding_mode=padding, align_corners=False)
+
+
+def _pixel_centres(count: int, device: torch.device) -> Tensor:
+    return (2 * torch.arange(count, device=device) + 1) / count - 1
+
+
+def head_statistics(volume: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel inside the head.
+
+    Air is left out: voxels below a tenth of the channel's 99th percentile of non-zero voxels.
+
+    Args:
+        volume: uint8, slices x height x width x 3.
+
+    Returns:
+        Two float32 tensors of three values; the deviation is at least 1.
+    """
+    counts = _histograms(volume)
+    levels = torch.arange(256, device=volume.device, dtype=torch.float32)
+    counts = counts * (levels > 0)
+    cumulated = counts.cumsum(1) / counts.sum(1, keepdim=True).clamp(min=1)
+    bright = (cumulated < 0.99).sum(1, keepdim=True)
+    return _moments(counts * (levels >= _HEAD_LEVEL * bright), levels)
+
+
+def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of three channels in 0..1 that ImageNet weights were trained with."""
+    return (
+        torch.tensor(IMAGENET_DEFAULT_MEAN, device=device),
+        torch.tensor(IMAGENET_DEFAULT_STD, device=device),
+    )
+
+
+def _by_head(volume: Tensor) -> Tensor:
+    normal = _standardised(_slices(volume), *head_statistics(volume))
+    return normal.clamp(-_CLIP_DEVIATIONS, _CLIP_DEVIATIONS)
+
+
+def _by_percentiles(volume: Tensor) -> Tensor:
+    """As Buda et al. 2019: all sequences cut to the volume's percentiles, then standardised."""
+    counts = _histograms(volume)
+    together = counts.sum(0)
+    cumulated = together.cumsum(0) / together.sum()
+    low, high = ((cumulated < share).sum().float() for share in _PERCENTILES)
+    levels = torch.arange(256, device=volume.device, dtype=torch.float32).clamp(low, high)
+    return _standardised(_slices(volume).clamp(low, high), *_moments(counts, levels))
+
+
+def _by_imagenet(volume: Tensor) -> Tensor:
+    mean, deviation = imagenet_statistics(volume.device)
+    return _standardised(_slices(volume) / 255, mean, deviation)
+
+
+NORMALISATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "head": _by_head,
+    "percentiles": _by_percentiles,
+    "imagenet": _by_imagenet,
+}
+"""By the names of the recipe; each maps a volume (uint8, slices x height x width x 3) to float32,
+slices x 3 x height x width, in standard deviations."""
+
+
+def _slices(volume: Tensor) -> Tensor:
+    return volume.permute(0, 3, 1, 2).float()
+
+
+def _standardised(slices: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    return (slices - mean.view(1, 3, 1, 1)) / deviation.view(1, 3, 1, 1)
+
+
+def _histograms(volume: Tensor) -> Tensor:
+    """How often each sequence has each of the 256 levels: 3 x 256."""
+    sample = volume[:, ::_HISTOGRAM_STRIDE, ::_HISTOGRAM_STRIDE]
+    values = sample.reshape(-1, 3).t().long()
+    return torch.zeros(3, 256, device=volume.device).scatter_add(
+        1, values, torch.ones_like(values, dtype=torch.float32)
+    )
+
+
+def _moments(counts: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    total = counts.sum(1, keepdim=True).clamp(min=1)
+    mean = (counts * levels).sum(1, keepdim=True) / total
+    variance = (counts * (levels - mean) ** 2).sum(1, keepdim=True) / total
+    return mean[:, 0], variance.sqrt().clamp(min=1.0)[:, 0]

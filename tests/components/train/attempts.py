@@ -1,0 +1,150 @@
+"""Attempts at trainings in processes of their own, each of which may end itself by a signal.
+
+All are forked from one that has imported what training needs.
+"""
+
+import functools
+import multiprocessing
+import os
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from components.shared.dataset.parts import SplitDataset
+from components.shared.storage.store import FolderStore
+from components.train.callbacks import interruption
+from components.train.checkpoints import Checkpoints
+from components.train.fit import fit
+from components.train.network import build_segmenter
+from components.train.recipe import Recipe
+from components.train.slices import prepare_volumes
+
+POINTS = ("step", "validation", "epoch", "save")
+
+
+@dataclass(frozen=True)
+class End:
+    """How an attempt ends: by a signal, at the nth time that it comes to a point."""
+
+    point: str
+    nth: int
+    signal: signal.Signals
+
+
+@dataclass
+class Attempts:
+    """Attempts at trainings with one recipe.
+
+    Attributes:
+        recipe: How to train.
+        dataset: On what.
+        folder: Where they leave what they have done.
+    """
+
+    recipe: Recipe
+    dataset: SplitDataset
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([__name__])
+
+    def run(self, name: str, end: End | None = None) -> int:
+        """Runs one and returns its exit code; it goes on where one of its name has ended."""
+        process = self._context.Process(target=_attempt, args=(self, name, end))
+        process.start()
+        process.join(120)
+        assert process.exitcode is not None
+        return process.exitcode
+
+    def steps(self, name: str) -> list[int]:
+        """The steps that the attempts at a training have done, in turn."""
+        log = self.folder / f"{name}.steps"
+        return [int(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def result(self, name: str) -> dict[str, Any]:
+        """The history, and the best and last weights of a training that has ended."""
+        result: dict[str, Any] = torch.load(self.folder / f"{name}.result", weights_only=True)
+        return result
+
+
+class _Points(Callback):
+    """Comes to the points of an attempt and writes its steps down."""
+
+    def __init__(self, end: End | None, log: Path) -> None:
+        self._end = end
+        self._log = log
+        self._times = 0
+
+    def reach(self, point: str) -> None:
+        if self._end and point == self._end.point:
+            self._times += 1
+            if self._times == self._end.nth:
+                os.kill(os.getpid(), self._end.signal)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):  # type: ignore[no-untyped-def]
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            with open(self._log, "a") as stream:
+                stream.write(f"{trainer.global_step}\n")
+        self.reach("step")
+
+    def on_validation_batch_start(self, *_):  # type: ignore[no-untyped-def]
+        self.reach("validation")
+
+    def on_train_epoch_end(self, *_):  # type: ignore[no-untyped-def]
+        self.reach("epoch")
+
+
+def _attempt(attempts: Attempts, name: str, end: End | None) -> None:
+    torch.set_num_threads(1)
+    interruption._SECONDS_BETWEEN_STATES = 0.1
+    points = _Points(end, attempts.folder / f"{name}.steps")
+    _watch_saves(points)
+    checkpoints = Checkpoints(attempts.dataset.store, name, attempts.folder / "work")
+    torch.manual_seed(attempts.recipe.seed)
+    segmenter = build_segmenter(attempts.recipe.network)
+    fitted = fit(
+        attempts.recipe,
+        segmenter,
+        prepare_volumes(attempts.dataset, "train", segmenter),
+        prepare_volumes(attempts.dataset, "validation", segmenter),
+        checkpoints,
+        lambda epoch: points.reach("epoch"),
+        [points],
+    )
+    last = torch.load(checkpoints.last(), weights_only=True)["state_dict"]
+    best = fitted.segmenter.state_dict()
+    result = {"history": fitted.history, "last": last, "best": dict(best)}
+    torch.save(result, attempts.folder / f"{name}.result")
+
+
+def _watch_saves(points: _Points) -> None:
+    """Makes points of what a save does: before and after each call, and within a file."""
+    places = [(Checkpoints, "write_last"), (FolderStore, "upload"), (FolderStore, "write")]
+    for owner, method in [*places, (FolderStore, "delete")]:
+        setattr(owner, method, _watched(getattr(owner, method), points))
+
+    def copy_in_halves(reading, writing):  # type: ignore[no-untyped-def]
+        content = reading.read()
+        writing.write(content[: len(content) // 2])
+        writing.flush()
+        points.reach("save")
+        writing.write(content[len(content) // 2 :])
+
+    shutil.copyfileobj = copy_in_halves
+
+
+def _watched(method, points):  # type: ignore[no-untyped-def]
+    @functools.wraps(method)
+    def call(*arguments, **options):  # type: ignore[no-untyped-def]
+        points.reach("save")
+        result = method(*arguments, **options)
+        points.reach("save")
+        return result
+
+    return call

@@ -1,0 +1,133 @@
+"""Memory that does not suffice, as torch tells it: from a number of slices on."""
+
+import itertools
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from components.shared.errors import UserError
+from components.train.callbacks import interruption
+from components.train.task import SegmentationTask
+from tests.components.train.conftest import Interruption, assert_same_fit
+
+_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore")
+_CPU = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: "
+    "you tried to allocate 4 bytes. Error code 12 (Cannot allocate memory)"
+)
+
+
+@pytest.fixture
+def shortage(monkeypatch):
+    """Lets steps of many slices fail, after some that do not."""
+    step = SegmentationTask.training_step
+
+    def begin(*, after_steps=0, slices=4, error=_GPU):
+        batches = itertools.count()
+
+        def failing_step(self, batch, index):
+            if len(batch[0]) >= slices and next(batches) >= after_steps:
+                raise error
+            return step(self, batch, index)
+
+        monkeypatch.setattr(SegmentationTask, "training_step", failing_step)
+
+    return begin
+
+
+class Batches(Callback):
+    """Keeps the slices of each batch, by step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append(batch[2].tolist())
+
+
+def _warnings(caplog):
+    return [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("error", [_GPU, _CPU])
+def test_a_training_goes_on_with_half_the_slices_at_once(
+    train, make_recipe, shortage, caplog, error
+):
+    halved = train(make_recipe(sampling={"accumulate": 2}), "halved")
+    shortage(after_steps=2, error=error)
+    assert_same_fit(halved, train(make_recipe(), "short"))
+    assert _warnings(caplog) == [
+        "out of memory with 4 slices at once; going on from the start with 2 "
+        "(train.sampling.accumulate=2: a step still has 4)"
+    ]
+
+
+@pytest.mark.parametrize("within_epoch", [False, True])
+def test_it_goes_on_from_the_newest_state(
+    train, recipe, shortage, caplog, monkeypatch, within_epoch
+):
+    if within_epoch:
+        monkeypatch.setattr(interruption, "_SECONDS_BETWEEN_STATES", 0.0)
+    whole = Batches()
+    train(recipe, "whole", callbacks=[whole])
+    steps = len(whole.seen) // recipe.schedule.epochs
+    done = steps + 1 if within_epoch else steps
+    caplog.clear()
+    shortage(after_steps=steps + 1)
+    seen = Batches()
+    train(recipe, "short", callbacks=[seen])
+    state = "epoch 1 and 1 steps" if within_epoch else "epoch 1"
+    assert f"going on from {state} with 2 " in caplog.text
+    halves = seen.seen[steps + 1 :]
+    assert {len(half) for half in halves} == {2}
+    pairs = [one + other for one, other in zip(halves[::2], halves[1::2], strict=True)]
+    assert pairs == whole.seen[done:]
+
+
+def test_another_attempt_keeps_the_smaller_micro_batches(train, recipe, shortage, caplog):
+    """It would be another model, or fail once more, depending on who else needs memory."""
+
+    def interrupt(epoch):
+        if epoch["epoch"] == 2:
+            raise Interruption
+
+    shortage()
+    with pytest.raises(Interruption):
+        train(recipe, "short", interrupt)
+    shortage(slices=99)
+    seen = Batches()
+    train(recipe, "short", callbacks=[seen])
+    assert {len(batch) for batch in seen.seen} == {2}
+    shortage(slices=2)
+    with pytest.raises(UserError, match="out of memory with 2 slices at once"):
+        train(recipe, "other")
+    assert len(_warnings(caplog)) == 2
+
+
+def test_the_second_time_it_says_what_to_do(train, make_recipe, shortage, caplog):
+    shortage(slices=1)
+    with pytest.raises(UserError) as caught:
+        train(make_recipe(sampling={"batch_size": 8}), "short")
+    message = str(caught.value)
+    assert message.startswith(
+        "out of memory with 4 slices at once (train.sampling.batch_size=8, accumulate=2); raise "
+        "train.sampling.accumulate"
+    )
+    for setting in ("accumulate", "batch_size"):
+        assert hasattr(make_recipe().sampling, setting)
+    assert hasattr(make_recipe().network, "image_size")
+    assert len(_warnings(caplog)) == 1
+
+
+def test_what_cannot_be_halved_is_told_at_once(train, make_recipe, shortage, caplog):
+    shortage(slices=1)
+    with pytest.raises(UserError, match="out of memory with 3 slices at once"):
+        train(make_recipe(sampling={"batch_size": 3}), "odd")
+    assert _warnings(caplog) == []
+
+
+def test_other_errors_are_not_of_the_memory(train, recipe, shortage):
+    shortage(error=RuntimeError("shapes do not fit"))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        train(recipe, "broken")
