@@ -38,7 +38,7 @@ def _use(search: LearningRateSearch, recipe: Recipe) -> list[Block]:
         "train.optimiser.find_learning_rate=true each training looks for its own.",
         "It is a peak for a schedule that warms up, and holds for this network, image size, batch "
         "size, loss and augmentation: look again when one of them changes. Two searches with "
-        "other seeds may differ by a factor of three.",
+        "other seeds may differ by a factor of four.",
     ]
 
 
