@@ -47,6 +47,11 @@ _PIPELINES = "training, retraining, cross-validation or comparison."
 Source = Annotated[str, typer.Option(help=_SOURCES)]
 Store = Annotated[str, typer.Option(help="s3://bucket/prefix or a local folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts on stdout.")]
+PresetName = Annotated[str, typer.Option(help="Name or .yaml file of all steps' settings.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STEP.KEY=VALUE", help="Change a setting; repeatable."),
+]
 DEFAULT_STORE = str(_HOME / "store")
 
 
@@ -62,13 +67,8 @@ def run(
     source: Source,
     store: Store = DEFAULT_STORE,
     pipeline: Annotated[str, typer.Option(help=_PIPELINES)] = "training",
-    preset: Annotated[str, typer.Option(help="Name or .yaml file of all steps' settings.")] = (
-        defaults.PRESET
-    ),
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="STEP.KEY=VALUE", help="Change a setting; repeatable."),
-    ] = None,
+    preset: PresetName = defaults.PRESET,
+    changes: Changes = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for result.json, reports and the log.")
     ] = None,
@@ -93,7 +93,7 @@ def run(
     graph = find_pipeline(pipeline)
     settings = graph_arguments(graph, preset, changes or ())
     _use_local_defaults()
-    folder = output or _HOME / f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    folder = output or _new_folder()
     named = {"source": _absolute(source), "store": _absolute(store), "run_name": Path(preset).stem}
     arguments = {**named, **({"force": True} if force else {}), **settings}
     result = run_locally(LocalRun(graph, arguments, folder.expanduser().absolute(), runner))
@@ -168,6 +168,47 @@ def predict(
             f"{result.predicted} volumes predicted, {result.failed} not, with {result.model} at "
             f"threshold {result.threshold:g}; see {output}"
         )
+
+
+@app.command()
+def find_lr(
+    source: Annotated[str, typer.Option(help=_SOURCES)] = "",
+    dataset_id: Annotated[str, typer.Option(help="Instead of --source: one in the store.")] = "",
+    store: Store = DEFAULT_STORE,
+    preset: PresetName = defaults.PRESET,
+    changes: Changes = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the page.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Suggest a learning rate for a recipe, by a short mock training on the training patients.
+
+    Example: brainseg find-lr --source lgg.zip --preset quick --set train.network.encoder=resnet34
+    """
+    if bool(source) == bool(dataset_id):
+        raise UserError("give either --source or --dataset-id, a data set that is in the store")
+    require_extras("trainer", "pipelines")
+    from components.shared.storage.store import open_store
+    from pipelines.learning_rate import find_learning_rate
+    from pipelines.settings import load_preset
+
+    settings = load_preset(preset, changes or (), ("ingest", "split", "train"))
+    _use_local_defaults()
+    found = find_learning_rate(
+        settings,
+        open_store(_absolute(store)),
+        (output or _new_folder()).expanduser().absolute(),
+        source=_absolute(source) if source else "",
+        dataset_id=dataset_id,
+    )
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        if found.learning_rate is not None:
+            _tell(f"suggested learning rate: {found.learning_rate:.2g}")
+        _tell(found.reason)
+        _tell(f"see {_shown(str(found.report))}")
+    if found.learning_rate is None:
+        raise typer.Exit(1)
 
 
 @app.command(name="compile")
@@ -339,6 +380,10 @@ def _absolute(uri: str) -> str:
     if "://" in uri or uri.startswith(("kaggle:", "synthetic:")):
         return uri
     return str(Path(uri).expanduser().absolute())
+
+
+def _new_folder() -> Path:
+    return _HOME / f"{datetime.now():%Y-%m-%d-%H%M%S}"
 
 
 def _use_local_defaults() -> None:

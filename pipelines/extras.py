@@ -11,8 +11,8 @@ if TYPE_CHECKING:  # imported when it is needed: `doctor` tells that it is missi
 
 DISTRIBUTION = "brainseg"
 USES: Mapping[str, str] = {
-    "trainer": "run, predict, gc and rollback",
-    "pipelines": "run, compile, submit and schedule",
+    "trainer": "run, predict, find-lr, gc and rollback",
+    "pipelines": "run, find-lr, compile, submit and schedule",
     "kaggle": "sources kaggle:...",
 }
 

@@ -31,7 +31,7 @@ def evaluate(
         manifest: The data set's list of volumes.
         split: Which volume is in which part.
         model: MLflow model folder with the exported segmenter.
-        history: JSON list that the training left.
+        history: JSON that the training left.
         settings: YAML of `components.evaluate.settings.EvaluateSettings`.
         report: One HTML page.
         per_patient: CSV, one row a test patient.

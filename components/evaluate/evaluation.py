@@ -17,6 +17,7 @@ from components.evaluate.results import (
 from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.volumes import Volume, Voxels
+from components.shared.report.learning_rate import LearningRateSearch
 from components.shared.report.overlay import draw_slice, largest_tumour_slice
 from components.shared.report.slices import draw_overlays
 from components.shared.scoring.metrics import HEADLINE, METRICS
@@ -55,7 +56,8 @@ def evaluate_model(
         dataset: The data.
         settings: Of the step.
         model: MLflow model folder.
-        history: JSON list that the training left, one mapping an epoch.
+        history: JSON that the training left: `epochs`, one mapping each, and
+            `learning_rate_search`, a `LearningRateSearch` or null.
         mlflow_run_id: The run that gets the results too.
         results: Where they go.
 
@@ -96,8 +98,10 @@ def _render(
         split_id=dataset.split.split_id,
         mlflow_run_id=mlflow_run_id,
     )
-    epochs = json.loads(history.read_bytes())
-    return render_evaluation(evaluation, overlays, epochs, origin, settings)
+    left = json.loads(history.read_bytes())
+    searched = left["learning_rate_search"]
+    search = LearningRateSearch.model_validate(searched) if searched else None
+    return render_evaluation(evaluation, overlays, left["epochs"], search, origin, settings)
 
 
 def _log(

@@ -7,6 +7,7 @@ from components.evaluate.charts import Epoch, reliability, training_curves
 from components.evaluate.results import Evaluation, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
 from components.shared.report.dice_charts import dice_by_group, dice_by_size
+from components.shared.report.learning_rate import LearningRateSearch, search_blocks
 from components.shared.report.page import (
     Block,
     Cell,
@@ -46,6 +47,7 @@ def render_evaluation(
     evaluation: Evaluation,
     overlays: Mapping[str, Sequence[Overlay]],
     history: Sequence[Epoch],
+    search: LearningRateSearch | None,
     origin: Origin,
     settings: EvaluateSettings,
 ) -> str:
@@ -55,6 +57,7 @@ def render_evaluation(
         evaluation: The scores and all numbers.
         overlays: Drawn slices of the volumes that `ranked_volumes` picks.
         history: The training's numbers, one mapping an epoch.
+        search: What chose its learning rate; `None` if the recipe did.
         origin: What was evaluated.
         settings: Of the step.
     """
@@ -71,6 +74,7 @@ def render_evaluation(
             Section("Patients", _patients(scores)),
             Section("Calibration", _calibration(evaluation)),
             Section("Training", _training(history)),
+            *([Section("Learning rate", search_blocks(search))] if search else []),
             Section("How each number is defined", _definitions(settings)),
         ],
     )

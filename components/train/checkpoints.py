@@ -181,7 +181,8 @@ class Checkpoints:
         named = {name for state in self._states for name in (state.last, state.best)}
         for key in list(self._store.keys(f"{self._prefix}/")):
             name = key.removeprefix(f"{self._prefix}/")
-            if name not in {*named, _STATES} and "/" not in name:
+            is_state = "/" not in name and name.endswith((".ckpt", ".safetensors"))
+            if is_state and name not in named:
                 self._store.delete(key)
         for path in self._folder.iterdir():
             if path.name not in named:

@@ -110,13 +110,6 @@ def _fit(
     listen: EpochListener,
     further_callbacks: Sequence[Callback],
 ) -> Fit:
-    task = SegmentationTask(
-        segmenter.to(memory_format=torch.channels_last),
-        augmentation=recipe.augmentation,
-        optimiser=recipe.optimiser,
-        schedule=recipe.schedule,
-        seed=recipe.seed,
-    )
     history = History(recipe.schedule)
     callbacks = [
         ChooseThreads(segmenter.network, recipe.compute),
@@ -127,11 +120,9 @@ def _fit(
         StoreWithinEpochs(checkpoints, history),
     ]
     trainer = _trainer(recipe, callbacks)
-    if trainer.world_size > 1:
-        freeze_unused(segmenter)
     place = {"rank": trainer.global_rank, "ranks": trainer.world_size}
     trainer.fit(
-        task,
+        _task(recipe, segmenter, trainer),
         _training_loader(slices, recipe.sampling, recipe.compute, seed=recipe.seed, **place),
         DataLoader(volumes, batch_size=None, sampler=VolumeSampler(len(volumes), **place)),
         ckpt_path=checkpoints.last(),
@@ -139,6 +130,47 @@ def _fit(
     )
     checkpoints.load_best(segmenter.network)
     return Fit(segmenter.cpu().eval(), tuple(history.epochs))
+
+
+def rehearse(
+    recipe: Recipe,
+    segmenter: VolumeSegmenter,
+    train: Sequence[PreparedVolume],
+    callback: Callback,
+) -> None:
+    """Trains without validation until the schedule or the callback ends it; stores nothing.
+
+    Args:
+        recipe: How to train, without averaged weights.
+        segmenter: Changed in place.
+        train: Volumes to learn from.
+        callback: Watches and steers.
+
+    Raises:
+        UserError: If the device is missing, no training slice has tumour, or the batch cannot be
+            shared out.
+    """
+    slices = SliceDataset(train, recipe.network.context_slices)
+    trainer = _trainer(recipe, [ChooseThreads(segmenter.network, recipe.compute), callback])
+    place = {"rank": trainer.global_rank, "ranks": trainer.world_size}
+    trainer.fit(
+        _task(recipe, segmenter, trainer),
+        _training_loader(slices, recipe.sampling, recipe.compute, seed=recipe.seed, **place),
+    )
+
+
+def _task(
+    recipe: Recipe, segmenter: VolumeSegmenter, trainer: lightning.Trainer
+) -> SegmentationTask:
+    if trainer.world_size > 1:
+        freeze_unused(segmenter)
+    return SegmentationTask(
+        segmenter.to(memory_format=torch.channels_last),
+        augmentation=recipe.augmentation,
+        optimiser=recipe.optimiser,
+        schedule=recipe.schedule,
+        seed=recipe.seed,
+    )
 
 
 def _callbacks(history: History, checkpoints: Checkpoints, listen: EpochListener) -> list[Callback]:
@@ -164,6 +196,10 @@ def _wished(recipe: Recipe, history: History) -> Iterator[Callback]:
 def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
     # on a machine with few cores reading in the training process is the faster way
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # Lightning 2.6 asks in a way that torch is to drop
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    # a rehearsal validates nothing
+    warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
     # SegmentationTask sums up over the processes before it logs
     warnings.filterwarnings("ignore", ".*recommended to use `self.log.*sync_dist=True.*")
     # StoreWithinEpochs says to TumourSampler where to go on

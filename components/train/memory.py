@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 
 from components.shared.errors import UserError
-from components.train.checkpoints import Checkpoints
+from components.train.checkpoints import Checkpoints, State
 from components.train.processes import count_processes
 from components.train.recipe import Sampling
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def within_memory(
-    train: Callable[[Sampling], T], sampling: Sampling, checkpoints: Checkpoints
+    train: Callable[[Sampling], T], sampling: Sampling, checkpoints: Checkpoints | None = None
 ) -> T:
     """Trains; if the memory does not suffice, once more with micro-batches of half the size.
 
@@ -28,23 +28,27 @@ def within_memory(
     Args:
         train: Trains from the newest state, or the start.
         sampling: What the recipe asks for.
-        checkpoints: Of the training.
+        checkpoints: Of the training; `None` where it has none.
 
     Raises:
         UserError: If the memory does not suffice then either, or several processes train: they
             would have to agree, and those that wait for this one cannot.
     """
-    newest = checkpoints.newest()
+    newest = _newest(checkpoints)
     used = _split(sampling, newest.accumulate) if newest else sampling
     trained = _unless_out_of_memory(train, used)
     if trained is None:
         _check_halving(used, asked=sampling)
-        newest, used = checkpoints.newest(), _split(used, 2 * used.accumulate)
+        newest, used = _newest(checkpoints), _split(used, 2 * used.accumulate)
         _tell(used, f"from {newest}" if newest else "from the start")
         trained = _unless_out_of_memory(train, used)
     if trained is None:
         raise UserError(_advice(used))
     return trained
+
+
+def _newest(checkpoints: Checkpoints | None) -> State | None:
+    return checkpoints.newest() if checkpoints else None
 
 
 def _unless_out_of_memory(train: Callable[[Sampling], T], sampling: Sampling) -> T | None:

@@ -100,6 +100,8 @@ class Optimiser(Config):
 
     Attributes:
         learning_rate: Peak of the schedule.
+        find_learning_rate: Whether the peak is searched before the training begins, for each
+            network as the first phase has it, and `learning_rate` left aside.
         encoder_factor: The encoder's rate is that of the rest times this (discriminative
             learning rates).
         weight_decay: AdamW's decoupled weight decay.
@@ -111,6 +113,7 @@ class Optimiser(Config):
     """
 
     learning_rate: float = Field(default=1e-3, gt=0.0, le=1.0)
+    find_learning_rate: bool = False
     encoder_factor: float = Field(default=1.0, gt=0.0, le=1.0)
     weight_decay: float = Field(default=1e-2, ge=0.0)
     gradient_clip: float | None = Field(default=None, gt=0.0)

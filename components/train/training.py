@@ -1,7 +1,9 @@
 """The whole of the train step: tracking, fit, export."""
 
+import functools
 import json
 import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,6 +11,7 @@ from mlflow import MlflowClient
 
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import split_key
+from components.shared.report.learning_rate import LearningRateSearch, learning_rate_curve
 from components.shared.threads import limit_threads
 from components.shared.tracking.identity import Training, checkpoint_folder
 from components.shared.tracking.runs import (
@@ -21,9 +24,9 @@ from components.shared.tracking.runs import (
 from components.shared.tracking.status import pipeline_run_of
 from components.shared.tracking.tree import open_run
 from components.train.callbacks.history import Epoch
-from components.train.callbacks.progress import EpochListener
 from components.train.checkpoints import Checkpoints
 from components.train.export import ExportableSegmenter, export_segmenter
+from components.train.finder import search_learning_rate, search_once, with_found_rate
 from components.train.fit import Fit, fit
 from components.train.network import PairedSegmenter, build_segmenter
 from components.train.processes import is_writer
@@ -57,13 +60,14 @@ def train_model(
         run_name: What people call the pipeline run.
         profile_report: HTML, logged to the pipeline run's MLflow run.
         model: Folder to write the MLflow model to.
-        history: JSON file to write the epochs to.
+        history: JSON file to write the epochs to, and the search for the learning rate.
 
     Returns:
         The id of the training's MLflow run.
 
     Raises:
-        UserError: If the server, the store, the data or the recipe do not allow it.
+        UserError: If the server, the store, the data or the recipe do not allow it, or the
+            learning rate is to be found and the loss falls at none.
     """
     limit_threads()
     training = Training(
@@ -79,15 +83,11 @@ def train_model(
         if is_writer():
             log_params(client, run_id, {"train": recipe.model_dump(mode="json")})
             _describe_data(client, pipeline_run_of(client, run_id), dataset, profile_report)
-
-        def listen(epoch: Epoch) -> None:
-            values = {name: value for name, value in epoch.items() if name != "epoch"}
-            log_metrics(client, run_id, values, step=int(epoch["epoch"]))
-
-        segmenter, epochs = _fit(recipe, dataset, checkpoint_folder(training.digest), listen)
+        journal = _Journal(client, run_id)
+        segmenter, told = _fit(recipe, dataset, checkpoint_folder(training.digest), journal)
         if is_writer():
             export_segmenter(segmenter, model)
-            history.write_text(json.dumps(epochs))
+            history.write_text(json.dumps(told))
     return run_id
 
 
@@ -101,43 +101,62 @@ def _describe_data(
     log_text_once(client, run_id, split.to_json().decode(), split_key(split.split_id))
 
 
+@dataclass(frozen=True)
+class _Journal:
+    """What MLflow hears of the training of a network."""
+
+    client: MlflowClient
+    run_id: str
+    prefix: str = ""
+
+    def epoch(self, epoch: Epoch) -> None:
+        values = {self.prefix + name: value for name, value in epoch.items() if name != "epoch"}
+        log_metrics(self.client, self.run_id, values, step=int(epoch["epoch"]))
+
+    def search(self, search: LearningRateSearch) -> None:
+        path = f"training/{self.prefix}learning_rate_search.png"
+        self.client.log_figure(self.run_id, learning_rate_curve(search), path)
+        if search.suggestion:
+            name = f"train.optimiser.{self.prefix}found_learning_rate"
+            log_params(self.client, self.run_id, {name: search.suggestion.learning_rate})
+
+
 def _fit(
-    recipe: Recipe, dataset: SplitDataset, folder: str, listen: EpochListener
-) -> tuple[ExportableSegmenter, tuple[Epoch, ...]]:
+    recipe: Recipe, dataset: SplitDataset, folder: str, journal: _Journal
+) -> tuple[ExportableSegmenter, dict[str, object]]:
     """Fits the recipe's network, and its second one where there is one."""
     second = recipe.flair_network
-    fitted = _fit_network(recipe, dataset, folder, listen, whole_scans=second is not None)
+    fitted, search = _fit_network(recipe, dataset, folder, journal, whole_scans=second is not None)
+    history: dict[str, object] = {
+        "epochs": fitted.history,
+        "learning_rate_search": search.model_dump(mode="json") if search else None,
+    }
     if second is None:
-        return fitted.segmenter, fitted.history
+        return fitted.segmenter, history
     logger.info("training the second network, on FLAIR")
     for_flair = recipe.model_copy(update={"network": second})
-    flair = _fit_network(
-        for_flair, dataset, f"{folder}/flair", _prefixed(listen, "flair_"), whole_scans=False
+    flair, _ = _fit_network(
+        for_flair, dataset, f"{folder}/flair", replace(journal, prefix="flair_"), whole_scans=False
     )
-    return PairedSegmenter(fitted.segmenter, flair.segmenter), fitted.history
+    return PairedSegmenter(fitted.segmenter, flair.segmenter), history
 
 
 def _fit_network(
-    recipe: Recipe, dataset: SplitDataset, folder: str, listen: EpochListener, *, whole_scans: bool
-) -> Fit:
+    recipe: Recipe, dataset: SplitDataset, folder: str, journal: _Journal, *, whole_scans: bool
+) -> tuple[Fit, LearningRateSearch | None]:
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(recipe.network)
     checkpoints = Checkpoints(dataset.store, folder, dataset.cache)
-    fitted = fit(
-        recipe,
-        segmenter,
-        prepare_volumes(dataset, "train", segmenter, whole_scans=whole_scans),
-        prepare_volumes(dataset, "validation", segmenter, whole_scans=whole_scans),
-        checkpoints,
-        listen,
-    )
+    train = prepare_volumes(dataset, "train", segmenter, whole_scans=whole_scans)
+    validation = prepare_volumes(dataset, "validation", segmenter, whole_scans=whole_scans)
+    search = None
+    if recipe.optimiser.find_learning_rate:
+        look = functools.partial(search_learning_rate, recipe, segmenter, train)
+        search = search_once(dataset.store, folder, look)
+        logger.info("%s", search.reason)
+        if is_writer():
+            journal.search(search)
+        recipe = with_found_rate(recipe, search)
+    fitted = fit(recipe, segmenter, train, validation, checkpoints, journal.epoch)
     checkpoints.remove_local()
-    return fitted
-
-
-def _prefixed(listen: EpochListener, prefix: str) -> EpochListener:
-    def tell(epoch: Epoch) -> None:
-        named = {prefix + name: value for name, value in epoch.items() if name != "epoch"}
-        listen({"epoch": epoch["epoch"], **named})
-
-    return tell
+    return fitted, search

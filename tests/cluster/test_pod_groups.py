@@ -137,7 +137,7 @@ def test_two_pods_train_and_a_lost_one_is_replaced(train, backend, deployed):
     backend.wait(job_name(run_id, "train"), 900)
     assert "going on after epoch" in log(deployed, run_id)
     folder = f"{backend.root}/{run_id}/train"
-    history = json.loads(read(f"{folder}/history"))
+    history = json.loads(read(f"{folder}/history"))["epochs"]
     assert [epoch["epoch"] for epoch in history][-1] == 10
     assert is_there(f"{folder}/model")
     gone(deployed)

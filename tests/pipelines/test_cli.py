@@ -1,18 +1,30 @@
 import json
 import os
 import sys
+from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from components.shared.reading.sources.synthetic import write_synthetic
+from components.shared.report.learning_rate import LearningRateSearch, Suggestion
 from pipelines import cli
 from pipelines.compilation import COMPONENTS, PIPELINES
 
+FOUND = LearningRateSearch(
+    learning_rates=(1e-4, 1e-3, 1e-2),
+    losses=(1.0, 0.8, 0.6),
+    smoothed=(1.0, 0.9, 0.8),
+    suggestion=Suggestion(
+        learning_rate=0.0012, valley=(1e-4, 1e-2), valley_losses=(1.0, 0.8), steepest=0.004
+    ),
+    reason="It falls.",
+)
 COMMANDS = (
     "run",
     "ingest",
     "predict",
+    "find-lr",
     "compile",
     "submit",
     "schedule",
@@ -145,6 +157,39 @@ def test_predict_refuses_a_wrong_setting_before_it_starts(call, tmp_path, change
     assert code == 1
     assert told in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("given", [(), ("--source", "synthetic:8", "--dataset-id", "0123")])
+def test_find_lr_wants_one_place_of_the_data(call, tmp_path, given):
+    code, _, err = call("find-lr", *given)
+    assert code == 1
+    assert "either --source or --dataset-id" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_find_lr_tells_suggestion_reason_and_page(call, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.learning_rate.search_learning_rate", lambda *_: FOUND)
+    monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
+    data = ("--source", "synthetic:8", "--store", "store")
+    code, out, _ = call("find-lr", *data, "--preset", "demo", "--output", "out")
+    assert code == 0
+    page = str(Path("out", "learning_rate.html"))
+    assert out == f"suggested learning rate: 0.0012\nIt falls.\nsee {page}\n"
+
+
+def test_find_lr_fails_where_the_loss_does_not_fall_and_shows_the_curve(
+    call, tmp_path, monkeypatch
+):
+    nothing = FOUND.model_copy(update={"suggestion": None, "reason": "It does not."})
+    monkeypatch.setattr("pipelines.learning_rate.search_learning_rate", lambda *_: nothing)
+    monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
+    data = ("--source", "synthetic:8", "--store", "store")
+    code, out, _ = call("find-lr", *data, "--preset", "demo", "--output", "out", "--json")
+    assert code == 1
+    page = tmp_path / "out" / "learning_rate.html"
+    told = {"learning_rate": None, "steepest": None, "reason": "It does not."}
+    assert json.loads(out) == {**told, "report": str(page)}
+    assert "It does not." in page.read_text()
 
 
 def test_a_mistake_with_control_characters_does_not_drive_the_terminal(call):

@@ -41,7 +41,19 @@ def history(tmp_path):
         | {"validation_dice": 1 - 1 / epoch, "learning_rate": 0.001}
         for epoch in range(1, 6)
     ]
-    path.write_text(json.dumps(rows))
+    search = {
+        "learning_rates": [1e-4, 1e-3, 1e-2],
+        "losses": [1.0, 0.6, 0.4],
+        "smoothed": [1.0, 0.8, 0.6],
+        "suggestion": {
+            "learning_rate": 0.00123,
+            "valley": [1e-4, 1e-2],
+            "valley_losses": [1.0, 0.6],
+            "steepest": 0.004,
+        },
+        "reason": "It falls.",
+    }
+    path.write_text(json.dumps({"epochs": rows, "learning_rate_search": search}))
     return path
 
 

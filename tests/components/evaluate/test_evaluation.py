@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from mlflow import MlflowClient
@@ -46,7 +47,9 @@ def test_evaluates_the_exported_model(dataset, model, history, mlflow_run_id, re
     assert [score.dice for score in read_patient_scores(results.per_patient)] == [
         score.dice for score in expected
     ]
-    assert results.report.read_text().startswith("<!doctype html>")
+    page = results.report.read_text()
+    assert page.startswith("<!doctype html>")
+    assert re.search(r"Suggested learning rate</span><br><span class=\"value\">0.0012<", page)
 
     client = MlflowClient()
     run = client.get_run(mlflow_run_id)

@@ -27,7 +27,7 @@ def nothing(image, name):
     return np.zeros(image.shape[:3], dtype=np.float32)
 
 
-def render(segmenter, dataset, history):
+def render(segmenter, dataset, history, search=None):
     evaluation = evaluate_test_part(segmenter, dataset, SETTINGS)
     entries = dataset.manifest.by_name()
     ranked = ranked_volumes(evaluation.scores, SETTINGS.overlay_volumes)
@@ -36,7 +36,7 @@ def render(segmenter, dataset, history):
         for names in ranked.values()
         for name in names
     }
-    return evaluation, render_evaluation(evaluation, overlays, history, ORIGIN, SETTINGS)
+    return evaluation, render_evaluation(evaluation, overlays, history, search, ORIGIN, SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,7 @@ def test_a_model_that_marks_nothing_is_called_that(rendered, dataset):
     assert "has not learnt to find tumours" in page
     assert "The training left no history." in page
     assert "has not learnt to find tumours" not in rendered[1]
+    assert "Suggested learning rate" not in page
 
 
 def test_undefined_values_are_dashes(dataset):

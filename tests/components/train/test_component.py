@@ -40,7 +40,8 @@ def test_leaves_a_model_and_the_history_and_gives_its_run(run, make_recipe, tmp_
     recipe = make_recipe(schedule={"epochs": 1})
     run_id = run(recipe.model_dump_json(), label="fold-1")
     assert (tmp_path / "model" / "MLmodel").is_file()
-    assert [epoch["epoch"] for epoch in json.loads((tmp_path / "history").read_text())] == [1]
+    history = json.loads((tmp_path / "history").read_text())
+    assert [epoch["epoch"] for epoch in history["epochs"]] == [1]
     found = connect().get_run(run_id)
     assert found.data.tags["label"] == "fold-1"
     assert found.data.params["train.schedule.epochs"] == "1"

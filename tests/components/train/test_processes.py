@@ -143,6 +143,8 @@ def _assert_shared_out(one, two, alone):
 
 def _assert_one_writes(one, two):
     assert (one["writes"], two["writes"]) == (True, False)
+    assert one["search"] == two["search"]
+    assert len(one["search"]["losses"]) == 12
     one, two = one["whole"], two["whole"]
     assert one["weights"] == two["weights"]
     assert (one["told"], two["told"]) == ([1, 2, 3], [])

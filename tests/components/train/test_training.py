@@ -9,6 +9,7 @@ import torch
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.tracking.server import connect
 from components.shared.tracking.tree import end_pipeline_run
+from components.train import finder
 from components.train.export import export_segmenter
 from components.train.network import PairedSegmenter, build_segmenter, with_neighbours
 from components.train.recipe import Recipe
@@ -34,7 +35,8 @@ def test_the_exported_model_is_what_was_trained(make_recipe, dataset, tracking, 
     run_id = train_model(recipe, dataset, **_arguments(tmp_path / "out"))
     segmenter = load_segmenter(tmp_path / "out" / "model", device="cpu")
     history = json.loads((tmp_path / "out" / "history.json").read_text())
-    best = max(epoch["validation_dice"] for epoch in history)
+    assert history["learning_rate_search"] is None
+    best = max(epoch["validation_dice"] for epoch in history["epochs"])
     assert _validation_dice(segmenter, dataset) == pytest.approx(best, abs=5e-3)
 
     from mlflow import MlflowClient
@@ -87,6 +89,37 @@ def test_two_trainings_of_a_pipeline_run_keep_apart(
     end_pipeline_run(client, second, dataset.store)
     assert not list(dataset.store.keys("checkpoints/"))
     assert not [path for path in (dataset.cache / "checkpoints").rglob("*") if path.is_file()]
+
+
+def test_a_found_learning_rate_is_trained_with_shown_and_kept(
+    make_recipe, train, dataset, tracking, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(finder, "STEPS", 40)
+    recipe = make_recipe(
+        optimiser={"find_learning_rate": True, "learning_rate": 1e-6}, schedule={"epochs": 2}
+    )
+    second = recipe.network.model_copy(update={"sequences": "flair"})
+    recipe = recipe.model_copy(update={"flair_network": second})
+    run_id = train_model(recipe, dataset, **_arguments(tmp_path / "one"))
+    history = json.loads((tmp_path / "one" / "history.json").read_text())
+    found = history["learning_rate_search"]["suggestion"]["learning_rate"]
+    told = make_recipe(optimiser={"learning_rate": found}, schedule={"epochs": 2})
+    assert list(train(told, "told").history) == history["epochs"]  # the search left no trace
+
+    client = connect()
+    params = client.get_run(run_id).data.params
+    assert params["train.optimiser.learning_rate"] == "1e-06"
+    assert params["train.optimiser.found_learning_rate"] == str(found)
+    assert "train.optimiser.flair_found_learning_rate" in params
+    assert [picture.path for picture in client.list_artifacts(run_id, "training")] == [
+        "training/flair_learning_rate_search.png",
+        "training/learning_rate_search.png",
+    ]
+    # for the next attempt, beside the states that come and go
+    kept = [key for key in dataset.store.keys("checkpoints/") if "learning_rate_search" in key]
+    assert len(kept) == 2
+    end_pipeline_run(client, run_id, dataset.store)
+    assert not list(dataset.store.keys("checkpoints/"))
 
 
 def _validation_dice(segmenter, dataset):
@@ -142,7 +175,7 @@ def test_a_killed_training_goes_on(make_recipe, dataset, tracking, tmp_path, cap
     assert sorted(set(steps)) == list(range(min(steps), 41))
     assert len(steps) <= 41
     history = json.loads((tmp_path / "second" / "history.json").read_text())
-    assert [epoch["epoch"] for epoch in history] == list(range(1, 41))
+    assert [epoch["epoch"] for epoch in history["epochs"]] == list(range(1, 41))
 
 
 # what makes every recipe that comes with the package one of two steps

@@ -1,5 +1,6 @@
 """What each process of the trainings in `test_processes.py` runs, under `torchrun`."""
 
+import functools
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 
 from components.shared.errors import UserError
+from components.train import finder
 from components.train.checkpoints import Checkpoints
 from components.train.fit import fit
 from components.train.network import build_segmenter
@@ -60,18 +62,18 @@ class Training:
     """Trainings of one recipe on the small data set, for one of the processes."""
 
     def __init__(self, recipe, dataset, folder):
-        self._recipe, self._dataset, self._folder = recipe, dataset, folder
+        self.recipe, self.dataset, self._folder = recipe, dataset, folder
 
     def run(self, name, *callbacks):
-        torch.manual_seed(self._recipe.seed)
-        segmenter = build_segmenter(self._recipe.network)
+        torch.manual_seed(self.recipe.seed)
+        segmenter = build_segmenter(self.recipe.network)
         record, told = Record(), []
         fitted = fit(
-            self._recipe,
+            self.recipe,
             segmenter,
-            prepare_volumes(self._dataset, "train", segmenter),
-            prepare_volumes(self._dataset, "validation", segmenter),
-            Checkpoints(self._dataset.store, name, self._folder / "work"),
+            prepare_volumes(self.dataset, "train", segmenter),
+            prepare_volumes(self.dataset, "validation", segmenter),
+            Checkpoints(self.dataset.store, name, self._folder / "work"),
             told.append,
             [record, *callbacks],
         )
@@ -114,6 +116,17 @@ def _bad_loss(training):
     raise AssertionError("the training went on")
 
 
+def _search(training):
+    """What a search before a training finds, in the store's folder of a training that began."""
+    finder.STEPS = 12
+    recipe, dataset = training.recipe, training.dataset
+    torch.manual_seed(recipe.seed)
+    segmenter = build_segmenter(recipe.network)
+    volumes = prepare_volumes(dataset, "train", segmenter)
+    look = functools.partial(finder.search_learning_rate, recipe, segmenter, volumes)
+    return finder.search_once(dataset.store, "whole", look).model_dump()
+
+
 def _torch_refusal():
     """What torch's own batch normalisation over processes says of the CPU."""
     try:
@@ -130,6 +143,7 @@ def main():
     training = Training(recipe, dataset, folder)
     result = {
         "writes": is_writer(),
+        "search": _search(training),
         "whole": training.run("whole"),
         "accumulated": Training(accumulating, dataset, folder).run("accumulated"),
         "cut": _cut_in_validation(training),

@@ -119,7 +119,9 @@ def test_pods_that_are_ended_or_killed_are_replaced_and_the_training_goes_on(
     store, folder = open_store(task.store), group_folder(task.training)
     model, history = tmp_path / "out" / "model", tmp_path / "out" / "history.json"
     fetch_result(store, folder, find_result(store, folder), model=model, history=history)
-    assert [epoch["epoch"] for epoch in json.loads(history.read_text())] == list(range(1, 17))
+    assert [epoch["epoch"] for epoch in json.loads(history.read_text())["epochs"]] == list(
+        range(1, 17)
+    )
     assert (model / "MLmodel").is_file()
 
 

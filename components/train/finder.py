@@ -1,0 +1,264 @@
+"""The learning-rate finder: a mock training whose learning rate rises at each step."""
+
+import copy
+import itertools
+import logging
+import math
+import signal
+import statistics
+import threading
+from collections.abc import Callable, Sequence
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.seed import isolate_rng
+from pydantic import ValidationError
+from torch import Tensor
+
+from components.shared.errors import UserError
+from components.shared.report.learning_rate import LearningRateSearch, Suggestion
+from components.shared.storage.store import Store
+from components.train.fit import rehearse
+from components.train.memory import within_memory
+from components.train.network import VolumeSegmenter
+from components.train.processes import is_writer
+from components.train.recipe import Recipe, Sampling
+from components.train.slices import PreparedVolume
+
+logger = logging.getLogger(__name__)
+
+STEPS = 100
+
+_LOWEST, _HIGHEST = 1e-7, 1.0  # fastai's lowest; no recipe may have a higher one
+_SMOOTHING = 0.9  # with fastai's 0.98 the curve lags behind by a third of the range
+_DIVERGED = 4.0  # times the best smoothed loss
+_DEPTH = 2.0  # of noise, one in a thousand sweeps falls by 1.5 times that between two batches
+_BEGINNING = STEPS // 10  # the first steps' loss is as good as not smoothed
+_KEY = "learning_rate_search.json"
+
+
+def search_learning_rate(
+    recipe: Recipe, segmenter: VolumeSegmenter, train: Sequence[PreparedVolume]
+) -> LearningRateSearch:
+    """Trains a copy of a segmenter for `STEPS` steps and looks where its loss falls.
+
+    L. N. Smith, Cyclical learning rates for training neural networks (2017), section 3.3, with
+    the number of steps and the end at divergence of fastai's `lr_find`. The segmenter and
+    the random state stay as they are. Under `torchrun` all processes search together and find
+    the same.
+
+    Args:
+        recipe: How to train; its own learning rate is without influence.
+        segmenter: With initial weights.
+        train: Volumes to learn from.
+
+    Raises:
+        UserError: If the device is missing, no slice has tumour, or the memory does not suffice.
+    """
+    logger.info("searching the learning rate in %d steps", STEPS)
+    # every epoch has a step; the network, as the first phase has it, does not change on the way
+    first = recipe.schedule.phases[:1]
+    schedule = recipe.schedule.model_copy(update={"epochs": STEPS, "phases": first})
+
+    def attempt(sampling: Sampling) -> LearningRateSearch:
+        used = recipe.model_copy(update={"schedule": schedule, "sampling": sampling})
+        sweep = LearningRateSweep()
+        with isolate_rng():
+            rehearse(used, copy.deepcopy(segmenter), train, sweep)
+        return judge_sweep(sweep.learning_rates, sweep.losses)
+
+    return within_memory(attempt, recipe.sampling)
+
+
+def search_once(
+    store: Store, folder: str, search: Callable[[], LearningRateSearch]
+) -> LearningRateSearch:
+    """What an attempt at the same training found before; the first one searches.
+
+    Args:
+        store: Has the result while the training goes on.
+        folder: Of the training's checkpoints in it.
+        search: Is called in all processes of the training, or in none.
+    """
+    key = f"{folder}/{_KEY}"
+    try:
+        return LearningRateSearch.model_validate_json(store.read(key))
+    except KeyError:
+        pass
+    except ValidationError:
+        logger.warning("the learning rate that was found before is damaged; searching again")
+    found = search()
+    if is_writer():
+        store.write(key, found.model_dump_json().encode())
+    return found
+
+
+def with_found_rate(recipe: Recipe, search: LearningRateSearch) -> Recipe:
+    """The recipe with the learning rate that was found.
+
+    Raises:
+        UserError: If none was.
+    """
+    if search.suggestion is None:
+        raise UserError(
+            f"{search.reason} Look at the masks and at train.augmentation, or train with "
+            f"learning_rate={recipe.optimiser.learning_rate:g} by "
+            "train.optimiser.find_learning_rate=false"
+        )
+    optimiser = recipe.optimiser.model_copy(
+        update={"learning_rate": search.suggestion.learning_rate}
+    )
+    return recipe.model_copy(update={"optimiser": optimiser})
+
+
+# Not Lightning's own finder (2.6): it gives all groups of parameters one rate, takes our
+# callbacks away, writes a pickle into the working folder, draws a bar among the log's lines, and
+# its suggestion is the steepest point on a linear scale of the rate, which favours low ones.
+class LearningRateSweep(Callback):
+    """Raises the learning rate exponentially from step to step, and keeps the losses.
+
+    Groups of parameters keep the proportions of their learning rates; the rate that is searched
+    is the highest. It ends the training after the last step, or when the loss diverges.
+
+    Attributes:
+        learning_rates: Of the steps so far.
+        losses: Of their batches, the mean of all processes.
+    """
+
+    def __init__(self) -> None:
+        self.learning_rates: list[float] = []
+        self.losses: list[float] = []
+        self._parts: list[float] = []  # of a step that gathers the gradients of several batches
+        self._shares: list[float] = []
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Takes the place of the schedule."""
+        del pl_module
+        trainer.lr_scheduler_configs.clear()
+        rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        self._shares = [rate / max(rates) for rate in rates]
+        if threading.current_thread() is threading.main_thread():
+            # there is nothing to save; Lightning's own handler ends with status 0
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        """Sets the step's learning rate."""
+        for group, share in zip(trainer.optimizers[0].param_groups, self._shares, strict=True):
+            group["lr"] = _rate(trainer.global_step) * share
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Takes the step's loss in, and stops where it diverges."""
+        del pl_module, batch, batch_idx
+        assert isinstance(outputs, dict)
+        loss = trainer.strategy.reduce(outputs["loss"], reduce_op="mean")
+        assert isinstance(loss, Tensor)
+        self._parts.append(float(loss))
+        if trainer.global_step > len(self.losses):
+            self._take(sum(self._parts) / len(self._parts))
+            self._parts.clear()
+            trainer.should_stop = len(self.losses) == STEPS or _diverges(self.losses)
+
+    def _take(self, loss: float) -> None:
+        self.learning_rates.append(_rate(len(self.losses)))
+        self.losses.append(loss)
+
+
+def judge_sweep(learning_rates: Sequence[float], losses: Sequence[float]) -> LearningRateSearch:
+    """Chooses a learning rate by the rule that fastai calls "valley".
+
+    The valley is the longest falling sequence of smoothed losses behind the first tenth, the
+    suggestion its middle on the logarithmic scale (`valley` in fastai/callback/schedule.py at
+    2.8). A fall that the batches
+    themselves could make is none.
+
+    Args:
+        learning_rates: Rising by a constant factor.
+        losses: At each; what is not finite is left out, with all behind it.
+    """
+    finite = list(itertools.takewhile(math.isfinite, losses))
+    rates, smoothed = learning_rates[: len(finite)], _smooth(finite)
+    place = _valley(finite, smoothed)
+    suggestion = _suggest(rates, smoothed, *place) if place else None
+    return LearningRateSearch(
+        learning_rates=tuple(rates),
+        losses=tuple(finite),
+        smoothed=tuple(smoothed),
+        suggestion=suggestion,
+        reason=_reason(suggestion) if suggestion else _complaint(rates),
+    )
+
+
+def _valley(losses: Sequence[float], smoothed: Sequence[float]) -> tuple[int, int] | None:
+    if len(losses) <= _BEGINNING:
+        return None
+    first, last = (_BEGINNING + place for place in _longest_fall(smoothed[_BEGINNING:]))
+    noise = statistics.median(abs(after - before) for before, after in itertools.pairwise(losses))
+    return (first, last) if smoothed[first] - smoothed[last] > _DEPTH * noise else None
+
+
+def _longest_fall(losses: Sequence[float]) -> tuple[int, int]:
+    """Where the longest falling sequence begins and ends; what rises in between is left out."""
+    lengths: list[int] = []
+    for place, loss in enumerate(losses):
+        before = (lengths[i] for i in range(place) if losses[i] > loss)
+        lengths.append(1 + max(before, default=0))
+    last = lengths.index(max(lengths))
+    return last + 1 - lengths[last], last
+
+
+def _suggest(
+    rates: Sequence[float], smoothed: Sequence[float], first: int, last: int
+) -> Suggestion:
+    steps = [after - before for before, after in itertools.pairwise(smoothed[first : last + 1])]
+    return Suggestion(
+        learning_rate=float(f"{math.sqrt(rates[first] * rates[last]):.2g}"),
+        valley=(rates[first], rates[last]),
+        valley_losses=(smoothed[first], smoothed[last]),
+        steepest=rates[first + steps.index(min(steps))],
+    )
+
+
+def _reason(suggestion: Suggestion) -> str:
+    low, high = suggestion.valley
+    before, after = suggestion.valley_losses
+    return (
+        f"The smoothed loss falls from {before:.2f} to {after:.2f} while the learning rate rises "
+        f"from {low:.1g} to {high:.1g}; half way through that on the logarithmic scale is "
+        f"{suggestion.learning_rate:.2g}. It falls most steeply at {suggestion.steepest:.2g}."
+    )
+
+
+def _complaint(rates: Sequence[float]) -> str:
+    if len(rates) <= _BEGINNING:
+        return f"No learning rate is suggested: the loss is no number after {len(rates)} steps."
+    return (
+        "No learning rate is suggested: the loss does not fall by more than its batches differ "
+        f"at any from {rates[0]:.1g} to {rates[-1]:.1g}."
+    )
+
+
+def _rate(step: int) -> float:
+    return _LOWEST * math.pow(_HIGHEST / _LOWEST, step / (STEPS - 1))
+
+
+def _diverges(losses: Sequence[float]) -> bool:
+    smoothed = _smooth(losses)
+    return not smoothed[-1] <= _DIVERGED * min(smoothed)  # so that it holds for NaN
+
+
+def _smooth(losses: Sequence[float]) -> list[float]:
+    """Exponential means without the bias towards their start, as Adam's."""
+    smoothed, mean = [], 0.0
+    for count, loss in enumerate(losses, start=1):
+        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
+        smoothed.append(mean / (1 - _SMOOTHING**count))
+    return smoothed

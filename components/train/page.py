@@ -1,0 +1,54 @@
+"""The page of `brainseg find-lr`: one HTML file that needs no network."""
+
+from components.shared.dataset.parts import SplitDataset
+from components.shared.report.learning_rate import LearningRateSearch, search_blocks
+from components.shared.report.page import Block, Section, render_page
+from components.train.recipe import Recipe
+
+
+def render_search(search: LearningRateSearch, recipe: Recipe, dataset: SplitDataset) -> str:
+    """Renders the page.
+
+    Args:
+        search: What was found.
+        recipe: That it holds for.
+        dataset: On whose training part.
+    """
+    network = recipe.network
+    return render_page(
+        "Learning rate",
+        f"{network.architecture} with {network.encoder}, {network.image_size} pixels, batches of "
+        f"{recipe.sampling.batch_size}; data set {dataset.manifest.dataset_id}, "
+        f"{len(dataset.entries('train'))} training volumes",
+        [
+            Section("Suggestion", search_blocks(search)),
+            Section("How to use it", _use(search, recipe)),
+            Section("How it is found", _method()),
+        ],
+    )
+
+
+def _use(search: LearningRateSearch, recipe: Recipe) -> list[Block]:
+    now = f"The recipe has {recipe.optimiser.learning_rate:.2g}."
+    if not search.suggestion:
+        return [f"{now} Look at the masks and the augmentation before training with it."]
+    return [
+        f"{now} To train with the suggestion, add --set train.optimiser.learning_rate="
+        f"{search.suggestion.learning_rate:.2g} to brainseg run, or write it into the recipe. With "
+        "train.optimiser.find_learning_rate=true each training looks for its own.",
+        "It is a peak for a schedule that warms up, and holds for this network, image size, batch "
+        "size, loss and augmentation: look again when one of them changes. Two searches with "
+        "other seeds may differ by a factor of four.",
+    ]
+
+
+def _method() -> list[Block]:
+    return [
+        "A copy of the network is trained on the training patients, each step at a higher "
+        "learning rate, until the loss diverges or the highest rate is reached (L. N. Smith, "
+        "Cyclical learning rates for training neural networks, 2017). Nothing of it is kept.",
+        "The suggestion is by the rule that fastai calls valley: the middle, on the logarithmic "
+        "scale, of the longest stretch over which the smoothed loss falls. Where it falls most "
+        "steeply is shown beside it: the loss lags behind the learning rate that lowers it, so "
+        "that point is often too high to train with.",
+    ]

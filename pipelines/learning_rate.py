@@ -1,0 +1,79 @@
+"""The search for a learning rate on this machine: data set, split, sweep, page."""
+
+from pathlib import Path
+
+import torch
+
+from components.ingest.ingestion import ingest_source
+from components.ingest.settings import IngestSettings
+from components.shared.config import Record
+from components.shared.dataset.manifest import fetch_manifest
+from components.shared.dataset.parts import SplitDataset
+from components.shared.process import cache_folder
+from components.shared.storage.store import FolderStore, Store
+from components.split.settings import SplitSettings
+from components.split.splitting import split_dataset
+from components.train.finder import search_learning_rate
+from components.train.network import build_segmenter
+from components.train.page import render_search
+from components.train.recipe import Recipe
+from components.train.slices import prepare_volumes
+from pipelines.settings import Preset
+
+_PAGE = "learning_rate.html"
+
+
+class FoundRate(Record):
+    """What `brainseg find-lr` tells.
+
+    Attributes:
+        learning_rate: The suggestion; `None` where the loss does not fall.
+        steepest: Where the loss falls most steeply; `None` likewise.
+        reason: Why.
+        report: The page.
+    """
+
+    learning_rate: float | None
+    steepest: float | None
+    reason: str
+    report: Path
+
+
+def find_learning_rate(
+    preset: Preset, store: Store, output: Path, *, source: str = "", dataset_id: str = ""
+) -> FoundRate:
+    """Searches a learning rate for a recipe on the training part of a data set.
+
+    Args:
+        preset: Settings of ingest, split and train.
+        store: Has the data set, or gets it.
+        output: Folder for the page.
+        source: Where the volumes come from.
+        dataset_id: Of a data set in the store, in the place of a source.
+
+    Raises:
+        UserError: If the source, the store, the recipe or the device cannot be used.
+    """
+    recipe = Recipe.model_validate(preset["train"])
+    dataset = _dataset(preset, store, source, dataset_id)
+    torch.manual_seed(recipe.seed)
+    segmenter = build_segmenter(recipe.network)
+    volumes = prepare_volumes(dataset, "train", segmenter)
+    search = search_learning_rate(recipe, segmenter, volumes)
+    FolderStore(output).write(_PAGE, render_search(search, recipe, dataset).encode())
+    return FoundRate(
+        learning_rate=search.suggestion.learning_rate if search.suggestion else None,
+        steepest=search.suggestion.steepest if search.suggestion else None,
+        reason=search.reason,
+        report=output / _PAGE,
+    )
+
+
+def _dataset(preset: Preset, store: Store, source: str, dataset_id: str) -> SplitDataset:
+    if source:
+        ingest = IngestSettings.model_validate(preset["ingest"])
+        manifest = ingest_source(source, store, ingest).manifest
+    else:
+        manifest = fetch_manifest(store, dataset_id)
+    split = split_dataset(manifest, SplitSettings.model_validate(preset["split"]), store)
+    return SplitDataset(store, cache_folder(), manifest, split)
