@@ -11,6 +11,8 @@ from components.shared.dataset.volumes import CHANNELS, FLAIR
 from components.train.augment_fastai import augment_as_fastai
 from components.train.recipe import Augmentation
 
+_BENDING_POINTS = 5  # a side, of the grid whose points elastic deformation moves
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -37,7 +39,7 @@ class Rows:
 def augment(
     images: Tensor, masks: Tensor, sizes: Augmentation, rows: Rows
 ) -> tuple[Tensor, Tensor]:
-    """Turns, zooms, mirrors, brightens and impoverishes each slice by its own random draw.
+    """Turns, zooms, mirrors, bends, brightens and impoverishes each slice by its own draw.
 
     Args:
         images: float, batch x channels x side x side; channels are whole slices of three
@@ -53,10 +55,16 @@ def augment(
         return augment_as_fastai(images, masks, rows.rand())
     placements = _placements(rows, sizes)
     grid = functional.affine_grid(placements, list(masks.shape), align_corners=False)
+    if sizes.elastic_shift:
+        grid = grid + _bend(rows, sizes.elastic_shift, masks.shape[-1])
     images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     masks = functional.grid_sample(masks, grid, padding_mode="border", align_corners=False)
+    if sizes.sharpness_shift:
+        images = _sharpen(images, sizes.sharpness_shift, rows)
     count, channels, side, _ = images.shape
     sequences = images.view(count, channels // len(CHANNELS), len(CHANNELS), side, side)
+    if sizes.gamma > 1:
+        sequences = _bow(sequences, sizes.gamma, rows)
     sequences = _brighten(sequences, sizes.intensity_shift, rows)
     return _lose_sequences(sequences, sizes.missing_sequence_share, rows).flatten(1, 2), masks
 
@@ -69,6 +77,28 @@ def _placements(rows: Rows, sizes: Augmentation) -> Tensor:
     first_row = torch.stack([cosine * mirror, -sine, zero], dim=1)
     second_row = torch.stack([sine * mirror, cosine, zero], dim=1)
     return torch.stack([first_row, second_row], dim=1)
+
+
+def _bend(rows: Rows, limit: float, side: int) -> Tensor:
+    """Displacements between random ones at the points of a coarse grid, as `grid_sample` counts."""
+    points = _draw(rows, 2 * limit, 2, _BENDING_POINTS, _BENDING_POINTS)
+    field = functional.interpolate(points, (side, side), mode="bicubic", align_corners=True)
+    return field.permute(0, 2, 3, 1)
+
+
+def _sharpen(images: Tensor, limit: float, rows: Rows) -> Tensor:
+    blurred = images
+    for _ in range(2):
+        blurred = functional.avg_pool2d(blurred, 3, stride=1, padding=1, count_include_pad=False)
+    return torch.lerp(images, blurred, _draw(rows, limit, 1, 1, 1))
+
+
+def _bow(sequences: Tensor, limit: float, rows: Rows) -> Tensor:
+    """Bends the scale of intensities between the least and the largest, which stay."""
+    exponent = _draw(rows, math.log(limit), 1, len(CHANNELS), 1, 1).exp()
+    least = sequences.amin((-2, -1), keepdim=True)
+    extent = (sequences.amax((-2, -1), keepdim=True) - least).clamp(min=1e-6)
+    return ((sequences - least) / extent).clamp(0, 1) ** exponent * extent + least
 
 
 def _brighten(sequences: Tensor, limit: float, rows: Rows) -> Tensor:

@@ -94,7 +94,7 @@ def search_once(
 
 
 def with_found_rate(recipe: Recipe, search: LearningRateSearch) -> Recipe:
-    """The recipe with the learning rate that was found.
+    """The recipe whose first phase peaks at the learning rate that was found.
 
     Raises:
         UserError: If none was.
@@ -105,9 +105,8 @@ def with_found_rate(recipe: Recipe, search: LearningRateSearch) -> Recipe:
             f"learning_rate={recipe.optimiser.learning_rate:g} by "
             "train.optimiser.find_learning_rate=false"
         )
-    optimiser = recipe.optimiser.model_copy(
-        update={"learning_rate": search.suggestion.learning_rate}
-    )
+    rate = search.suggestion.learning_rate / recipe.schedule.phases[0].rate_factor
+    optimiser = recipe.optimiser.model_copy(update={"learning_rate": rate})
     return recipe.model_copy(update={"optimiser": optimiser})
 
 

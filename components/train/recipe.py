@@ -78,12 +78,18 @@ class Augmentation(Config):
     """How far slices are changed at random.
 
     Attributes:
-        policy: `sizes` turns, zooms, mirrors and brightens as the other settings say; `fastai`
+        policy: `sizes` turns, zooms, mirrors, bends, brightens and sharpens as the other settings
+            say; `fastai`
             is that library's default for photographs and asks for ImageNet normalisation.
         rotation_degrees: Largest rotation, either way.
         scale_factor: Largest relative zoom, either way.
         intensity_shift: Largest change of a sequence's brightness (in standard deviations of the
             volume) and contrast (relative).
+        elastic_shift: Largest displacement of a smooth random field, as a share of the side.
+        gamma: Largest exponent, and one over the least, to which a slice's intensities between
+            their least and largest are raised.
+        sharpness_shift: How far a slice is blurred or sharpened at most: the share of its
+            difference to a blurred copy (of 3 x 3 pixels, twice) that is taken off or added.
         missing_sequence_share: Share of slices whose pre- or post-contrast sequence is
             replaced by FLAIR, as in scans that lack it (modality dropout).
     """
@@ -92,6 +98,9 @@ class Augmentation(Config):
     rotation_degrees: float = Field(default=15.0, ge=0.0, le=180.0)
     scale_factor: float = Field(default=0.15, ge=0.0, lt=1.0)
     intensity_shift: float = Field(default=0.2, ge=0.0)
+    elastic_shift: float = Field(default=0.0, ge=0.0, le=0.2)
+    gamma: float = Field(default=1.0, ge=1.0, le=4.0)
+    sharpness_shift: float = Field(default=0.0, ge=0.0, le=1.0)
     missing_sequence_share: float = Field(default=0.1, ge=0.0, le=1.0)
 
 
@@ -100,8 +109,8 @@ class Optimiser(Config):
 
     Attributes:
         learning_rate: Peak of the schedule.
-        find_learning_rate: Whether the peak is searched before the training begins, for each
-            network as the first phase has it, and `learning_rate` left aside.
+        find_learning_rate: Whether the peak of the first phase is searched before the training
+            begins, for each network, and `learning_rate` left aside.
         encoder_factor: The encoder's rate is that of the rest times this (discriminative
             learning rates).
         weight_decay: AdamW's decoupled weight decay.

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 
 from components.train.augment import Rows, augment
 from components.train.batch_norm import SynchronisedBatchNorm
@@ -50,7 +51,6 @@ class SegmentationTask(lightning.LightningModule):
         self._optimiser = optimiser
         self._schedule = schedule
         self._seed = seed
-        self._frozen: list[nn.Parameter] = []
         self._measured = torch.zeros(3)
 
     def training_step(self, batch: SliceTensors, index: int) -> Tensor:
@@ -65,6 +65,13 @@ class SegmentationTask(lightning.LightningModule):
         with contextlib.nullcontext() if alone else SynchronisedBatchNorm():
             logits = self.segmenter.network(images.contiguous(memory_format=torch.channels_last))
         return loss_of(self._optimiser.loss, logits.float(), masks, sum_over_processes)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Keeps a frozen encoder's weights; its batch normalisation goes on, as in fastai."""
+        del optimizer
+        if self._schedule.phase_at(self.current_epoch).freeze_encoder:
+            for weight in _convolutions(self._encoder):
+                weight.grad = None
 
     def on_validation_epoch_start(self) -> None:
         self._measured = torch.zeros(3, dtype=torch.float64, device=self.device)
@@ -109,15 +116,10 @@ class SegmentationTask(lightning.LightningModule):
         return encoder
 
     def _freeze(self, frozen: bool) -> None:
-        """Keeps the encoder's weights, or not; batch normalisation goes on, as in fastai."""
-        if frozen and not self._frozen:
-            self._frozen = [one for one in _convolutions(self._encoder) if one.requires_grad]
-            for weight in self._frozen:
-                weight.requires_grad_(False)
-        elif self._frozen and not frozen:
-            for weight in self._frozen:
-                weight.requires_grad_(True)
-            self._frozen = []
+        """Saves the work of gradients that `on_before_optimizer_step` would drop."""
+        if self.trainer.world_size == 1:  # DDP averages those that were wanted when it was made
+            for weight in _convolutions(self._encoder):
+                weight.requires_grad_(not frozen)
 
     def _augment(self, images: Tensor, masks: Tensor, micro_batch: int) -> tuple[Tensor, Tensor]:
         """Changes the slices as they would be if one process took the whole step at once."""

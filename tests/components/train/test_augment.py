@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from components.train.augment import Rows, augment
@@ -70,14 +71,58 @@ def test_each_sequence_has_its_own_brightness():
     assert len({round(float(level), 4) for level in levels[:, :3].flatten()}) == 24
 
 
-def test_a_slice_is_changed_alike_in_a_batch_that_is_dealt_out():
+_STRONG = Augmentation(elastic_shift=0.05, gamma=1.5, sharpness_shift=0.5)
+
+
+def test_bending_moves_the_mask_with_its_image_and_no_further_than_told():
+    column = torch.linspace(-1, 1, 33).expand(1, 1, 33, 33)
+    images = column.expand(16, 9, 33, 33).contiguous()
+    bent = _STILL.model_copy(update={"elastic_shift": 0.05})
+    torch.manual_seed(0)
+    changed, moved = augment(images, (images[:, :1] + 1) / 2, bent, _all(images))
+    torch.testing.assert_close(changed[:, :1], moved * 2 - 1, rtol=0, atol=1e-5)
+    inside = changed[:, 0, 4:-4, 4:-4]
+    before = column[0, 0, 4:-4, 4:-4]
+    away = torch.minimum((inside - before).abs(), (inside + before).abs())  # or mirrored
+    assert 0.03 < away.max() < 0.13  # bicubic overshoots 2 * 0.05 a little
+    neighbours = (changed[:, 0, :, 1:] - changed[:, 0, :, :-1]).abs()
+    assert neighbours.max() < 0.13  # smooth: one pixel is 0.06
+
+
+def test_gamma_keeps_least_and_largest_and_the_order():
+    ramp = torch.linspace(-2, 3, 32).expand(8, 9, 32, 32).contiguous()
+    bowed = _STILL.model_copy(update={"gamma": 2.0})
+    torch.manual_seed(0)
+    changed, _ = augment(ramp, ramp[:, :1], bowed, _all(ramp))
+    flat = changed.sort(dim=-1).values
+    torch.testing.assert_close(flat[..., 0], ramp[..., 0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(flat[..., -1], ramp[..., -1], rtol=0, atol=1e-4)
+    middle = flat[:, :3, 16, 16]
+    assert len({round(float(value), 3) for value in middle.flatten()}) == 24  # each its own
+    assert middle.min() < 0.2
+    assert middle.max() > 1.0
+
+
+def test_slices_are_blurred_and_sharpened():
+    images, masks = _batch()
+    sharp = _STILL.model_copy(update={"sharpness_shift": 0.5})
+    torch.manual_seed(0)
+    changed, same = augment(images, masks, sharp, _all(images))
+    assert set(same.unique().tolist()) == {0.0, 1.0}  # the mask is left alone
+    assert changed.amax((1, 2, 3)).max() > 1.05
+    assert changed.amin((1, 2, 3)).min() < -0.05
+    assert any(image.max() <= 1 + 1e-5 and image.min() >= -1e-5 for image in changed)
+
+
+@pytest.mark.parametrize("sizes", [Augmentation(), _STRONG])
+def test_a_slice_is_changed_alike_in_a_batch_that_is_dealt_out(sizes):
     generator = torch.Generator().manual_seed(1)
     images = torch.rand((16, 9, 32, 32), generator=generator)
     masks = (torch.rand((16, 1, 32, 32), generator=generator) > 0.5).float()
     torch.manual_seed(0)
-    whole = augment(images, masks, Augmentation(), _all(images))
+    whole = augment(images, masks, sizes, _all(images))
     for rows in (slice(1, 8, 2), slice(8, 16, 2)):
         torch.manual_seed(0)
-        dealt = augment(images[rows], masks[rows], Augmentation(), Rows(rows, 16, images.device))
+        dealt = augment(images[rows], masks[rows], sizes, Rows(rows, 16, images.device))
         for one, other in zip(dealt, whole, strict=True):
             torch.testing.assert_close(one, other[rows], rtol=0, atol=0)

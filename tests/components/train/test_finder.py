@@ -18,6 +18,7 @@ from components.train.finder import (
     search_once,
     with_found_rate,
 )
+from components.train.learning_rates import learning_rates
 from components.train.network import build_segmenter
 from components.train.slices import prepare_volumes
 
@@ -202,6 +203,14 @@ def test_only_the_learning_rate_of_the_recipe_changes(make_recipe):
     found = with_found_rate(recipe, FOUND)
     rate = FOUND.suggestion.learning_rate
     assert found == make_recipe(optimiser={"find_learning_rate": True, "learning_rate": rate})
+
+
+def test_the_first_phase_peaks_at_the_rate_that_was_found(make_recipe):
+    phases = ({"rate_factor": 0.25}, {})
+    found = with_found_rate(make_recipe(schedule={"phases": phases}), FOUND)
+    points = learning_rates(found.schedule, found.optimiser, 400)
+    peak = max(point.rest for point in points[:200])
+    assert peak == pytest.approx(FOUND.suggestion.learning_rate)
 
 
 def test_a_training_does_not_begin_where_no_rate_is_found(recipe):

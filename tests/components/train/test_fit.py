@@ -123,6 +123,56 @@ def test_an_epoch_has_whole_steps(train, make_recipe):
     assert steps[-1] == len(batches) // 3
 
 
+class _Phases(Callback):
+    """Notes the encoder after every epoch and the sizes of what the network is shown."""
+
+    def __init__(self):
+        self.states, self.trained_on, self.validated_on = [], set(), set()
+
+    def on_fit_start(self, trainer, pl_module):
+        self._note(pl_module)
+        pl_module.segmenter.network.register_forward_pre_hook(self._look)
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self._note(pl_module)
+
+    def _note(self, pl_module):
+        state = pl_module.segmenter.network.encoder.state_dict()
+        self.states.append({name: value.clone() for name, value in state.items()})
+
+    def _look(self, network, images):
+        (self.trained_on if network.training else self.validated_on).add(images[0].shape[-1])
+
+    def changed(self, epoch):
+        """Which of the encoder's tensors an epoch has changed, by their kind."""
+        before, after = self.states[epoch - 1 : epoch + 1]
+        return {
+            ("norm " if value.dim() <= 1 else "convolution ") + name.rpartition(".")[2]
+            for name, value in before.items()
+            if not torch.equal(value, after[name])
+        }
+
+
+def test_a_frozen_encoder_learns_its_normalisation_alone(train, make_recipe):
+    phases = ({"freeze_encoder": True}, {})
+    seen = _Phases()
+    train(make_recipe(schedule={"epochs": 2, "phases": phases}), "frozen", callbacks=[seen])
+    norms = {f"norm {name}" for name in ("weight", "bias", "running_mean", "running_var")}
+    assert seen.changed(1) == {*norms, "norm num_batches_tracked"}
+    assert seen.changed(2) == {*norms, "norm num_batches_tracked", "convolution weight"}
+
+
+def test_a_phase_learns_at_its_size_and_is_validated_at_the_networks(train, make_recipe):
+    phases = ({"image_size": 32}, {"image_size": 64}, {})
+    recipe = make_recipe(
+        network={"image_size": 96}, schedule={"epochs": 3, "phases": phases, "patience": 9}
+    )
+    seen = _Phases()
+    train(recipe, "sizes", callbacks=[seen])
+    assert seen.trained_on == {32, 64, 96}
+    assert seen.validated_on == {96}
+
+
 def test_deterministic_trainings_are_equal_bit_for_bit(train, make_recipe):
     compute = {"deterministic": True, "precision": "bf16-mixed"}
     recipe = make_recipe(compute=compute, schedule={"epochs": 2})

@@ -52,9 +52,15 @@ def dataset(store, publish, tmp_path):
     return SplitDataset(store, tmp_path / "cache", volumes, split)
 
 
+_FREEZE_THEN_TUNE = (
+    {"freeze_encoder": True, "image_size": 32},
+    {"length": 2, "encoder_factor": 0.5},
+)
+
+
 @pytest.fixture
 def recipes(make_recipe):
-    """One that takes a step at once, and one with micro-batches.
+    """One that takes a step at once, and one with micro-batches and a frozen encoder at first.
 
     With a small rate, and a network that normalises over many pixels: AdamW makes a whole step of
     a gradient that is only rounding, and the curves would part.
@@ -65,9 +71,9 @@ def recipes(make_recipe):
             network={**network, "image_size": 64},
             sampling={"batch_size": 4, "accumulate": accumulate},
             optimiser={"learning_rate": 1e-4},
-            schedule={"epochs": 3},
+            schedule={"epochs": 3, "phases": phases},
         )
-        for accumulate in (1, 2)
+        for accumulate, phases in ((1, ({},)), (2, _FREEZE_THEN_TUNE))
     ]
 
 

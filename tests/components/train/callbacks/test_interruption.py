@@ -156,7 +156,14 @@ def test_the_signal_is_given_back(train, recipe):
 
 @pytest.fixture
 def attempts(make_recipe, dataset, tmp_path):
-    return Attempts(make_recipe(schedule={"epochs": 3}), dataset, tmp_path)
+    """At a recipe with all that has a state: phases, averaged weights."""
+    phases = ({"freeze_encoder": True, "image_size": 32}, {"length": 2, "encoder_factor": 0.5})
+    recipe = make_recipe(
+        network={"image_size": 64},
+        optimiser={"ema_decay": 0.9},
+        schedule={"epochs": 3, "phases": phases},
+    )
+    return Attempts(recipe, dataset, tmp_path)
 
 
 def _twenty_ends():

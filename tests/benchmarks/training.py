@@ -1,0 +1,278 @@
+"""Slices a second of a training, beside the bare network and fastai; memory and start-up.
+
+    uv pip install --no-deps --target FOLDER fastai==2.8.12 fastcore fasttransform \
+        'fastprogress<1.1' fastdownload 'plum-dispatch<2.10'
+    PYTHONPATH=FOLDER python -m tests.benchmarks.training [--source SOURCE]
+
+A U-Net with ResNet-18 at 128 pixels with 16 slices a step, from random weights, on all cores; the
+network is that of the preset quick. `bare` runs its forward, loss, backward and optimiser step on
+one fixed batch, `brainseg` a training with reading, sampling and augmentation, `fastai` its
+`unet_learner` with its own defaults (augmentation, float32, one-cycle) on the same slices as PNG
+files that have the size already. Each is a process of its own; they are measured in turns, ROUNDS
+times, and ratios are those of the medians. Without fastai its row is left out.
+
+Goals: 0.97 of bare; 17 times fastai where the CPU has AMX, 6 times where not; 10 s from the start
+of the step's process to its first optimiser step; 2 GB of memory.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from components.ingest.ingestion import ingest_source
+from components.ingest.settings import IngestSettings
+from components.shared.dataset.manifest import fetch_manifest
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.split import fetch_split
+from components.shared.machine import usable_cores
+from components.shared.storage.store import open_store
+from components.shared.threads import limit_threads
+from components.shared.tracking.local import initialise_local
+from components.split.settings import SplitSettings
+from components.split.splitting import split_dataset
+from components.train.fit import rehearse
+from components.train.learning_rates import BETAS
+from components.train.losses import loss_of
+from components.train.network import build_segmenter
+from components.train.processes import sum_over_processes
+from components.train.recipe import Recipe
+from components.train.slices import SliceDataset, prepare_volumes
+from components.train.training import train_model
+from pipelines.settings import load_preset
+
+ROUNDS = 3
+BATCH = 16
+WARM_UP = 10  # steps: kernels are made, threads are chosen
+STEPS = {"bare": 60, "brainseg": 60, "fastai": 10}
+GOAL_OF_BARE, GOAL_OF_FASTAI, GOAL_OF_FASTAI_WITH_AMX = 0.97, 6, 17
+GOAL_START_S, GOAL_MEMORY_GB = 10, 2.0
+PROJECT = Path(__file__).parents[2]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--source", default="synthetic:24")
+    parser.add_argument("--way", choices=(*STEPS, "step"), help="of one process, which measures it")
+    parser.add_argument("--folder", type=Path, help="where that process finds the data set")
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(_MEASURES[options.way](options.folder)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(options.source, Path(folder))
+        compare(Path(folder))
+
+
+def compare(folder):
+    ways = [way for way in STEPS if way != "fastai" or importlib.util.find_spec("fastai")]
+    rounds = [{way: measure(way, folder) for way in ways} for _ in range(ROUNDS)]
+    speeds = {way: statistics.median(each[way] for each in rounds) for way in ways}
+    print(f"{usable_cores()} cores, AMX: {'yes' if has_amx() else 'no'}; {BATCH} slices a step")
+    for way, speed in speeds.items():
+        shown = ", ".join(f"{each[way]:.1f}" for each in rounds)
+        print(f"{way:10}{speed:8.1f} slices/s  ({shown})")
+    tell("brainseg / bare", speeds["brainseg"] / speeds["bare"], GOAL_OF_BARE)
+    if "fastai" in speeds:
+        goal = GOAL_OF_FASTAI_WITH_AMX if has_amx() else GOAL_OF_FASTAI
+        tell("brainseg / fastai", speeds["brainseg"] / speeds["fastai"], goal)
+    step = measure("step", folder)
+    print(
+        f"start to first step {step['start_s']:6.1f} s   {verdict(step['start_s'] <= GOAL_START_S)}"
+    )
+    print(
+        f"peak memory         {step['peak_gb']:6.2f} GB, of it {step['own_gb']:.2f} not of mapped "
+        f"files   {verdict(step['peak_gb'] <= GOAL_MEMORY_GB)}"
+    )
+
+
+def tell(name, ratio, goal):
+    print(f"{name:20}{ratio:6.2f}   goal {goal}: {verdict(ratio >= goal)}")
+
+
+def verdict(reached):
+    return "reached" if reached else "MISSED"
+
+
+def has_amx():
+    return " amx_bf16" in Path("/proc/cpuinfo").read_text()
+
+
+def measure(way, folder):
+    command = [sys.executable, "-m", __spec__.name, "--way", way, "--folder", str(folder)]
+    variables = {**os.environ, "BEGAN": repr(time.time())}
+    done = subprocess.run(
+        command, cwd=PROJECT, env=variables, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def prepare(source, folder):
+    """Publishes and splits the source, prepares its training part and writes it as PNG files."""
+    from PIL import Image
+
+    store = open_store(str(folder / "store"))
+    manifest = ingest_source(source, store, IngestSettings()).manifest
+    split = split_dataset(manifest, SplitSettings(), store)
+    names = {"dataset_id": manifest.dataset_id, "split_id": split.split_id}
+    (folder / "names.json").write_text(json.dumps(names))
+    slices = slice_dataset(folder)
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
+    for number in range(len(slices)):
+        image, mask, _ = slices[number]
+        middle = image[3:6].float().permute(1, 2, 0).numpy()
+        pixels = np.clip(128 + 40 * middle, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
+        Image.fromarray((mask[0] > 0.5).byte().numpy()).save(folder / "masks" / f"{number}.png")
+
+
+def recipe(*changes):
+    changes = [f"train.sampling.batch_size={BATCH}", *changes]
+    return Recipe.model_validate(load_preset("quick", changes)["train"])
+
+
+def open_dataset(folder):
+    store = open_store(str(folder / "store"))
+    names = json.loads((folder / "names.json").read_text())
+    manifest = fetch_manifest(store, names["dataset_id"])
+    return SplitDataset(store, folder / "cache", manifest, fetch_split(store, names["split_id"]))
+
+
+def volumes_of(folder, segmenter):
+    return prepare_volumes(open_dataset(folder), "train", segmenter)
+
+
+def slice_dataset(folder):
+    segmenter = build_segmenter(recipe().network)
+    return SliceDataset(volumes_of(folder, segmenter), segmenter.context_slices)
+
+
+class _Clock(Callback):
+    """Ends the training when it has taken the time of so many steps after the first ones."""
+
+    def __init__(self, steps):
+        self._steps, self._began = steps, 0.0
+        self.slices_per_second = 0.0
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == WARM_UP:
+            self._began = time.monotonic()
+        if trainer.global_step == WARM_UP + self._steps:
+            self.slices_per_second = self._steps * BATCH / (time.monotonic() - self._began)
+            trainer.should_stop = True
+
+
+def train_brainseg(folder):
+    limit_threads()
+    segmenter = build_segmenter(recipe().network)
+    clock = _Clock(STEPS["brainseg"])
+    rehearse(recipe(), segmenter, volumes_of(folder, segmenter), clock)
+    return clock.slices_per_second
+
+
+def train_bare(folder):
+    slices = slice_dataset(folder)
+    network = build_segmenter(recipe().network).network.to(memory_format=torch.channels_last)
+    chosen = np.flatnonzero(slices.has_tumour)[:BATCH]
+    images = torch.stack([slices[number][0] for number in chosen]).float()
+    images = images.contiguous(memory_format=torch.channels_last)
+    masks = torch.stack([slices[number][1] for number in chosen])
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, betas=BETAS, fused=True)
+    began = 0.0
+    for step in range(WARM_UP + STEPS["bare"]):
+        if step == WARM_UP:
+            began = time.monotonic()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(images)
+        loss_of("bce+dice", logits.float(), masks, sum_over_processes).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return STEPS["bare"] * BATCH / (time.monotonic() - began)
+
+
+def train_fastai(folder):
+    from fastai.vision.all import (
+        Callback,
+        CancelFitException,
+        SegmentationDataLoaders,
+        aug_transforms,
+        get_image_files,
+        resnet18,
+        unet_learner,
+    )
+
+    class Clock(Callback):
+        seen, began, speed = 0, 0.0, 0.0
+
+        def after_batch(self):
+            self.seen += 1
+            if self.seen == WARM_UP:
+                self.began = time.monotonic()
+            if self.seen == WARM_UP + STEPS["fastai"]:
+                self.speed = STEPS["fastai"] * BATCH / (time.monotonic() - self.began)
+                raise CancelFitException
+
+    loaders = SegmentationDataLoaders.from_label_func(
+        folder,
+        get_image_files(folder / "images"),
+        lambda path: path.parents[1] / "masks" / path.name,
+        codes=["rest", "tumour"],
+        bs=BATCH,
+        batch_tfms=aug_transforms(),
+    )
+    clock = Clock()
+    learner = unet_learner(loaders, resnet18, pretrained=False, cbs=clock)
+    with learner.no_bar(), learner.no_logging():
+        learner.fit_one_cycle(1)
+    return clock.speed
+
+
+def train_step(folder):
+    """The train step on prepared volumes: seconds to its first step, and memory."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    first = []
+
+    def note(optimizer, *_):
+        if len(optimizer.param_groups) > 1:  # not the one of the learning rate's course
+            first.append(time.time())
+
+    register_optimizer_step_post_hook(note)
+    (folder / "profile.html").write_text("")
+    os.environ["MLFLOW_TRACKING_URI"] = initialise_local(folder / "mlflow.db", folder / "artifacts")
+    began = float(os.environ["BEGAN"])
+    train_model(
+        recipe("train.schedule.epochs=1"),
+        open_dataset(folder),
+        pipeline_run="benchmark",
+        profile_report=folder / "profile.html",
+        model=folder / "model",
+        history=folder / "history.json",
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    status = Path("/proc/self/status").read_text().split()
+    own = int(status[status.index("RssAnon:") + 1]) / 2**20
+    return {"start_s": first[0] - began, "peak_gb": peak, "own_gb": own}
+
+
+_MEASURES = {
+    "bare": train_bare,
+    "brainseg": train_brainseg,
+    "fastai": train_fastai,
+    "step": train_step,
+}
+
+if __name__ == "__main__":
+    main()
