@@ -31,7 +31,7 @@ from components.train.checkpoints import Checkpoints
 from components.train.memory import within_memory
 from components.train.network import VolumeSegmenter, freeze_unused
 from components.train.processes import trainer_arguments
-from components.train.recipe import Compute, Recipe, Sampling
+from components.train.recipe import Recipe, Sampling
 from components.train.slices import (
     PreparedVolume,
     SliceDataset,
@@ -121,9 +121,10 @@ def _fit(
     ]
     trainer = _trainer(recipe, callbacks)
     place = {"rank": trainer.global_rank, "ranks": trainer.world_size}
+    loader = _training_loader(slices, recipe, **place)
     trainer.fit(
-        _task(recipe, segmenter, trainer),
-        _training_loader(slices, recipe.sampling, recipe.compute, seed=recipe.seed, **place),
+        _task(recipe, segmenter, trainer, loader),
+        loader,
         DataLoader(volumes, batch_size=None, sampler=VolumeSampler(len(volumes), **place)),
         ckpt_path=checkpoints.last(),
         weights_only=True,
@@ -153,15 +154,17 @@ def rehearse(
     slices = SliceDataset(train, recipe.network.context_slices)
     trainer = _trainer(recipe, [ChooseThreads(segmenter.network, recipe.compute), callback])
     place = {"rank": trainer.global_rank, "ranks": trainer.world_size}
-    trainer.fit(
-        _task(recipe, segmenter, trainer),
-        _training_loader(slices, recipe.sampling, recipe.compute, seed=recipe.seed, **place),
-    )
+    loader = _training_loader(slices, recipe, **place)
+    trainer.fit(_task(recipe, segmenter, trainer, loader), loader)
 
 
 def _task(
-    recipe: Recipe, segmenter: VolumeSegmenter, trainer: lightning.Trainer
+    recipe: Recipe,
+    segmenter: VolumeSegmenter,
+    trainer: lightning.Trainer,
+    loader: DataLoader[SliceTensors],
 ) -> SegmentationTask:
+    assert loader.batch_size
     if trainer.world_size > 1:
         freeze_unused(segmenter)
     return SegmentationTask(
@@ -170,6 +173,7 @@ def _task(
         optimiser=recipe.optimiser,
         schedule=recipe.schedule,
         seed=recipe.seed,
+        micro_batch=loader.batch_size,
     )
 
 
@@ -224,18 +228,19 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
 
 
 def _training_loader(
-    slices: SliceDataset, sampling: Sampling, compute: Compute, *, seed: int, rank: int, ranks: int
+    slices: SliceDataset, recipe: Recipe, *, rank: int, ranks: int
 ) -> DataLoader[SliceTensors]:
+    sampling = recipe.sampling
     if not slices.has_tumour.any():
         raise UserError("no slice of the training part has tumour; nothing can be learned")
     sampler = TumourSampler(
         slices.has_tumour,
         tumour_share=sampling.tumour_share,
-        seed=seed,
+        seed=recipe.seed,
         rank=rank,
         ranks=ranks,
     )
-    workers = _loader_workers(compute.loader_workers)
+    workers = _loader_workers(recipe.compute.loader_workers)
     return _WholeSteps(
         slices,
         batch_size=_micro_batch(sampling, ranks, drawn=len(sampler) * ranks),
@@ -243,7 +248,7 @@ def _training_loader(
         sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
-        pin_memory=pick_device(compute.device) == "cuda",
+        pin_memory=pick_device(recipe.compute.device) == "cuda",
     )
 
 

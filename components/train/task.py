@@ -21,7 +21,7 @@ from components.train.slices import COVERAGE_LEVELS, SliceTensors
 
 PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # the arrays of a `PreparedVolume`
 
-_VALIDATION_BATCH = 32  # slices at once when a whole volume is predicted
+_VALIDATION_BATCH = 32  # slices at once, at most, when a whole volume is predicted
 _STREAM_STRIDE = 2_654_435_761  # 2**32 / golden ratio: far apart also in the low 32 bits
 
 
@@ -34,6 +34,7 @@ class SegmentationTask(lightning.LightningModule):
         optimiser: How weights follow the loss.
         schedule: Epochs and phases.
         seed: Of the augmentation.
+        micro_batch: Slices of a training step at once, for which the memory suffices.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SegmentationTask(lightning.LightningModule):
         optimiser: Optimiser,
         schedule: Schedule,
         seed: int,
+        micro_batch: int,
     ) -> None:
         super().__init__()
         self.segmenter = segmenter
@@ -51,6 +53,7 @@ class SegmentationTask(lightning.LightningModule):
         self._optimiser = optimiser
         self._schedule = schedule
         self._seed = seed
+        self._validation_batch = min(micro_batch, _VALIDATION_BATCH)
         self._measured = torch.zeros(3)
 
     def training_step(self, batch: SliceTensors, index: int) -> Tensor:
@@ -141,7 +144,7 @@ class SegmentationTask(lightning.LightningModule):
         stacked = with_neighbours(images.float(), self.segmenter.context_slices)
         parts = [
             self.segmenter.network(part.contiguous(memory_format=torch.channels_last)).float()
-            for part in torch.split(stacked, _VALIDATION_BATCH)
+            for part in torch.split(stacked, self._validation_batch)
         ]
         return torch.cat(parts)
 

@@ -41,6 +41,7 @@ def task(recipe):
         optimiser=recipe.optimiser,
         schedule=recipe.schedule,
         seed=recipe.seed,
+        micro_batch=4,
     )
 
 
@@ -49,6 +50,7 @@ class Seen(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.encoder = nn.Identity()
         self.dropout = nn.Dropout(0.5)
         self.images, self.dropped = [], []
 
@@ -143,6 +145,12 @@ def test_validation_measures_whole_volumes_at_full_size(task, dataset, tumour):
     dice = 2 * (predicted & (truth > 0)).sum() / (predicted.sum() + truth.sum())
     assert task.logged["validation_dice"] == pytest.approx(float(dice), abs=5e-3)
     assert task.logged["validation_loss"] > 0
+
+
+def test_a_validation_takes_no_more_slices_at_once_than_a_step(task, seen, dataset):
+    (volume,) = prepare_volumes(dataset, "validation", task.segmenter)
+    _validate(task, (volume.images, volume.box, volume.masks, volume.truth))
+    assert [len(images) for images in seen.images] == [4, 2]
 
 
 def test_an_empty_mask_that_is_left_empty_is_right(task, dataset):
