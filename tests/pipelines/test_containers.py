@@ -1,4 +1,4 @@
-"""Steps in real containers of the built images; skipped where there are none of these."""
+"""Steps in real containers; skipped where there are no images, or images of other code."""
 
 import contextlib
 import json
@@ -63,9 +63,17 @@ def images(engine):
 
 def _skip_without(engine, image):
     try:
-        engine.images.get(image)
+        labels = engine.images.get(image).labels
     except ImageNotFound:
         pytest.skip(f"no image {image}: `make images`")
+    revision = labels.get("org.opencontainers.image.revision", "")
+    changed = subprocess.run(
+        ["git", "diff", "--quiet", revision, "--", "components", "images"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+    )
+    if changed.returncode:
+        pytest.skip(f"image {image} is of other code (revision {revision!r}): `make images`")
 
 
 _WAIT = """

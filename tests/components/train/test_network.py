@@ -123,6 +123,8 @@ def test_every_architecture_of_the_library_works(make_recipe, architecture):
     network = {"architecture": architecture, "encoder": "resnet18", "decoder_channels": None}
     if architecture == "dpt":  # a decoder of vision transformers, which has four stages
         network |= {"encoder": "tu-vit_tiny_patch16_224", "encoder_depth": 4}
+    elif architecture == "pspnet":  # enlarges by 8, whatever the depth
+        network |= {"encoder_depth": 3}
     segmenter = build_segmenter(make_recipe(network={**network, "image_size": 224}).network)
     volume = torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8)
     with torch.inference_mode():

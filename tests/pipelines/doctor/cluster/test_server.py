@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from pipelines.doctor.cluster.server import check_server
@@ -37,13 +39,13 @@ def test_a_version_that_does_not_say_who_asks(cluster, server, monkeypatch):
     ("ahead_s", "status", "told"),
     [
         (30, "ok", "agree"),
-        (-120, "warning", "120 s behind this machine"),
-        (1000, "error", "1000 s ahead of this machine"),
+        (-120, "warning", r"1[12]\d s behind this machine"),
+        (1000, "error", r"(99|100)\d s ahead of this machine"),
     ],
 )
 def test_a_clock_that_is_off(cluster, server, ahead_s, status, told):
     server.ahead_s = ahead_s
     check = looked(cluster)["clock"]
     assert check.status == status
-    assert told in check.found.replace("1001 s", "1000 s").replace("119 s", "120 s")
+    assert re.search(told, check.found)
     assert bool(check.advice) == (status != "ok")
