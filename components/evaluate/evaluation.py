@@ -17,9 +17,9 @@ from components.evaluate.results import (
 from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.volumes import Volume, Voxels
-from components.shared.report.learning_rate import LearningRateSearch
 from components.shared.report.overlay import draw_slice, largest_tumour_slice
 from components.shared.report.slices import draw_overlays
+from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.metrics import HEADLINE, METRICS
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.scoring.table import write_patient_scores
@@ -56,8 +56,7 @@ def evaluate_model(
         dataset: The data.
         settings: Of the step.
         model: MLflow model folder.
-        history: JSON that the training left: `epochs`, one mapping each, and
-            `learning_rate_search`, a `LearningRateSearch` or null.
+        history: JSON of the `TrainingHistory` that the training left.
         mlflow_run_id: The run that gets the results too.
         results: Where they go.
 
@@ -98,10 +97,8 @@ def _render(
         split_id=dataset.split.split_id,
         mlflow_run_id=mlflow_run_id,
     )
-    left = json.loads(history.read_bytes())
-    searched = left["learning_rate_search"]
-    search = LearningRateSearch.model_validate(searched) if searched else None
-    return render_evaluation(evaluation, overlays, left["epochs"], search, origin, settings)
+    left = TrainingHistory.model_validate_json(history.read_bytes())
+    return render_evaluation(evaluation, overlays, left, origin, settings)
 
 
 def _log(

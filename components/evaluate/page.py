@@ -1,13 +1,13 @@
 """The evaluation report: one HTML page that needs no network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from components.evaluate.charts import Epoch, reliability, training_curves
 from components.evaluate.results import Evaluation, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
 from components.shared.report.dice_charts import dice_by_group, dice_by_size
-from components.shared.report.learning_rate import LearningRateSearch, search_blocks
+from components.shared.report.learning_rate import search_blocks
 from components.shared.report.page import (
     Block,
     Cell,
@@ -23,6 +23,7 @@ from components.shared.report.page import (
     show,
 )
 from components.shared.report.slices import Overlay
+from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.groups import group, size_thirds
 from components.shared.scoring.metrics import BASELINE_SUFFIX, METRICS, Metric, interval_in_words
 from components.shared.scoring.scores import (
@@ -46,8 +47,7 @@ class Origin:
 def render_evaluation(
     evaluation: Evaluation,
     overlays: Mapping[str, Sequence[Overlay]],
-    history: Sequence[Epoch],
-    search: LearningRateSearch | None,
+    history: TrainingHistory,
     origin: Origin,
     settings: EvaluateSettings,
 ) -> str:
@@ -56,8 +56,7 @@ def render_evaluation(
     Args:
         evaluation: The scores and all numbers.
         overlays: Drawn slices of the volumes that `ranked_volumes` picks.
-        history: The training's numbers, one mapping an epoch.
-        search: What chose its learning rate; `None` if the recipe did.
+        history: Of the training.
         origin: What was evaluated.
         settings: Of the step.
     """
@@ -73,8 +72,7 @@ def render_evaluation(
             Section("Best, median and worst", _overlays(evaluation, overlays, settings)),
             Section("Patients", _patients(scores)),
             Section("Calibration", _calibration(evaluation)),
-            Section("Training", _training(history)),
-            *([Section("Learning rate", search_blocks(search))] if search else []),
+            *_training(history),
             Section("How each number is defined", _definitions(settings)),
         ],
     )
@@ -235,13 +233,25 @@ def _calibration(evaluation: Evaluation) -> list[Block]:
     ]
 
 
-def _training(history: Sequence[Epoch]) -> list[Block]:
-    if not history:
+def _training(history: TrainingHistory) -> Iterator[Section]:
+    yield from _course(history, "")
+    if history.flair:
+        yield from _course(history.flair, " of the second network, for scans without a sequence")
+
+
+def _course(history: TrainingHistory, whose: str) -> Iterator[Section]:
+    yield Section(f"Training{whose}", _curves(history.epochs))
+    if history.learning_rate_search:
+        yield Section(f"Learning rate{whose}", search_blocks(history.learning_rate_search))
+
+
+def _curves(epochs: Sequence[Epoch]) -> list[Block]:
+    if not epochs:
         return ["The training left no history."]
-    best = max(history, key=lambda row: row.get("validation_dice", 0.0))
+    best = max(epochs, key=lambda row: row.get("validation_dice", 0.0))
     return [
         Picture(
-            draw(training_curves(history)),
+            draw(training_curves(epochs)),
             f"Best validation Dice {best.get('validation_dice', 0.0):.3f}, in epoch "
             f"{best['epoch']:.0f}: on validation patients, not the test patients above.",
         )

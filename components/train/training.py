@@ -1,7 +1,6 @@
 """The whole of the train step: tracking, fit, export."""
 
 import functools
-import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from mlflow import MlflowClient
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import split_key
 from components.shared.report.learning_rate import LearningRateSearch, learning_rate_curve
+from components.shared.report.training_history import TrainingHistory
 from components.shared.threads import limit_threads
 from components.shared.tracking.identity import Training, checkpoint_folder
 from components.shared.tracking.runs import (
@@ -27,8 +27,8 @@ from components.train.callbacks.history import Epoch
 from components.train.checkpoints import Checkpoints
 from components.train.export import ExportableSegmenter, export_segmenter
 from components.train.finder import search_learning_rate, search_once, with_found_rate
-from components.train.fit import Fit, fit
-from components.train.network import PairedSegmenter, build_segmenter
+from components.train.fit import fit
+from components.train.network import PairedSegmenter, VolumeSegmenter, build_segmenter
 from components.train.processes import is_writer
 from components.train.recipe import Recipe
 from components.train.slices import prepare_volumes
@@ -60,7 +60,7 @@ def train_model(
         run_name: What people call the pipeline run.
         profile_report: HTML, logged to the pipeline run's MLflow run.
         model: Folder to write the MLflow model to.
-        history: JSON file to write the epochs to, and the search for the learning rate.
+        history: JSON file to write a `TrainingHistory` to.
 
     Returns:
         The id of the training's MLflow run.
@@ -87,7 +87,7 @@ def train_model(
         segmenter, told = _fit(recipe, dataset, checkpoint_folder(training.digest), journal)
         if is_writer():
             export_segmenter(segmenter, model)
-            history.write_text(json.dumps(told))
+            history.write_text(told.model_dump_json())
     return run_id
 
 
@@ -123,27 +123,26 @@ class _Journal:
 
 def _fit(
     recipe: Recipe, dataset: SplitDataset, folder: str, journal: _Journal
-) -> tuple[ExportableSegmenter, dict[str, object]]:
+) -> tuple[ExportableSegmenter, TrainingHistory]:
     """Fits the recipe's network, and its second one where there is one."""
     second = recipe.flair_network
-    fitted, search = _fit_network(recipe, dataset, folder, journal, whole_scans=second is not None)
-    history: dict[str, object] = {
-        "epochs": fitted.history,
-        "learning_rate_search": search.model_dump(mode="json") if search else None,
-    }
+    segmenter, history = _fit_network(
+        recipe, dataset, folder, journal, whole_scans=second is not None
+    )
     if second is None:
-        return fitted.segmenter, history
+        return segmenter, history
     logger.info("training the second network, on FLAIR")
     for_flair = recipe.model_copy(update={"network": second})
-    flair, _ = _fit_network(
+    flair, flair_history = _fit_network(
         for_flair, dataset, f"{folder}/flair", replace(journal, prefix="flair_"), whole_scans=False
     )
-    return PairedSegmenter(fitted.segmenter, flair.segmenter), history
+    told = history.model_copy(update={"flair": flair_history})
+    return PairedSegmenter(segmenter, flair), told
 
 
 def _fit_network(
     recipe: Recipe, dataset: SplitDataset, folder: str, journal: _Journal, *, whole_scans: bool
-) -> tuple[Fit, LearningRateSearch | None]:
+) -> tuple[VolumeSegmenter, TrainingHistory]:
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(recipe.network)
     checkpoints = Checkpoints(dataset.store, folder, dataset.cache)
@@ -159,4 +158,5 @@ def _fit_network(
         recipe = with_found_rate(recipe, search)
     fitted = fit(recipe, segmenter, train, validation, checkpoints, journal.epoch)
     checkpoints.remove_local()
-    return fitted, search
+    history = TrainingHistory(epochs=fitted.history, learning_rate_search=search)
+    return fitted.segmenter, history

@@ -12,10 +12,12 @@ from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.split import PARTS, make_split
 from components.shared.dataset.volumes import FLAIR
 from components.shared.report.slices import draw_overlays
+from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.metrics import METRICS
 from components.shared.scoring.scores import PATIENT_FIGURES
 
 SETTINGS = EvaluateSettings()
+_NONE = TrainingHistory()
 ORIGIN = Origin("dataset0", "split0", "run0")
 
 
@@ -27,7 +29,7 @@ def nothing(image, name):
     return np.zeros(image.shape[:3], dtype=np.float32)
 
 
-def render(segmenter, dataset, history, search=None):
+def render(segmenter, dataset, history=_NONE):
     evaluation = evaluate_test_part(segmenter, dataset, SETTINGS)
     entries = dataset.manifest.by_name()
     ranked = ranked_volumes(evaluation.scores, SETTINGS.overlay_volumes)
@@ -36,12 +38,13 @@ def render(segmenter, dataset, history, search=None):
         for names in ranked.values()
         for name in names
     }
-    return evaluation, render_evaluation(evaluation, overlays, history, search, ORIGIN, SETTINGS)
+    return evaluation, render_evaluation(evaluation, overlays, history, ORIGIN, SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def rendered(dataset):
-    history = [{"epoch": 1, "train_loss": 1.0}, {"epoch": 4, "validation_dice": 0.5}]
+    epochs = ({"epoch": 1, "train_loss": 1.0}, {"epoch": 4, "validation_dice": 0.5})
+    history = TrainingHistory(epochs=epochs)
     return render(bright_flair, dataset, history)
 
 
@@ -88,7 +91,7 @@ def test_headline_stands_beside_interval_and_baseline(rendered):
 
 
 def test_a_model_that_marks_nothing_is_called_that(rendered, dataset):
-    _, page = render(nothing, dataset, [])
+    _, page = render(nothing, dataset)
 
     assert "has not learnt to find tumours" in page
     assert "The training left no history." in page
@@ -96,8 +99,19 @@ def test_a_model_that_marks_nothing_is_called_that(rendered, dataset):
     assert "Suggested learning rate" not in page
 
 
+def test_the_curves_of_both_networks_are_shown(dataset):
+    one, other = (
+        TrainingHistory(epochs=({"epoch": epoch, "train_loss": 1.0, "validation_dice": dice},))
+        for epoch, dice in ((3, 0.25), (5, 0.75))
+    )
+    _, page = render(nothing, dataset, one.model_copy(update={"flair": other}))
+    page = html.unescape(page)
+    first, second = page.index("Dice 0.250, in epoch 3"), page.index("Dice 0.750, in epoch 5")
+    assert first < page.rindex("Training of the second network") < second
+
+
 def test_undefined_values_are_dashes(dataset):
-    evaluation, page = render(nothing, dataset, [])
+    evaluation, page = render(nothing, dataset)
 
     assert evaluation.metrics["hd95_undefined"] == len(evaluation.scores)
     assert "undefined for 8 of 8" in page
@@ -110,7 +124,7 @@ def test_one_patient_without_tumour_still_makes_a_page(dataset):
     only, *others = parts["test"]
     one = make_split({**parts, "train": [*parts["train"], *others], "test": [only]})
 
-    evaluation, page = render(nothing, replace(dataset, split=one), [])
+    evaluation, page = render(nothing, replace(dataset, split=one))
 
     assert [score.tumour_pixels for score in evaluation.scores] == [0]
     assert "no interval: it takes two patients" in page

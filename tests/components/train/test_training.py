@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.tracking.server import connect
 from components.shared.tracking.tree import end_pipeline_run
@@ -204,6 +205,9 @@ def test_a_recipe_trains_and_exports(name, dataset, tmp_path):
     exported = load_segmenter(model, device="cpu")
     volume = dataset.volume(dataset.entries("test")[0])
     assert exported(volume.image).shape == volume.mask.shape
+    history = TrainingHistory.model_validate_json((tmp_path / "history.json").read_text())
+    assert history.epochs
+    assert bool(history.flair) == (name == "buda2019")
 
 
 def test_both_networks_are_exported_and_the_scan_chooses(tmp_path):

@@ -75,6 +75,7 @@ def test_the_weights_that_were_validated_are_the_ones_that_are_kept(train, datas
         optimiser=recipe.optimiser,
         schedule=recipe.schedule,
         seed=recipe.seed,
+        micro_batch=32,
     )
     (volume,) = prepare_volumes(dataset, "validation", fitted.segmenter)
     best = max(fitted.history, key=lambda epoch: epoch["validation_dice"])
