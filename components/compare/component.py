@@ -31,7 +31,7 @@ def compare(
         manifest: The data set's list of volumes.
         split: Which volume is in which part.
         models: MLflow model folders; the metadata name their runs.
-        histories: JSON list of each training, likewise.
+        histories: JSON of each training's `TrainingHistory`, likewise.
         settings: YAML of `components.compare.settings.CompareSettings`.
         model: The chosen one, copied.
         history: Of its training, copied.

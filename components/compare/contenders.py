@@ -24,7 +24,7 @@ class Trained:
     Attributes:
         run_id: Its MLflow run.
         folder: MLflow model folder.
-        history: JSON list of its epochs.
+        history: JSON of its `TrainingHistory`.
     """
 
     run_id: str

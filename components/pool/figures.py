@@ -23,16 +23,24 @@ def pooled_figures(folds: Sequence[Fold]) -> dict[str, float]:
     scores = [score for fold in folds for score in fold.scores]
     dice = [score.dice for score in scores]
     low, high = mean_interval(dice)
-    means = [float(np.mean([score.dice for score in fold.scores])) for fold in folds]
+    mean, median, deviation = spread(dice)
+    assert deviation is not None  # two patients at least
+    _, _, apart = spread([spread([score.dice for score in fold.scores])[0] for fold in folds])
     return {
         "patients": float(len(scores)),
         "folds": float(len(folds)),
-        _MEAN: float(np.mean(dice)),
+        _MEAN: mean,
         _MEAN + LOW_SUFFIX: low,
         _MEAN + HIGH_SUFFIX: high,
         _MEAN + BASELINE_SUFFIX: float(np.mean([not score.tumour_pixels for score in scores])),
-        "patient_dice_median": float(np.median(dice)),
-        "patient_dice_sd": float(np.std(dice, ddof=1)),
-        "fold_dice_sd": float(np.std(means, ddof=1)) if len(means) > 1 else 0.0,
+        "patient_dice_median": median,
+        "patient_dice_sd": deviation,
+        "fold_dice_sd": apart or 0.0,
         "pooled_dice": pooled_dice(scores),
     }
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float | None]:
+    """Mean, median and standard deviation; `None` for that of a single value."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return float(np.mean(values)), float(np.median(values)), deviation

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
+from components.pool.figures import spread
 from components.pool.folds import Fold
 from components.shared.report.dice_charts import dice_by_group, dice_by_size
 from components.shared.report.page import (
@@ -89,7 +88,7 @@ def _by_fold(folds: Sequence[Fold]) -> list[Block]:
         (
             fold.label,
             *(len(fold.split.patients(part)) for part in ("train", "validation", "test")),
-            *_spread(fold.scores),
+            *spread([score.dice for score in fold.scores]),
             fold.threshold,
             fold.run_id,
         )
@@ -105,15 +104,12 @@ def _by_fold(folds: Sequence[Fold]) -> list[Block]:
     ]
 
 
-def _spread(scores: Sequence[PatientScore]) -> tuple[float, float, float | None]:
-    dice = [score.dice for score in scores]
-    deviation = float(np.std(dice, ddof=1)) if len(dice) > 1 else None
-    return float(np.mean(dice)), float(np.median(dice)), deviation
-
-
 def _by_group(scores: Sequence[PatientScore]) -> list[Block]:
     groups = group(scores)
-    rows = [(name.replace("/", " "), len(some), *_spread(some)) for name, some in groups.items()]
+    rows = [
+        (name.replace("/", " "), len(some), *spread([score.dice for score in some]))
+        for name, some in groups.items()
+    ]
     return [
         Picture(draw(dice_by_size(scores)), "Dice against the true tumour's size."),
         Picture(

@@ -45,7 +45,7 @@ def train(
             (`dsl.PIPELINE_JOB_ID_PLACEHOLDER`); `KFP_RUN_ID` goes before it.
         settings: YAML of `components.train.recipe.Recipe`.
         model: MLflow model folder with the exported segmenter.
-        history: JSON of the validated epochs, and of the search for the learning rate.
+        history: JSON of the `TrainingHistory`: epochs, search for the learning rate.
         label: Which training of the pipeline run, e.g. fold-1; empty where it has one.
         run_name: What people call the pipeline run in MLflow, e.g. the preset.
 
@@ -120,7 +120,7 @@ def train_group(
         group: YAML of `components.train.group.settings.GroupSettings`.
         task_config: What the task's pod would have had; KFP gives it.
         model: MLflow model folder with the exported segmenter.
-        history: JSON of the validated epochs, and of the search for the learning rate.
+        history: JSON of the `TrainingHistory`: epochs, search for the learning rate.
         label: Which training of the pipeline run, e.g. fold-1; empty where it has one.
         run_name: What people call the pipeline run in MLflow, e.g. the preset.
 
