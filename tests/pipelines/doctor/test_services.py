@@ -129,21 +129,21 @@ class TestMlflow:
         assert (check.status, check.found) == ("error", f"{tmp_path}/mlflow.db: database is locked")
         assert "end other writers" in check.advice
 
-    def test_a_file_that_may_not_be_written(self, tmp_path, asked, as_user):
-        sqlite3.connect(tmp_path / "mlflow.db").execute("CREATE TABLE runs (run_uuid TEXT)")
-        tmp_path.chmod(0o777)
-        (tmp_path / "mlflow.db").chmod(0o444)
-        check = as_user(lambda: asked(f"sqlite:///{tmp_path}/mlflow.db"))
+    def test_a_file_that_may_not_be_written(self, public_path, asked, as_user):
+        sqlite3.connect(public_path / "mlflow.db").execute("CREATE TABLE runs (run_uuid TEXT)")
+        public_path.chmod(0o777)
+        (public_path / "mlflow.db").chmod(0o444)
+        check = as_user(lambda: asked(f"sqlite:///{public_path}/mlflow.db"))
         assert check.status == "error"
-        assert check.found == f"{tmp_path}/mlflow.db: it cannot be written"
+        assert check.found == f"{public_path}/mlflow.db: it cannot be written"
         assert "change its rights" in check.advice
 
-    def test_a_folder_that_may_not_be_entered(self, tmp_path, asked, as_user):
-        tmp_path.chmod(0o755)
-        (tmp_path / "closed").mkdir(mode=0o000)
-        check = as_user(lambda: asked(f"sqlite:///{tmp_path}/closed/deep/mlflow.db"))
+    def test_a_folder_that_may_not_be_entered(self, public_path, asked, as_user):
+        public_path.chmod(0o755)
+        (public_path / "closed").mkdir(mode=0o000)
+        check = as_user(lambda: asked(f"sqlite:///{public_path}/closed/deep/mlflow.db"))
         assert (check.status, check.advice) == ("error", OTHER_PLACE)
-        assert f"{tmp_path}/closed cannot be written" in check.found
+        assert f"{public_path}/closed cannot be written" in check.found
 
     def test_a_file_in_place_of_the_folder(self, tmp_path, asked):
         (tmp_path / "file").touch()
@@ -182,21 +182,16 @@ def answer_rudely(listening):
 
 
 @pytest.fixture
-def as_user(tmp_path):
+def as_user():
     """Calls a function as a user whom file rights stop, as they do not stop root."""
     if os.geteuid() != 0:
         return lambda work: work()
 
     def as_user(work):
-        above = {folder: folder.stat().st_mode for folder in tmp_path.parents[:2]}
-        for folder in above:
-            folder.chmod(0o755)
-        os.setresuid(65534, 65534, 0)
+        os.setresuid(65534, 65534, 0)  # os.access asks for the real user, not the effective one
         try:
             return work()
         finally:
             os.setresuid(0, 0, 0)
-            for folder, mode in above.items():
-                folder.chmod(mode)
 
     return as_user
