@@ -16,6 +16,7 @@ from components.shared.errors import UserError
 from components.shared.machine import usable_cores
 from components.shared.scoring.segmenter import pick_device
 from components.train.callbacks.checkpoints import KeepCheckpoints
+from components.train.callbacks.compiling import CompileNetwork
 from components.train.callbacks.early_stopping import StopWithoutGain
 from components.train.callbacks.finite import StopAtNonFiniteLoss
 from components.train.callbacks.history import Epoch, History
@@ -191,6 +192,8 @@ def _callbacks(history: History, checkpoints: Checkpoints, listen: EpochListener
 
 def _wished(recipe: Recipe, history: History) -> Iterator[Callback]:
     """Callbacks that a recipe asks for."""
+    if recipe.compute.compile:
+        yield CompileNetwork()
     if recipe.schedule.patience:
         yield StopWithoutGain(history, recipe.schedule.patience)
     if recipe.optimiser.ema_decay:

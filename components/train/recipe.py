@@ -211,6 +211,9 @@ class Compute(Config):
             bit: torch takes deterministic algorithms only, and where `threads` is unset a step
             uses all CPU cores, whatever is fastest. Slower; on a GPU some networks have
             operations for which torch has no such algorithm, and it says so.
+        compile: Whether `torch.compile` makes a program of the network's part of a step, which
+            takes a minute or so and pays on a GPU; where it cannot be done, the training says why
+            and goes on without.
     """
 
     precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
@@ -218,6 +221,7 @@ class Compute(Config):
     loader_workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
     deterministic: bool = False
+    compile: bool = False
 
 
 class Recipe(Config):

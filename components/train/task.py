@@ -1,7 +1,7 @@
 """What one training step and one validation do, apart from how long and on what."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import lightning
 import torch
@@ -55,6 +55,11 @@ class SegmentationTask(lightning.LightningModule):
         self._seed = seed
         self._validation_batch = min(micro_batch, _VALIDATION_BATCH)
         self._measured = torch.zeros(3)
+        self._learn: Callable[[Tensor], Tensor] = self._run
+
+    def compile_network(self) -> None:
+        """Lets `torch.compile` make a program of what a training step runs of the network."""
+        self._learn = torch.compile(self._run)
 
     def training_step(self, batch: SliceTensors, index: int) -> Tensor:
         images, masks, _ = batch
@@ -66,7 +71,7 @@ class SegmentationTask(lightning.LightningModule):
         self._seed_step(1 + micro_batch * self.trainer.world_size + self.global_rank)  # dropout
         alone = self.trainer.world_size == 1
         with contextlib.nullcontext() if alone else SynchronisedBatchNorm():
-            logits = self.segmenter.network(images.contiguous(memory_format=torch.channels_last))
+            logits = self._learn(images.contiguous(memory_format=torch.channels_last))
         return loss_of(self._optimiser.loss, logits.float(), masks, sum_over_processes)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -139,6 +144,10 @@ class SegmentationTask(lightning.LightningModule):
 
     def _seed_step(self, stream: int) -> None:
         torch.manual_seed(step_seed(self._seed, self.global_step, stream))
+
+    def _run(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.segmenter.network(images)
+        return logits
 
     def _predict(self, images: Tensor) -> Tensor:
         stacked = with_neighbours(images.float(), self.segmenter.context_slices)

@@ -116,27 +116,36 @@ def test_the_user_is_a_number_other_than_root(dockerfile):
     assert not {"RUN", "COPY", "ADD"} & set(after)
 
 
-def test_code_comes_after_dependencies(dockerfile):
-    _, requirements, builder, last = stages(dockerfile)
+def test_dependencies_are_a_layer_that_new_code_leaves(dockerfile):
+    _, requirements, dependencies, *code, last = stages(dockerfile)
     assert [name for name, _ in requirements] == ["FROM", "COPY", "RUN"]
     assert requirements[1] == ("COPY", "pyproject.toml /")  # only the list of it goes on
-    copied = [rest for name, rest in builder if name == "COPY"]
-    assert copied[:2] == ["constraints.txt ./", "--from=requirements /requirements.txt ./"]
-    installed = builder.index(
-        next(line for line in builder if "--requirement requirements.txt" in line[1])
-    )
-    assert all(builder.index(("COPY", rest)) > installed for rest in copied[2:])
-    assert [rest for name, rest in last if name == "COPY"] == [
-        "--from=builder /opt/brainseg /opt/brainseg"
+    assert _copied(dependencies) == [
+        "constraints.txt ./",
+        "--from=requirements /requirements.txt ./",
     ]
+    taken = ["--from=dependencies /opt/brainseg /opt/brainseg"]
+    if dockerfile.parent.name == "mlflow":
+        assert not code
+    else:
+        (code,) = code
+        assert _copied(code) == ["constraints.txt ./", ". ./"]
+        assert code[-1] == ("RUN", "pip install --no-deps --no-build-isolation --prefix /code .")
+        taken.append("--from=code /code /opt/brainseg")
+    assert _copied(last) == taken
+
+
+def _copied(stage):
+    return [rest for name, rest in stage if name == "COPY"]
 
 
 def test_versions_are_pinned_and_pip_is_gone(dockerfile):
-    _, _, builder, last = stages(dockerfile)
-    (given,) = [rest for name, rest in builder if name == "ENV" and "PIP_CONSTRAINT" in rest]
-    assert "PIP_CONSTRAINT=/build/constraints.txt" in given
-    assert "PIP_NO_CACHE_DIR=1" in given
-    assert re.search(r"pip uninstall --yes .*\bpip$", builder[-1][1])
+    _, _, *builders, last = stages(dockerfile)
+    for stage in builders:
+        (given,) = [rest for name, rest in stage if name == "ENV" and "PIP_CONSTRAINT" in rest]
+        assert "PIP_CONSTRAINT=/build/constraints.txt" in given
+        assert "PIP_NO_CACHE_DIR=1" in given
+    assert re.search(r"pip uninstall --yes .*\bpip$", builders[0][-1][1])
     assert last[1][0] == "RUN"
     assert last[1][1].startswith("python3 -m pip uninstall --yes pip ")
 

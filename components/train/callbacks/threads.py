@@ -1,14 +1,14 @@
 """Training with as many CPU threads as are of use."""
 
-import copy
 import time
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import nn
 
-from components.shared.threads import FastestThreads, Work
+from components.shared.threads import FastestThreads
+from components.train.callbacks.rehearsal import rehearsal
 from components.train.recipe import Compute
 from components.train.slices import SliceTensors
 
@@ -48,7 +48,7 @@ class ChooseThreads(Callback):
         """Looks for the fastest number where it is time to."""
         del pl_module, batch_idx
         if not self._asked and batch[0].device.type == "cpu":
-            self._fastest.rehearse(lambda: _rehearsal(self._network, trainer, batch[0]))
+            self._fastest.rehearse(lambda: rehearsal(self._network, trainer, batch[0]))
         self._step_started = time.monotonic()
 
     def on_train_batch_end(self, *_: object) -> None:
@@ -62,16 +62,3 @@ class ChooseThreads(Callback):
     def on_exception(self, *_: object) -> None:
         """Does the same: Lightning tears no callback down then."""
         torch.set_num_threads(self._before)
-
-
-def _rehearsal(network: nn.Module, trainer: lightning.Trainer, images: Tensor) -> Work:
-    """Forward and backward of a batch through a copy, whose gradients nobody uses."""
-    copied = copy.deepcopy(network)
-    batch = images.float().contiguous(memory_format=torch.channels_last)
-
-    def work() -> None:
-        with trainer.precision_plugin.forward_context():
-            output = copied(batch)
-        output.float().sum().backward()
-
-    return work
