@@ -27,7 +27,7 @@ pytestmark = pytest.mark.cluster
 
 STORE = "s3://brainseg/doctor"
 PROBES = ("pods", "--selector=app.kubernetes.io/name=brainseg-doctor")
-# What runs need in their namespace; MLflow is asked where the overlay has it
+# What runs need in their namespace; MLflow is asked where the overlay has put it
 OF_RUNS = {"ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Secret", "ResourceQuota"}
 OF_RUNS |= {"LimitRange"}
 
@@ -214,6 +214,8 @@ def of_overlay(namespace):
     documents = yaml.safe_load_all(Kubectl(namespace)("kustomize", str(OVERLAY)))
     for each in documents:
         if each["kind"] in OF_RUNS:
+            if each["metadata"]["name"] == "brainseg-settings":
+                each["data"]["MLFLOW_TRACKING_URI"] = "http://mlflow.brainseg:5000"
             yield moved(each, namespace)
 
 

@@ -10,6 +10,7 @@ from tests.manifests.conftest import MANIFESTS
 from tests.manifests.schema import complaints
 
 README = (MANIFESTS / "README.md").read_text()
+KFP_S3 = {"app": "seaweedfs"}
 PROFILES = sorted((MANIFESTS.parent / "pipelines" / "profiles").glob("*.yaml"))
 
 
@@ -89,7 +90,7 @@ def test_a_quota_comes_with_defaults_for_containers_that_name_nothing(built):
 
 
 def test_the_quota_holds_the_services_and_a_backup_beside_a_run(overlay):
-    for name in ("test", "kind", "aws", "gpu"):
+    for name in ("test", "aws", "gpu"):
         objects = overlay(name)
         hard = objects.named("ResourceQuota", "brainseg")["spec"]["hard"]
         for kind in ("requests", "limits"):
@@ -133,7 +134,7 @@ def test_runs_may_write_only_what_they_are_known_to_write(base):
         ("jobs",): {"create", "patch", "delete"},
         ("services",): {"create"},
         ("trainjobs", "trainingruntimes"): {"create", "patch", "delete"},
-        ("experiments",): {"create", "update"},
+        ("experiments", "registeredmodels"): {"create", "update"},
     }
     assert rules[("secrets",)]["verbs"] == rules[("configmaps",)]["verbs"] == ["get"]
     assert rules[("secrets",)]["resourceNames"] == ["mlpipeline-minio-artifact"]
@@ -172,7 +173,8 @@ def test_network_policies_select_pods_that_there_are_and_ports_that_they_have(bu
     for policy in built.of("NetworkPolicy"):
         name = policy["metadata"]["name"]
         for selector, ports in selections(policy):
-            assert matching(built, selector) or selector_is_of_runs(selector), name
+            others = selector_is_of_runs(selector) or selector == {"matchLabels": KFP_S3}
+            assert matching(built, selector) or others, name
             for port in ports:
                 if isinstance(port, str):
                     assert any(port in port_names(pod) for pod in matching(built, selector)), name
@@ -208,6 +210,33 @@ def test_mlflow_allows_the_address_that_steps_are_given(overlay):
         }
         address = config_maps["brainseg"]["MLFLOW_TRACKING_URI"].removeprefix("http://")
         assert address in config_maps["mlflow"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+
+
+def test_beside_kubeflows_own_pods_nothing_is_about_them(overlay):
+    """Kubeflow for one user runs pods in its own namespace: a quota there would be its own too."""
+    kind = overlay("kind")
+    assert {each["metadata"]["namespace"] for each in kind} == {"kubeflow"}
+    assert kind.of("Namespace", "ResourceQuota", "LimitRange") == []
+    for policy in kind.of("NetworkPolicy"):
+        assert matching(kind, policy["spec"]["podSelector"]), policy["metadata"]["name"]
+        assert policy["spec"]["podSelector"], policy["metadata"]["name"]
+
+
+def test_kubeflows_own_s3_is_asked_where_it_is(overlay):
+    # seaweedfs-service.yaml, seaweedfs-deployment.yaml at 2.17.0
+    kind = overlay("kind")
+    settings = kind.named("ConfigMap", "brainseg-settings")["data"]
+    assert settings["BRAINSEG_AWS_ENDPOINT_URL_S3"] == "http://seaweedfs:8333"
+    for name in ("mlflow", "backup"):
+        ways = kind.named("NetworkPolicy", name)["spec"]["egress"]
+        selector, port = {"podSelector": {"matchLabels": KFP_S3}}, {"protocol": "TCP", "port": 8333}
+        assert {"to": [selector], "ports": [port]} in ways
+
+
+def test_a_namespace_keeps_the_label_by_which_kubeflows_s3_lets_it_in(base):
+    # the profile controller's part-of; seaweedfs-networkpolicy.yaml at 2.17.0
+    (namespace,) = base.of("Namespace")
+    assert "app.kubernetes.io/part-of" not in namespace["metadata"]["labels"]
 
 
 def test_the_namespace_enforces_restricted_in_a_pinned_version(built):

@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from components.shared.errors import UserError
 from pipelines.doctor.check import Check
 from pipelines.doctor.cluster.connection import Cluster
+from pipelines.doctor.cluster.kubeflow import find_installation
 from pipelines.doctor.cluster.target import Target
 
 _OLDEST = (2, 17)  # what the compiled pipelines are written for
 
 
 def check_api(cluster: Cluster, target: Target) -> Iterator[Check]:
-    """Asks it as `submit` does."""
-    del cluster  # KFP's own client finds its way
+    """Asks it as `submit` does, and whether runs will be where they are expected.
+
+    Raises:
+        KubernetesError: If the cluster does not answer.
+    """
     from pipelines.kubeflow.client import connect
 
     try:
@@ -30,7 +34,8 @@ def check_api(cluster: Cluster, target: Target) -> Iterator[Check]:
     # its version is in the answer and in no model of the generated client (newHealthzResponse in
     # backend/src/apiserver/main.go at 2.17.0)
     health = json.loads(answer.data)
-    users = "many users" if health.get("multi_user") else "one user"
+    of_many = bool(health.get("multi_user"))
+    users = "many users" if of_many else "one user"
     version = str(health.get("tag_name") or "an unknown version")
     found = f"{kubeflow.named}: {version}, for {users}"
     numbers = re.match(r"v?(\d+)\.(\d+)", version)
@@ -39,3 +44,17 @@ def check_api(cluster: Cluster, target: Target) -> Iterator[Check]:
         yield Check("Kubeflow", "warning", found, advice)
     else:
         yield Check("Kubeflow", "ok", found)
+    if not of_many:
+        yield from _check_namespace(cluster, target)
+
+
+def _check_namespace(cluster: Cluster, target: Target) -> Iterator[Check]:
+    """KFP for one user runs all pods where it is itself (POD_NAMESPACE of its API server)."""
+    own = find_installation(cluster).namespace
+    if own != target.namespace:
+        told = f"for one user, it runs pods in its own namespace {own}, not in {target.namespace}"
+        advice = (
+            f"give --namespace {own}, and there apply an overlay with `namespace: {own}` and "
+            "without quota, as manifests/overlays/kind"
+        )
+        yield Check("place of runs", "error", told, advice)

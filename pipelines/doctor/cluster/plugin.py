@@ -5,12 +5,19 @@ import json
 from pipelines.doctor.check import Check
 from pipelines.doctor.cluster.connection import Json
 from pipelines.doctor.cluster.kubeflow import SERVER, Installation, container
+from pipelines.doctor.cluster.rights import Right, missing_of_runs
 from pipelines.doctor.cluster.target import Target
 
 _CONFIG_FOLDER = "/config"  # of the API server: backend/Dockerfile
 
 # backend/src/apiserver/config/config.json at 2.17.0: the image names a server that few have
 _IMAGES_OWN = "https://mlflow.opendatahub.svc.cluster.local:8443"
+
+_GROUP, _WHY = "mlflow.kubeflow.org", "MLflow asks whether the account may"
+RIGHTS = (
+    Right(_GROUP, "experiments", "get list create update", _WHY),
+    Right(_GROUP, "registeredmodels", "get list create update", _WHY),
+)
 
 
 def check_plugin(found: Installation, target: Target) -> Check:
@@ -34,6 +41,10 @@ def check_plugin(found: Installation, target: Target) -> Check:
     given = "MLFLOW_* and KFP_MLFLOW_CONFIG" if inject else "KFP_MLFLOW_CONFIG alone"
     endpoint, access = plugin.get("endpoint", "nowhere"), settings.get("authType", "kubernetes")
     told = f"it is on: {endpoint}, authentication {access}, tasks are given {given}"
+    if access == "kubernetes" and (missing := missing_of_runs(found.cluster, target, RIGHTS)):
+        told = f"{told}; {target.service_account} may not {missing}"
+        advice = "kubectl apply -f manifests/base/access/ in the namespace of runs"
+        return Check("MLflow plugin", "error", told, advice)
     return Check("MLflow plugin", "ok", told)
 
 

@@ -107,11 +107,20 @@ def check_run_rights(cluster: Cluster, target: Target) -> Iterator[Check]:
         advice = "set automountServiceAccountToken: true; Argo and KFP ask Kubernetes from pods"
         yield Check("run's rights", "error", f"{name} gives its pods no token", advice)
     rules = [each for each in RUNS if each.only_for in _used_by(target)]
-    if missing := _missing(rules, target.namespace, _asker(cluster, name)):
+    if missing := missing_of_runs(cluster, target, rules):
         advice = "kubectl apply -f manifests/base/access/ in this namespace"
         yield Check("run's rights", "error", f"{name} may not {missing}", advice)
     else:
         yield Check("run's rights", "ok", f"{name} may do all that runs do")
+
+
+def missing_of_runs(cluster: Cluster, target: Target, rights: Iterable[Right]) -> str:
+    """Those of the rights that the account of runs lacks, in words; empty if none.
+
+    Raises:
+        KubernetesError: If the caller may not know.
+    """
+    return _missing(rights, target.namespace, _asker(cluster, target.service_account))
 
 
 def _used_by(target: Target) -> set[str]:

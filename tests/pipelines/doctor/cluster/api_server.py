@@ -170,7 +170,7 @@ def everything() -> dict[str, Json]:
             "kfp-config", data={"config.json": json.dumps({"plugins": {"mlflow": mlflow}})}
         ),
         # as newHealthzResponse in backend/src/apiserver/main.go at 2.17.0 writes it
-        PROXY: {"commit_sha": "1234567", "tag_name": "2.17.0", "multi_user": False},
+        PROXY: {"commit_sha": "1234567", "tag_name": "2.17.0", "multi_user": True},
     }
 
 

@@ -9,10 +9,26 @@ def test_the_way_through_the_cluster(cluster, server, target):
     (check,) = check_api(cluster, target)
     assert (check.status, check.found) == (
         "ok",
-        "the cluster's Kubeflow Pipelines: 2.17.0, for one user",
+        "the cluster's Kubeflow Pipelines: 2.17.0, for many users",
     )
     asked = [each for each in server.requests if "healthz" in each]
     assert set(asked) == {f"GET {PROXY}"}, "a token in the kubeconfig loses the way"
+
+
+def test_one_user_has_runs_where_kubeflow_is(cluster, server):
+    server.objects[PROXY]["multi_user"] = False
+    found, place = check_api(cluster, target_of("test"))
+    assert (found.status, place.status) == ("ok", "error")
+    assert place.found == (
+        "for one user, it runs pods in its own namespace kubeflow, not in brainseg"
+    )
+    assert "--namespace kubeflow" in place.advice
+    assert "manifests/overlays/kind" in place.advice
+    (found,) = check_api(cluster, target_of("test", namespace="kubeflow"))
+    assert (found.status, found.found) == (
+        "ok",
+        "the cluster's Kubeflow Pipelines: 2.17.0, for one user",
+    )
 
 
 def test_an_address(cluster, server):

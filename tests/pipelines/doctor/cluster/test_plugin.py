@@ -1,10 +1,12 @@
 import json
 
 import pytest
+import yaml
 
 from pipelines.doctor.cluster.kubeflow import Installation
-from pipelines.doctor.cluster.plugin import check_plugin
+from pipelines.doctor.cluster.plugin import RIGHTS, check_plugin
 from tests.pipelines.doctor.cluster.api_server import DEPLOYMENTS, OF_KFP, OF_RUNS
+from tests.pipelines.doctor.cluster.test_rights import NOT_OF_EVERY_RUN, ROLE
 
 CONFIG = f"{OF_KFP}/configmaps/kfp-config"
 
@@ -48,6 +50,28 @@ def test_on_with_its_defaults(checked):
         "it is on: https://mlflow.example, authentication kubernetes, tasks are given "
         "KFP_MLFLOW_CONFIG alone"
     )
+
+
+@pytest.mark.parametrize("resource", ["experiments", "registeredmodels"])
+def test_on_for_an_account_without_the_rights(checked, server, resource):
+    server.denied = {f"brainseg-run create {resource}.mlflow.kubeflow.org"}
+    check = checked(plugin())
+    assert check.status == "error"
+    assert f"brainseg-run may not create {resource}.mlflow.kubeflow.org" in check.found
+    assert checked(plugin(authType="bearer")).status == "ok"
+
+
+def test_what_the_plugin_needs_is_what_the_role_of_runs_gives():
+    given = {
+        (group, resource, verb)
+        for rule in yaml.safe_load(ROLE.read_text())["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        if group in NOT_OF_EVERY_RUN
+    }
+    asked = {(each.group, each.resource, verb) for each in RIGHTS for verb in each.verbs.split()}
+    assert asked == given
 
 
 def test_on_with_variables_for_tasks(checked):
