@@ -38,7 +38,7 @@ make cluster-test needs a Kubernetes cluster of one node on this machine, kubect
 Its node must hold the images that manifests/overlays/test names (`make images`, then load them),
 and an S3 service must answer at the address in manifests/overlays/test/settings.env. For example:
   k3s server --write-kubeconfig-mode 644 & export KUBECONFIG=/etc/rancher/k3s/k3s.yaml
-  docker save localhost/brainseg-data-python:0.1.0 | k3s ctr --namespace k8s.io images import -
+  podman save localhost/brainseg-data-python:0.1.0 | k3s ctr --namespace k8s.io images import -
   versitygw --port :7070 posix FOLDER &    # pods must find it by the name in settings.env
 endef
 export NO_CLUSTER
