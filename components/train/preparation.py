@@ -121,10 +121,15 @@ def _by_head(volume: Tensor) -> Tensor:
 
 
 def _by_percentiles(volume: Tensor) -> Tensor:
-    """As Buda et al. 2019: all sequences cut to the volume's percentiles, then standardised."""
-    counts = _histograms(volume)
+    """As Buda et al. 2019 (crop_sample, normalize_volume in their utils.py), around the head.
+
+    Faint voxels are air; all sequences together are cut to their percentiles and standardised.
+    """
+    faint = volume.float() < _HEAD_LEVEL * volume.amax().float()
+    volume = torch.where(faint, torch.zeros_like(volume), volume)
+    counts = _histograms(volume, _inside(head_box(volume), volume.shape[1], volume.shape[2]))
     together = counts.sum(0)
-    cumulated = together.cumsum(0) / together.sum()
+    cumulated = together.cumsum(0) / together.sum().clamp(min=1)
     low, high = ((cumulated < share).sum().float() for share in _PERCENTILES)
     levels = torch.arange(256, device=volume.device, dtype=torch.float32).clamp(low, high)
     return _standardised(_slices(volume).clamp(low, high), *_moments(counts, levels))
@@ -152,13 +157,22 @@ def _standardised(slices: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     return (slices - mean.view(1, 3, 1, 1)) / deviation.view(1, 3, 1, 1)
 
 
-def _histograms(volume: Tensor) -> Tensor:
-    """How often each sequence has each of the 256 levels: 3 x 256."""
+def _inside(box: Tensor, height: int, width: int) -> Tensor:
+    """1 for the pixels within a box, 0 for others: height x width."""
+    rows = ((_pixel_centres(height, box.device) - box[1]).abs() <= box[3]).float()
+    columns = ((_pixel_centres(width, box.device) - box[0]).abs() <= box[2]).float()
+    return rows[:, None] * columns
+
+
+def _histograms(volume: Tensor, inside: Tensor | None = None) -> Tensor:
+    """How often each sequence has each of the 256 levels, where that counts: 3 x 256."""
     sample = volume[:, ::_HISTOGRAM_STRIDE, ::_HISTOGRAM_STRIDE]
     values = sample.reshape(-1, 3).t().long()
-    return torch.zeros(3, 256, device=volume.device).scatter_add(
-        1, values, torch.ones_like(values, dtype=torch.float32)
-    )
+    weights = torch.ones_like(values, dtype=torch.float32)
+    if inside is not None:
+        counted = inside[::_HISTOGRAM_STRIDE, ::_HISTOGRAM_STRIDE].expand(sample.shape[:3])
+        weights = weights * counted.reshape(-1)
+    return torch.zeros(3, 256, device=volume.device).scatter_add(1, values, weights)
 
 
 def _moments(counts: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:

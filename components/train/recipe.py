@@ -25,8 +25,8 @@ class Network(Config):
             (a 2.5D network).
         sequences: `all` three, or `flair` alone, which every scan has.
         normalisation: `head` scales each sequence by its mean and deviation inside the head;
-            `percentiles` by those of the volume cut to its 10th and 99th percentile (Buda et al.
-            2019); `imagenet` by the statistics that ImageNet weights were trained with.
+            `percentiles` by those of the head's box cut to its 10th and 99th percentile (Buda et
+            al. 2019); `imagenet` by the statistics that ImageNet weights were trained with.
         crop: Slices are cut to the `head`, or taken whole (`none`).
     """
 

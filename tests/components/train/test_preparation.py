@@ -36,14 +36,17 @@ def test_an_empty_volume_is_not_cut():
     assert box.tolist() == pytest.approx([0, 0, 1.05, 1.05], abs=0.06)
 
 
-def test_percentiles_of_the_volume_bound_all_sequences_before_they_are_standardised():
+def test_percentiles_around_the_head_bound_all_sequences_before_they_are_standardised():
     generator = np.random.default_rng(0)
-    volume = generator.integers(0, 200, (4, 40, 40, 3)).astype(np.uint8)
-    volume[0, :4, :4] = 255
-    seen = volume[:, ::4, ::4].astype(float)
+    volume = np.zeros((4, 80, 80, 3), np.uint8)
+    volume[:, 20:60, 12:52] = generator.integers(0, 200, (4, 40, 40, 3))
+    volume[0, 20:24, 12:16] = 255
+    air = np.where(volume < 25.5, 0, volume)  # a tenth of the brightest
+    seen = air[:, 20:60:4, 12:52:4].astype(float)  # the box's margin is less than four pixels
     low, high = np.percentile(seen, (10, 99), method="inverted_cdf")
     bounded = np.clip(seen, low, high)
-    wanted = (bounded - bounded.mean((0, 1, 2))) / bounded.std((0, 1, 2))
+    mean, deviation = bounded.mean((0, 1, 2)), bounded.std((0, 1, 2))
+    wanted = (np.clip(air[:, ::4, ::4], low, high) - mean) / deviation
     normal = NORMALISATIONS["percentiles"](torch.from_numpy(volume))[:, :, ::4, ::4]
     np.testing.assert_allclose(normal.permute(0, 2, 3, 1).numpy(), wanted, atol=1e-4)
 
