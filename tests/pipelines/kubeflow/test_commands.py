@@ -92,6 +92,7 @@ def test_a_dry_run_prints_what_would_be_sent_and_asks_nobody(call):
         ([*RUN, *IMAGES, "--profile", "turbo"], "turbo"),
         ([*RUN, *IMAGES, "--pipeline", "x"], "no pipeline 'x'"),
         ([*RUN, *IMAGES, "--digests", "none.json"], "none.json"),
+        ([*RUN, *IMAGES, "--service-account", "My SA"], "submit.service_account='My SA'"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_sent(call, server, arguments, told):
