@@ -1,8 +1,9 @@
 """Pod profiles: named settings of all steps' pods, the only place for what a step may use."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from kubernetes.utils.quantity import parse_quantity
@@ -17,12 +18,26 @@ from pydantic import (
 
 from components.shared.config import Config, build_config
 from components.shared.errors import UserError
-from components.train.group.settings import GroupSettings
+from components.shared.kubernetes_names import (
+    DataKey,
+    LabelKey,
+    LabelKeyOrNone,
+    LabelValue,
+    ObjectName,
+    QueueNameOrNone,
+)
+from components.train.group.settings import SCRATCH_FOLDERS, GroupSettings
 from pipelines import named
 from pipelines.catalogue import COMPONENTS
 from pipelines.settings import merged
 
 _FOLDER = Path(__file__).parent / "profiles"
+
+# what KFP 2.17.0 (backend/src/v2/compiler/argocompiler/container.go) and Argo mount in every pod
+_MOUNTED = (
+    *SCRATCH_FOLDERS,
+    *("/kfp-launcher", "/gcs", "/s3", "/minio", "/.local", "/.cache", "/.config", "/var/run/argo"),
+)
 
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
@@ -35,6 +50,18 @@ def _check_quantity(text: str) -> str:
 
 
 Quantity = Annotated[str, BeforeValidator(str), AfterValidator(_check_quantity)]
+
+
+def _check_folder(text: str) -> str:
+    path = PurePosixPath(re.sub("/+", "/", text))  # to Python //tmp is another folder than /tmp
+    if not path.is_absolute() or ".." in path.parts or ":" in text:
+        raise ValueError("must be an absolute path without .. and :")
+    if hidden := [folder for folder in _MOUNTED if PurePosixPath(folder).is_relative_to(path)]:
+        raise ValueError(f"{', '.join(hidden)} of the pod is there; give a folder of its own")
+    return str(path)
+
+
+Folder = Annotated[str, AfterValidator(_check_folder)]
 
 
 class Amount(Config):
@@ -84,18 +111,37 @@ class Scratch(Config):
 class Toleration(Config):
     """Lets pods onto tainted nodes; Kubernetes' own fields."""
 
-    key: str = ""
+    key: LabelKeyOrNone = ""
     operator: Literal["Exists", "Equal"] = "Exists"
-    value: str = ""
+    value: LabelValue = ""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+
+    @model_validator(mode="after")
+    def _operator_has_what_it_needs(self) -> Self:
+        if self.operator == "Exists" and self.value:
+            raise ValueError(f"Exists takes no value, and {self.value!r} is given: take Equal")
+        if self.operator == "Equal" and not self.key:
+            raise ValueError("Equal needs a key; Exists without one tolerates every taint")
+        return self
 
 
 class NodeRequirement(Config):
     """One condition on a node's labels; Kubernetes' own fields."""
 
-    key: str
+    key: LabelKey
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
-    values: Sequence[str] = ()
+    values: Sequence[LabelValue] = ()
+
+    @model_validator(mode="after")
+    def _operator_has_what_it_needs(self) -> Self:
+        number = len(self.values)
+        if self.operator in ("In", "NotIn") and not number:
+            raise ValueError(f"{self.operator} needs values")
+        if self.operator in ("Exists", "DoesNotExist") and number:
+            raise ValueError(f"{self.operator} takes no values")
+        if self.operator in ("Gt", "Lt") and not (number == 1 and self.values[0].isdecimal()):
+            raise ValueError(f"{self.operator} takes one whole number")
+        return self
 
 
 class NodeAffinity(Config):
@@ -119,8 +165,8 @@ class EnvSource(Config):
         optional: Whether pods start where it is missing.
     """
 
-    name: str
-    env: Mapping[EnvName, str]
+    name: ObjectName
+    env: Mapping[EnvName, DataKey]
     optional: bool = False
 
 
@@ -133,8 +179,8 @@ class Files(Config):
         optional: Whether pods start where it is missing.
     """
 
-    name: str
-    path: str = Field(pattern="^/")
+    name: ObjectName
+    path: Folder
     optional: bool = False
 
 
@@ -173,18 +219,18 @@ class PodSettings(Config):
     scratch: Scratch = Scratch()
     user: PositiveInt = 1000
     group: PositiveInt = 1000
-    node_selector: Mapping[str, str] = {}
+    node_selector: Mapping[LabelKey, LabelValue] = {}
     tolerations: Sequence[Toleration] = ()
     affinity: Sequence[NodeAffinity] = ()
-    queue: str = ""
-    labels: Mapping[str, str] = {}
-    annotations: Mapping[str, str] = {}
+    queue: QueueNameOrNone = ""
+    labels: Mapping[LabelKey, LabelValue] = {}
+    annotations: Mapping[LabelKey, str] = {}
     env: Mapping[EnvName, str] = {}
     config: Sequence[EnvSource] = ()
     secrets: Sequence[EnvSource] = ()
     files: Sequence[Files] = ()
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    pull_secrets: Sequence[str] = ()
+    pull_secrets: Sequence[ObjectName] = ()
     timeout_s: PositiveInt
     retries: NonNegativeInt = 0
     backoff_s: PositiveInt = 30
@@ -198,6 +244,13 @@ class PodSettings(Config):
                 f"scratch.shared_memory {shared} is memory of the pod; its limit "
                 f"{self.memory.limit} must be above"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _files_are_in_folders_of_their_own(self) -> Self:
+        paths = [each.path for each in self.files]
+        if twice := sorted({path for path in paths if paths.count(path) > 1}):
+            raise ValueError(f"files: {', '.join(twice)} is of two ConfigMaps; give each a folder")
         return self
 
     @model_validator(mode="after")

@@ -131,11 +131,15 @@ def train_group(
 
     from components.shared.config import parse_config
     from components.shared.process import step_process
+    from components.shared.storage.outcome import leaving_failure
     from components.shared.tracking.identity import Training
     from components.train.group.settings import GroupSettings, Task
     from components.train.recipe import Recipe
 
-    with step_process("train_group", label) as process:
+    with (
+        step_process("train_group", label) as process,
+        leaving_failure(store, process.pipeline_run or pipeline_run, "train", label),
+    ):
         from components.train.group.following import train_in_group
 
         training = Training(

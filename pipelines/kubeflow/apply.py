@@ -2,8 +2,10 @@
 
 A schedule is replaced in an order in which it is never enabled twice and never gone: the new one
 is made disabled, the old ones are disabled, the new one is enabled, the old ones are deleted. Cut
-off anywhere, the next time goes on from there. A time that comes while none is enabled is not
-lost: the controller makes up for it when the new one is enabled.
+off anywhere, the next time goes on from there. KFP changes one schedule a call, so that between
+two calls both are enabled or none is: a run twice is worse than one late. A time that comes while
+none is enabled is not lost: the controller makes up for it when the new one is enabled. Cut off
+just then, nothing would start runs any more, and the message says so.
 """
 
 from collections.abc import Callable, Mapping
@@ -89,7 +91,8 @@ def upsert(kubeflow: Kubeflow, body: kfp_server_api.V2beta1RecurringRun, *, enab
     """Makes, keeps or replaces the schedule of a name.
 
     Raises:
-        KubeflowError: If Kubeflow refuses; what was there is then still there.
+        KubeflowError: If Kubeflow refuses; what was there is then still there, and the message
+            says if it may be disabled.
         UserError: If another process changes the same schedule at the same time.
     """
     name, digest = body.display_name, digest_of(body)
@@ -112,12 +115,21 @@ def carry_out(kubeflow: Kubeflow, change: Change) -> None:
     Runs that a deleted schedule has started go on.
 
     Raises:
-        KubeflowError: If Kubeflow refuses.
+        KubeflowError: If Kubeflow refuses; it says so if none may be enabled that ought to be.
     """
-    for one in change.disable:
-        _ask_of_other(kubeflow, "disable_recurring_run", one)
-    if change.keep and change.keep.enabled != change.enabled:
-        switch(kubeflow, change.keep, enabled=change.enabled)
+    try:
+        for one in change.disable:
+            _ask_of_other(kubeflow, "disable_recurring_run", one)
+        if change.keep and change.switches:
+            switch(kubeflow, change.keep, enabled=change.enabled)
+    except KubeflowError as error:
+        if not (change.switches and change.enabled):
+            raise
+        raise KubeflowError(
+            f"{error}. Perhaps no schedule {change.name!r} is enabled now, which starts no runs: "
+            "do this again",
+            error.status,
+        ) from error
     for one in change.delete:
         # the workflows belong to the schedule: without this, Kubernetes deletes them with it
         _ask_of_other(kubeflow, "delete_recurring_run", one, propagation_policy="ORPHAN")

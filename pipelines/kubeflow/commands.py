@@ -101,23 +101,25 @@ def submit(
     --registry registry.example/team --wait
     """
     require_extras("pipelines")
+    from components.shared.config import build_config
     from pipelines.images import read_images
     from pipelines.kubeflow.client import connect
     from pipelines.kubeflow.order import Order, prepare
     from pipelines.kubeflow.submit import submit as send
 
-    order = Order(
-        source=source,
-        store=store,
-        pipeline=pipeline,
-        preset=preset,
-        set=tuple(changes or ()),
-        parameters=_parameters(parameters),
-        profile=profile,
-        service_account=service_account,
-        mlflow_experiment=mlflow_experiment,
-        mlflow_plugin=mlflow_plugin,
-    )
+    values = {
+        "source": source,
+        "store": store,
+        "pipeline": pipeline,
+        "preset": preset,
+        "set": tuple(changes or ()),
+        "parameters": _parameters(parameters),
+        "profile": profile,
+        "service_account": service_account,
+        "mlflow_experiment": mlflow_experiment,
+        "mlflow_plugin": mlflow_plugin,
+    }
+    order = build_config(Order, values, "submit")
     name = run_name or f"{pipeline} {datetime.now():%Y-%m-%d %H:%M:%S}"
     prepared = prepare(
         order, read_images(registry, digests), run_name=run_name or Path(preset).stem

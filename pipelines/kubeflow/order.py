@@ -10,6 +10,7 @@ from pydantic import Field
 
 from components.shared.config import Config
 from components.shared.errors import UserError
+from components.shared.kubernetes_names import ObjectNameOrNone
 from components.shared.reading.sources.opening import require_shared_source
 from components.shared.storage.s3 import parse_s3_uri
 from pipelines import defaults
@@ -55,7 +56,7 @@ class Order(Config):
     set: tuple[str, ...] = ()
     parameters: dict[str, Any] = Field(default_factory=dict)
     profile: str = defaults.PROFILE
-    service_account: str = ""
+    service_account: ObjectNameOrNone = ""
     mlflow_experiment: str = "brainseg"
     mlflow_plugin: bool = True
 

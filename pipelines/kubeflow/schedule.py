@@ -150,16 +150,17 @@ class Change:
     @property
     def needed(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.create or self.delete) or self._switches
+        return bool(self.create or self.delete) or self.switches
 
     @property
-    def _switches(self) -> bool:
+    def switches(self) -> bool:
+        """Whether the one that stays is to be enabled or disabled."""
         return self.keep is not None and self.keep.enabled != self.enabled
 
     def __str__(self) -> str:
         parts = ["create"] if self.create and not self.delete else []
         parts += ["replace"] if self.create and self.delete else []
-        if self._switches:
+        if self.switches:
             parts += ["resume" if self.enabled else "pause"]
         extra = len(self.delete) - (1 if self.create else 0)
         if self.keep or self.create:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from kubernetes.utils.quantity import parse_quantity
 
-from tests.manifests.conftest import MANIFESTS
+from tests.manifests.conftest import MANIFESTS, Objects, build
 from tests.manifests.schema import complaints
 
 README = (MANIFESTS / "README.md").read_text()
@@ -75,6 +75,13 @@ def test_images_have_a_fixed_tag_and_no_registry(built):
 def test_one_resource_a_file_in_the_base():
     for file in (MANIFESTS / "base").rglob("*.yaml"):
         assert len(list(yaml.safe_load_all(file.read_text()))) == 1, file
+
+
+def test_a_submission_is_not_repeated_as_it_may_have_made_a_run():
+    (cronjob,) = Objects(build("schedules")).of("CronJob")
+    job = cronjob["spec"]["jobTemplate"]["spec"]
+    assert cronjob["spec"]["concurrencyPolicy"] == "Forbid"
+    assert (job["backoffLimit"], job["template"]["spec"]["restartPolicy"]) == (0, "Never")
 
 
 @pytest.mark.parametrize("name", ["kind", "aws", "gpu"])

@@ -1,8 +1,10 @@
 import pytest
 import yaml
+from google.protobuf.json_format import MessageToDict
 
 from components.shared.errors import UserError
-from pipelines.catalogue import COMPONENTS
+from pipelines.catalogue import COMPONENTS, PIPELINES
+from pipelines.placement import placed
 from pipelines.resources import load_profile, profile_names
 
 SMALL = {"cpu": {"request": 1, "limit": 2}, "memory": {"request": "1Gi", "limit": "2Gi"}}
@@ -21,6 +23,12 @@ def profile(tmp_path):
 def whole(**sections):
     every = {**SMALL, "timeout_s": 60, **sections.pop("all", {})}
     return {"run": {"deadline_s": 600, "ttl_s": 60}, "all": every, **sections}
+
+
+def match(operator, *values):
+    return {
+        "affinity": [{"match": [{"key": "gpus", "operator": operator, "values": list(values)}]}]
+    }
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -70,6 +78,72 @@ def test_a_profile_may_not_extend_itself(tmp_path):
 def test_a_profile_that_no_cluster_could_run_is_refused(profile, sections, message):
     with pytest.raises(UserError, match=message):
         profile(**sections)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"queue": "My Queue"}, "all.queue='My Queue': .*must be small letters, digits"),
+        ({"queue": "q" * 64}, "at most 63 characters"),
+        ({"labels": {"team": "a team"}}, "all.labels.team='a team': .*must be letters, digits"),
+        ({"labels": {"a team": "x"}}, "all.labels.a team.*must be NAME or DOMAIN/NAME"),
+        ({"annotations": {"/a": "any text"}}, "all.annotations./a.*must be NAME or DOMAIN/NAME"),
+        ({"node_selector": {"pool": "gpu nodes"}}, "all.node_selector.pool='gpu nodes'"),
+        ({"node_selector": {"pool?": "gpu"}}, "must be NAME or DOMAIN/NAME"),
+        ({"pull_secrets": ["Registry"]}, "all.pull_secrets.0='Registry'"),
+        ({"secrets": [{"name": "my_store", "env": {"A": "a"}}]}, "all.secrets.0.name='my_store'"),
+        ({"secrets": [{"name": "store", "env": {"A": "a b"}}]}, "all.secrets.0.env.A='a b'"),
+        ({"config": [{"name": "Settings", "env": {"A": "a"}}]}, "all.config.0.name='Settings'"),
+        ({"files": [{"name": "C A", "path": "/ca"}]}, "all.files.0.name='C A'"),
+        ({"files": [{"name": "ca", "path": "ca"}]}, "must be an absolute path"),
+        ({"files": [{"name": "ca", "path": "/ca/../tmp"}]}, r"without \.\."),
+        ({"files": [{"name": "ca", "path": "/dev/"}]}, "/dev/shm of the pod is there"),
+        ({"files": [{"name": "ca", "path": "//tmp"}]}, "/tmp of the pod is there"),
+        ({"files": [{"name": "ca", "path": "/"}]}, "/tmp, /cache, /dev/shm, /kfp-launcher"),
+        (
+            {"files": [{"name": "ca", "path": "/ca"}, {"name": "other", "path": "/ca/"}]},
+            "files: /ca is of two ConfigMaps",
+        ),
+        ({"tolerations": [{"key": "a b"}]}, "all.tolerations.0.key='a b'"),
+        ({"tolerations": [{"key": "a", "value": "b"}]}, "Exists takes no value, and 'b' is given"),
+        ({"tolerations": [{"operator": "Equal"}]}, "Equal needs a key"),
+        (match("In"), "In needs values"),
+        (match("Exists", "a"), "Exists takes no values"),
+        (match("Gt", "many"), "Gt takes one whole number"),
+        ({"pod_group": {"service_account": "Me"}}, "all.pod_group.service_account='Me'"),
+        ({"pod_group": {"queue": "My Queue"}}, "all.pod_group.queue='My Queue'"),
+    ],
+)
+def test_a_name_that_kubernetes_refuses_is_refused_before_a_pod_is_made(profile, settings, message):
+    with pytest.raises(UserError, match=message):
+        profile(**whole(all=settings))
+
+
+def test_files_may_not_hide_a_folder_that_the_pod_has(profile):
+    scratch = {"tmp": "1Gi", "cache": "1Gi", "shared_memory": "1Gi"}
+    made = placed(PIPELINES["training"], profile(**whole(all={"scratch": scratch})))
+    pods = MessageToDict(made.platform_spec)["platforms"]["kubernetes"]["deploymentSpec"]
+    folders = pods["executors"]["exec-train"]["emptyDirMounts"]
+    assert len(folders) == 3
+    for folder in folders:
+        with pytest.raises(UserError, match="of the pod is there; give a folder of its own"):
+            profile(**whole(all={"files": [{"name": "ca", "path": folder["mountPath"]}]}))
+
+
+def test_names_that_kubernetes_takes_are_taken(profile):
+    settings = {
+        "queue": "team-a",
+        "labels": {"example.com/Team": "A_b.c-1", "empty": ""},
+        "annotations": {"example.com/note": "any text: {}"},
+        "node_selector": {"kubernetes.io/arch": "amd64"},
+        "pull_secrets": ["registry.example"],
+        "files": [{"name": "ca", "path": "/etc/brainseg/ca/"}, {"name": "b", "path": "/tmp/b"}],
+        "tolerations": [{}, {"key": "pool", "operator": "Equal", "value": "gpu"}],
+        **match("Gt", "8"),
+    }
+    found = profile(**whole(all=settings)).steps["train"]
+    assert (found.queue, found.labels["empty"]) == ("team-a", "")
+    assert found.files[0].path == "/etc/brainseg/ca"
 
 
 def test_an_unknown_profile_is_told_with_those_that_there_are(tmp_path):

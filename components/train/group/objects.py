@@ -5,7 +5,7 @@ from typing import Any
 
 from components.shared.config import Record
 from components.shared.process import MISTAKE_STATUS
-from components.train.group.settings import GroupSettings, Task
+from components.train.group.settings import SCRATCH_FOLDERS, GroupSettings, Task
 from components.train.statuses import PREEMPTED_STATUS
 
 Object = dict[str, Any]
@@ -16,7 +16,6 @@ KEPT_S = 120  # ended pods, for people; with lease and grace less than ten minut
 
 _CONTAINER = "node"  # Trainer wants this name, of job and container
 _PORT = 29500  # torchrun's
-_SCRATCH = ("/tmp", "/cache", "/dev/shm")
 _TOKEN_FOR = ("MLFLOW_TRACKING_AUTH", "KFP_MLFLOW_CONFIG")  # MLflow may take the account's token
 
 
@@ -186,7 +185,9 @@ def _main(spec: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _scratch(spec: Mapping[str, Any]) -> tuple[list[Object], list[Object]]:
     """The emptyDirs that a profile gives to a step; KFP and Argo add others for themselves."""
-    mounts = [each for each in _main(spec).get("volumeMounts", ()) if each["mountPath"] in _SCRATCH]
+    mounts = [
+        each for each in _main(spec).get("volumeMounts", ()) if each["mountPath"] in SCRATCH_FOLDERS
+    ]
     names = {each["name"] for each in mounts}
     return [each for each in spec.get("volumes", ()) if each["name"] in names], mounts
 

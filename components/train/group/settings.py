@@ -5,7 +5,10 @@ from typing import Literal
 from pydantic import Field
 
 from components.shared.config import Config, Record
+from components.shared.kubernetes_names import ObjectNameOrNone, QueueNameOrNone
 from components.shared.tracking.identity import Training
+
+SCRATCH_FOLDERS = ("/tmp", "/cache", "/dev/shm")  # a pod profile's, of the step and of its group
 
 
 class GroupSettings(Config):
@@ -30,8 +33,8 @@ class GroupSettings(Config):
     backend: Literal["job", "trainjob"] = "job"
     pods: int = Field(default=1, ge=1, le=1024)
     processes: int = Field(default=1, ge=1, le=64)
-    queue: str = ""
-    service_account: str = ""
+    queue: QueueNameOrNone = ""
+    service_account: ObjectNameOrNone = ""
     failures: int = Field(default=3, ge=0)
     wait_s: int = Field(default=3600, ge=1)
     grace_s: int = Field(default=60, ge=10)

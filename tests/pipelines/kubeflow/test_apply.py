@@ -15,6 +15,8 @@ from tests.kfp_api.server import Accident
 from tests.pipelines.kubeflow.conftest import nightly
 
 NEW = ", with a new pipeline version"
+BUSY, CUT = r"try again in a minute \(.*\)", "does not answer .* the port-forward"
+PERHAPS = r"\. Perhaps no schedule 'nightly' is enabled now, which starts no runs: do this again"
 CHANGES = ("create_recurring", "switch", "delete_recurring")
 
 
@@ -192,20 +194,41 @@ def test_a_schedule_in_another_experiment_is_replaced_too(backend, apply):
     assert modes(backend) == ["ENABLE"]
 
 
-@pytest.mark.parametrize("path", ["recurringruns$", "disable", "enable", "DELETE"])
-@pytest.mark.parametrize("kind", ["503", "cut"])
-def test_what_was_cut_off_is_mended_the_next_time(server, backend, apply, watched, path, kind):
+@pytest.mark.parametrize(
+    ("asked", "kind", "enabled", "told"),
+    [
+        ("POST .*recurringruns$", "503", 1, BUSY),
+        ("POST .*recurringruns$", "cut", 1, CUT),
+        ("POST .*disable", "503", 1, BUSY + PERHAPS),
+        ("POST .*disable", "cut", 0, CUT + PERHAPS),
+        ("POST .*enable", "503", 0, BUSY + PERHAPS),
+        ("POST .*enable", "cut", 1, CUT + PERHAPS),
+        ("DELETE", "503", 1, BUSY),
+        ("DELETE", "cut", 1, None),  # KFP's client asks again by itself
+    ],
+)
+def test_what_was_cut_off_tells_if_none_may_be_enabled_and_is_mended_the_next_time(
+    server, backend, apply, watched, asked, kind, enabled, told
+):
     apply(nightly())
     watched.clear()
-    asked = path if path == "DELETE" else f"POST .*{path}"
     server.accidents.append(Accident(asked, kind, times=1))
-    with contextlib.suppress(KubeflowError):
+    expected = pytest.raises(KubeflowError, match=f"{told}$")
+    with expected if told else contextlib.nullcontext():
         apply(nightly(cron="0 4 * * *"))
     assert server.accidents[0].times == 0
-    assert backend.recurring
+    assert modes(backend).count("ENABLE") == enabled
     apply(nightly(cron="0 4 * * *"))
     assert (crons(backend), modes(backend)) == (["0 0 4 * * *"], ["ENABLE"])
     assert all(there >= 1 and enabled <= 1 for there, enabled in watched)
+
+
+def test_a_paused_one_that_is_cut_off_needs_no_other(server, backend, apply):
+    apply(nightly())
+    server.accidents.append(Accident("POST .*disable", "cut"))
+    with pytest.raises(KubeflowError, match=f"{CUT}$"):
+        apply(nightly(paused=True))
+    assert modes(backend) == ["DISABLE"]
 
 
 def test_what_kubeflow_refuses_leaves_the_old_one_alone(backend, apply, prepared):

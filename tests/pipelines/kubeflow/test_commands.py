@@ -92,6 +92,7 @@ def test_a_dry_run_prints_what_would_be_sent_and_asks_nobody(call):
         ([*RUN, *IMAGES, "--profile", "turbo"], "turbo"),
         ([*RUN, *IMAGES, "--pipeline", "x"], "no pipeline 'x'"),
         ([*RUN, *IMAGES, "--digests", "none.json"], "none.json"),
+        ([*RUN, *IMAGES, "--service-account", "My SA"], "submit.service_account='My SA'"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_sent(call, server, arguments, told):
@@ -272,14 +273,25 @@ def test_a_schedule_that_others_made_is_listed_as_it_is(schedule, backend):
     assert "by an interval" in schedule("list")[1]
 
 
-def test_the_cronjob_in_the_manifests_submits(call):
+def test_the_cronjob_in_the_manifests_submits_a_retraining_by_digests(call, tmp_path):
     cronjob = yaml.safe_load((PROJECT / "manifests" / "schedules" / "cronjob.yaml").read_text())
     pod = cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["command"] == ["brainseg", "submit"]
-    code, out, err = call("submit", *container["args"], "--dry-run", "--json")
+    (folder,) = [
+        each["mountPath"] for each in container["volumeMounts"] if "digests" in each["name"]
+    ]
+    digests = dict.fromkeys(
+        ("brainseg-data-python", "brainseg-trainer-python"), f"sha256:{'0' * 64}"
+    )
+    (tmp_path / "digests.json").write_text(json.dumps(digests))
+    arguments = [each.replace(folder, str(tmp_path)) for each in container["args"]]
+    code, out, err = call("submit", *arguments, "--dry-run", "--json")
     assert (code, err) == (0, "")
-    assert json.loads(out)["service_account"] == "brainseg-run"
+    told = json.loads(out)
+    assert (told["pipeline"], told["service_account"]) == ("brainseg-retraining", "brainseg-run")
+    code, _, err = call("submit", *container["args"], "--dry-run", "--json")  # as not mounted here
+    assert (code, "digests /etc/brainseg/digests.json cannot be read" in err) == (1, True)
 
 
 def test_help_loads_nothing_heavy(tmp_path):

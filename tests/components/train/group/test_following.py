@@ -1,4 +1,5 @@
 import datetime
+import json
 import os
 import re
 import signal
@@ -6,10 +7,15 @@ import threading
 import time
 
 import pytest
+from kfp import dsl
 
+from components.notify.notification import notify_people
 from components.shared.errors import OutageError, UserError
+from components.shared.storage.outcome import read_outcome
 from components.shared.storage.store import open_store
+from components.train.component import train_group
 from components.train.group import following
+from components.train.group.cluster import Cluster
 from components.train.group.following import Group
 from components.train.group.objects import LEASE_S
 from components.train.group.result import group_folder, leave_result
@@ -37,6 +43,49 @@ def train(cluster, task):
         return group.train(store, group_folder(task.training))
 
     return train
+
+
+@pytest.fixture
+def run_step(cluster, task, tmp_path, monkeypatch):
+    """Runs the body of the step, in a pod of this cluster."""
+    monkeypatch.setattr(Cluster, "inside", lambda: cluster)
+    monkeypatch.delenv("KFP_RUN_ID", raising=False)
+    (tmp_path / "report").write_text("<html></html>")
+
+    def artifact(kind, name):
+        return kind(uri=str(tmp_path / name))
+
+    def run_step(group="{pods: 2}"):
+        training = task.training
+        return train_group.python_func(
+            store=task.store,
+            dataset_id=training.dataset_id,
+            split_id=training.split_id,
+            manifest=artifact(dsl.Dataset, "manifest"),  # the pods read both from the store
+            split=artifact(dsl.Artifact, "split"),
+            profile_report=artifact(dsl.HTML, "report"),
+            pipeline_run=training.pipeline_run,
+            settings=json.dumps(training.recipe),
+            group=group,
+            task_config=dsl.TaskConfig(**TASK_CONFIG),
+            model=artifact(dsl.Model, "fetched"),
+            history=artifact(dsl.Artifact, "fetched.json"),
+            label=training.label,
+        )
+
+    return run_step
+
+
+@pytest.fixture
+def told(task):
+    """What people are told of the pipeline run: step and reason."""
+
+    def told():
+        run = task.training.pipeline_run
+        message = notify_people(task.store, run, "", run="nightly", webhook="", mlflow_url="")
+        return message.step, message.reason
+
+    return told
 
 
 @pytest.fixture
@@ -288,3 +337,59 @@ def test_a_trainjob_and_its_runtime_go_too(train, api, task, cluster):
     assert made == {"trainjobs", "trainingruntimes"}  # the Service is JobSet's
     assert not api.objects["trainjobs"]
     assert not api.objects["trainingruntimes"]
+
+
+def test_a_members_mistake_is_told_to_people_with_the_step(run_step, api, task, told):
+    mistake = {"exitCode": 78, "reason": "Error", "message": "brainseg error: no encoder"}
+    Controller(api, task, start_pods, end("Failed", **mistake))
+    with pytest.raises(SystemExit):
+        run_step()
+    assert told() == ("train fold-1", "no encoder")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "advice"),
+    [
+        ("services", "forbidden: exceeded quota: brainseg", "free some of the quota"),
+        ("jobs", "forbidden: brainseg-run cannot create jobs", "see manifests/base/access"),
+    ],
+)
+def test_what_the_cluster_refuses_is_told_to_people(run_step, api, told, kind, said, advice):
+    api.refusals["create", kind] = (403, said)
+    with pytest.raises(SystemExit):
+        run_step()
+    step, reason = told()
+    assert step == "train fold-1"
+    assert said in reason
+    assert advice in reason
+
+
+def test_wrong_settings_of_a_group_are_told_to_people(run_step, told):
+    with pytest.raises(SystemExit):
+        run_step("{pods: 0}")
+    step, reason = told()
+    assert (step, "train.group.pods=0" in reason) == ("train fold-1", True)
+
+
+def test_pods_that_crash_are_told_to_people(run_step, api, task, told):
+    Controller(api, task, start_pods, end("Failed", exitCode=137, reason="OOMKilled"))
+    with pytest.raises(RuntimeError):
+        run_step()
+    step, reason = told()
+    assert step == "train fold-1"
+    assert reason.startswith("it crashed: RuntimeError: the pods failed (R: m)")
+    assert "OOMKilled" in reason
+
+
+def test_a_group_that_trains_at_last_takes_the_failure_of_an_attempt_before_away(
+    run_step, api, task, leave
+):
+    store = open_store(task.store)
+    api.refusals["create", "jobs"] = (403, "forbidden")
+    with pytest.raises(SystemExit):
+        run_step()
+    assert read_outcome(store, task.training.pipeline_run).step == "train fold-1"
+    del api.refusals["create", "jobs"]
+    leave()
+    assert run_step() == "run"
+    assert read_outcome(store, task.training.pipeline_run) is None
