@@ -7,7 +7,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
-from components.train.callbacks import interruption
 from components.train.statuses import PREEMPTED_STATUS
 from tests.components.train.attempts import POINTS, Attempts, End
 from tests.components.train.conftest import Interruption, assert_same_fit
@@ -137,14 +136,17 @@ def test_a_training_told_to_end_in_micro_batches_loses_nothing(train, make_recip
     assert_same_fit(whole, train(recipe, "cut"))
 
 
-def test_a_kill_costs_minutes_at_most(train, recipe, monkeypatch):
-    monkeypatch.setattr(interruption, "_SECONDS_BETWEEN_STATES", 0.0)
-    whole = train(recipe, "whole")
-    with pytest.raises(Interruption):
-        train(recipe, "cut", callbacks=[FailAt(9)])
+@pytest.mark.parametrize(("every_s", "lost"), [(0.0, 1), (3600.0, 2)])
+def test_a_kill_costs_what_was_done_since_a_state_was_stored(train, make_recipe, every_s, lost):
+    recipe = make_recipe(schedule={"store_every_s": every_s})
     steps = Steps()
-    resumed = train(recipe, "cut", callbacks=[steps])
-    assert steps.seen[0] == 9  # the one that failed
+    whole = train(recipe, "whole", callbacks=[steps])
+    validated = len(steps.seen) // 2  # of which the state is stored in any case
+    with pytest.raises(Interruption):
+        train(recipe, "cut", callbacks=[FailAt(validated + 2)])
+    again = Steps()
+    resumed = train(recipe, "cut", callbacks=[again])
+    assert again.seen[0] == validated + 2 - lost + 1
     assert_same_fit(whole, resumed)
 
 
