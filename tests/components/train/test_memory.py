@@ -63,9 +63,7 @@ def test_a_training_goes_on_with_half_the_slices_at_once(
 
 
 @pytest.mark.parametrize("within_epoch", [False, True])
-def test_it_goes_on_from_the_newest_state(
-    train, make_recipe, shortage, caplog, within_epoch
-):
+def test_it_goes_on_from_the_newest_state(train, make_recipe, shortage, caplog, within_epoch):
     recipe = make_recipe(schedule={"store_every_s": 0.0} if within_epoch else {})
     whole = Batches()
     train(recipe, "whole", callbacks=[whole])

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from components.train.statuses import PREEMPTED_STATUS
-from tests.components.train.attempts import POINTS, Attempts, End
+from tests.components.train.attempts import Attempts, End
 from tests.components.train.conftest import Interruption, assert_same_fit
 
 
@@ -158,27 +158,45 @@ def test_the_signal_is_given_back(train, recipe):
 
 @pytest.fixture
 def attempts(make_recipe, dataset, tmp_path):
-    """At a recipe with all that has a state: phases, averaged weights."""
+    """At a recipe with all that has a state: phases, averaged weights; of timm's network for tests.
+
+    Between its two phases the encoder thaws and the slices grow.
+    """
+    small = {"encoder": "tu-test_resnet", "encoder_depth": 4, "decoder_channels": (16, 8, 8, 8)}
     phases = ({"freeze_encoder": True, "image_size": 32}, {"length": 2, "encoder_factor": 0.5})
     recipe = make_recipe(
-        network={"image_size": 64},
+        network={**small, "image_size": 64},
         optimiser={"ema_decay": 0.9},
-        schedule={"epochs": 3, "phases": phases},
+        schedule={"epochs": 3, "phases": phases, "store_every_s": 0.1},
     )
     return Attempts(recipe, dataset, tmp_path)
 
 
-def _twenty_ends():
-    """At each kind of point, by each signal, in an order and after times of chance."""
+def _ends():
+    """20: of each kind of point by each signal, in an order and after times of chance.
+
+    A training has one end of a phase, which is come to when it is told and when it is stored. So
+    five ends are meant for each training, one of them there, first or behind another.
+    """
     chance = random.Random(7)
-    kinds = list(itertools.product(POINTS, (signal.SIGKILL, signal.SIGTERM))) * 3
-    chance.shuffle(kinds)
-    return [End(point, chance.randint(1, 3), number) for point, number in kinds[:20]]
+    others = [
+        End(point, chance.randint(1, most), number)
+        for point, most, times in (("step", 3, 3), ("save", 10, 3), ("validation", 1, 2))
+        for number in [*_STATUS] * times
+    ]
+    phases = [End("phase", nth, number) for nth in (1, 2) for number in _STATUS]
+    chance.shuffle(others)
+    chance.shuffle(phases)
+    for training, end in enumerate(phases):
+        others.insert(5 * training + training % 2, end)
+    return others
 
 
 def test_a_training_that_is_ended_at_twenty_points_ends_as_if_it_had_not_been(attempts):
+    """In a step, a validation, a save, between phases; SIGTERM costs no step and 10 s at most."""
     assert attempts.run("whole") == 0
-    ends = _twenty_ends()
+    ends = _ends()
+    assert len(ends) == 20
     for number in itertools.count():
         name, last = f"ended-{number}", None
         while True:
@@ -188,9 +206,14 @@ def test_a_training_that_is_ended_at_twenty_points_ends_as_if_it_had_not_been(at
             steps = attempts.steps(name)
             assert last is None or steps[before:][:1] in ([], [last + 1])  # none is done twice
             if status == 0:
+                assert before or not end, end  # from the start each end is come to
                 break
-            assert status == _STATUS[ends.pop(0).signal], end
-            last = steps[-1] if end.signal == signal.SIGTERM and steps else None
+            assert status == _STATUS[end.signal], end
+            last = None
+            if end.signal == signal.SIGTERM:
+                last = steps[-1] if steps else None
+                assert attempts.seconds_from_signal(name) <= 10
+            del ends[0]
         _assert_equal(attempts.result(name), attempts.result("whole"))
         if not ends:
             break
