@@ -254,6 +254,11 @@ class Recipe(Config):
     compute: Compute = Compute()
     seed: int = Field(default=0, ge=0, lt=2**32)  # the CPU's generator takes 32 bits
 
+    @property
+    def whole_scans(self) -> bool:
+        """Whether `network` learns from scans that have all sequences only."""
+        return self.flair_network is not None
+
     @model_validator(mode="after")
     def _policy_fits(self) -> Self:
         networks = [self.network, *([self.flair_network] if self.flair_network else [])]

@@ -6,19 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.split import make_split
 from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.tracking.server import connect
 from components.shared.tracking.tree import end_pipeline_run
 from components.train import finder, training
 from components.train.export import export_segmenter
-from components.train.fit import fit
+from components.train.fit import Fit, fit
 from components.train.network import PairedSegmenter, build_segmenter, with_neighbours
 from components.train.recipe import Recipe
 from components.train.slices import prepare_volumes
 from components.train.training import train_model
 from pipelines.settings import load_preset, preset_names
-from tests.components.train.conftest import Interruption
+from tests.components.train.conftest import Interruption, ball_volume
 
 
 def _arguments(folder):
@@ -163,6 +165,36 @@ def test_a_found_learning_rate_is_trained_with_shown_and_kept(
     assert len(kept) == 2
     end_pipeline_run(client, run_id, dataset.store)
     assert not list(dataset.store.keys("checkpoints/"))
+
+
+@pytest.mark.usefixtures("tracking")
+def test_of_two_networks_the_first_learns_from_whole_scans_and_the_second_from_all(
+    recipe, store, publish, tmp_path, monkeypatch
+):
+    volumes = [ball_volume(seed) for seed in range(5)]
+    for number in (1, 3):  # no pre-contrast sequence: FLAIR in its place
+        volumes[number].image[..., 0] = volumes[number].image[..., 1]
+    manifest = publish(store, volumes, sites=("CS",))
+    listed = manifest.volumes
+    split = make_split({"train": listed[:2], "validation": listed[2:4], "test": listed[4:]})
+    dataset = SplitDataset(store, tmp_path / "cache", manifest, split)
+    seen = []
+
+    def fit(recipe, segmenter, train, validation, *_):
+        seen.append([[volume.entry for volume in part] for part in (train, validation)])
+        if len(seen) == 2:
+            raise Interruption
+        return Fit(segmenter, ())
+
+    monkeypatch.setattr(training, "fit", fit)
+    second = recipe.network.model_copy(update={"sequences": "flair"})
+    paired = recipe.model_copy(update={"flair_network": second})
+    with pytest.raises(Interruption):
+        train_model(paired, dataset, **_arguments(tmp_path / "out"))
+    whole, every = seen
+    assert every == [dataset.entries("train"), dataset.entries("validation")]
+    assert whole == [[entry for entry in part if not entry.missing] for part in every]
+    assert [len(part) for part in whole] == [1, 1]
 
 
 def _validation_dice(segmenter, dataset):
