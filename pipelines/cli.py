@@ -205,7 +205,8 @@ def find_lr(
     else:
         if found.learning_rate is not None:
             _tell(f"suggested learning rate: {found.learning_rate:.2g}")
-        _tell(found.reason)
+        for sentence in filter(None, (found.reason, found.scope)):
+            _tell(sentence)
         _tell(f"see {_shown(str(found.report))}")
     if found.learning_rate is None:
         raise typer.Exit(1)

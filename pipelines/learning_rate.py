@@ -15,7 +15,7 @@ from components.split.settings import SplitSettings
 from components.split.splitting import split_dataset
 from components.train.finder import search_learning_rate
 from components.train.network import build_segmenter
-from components.train.page import render_search
+from components.train.page import render_search, search_scope
 from components.train.recipe import Recipe
 from components.train.slices import prepare_volumes
 from pipelines.settings import Preset
@@ -30,19 +30,23 @@ class FoundRate(Record):
         learning_rate: The suggestion; `None` where the loss does not fall.
         steepest: Where the loss falls most steeply; `None` likewise.
         reason: Why.
+        scope: What it holds for, of a recipe with two networks; else empty.
         report: The page.
     """
 
     learning_rate: float | None
     steepest: float | None
     reason: str
+    scope: str
     report: Path
 
 
 def find_learning_rate(
     preset: Preset, store: Store, output: Path, *, source: str = "", dataset_id: str = ""
 ) -> FoundRate:
-    """Searches a learning rate for a recipe on the training part of a data set.
+    """Searches a learning rate for a recipe on the volumes that its network trains on.
+
+    Of two networks it is the first one.
 
     Args:
         preset: Settings of ingest, split and train.
@@ -58,13 +62,15 @@ def find_learning_rate(
     dataset = _dataset(preset, store, source, dataset_id)
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(recipe.network)
-    volumes = prepare_volumes(dataset, "train", segmenter)
+    volumes = prepare_volumes(dataset, "train", segmenter, whole_scans=recipe.whole_scans)
     search = search_learning_rate(recipe, segmenter, volumes)
-    FolderStore(output).write(_PAGE, render_search(search, recipe, dataset).encode())
+    page = render_search(search, recipe, dataset.manifest.dataset_id, len(volumes))
+    FolderStore(output).write(_PAGE, page.encode())
     return FoundRate(
         learning_rate=search.suggestion.learning_rate if search.suggestion else None,
         steepest=search.suggestion.steepest if search.suggestion else None,
         reason=search.reason,
+        scope=search_scope(recipe),
         report=output / _PAGE,
     )
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import logging
+import pickle
 import shutil
 from pathlib import Path
 
 import lightning
+import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -53,7 +55,8 @@ class Checkpoints:
 
     `states.json` lists them, newest first, and is written when their files are whole: an attempt
     that is killed in between leaves the state before, never the best of one history beside the
-    last of another. A file whose content is not what its name says is never loaded.
+    last of another. A file whose content is not what its name says is never loaded, and none is
+    whose loading would run code: who can write to the store can give that its right name.
 
     Args:
         store: Where they outlive the machine.
@@ -81,7 +84,9 @@ class Checkpoints:
             try:
                 if newest.best:
                     self._fetch(newest.best)
-                return self._fetch(newest.last)
+                last = self._fetch(newest.last)
+                _refuse_code(last)
+                return last
             except _DamagedError as error:
                 before = older[0] if older else "the start"
                 logger.warning(
@@ -190,8 +195,17 @@ class Checkpoints:
 
 
 class _DamagedError(Exception):
-    """A stored file is not what its name says."""
+    """A stored file is not what its name says, or no state."""
 
 
 def _is_whole(path: Path) -> bool:
     return path.exists() and file_digest(path) == path.stem
+
+
+def _refuse_code(path: Path) -> None:
+    """Makes sure that a state is loaded by tensors and plain values alone; reads no tensor."""
+    try:
+        torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    # torch's refusals: of what is in its format, of other formats; the rest of what is no pickle
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError) as error:
+        raise _DamagedError(f"{path.name} holds code, or is no state") from error

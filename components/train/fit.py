@@ -118,7 +118,7 @@ def _fit(
         *_callbacks(history, checkpoints, listen),
         *_wished(recipe, history),
         *further_callbacks,
-        StoreWithinEpochs(checkpoints, history),
+        StoreWithinEpochs(checkpoints, history, every_s=recipe.schedule.store_every_s),
     ]
     trainer = _trainer(recipe, callbacks)
     place = {"rank": trainer.global_rank, "ranks": trainer.world_size}

@@ -73,7 +73,9 @@ def _course(schedule: Schedule, peak: float, steps: int) -> Iterator[tuple[float
 
 def _scheduler(trial: Optimizer, schedule: Schedule, peak: float, steps: int) -> LRScheduler:
     if schedule.course == "one_cycle":
-        return OneCycleLR(trial, max_lr=peak, total_steps=steps, pct_start=schedule.warm_up)
+        # torch divides by the warm-up's steps less one; where that is 0 it is to begin at the peak
+        share = schedule.warm_up * (0.999 if schedule.warm_up * steps == 1 else 1)
+        return OneCycleLR(trial, max_lr=peak, total_steps=steps, pct_start=share)
     warm = min(max(1, round(schedule.warm_up * steps)), max(1, steps - 1))
     rising = LinearLR(trial, start_factor=_FIRST_SHARE, total_iters=warm)
     falling = CosineAnnealingLR(trial, T_max=max(1, steps - warm))

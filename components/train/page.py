@@ -1,30 +1,39 @@
 """The page of `brainseg find-lr`: one HTML file that needs no network."""
 
-from components.shared.dataset.parts import SplitDataset
 from components.shared.report.learning_rate import LearningRateSearch, search_blocks
 from components.shared.report.page import Block, Section, render_page
 from components.train.recipe import Recipe
 
 
-def render_search(search: LearningRateSearch, recipe: Recipe, dataset: SplitDataset) -> str:
+def render_search(search: LearningRateSearch, recipe: Recipe, dataset_id: str, volumes: int) -> str:
     """Renders the page.
 
     Args:
         search: What was found.
         recipe: That it holds for.
-        dataset: On whose training part.
+        dataset_id: Of the data set.
+        volumes: Of its training part, that were used.
     """
     network = recipe.network
     return render_page(
         "Learning rate",
         f"{network.architecture} with {network.encoder}, {network.image_size} pixels, batches of "
-        f"{recipe.sampling.batch_size}; data set {dataset.manifest.dataset_id}, "
-        f"{len(dataset.entries('train'))} training volumes",
+        f"{recipe.sampling.batch_size}; data set {dataset_id}, {volumes} training volumes",
         [
-            Section("Suggestion", search_blocks(search)),
+            Section("Suggestion", [*search_blocks(search), *filter(None, [search_scope(recipe)])]),
             Section("How to use it", _use(search, recipe)),
             Section("How it is found", _method()),
         ],
+    )
+
+
+def search_scope(recipe: Recipe) -> str:
+    """What a search holds for, of a recipe with two networks; else empty."""
+    if recipe.flair_network is None:
+        return ""
+    return (
+        "It is for the first of the recipe's two networks, on scans that have all sequences; with "
+        "train.optimiser.find_learning_rate=true a training looks for each."
     )
 
 

@@ -164,6 +164,9 @@ class Schedule(Config):
             ends; `None` goes to the end.
         keep: What is exported: the weights of the `best` epoch of the last phase, by
             validation Dice, or those of the `last` epoch.
+        store_every_s: Time between two stored states; 0 stores after every step. A kill without
+            warning costs no more, but for the time to store and for the validation at hand:
+            within one only SIGTERM has the state stored.
     """
 
     epochs: int = Field(default=40, ge=1)
@@ -173,6 +176,7 @@ class Schedule(Config):
     validate_every_epochs: int = Field(default=1, ge=1)
     patience: int | None = Field(default=None, ge=1)
     keep: Literal["best", "last"] = "best"
+    store_every_s: float = Field(default=240.0, ge=0.0)  # five minutes with what is said above
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
@@ -249,6 +253,11 @@ class Recipe(Config):
     schedule: Schedule = Schedule()
     compute: Compute = Compute()
     seed: int = Field(default=0, ge=0, lt=2**32)  # the CPU's generator takes 32 bits
+
+    @property
+    def whole_scans(self) -> bool:
+        """Whether `network` learns from scans that have all sequences only."""
+        return self.flair_network is not None
 
     @model_validator(mode="after")
     def _policy_fits(self) -> Self:

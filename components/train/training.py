@@ -125,29 +125,29 @@ def _fit(
     recipe: Recipe, dataset: SplitDataset, folder: str, journal: _Journal
 ) -> tuple[ExportableSegmenter, TrainingHistory]:
     """Fits the recipe's network, and its second one where there is one."""
+    segmenter, history = _fit_network(recipe, dataset, folder, journal)
     second = recipe.flair_network
-    segmenter, history = _fit_network(
-        recipe, dataset, folder, journal, whole_scans=second is not None
-    )
     if second is None:
         return segmenter, history
     logger.info("training the second network, on FLAIR")
-    for_flair = recipe.model_copy(update={"network": second})
+    for_flair = recipe.model_copy(update={"network": second, "flair_network": None})
     flair, flair_history = _fit_network(
-        for_flair, dataset, f"{folder}/flair", replace(journal, prefix="flair_"), whole_scans=False
+        for_flair, dataset, f"{folder}/flair", replace(journal, prefix="flair_")
     )
     told = history.model_copy(update={"flair": flair_history})
     return PairedSegmenter(segmenter, flair), told
 
 
 def _fit_network(
-    recipe: Recipe, dataset: SplitDataset, folder: str, journal: _Journal, *, whole_scans: bool
+    recipe: Recipe, dataset: SplitDataset, folder: str, journal: _Journal
 ) -> tuple[VolumeSegmenter, TrainingHistory]:
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(recipe.network)
     checkpoints = Checkpoints(dataset.store, folder, dataset.cache)
-    train = prepare_volumes(dataset, "train", segmenter, whole_scans=whole_scans)
-    validation = prepare_volumes(dataset, "validation", segmenter, whole_scans=whole_scans)
+    train, validation = (
+        prepare_volumes(dataset, part, segmenter, whole_scans=recipe.whole_scans)
+        for part in ("train", "validation")
+    )
     search = None
     if recipe.optimiser.find_learning_rate:
         look = functools.partial(search_learning_rate, recipe, segmenter, train)

@@ -10,6 +10,7 @@ from components.shared.reading.sources.synthetic import write_synthetic
 from components.shared.report.learning_rate import LearningRateSearch, Suggestion
 from pipelines import cli
 from pipelines.compilation import COMPONENTS, PIPELINES
+from pipelines.learning_rate import FoundRate
 
 FOUND = LearningRateSearch(
     learning_rates=(1e-4, 1e-3, 1e-2),
@@ -177,6 +178,20 @@ def test_find_lr_tells_suggestion_reason_and_page(call, tmp_path, monkeypatch):
     assert out == f"suggested learning rate: 0.0012\nIt falls.\nsee {page}\n"
 
 
+def test_find_lr_tells_which_of_two_networks_it_is_for(call, monkeypatch):
+    found = FoundRate(
+        learning_rate=0.002,
+        steepest=0.004,
+        reason="It falls.",
+        scope="For the first.",
+        report=Path("page.html"),
+    )
+    monkeypatch.setattr("pipelines.learning_rate.find_learning_rate", lambda *_, **__: found)
+    code, out, _ = call("find-lr", "--source", "synthetic:8")
+    assert code == 0
+    assert out == "suggested learning rate: 0.002\nIt falls.\nFor the first.\nsee page.html\n"
+
+
 def test_find_lr_fails_where_the_loss_does_not_fall_and_shows_the_curve(
     call, tmp_path, monkeypatch
 ):
@@ -187,7 +202,7 @@ def test_find_lr_fails_where_the_loss_does_not_fall_and_shows_the_curve(
     code, out, _ = call("find-lr", *data, "--preset", "demo", "--output", "out", "--json")
     assert code == 1
     page = tmp_path / "out" / "learning_rate.html"
-    told = {"learning_rate": None, "steepest": None, "reason": "It does not."}
+    told = {"learning_rate": None, "steepest": None, "reason": "It does not.", "scope": ""}
     assert json.loads(out) == {**told, "report": str(page)}
     assert "It does not." in page.read_text()
 

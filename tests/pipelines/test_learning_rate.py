@@ -1,7 +1,10 @@
+import html
 import re
 
 from components.shared.storage.store import open_store
 from components.train import finder
+from components.train.finder import judge_sweep
+from pipelines import learning_rate
 from pipelines.learning_rate import find_learning_rate
 from pipelines.settings import load_preset
 
@@ -29,3 +32,30 @@ def test_a_source_and_the_data_set_it_became_give_the_same(tmp_path, monkeypatch
     dataset_id = re.search(r"data set ([0-9a-f]{16})", page)[1]
     again = find_learning_rate(preset, store, tmp_path / "again", dataset_id=dataset_id)
     assert again.reason == found.reason
+    assert found.scope == ""
+
+
+def test_of_two_networks_the_first_is_searched_on_the_scans_that_it_trains_on(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
+    missing = []
+
+    def search(recipe, segmenter, volumes):
+        assert segmenter.context_slices == recipe.network.context_slices == 0
+        missing.append([volume.entry.missing for volume in volumes])
+        return judge_sweep([1e-3, 1e-2], [1.0, 2.0])
+
+    monkeypatch.setattr(learning_rate, "search_learning_rate", search)
+    store = open_store(str(tmp_path / "store"))
+    for second in ([], ["train.flair_network=null"]):
+        changes = ("train.network.image_size=32", "train.compute.threads=1", *second)
+        preset = load_preset("buda2019", changes, ("ingest", "split", "train"))
+        found = find_learning_rate(preset, store, tmp_path / "out", source="synthetic:8")
+        page = found.report.read_text()
+        assert f"{len(missing[-1])} training volumes" in page
+        told = "the first of the recipe's two networks, on scans that have all sequences"
+        assert (told in found.scope) == (told in html.unescape(page)) == (not second)
+    whole, every = missing
+    assert whole == [found for found in every if not found]
+    assert len(whole) < len(every)

@@ -20,8 +20,6 @@ from components.train.statuses import PREEMPTED_STATUS
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_BETWEEN_STATES = 240.0  # a kill without warning costs no more, and the time to store
-
 _GO_ON, _STORE, _END = range(3)
 
 
@@ -37,11 +35,13 @@ class StoreWithinEpochs(Callback):
     Args:
         checkpoints: Where to.
         history: Of the training.
+        every_s: Time between two states.
     """
 
-    def __init__(self, checkpoints: Checkpoints, history: History) -> None:
+    def __init__(self, checkpoints: Checkpoints, history: History, *, every_s: float) -> None:
         self._checkpoints = checkpoints
         self._history = history
+        self._every_s = every_s
         self._stored = time.monotonic()
         self._steps = 0  # done in an epoch that was cut
         self._told = False
@@ -184,7 +184,7 @@ class StoreWithinEpochs(Callback):
 
     def _agreed(self) -> int:
         """The most urgent of what the processes wish."""
-        due = time.monotonic() - self._stored > _SECONDS_BETWEEN_STATES
+        due = time.monotonic() - self._stored >= self._every_s
         wish = torch.tensor(_END if self._told else _STORE if due else _GO_ON)
         if self._group is not None:
             distributed.all_reduce(wish, distributed.ReduceOp.MAX, self._group)

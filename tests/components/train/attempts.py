@@ -8,30 +8,30 @@ import multiprocessing
 import os
 import shutil
 import signal
+import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch._dynamo  # by the first optimiser; here once for all attempts
 from lightning.pytorch.callbacks import Callback
 
 from components.shared.dataset.parts import SplitDataset
 from components.shared.storage.store import FolderStore
-from components.train.callbacks import interruption
 from components.train.checkpoints import Checkpoints
 from components.train.fit import fit
 from components.train.network import build_segmenter
 from components.train.recipe import Recipe
 from components.train.slices import prepare_volumes
 
-POINTS = ("step", "validation", "epoch", "save")
-
 
 @dataclass(frozen=True)
 class End:
     """How an attempt ends: by a signal, at the nth time that it comes to a point."""
 
-    point: str
+    point: Literal["step", "validation", "phase", "save"]
     nth: int
     signal: signal.Signals
 
@@ -59,8 +59,13 @@ class Attempts:
         process = self._context.Process(target=_attempt, args=(self, name, end))
         process.start()
         process.join(120)
+        self._ended = time.monotonic()
         assert process.exitcode is not None
         return process.exitcode
+
+    def seconds_from_signal(self, name: str) -> float:
+        """How long after the last attempt of a name got its signal it had ended."""
+        return self._ended - float((self.folder / f"{name}.signal").read_text())
 
     def steps(self, name: str) -> list[int]:
         """The steps that the attempts at a training have done, in turn."""
@@ -76,34 +81,40 @@ class Attempts:
 class _Points(Callback):
     """Comes to the points of an attempt and writes its steps down."""
 
-    def __init__(self, end: End | None, log: Path) -> None:
+    def __init__(self, end: End | None, phase_ends: Collection[int], files: Path) -> None:
         self._end = end
-        self._log = log
+        self._phase_ends = phase_ends
+        self._files = files
         self._times = 0
 
     def reach(self, point: str) -> None:
         if self._end and point == self._end.point:
             self._times += 1
             if self._times == self._end.nth:
+                self._files.with_suffix(".signal").write_text(str(time.monotonic()))
                 os.kill(os.getpid(), self._end.signal)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):  # type: ignore[no-untyped-def]
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            with open(self._log, "a") as stream:
+            with open(self._files.with_suffix(".steps"), "a") as stream:
                 stream.write(f"{trainer.global_step}\n")
         self.reach("step")
 
     def on_validation_batch_start(self, *_):  # type: ignore[no-untyped-def]
         self.reach("validation")
 
-    def on_train_epoch_end(self, *_):  # type: ignore[no-untyped-def]
-        self.reach("epoch")
+    def on_train_epoch_end(self, trainer, *_):  # type: ignore[no-untyped-def]
+        self.end_epoch(trainer.current_epoch + 1)
+
+    def end_epoch(self, number):  # type: ignore[no-untyped-def]
+        if number in self._phase_ends:
+            self.reach("phase")
 
 
 def _attempt(attempts: Attempts, name: str, end: End | None) -> None:
     torch.set_num_threads(1)
-    interruption._SECONDS_BETWEEN_STATES = 0.1
-    points = _Points(end, attempts.folder / f"{name}.steps")
+    phase_ends = attempts.recipe.schedule.phase_starts[1:-1]
+    points = _Points(end, phase_ends, attempts.folder / name)
     _watch_saves(points)
     checkpoints = Checkpoints(attempts.dataset.store, name, attempts.folder / "work")
     torch.manual_seed(attempts.recipe.seed)
@@ -114,7 +125,7 @@ def _attempt(attempts: Attempts, name: str, end: End | None) -> None:
         prepare_volumes(attempts.dataset, "train", segmenter),
         prepare_volumes(attempts.dataset, "validation", segmenter),
         checkpoints,
-        lambda epoch: points.reach("epoch"),
+        lambda epoch: points.end_epoch(epoch["epoch"]),
         [points],
     )
     last = torch.load(checkpoints.last(), weights_only=True)["state_dict"]

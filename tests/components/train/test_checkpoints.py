@@ -1,4 +1,9 @@
+import hashlib
+import io
 import json
+import os
+import pickle
+import zipfile
 
 import pytest
 import torch
@@ -15,7 +20,7 @@ class FakeTrainer:
 
     def save_checkpoint(self, path, weights_only):
         assert not weights_only
-        path.write_bytes(self._content)
+        torch.save(self._content, path)
 
 
 @pytest.fixture
@@ -30,7 +35,7 @@ def _weights(value):
 
 
 def _store(checkpoints, epoch, best=None):
-    checkpoints.write_last(FakeTrainer(f"state {epoch}".encode()))
+    checkpoints.write_last(FakeTrainer(f"state {epoch}"))
     checkpoints.store(epoch=epoch, best=None if best is None else _weights(best))
 
 
@@ -38,6 +43,10 @@ def _best(checkpoints):
     network = torch.nn.Linear(2, 1, bias=False)
     checkpoints.load_best(network)
     return network.weight[0, 0].item()
+
+
+def _last(checkpoints):
+    return torch.load(checkpoints.last(), weights_only=True)
 
 
 def _files(store):
@@ -62,7 +71,7 @@ def test_another_machine_goes_on_from_the_newest_state(attempt):
     first = attempt()
     _store(first, 1, best=10)
     _store(first, 2)
-    assert attempt().last().read_bytes() == b"state 2"
+    assert _last(attempt()) == "state 2"
     assert _best(attempt()) == 10
 
 
@@ -70,7 +79,7 @@ def test_the_newest_state_says_where_it_stands(attempt):
     first = attempt()
     assert first.newest() is None
     _store(first, 1, best=10)
-    first.write_last(FakeTrainer(b"state 1 and a half"))
+    first.write_last(FakeTrainer("state 1 and a half"))
     first.store(epoch=1, steps=3, accumulate=2, best=None)
     newest = attempt().newest()
     assert (str(newest), newest.accumulate) == ("epoch 1 and 3 steps", 2)
@@ -98,7 +107,7 @@ def test_a_damaged_state_is_told_and_the_one_before_is_used(attempt, store, capl
     else:
         _flip_a_bit(store, name)
     resumed = attempt()
-    assert resumed.last().read_bytes() == b"state 4"
+    assert _last(resumed) == "state 4"
     assert f"the state after epoch 8 is not used: {name} is" in caplog.text
     assert "trying epoch 4" in caplog.text
     _store(resumed, 8)
@@ -111,6 +120,68 @@ def test_without_a_whole_state_training_starts_anew(attempt, store, caplog):
     _flip_a_bit(store, _states(store)[0]["last"])
     assert attempt().last() is None
     assert "trying the start" in caplog.text
+
+
+class Code:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self._folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self._folder),)
+
+
+def replace_last(store, prefix, content):
+    """Puts other content in the place of the newest state, under the digest that it has."""
+    name = hashlib.sha256(content).hexdigest() + ".ckpt"
+    store.write(f"{prefix}/{name}", content)
+    newest, *older = json.loads(store.read(f"{prefix}/states.json"))
+    listed = json.dumps([{**newest, "last": name}, *older])
+    store.write(f"{prefix}/states.json", listed.encode())
+    return name
+
+
+def saved(content, **form):
+    stream = io.BytesIO()
+    torch.save(content, stream, **form)
+    return stream.getvalue()
+
+
+def _archive(pickled):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as file:
+        for name, content in {"data.pkl": pickled, "version": "3", "byteorder": "little"}.items():
+            file.writestr(f"state/{name}", content)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        saved,
+        lambda code: saved(code, _use_new_zipfile_serialization=False),
+        pickle.dumps,
+        lambda code: _archive(pickle.dumps(code, protocol=2)),
+        lambda _: _archive(b"\x80\x02R."),  # calls what is not there
+        lambda _: _archive(b"\x80\x02"),  # has no end
+        lambda _: b"",
+    ],
+)
+def test_a_state_that_holds_code_is_not_used_though_its_digest_is_right(
+    attempt, store, tmp_path, caplog, write
+):
+    checkpoints = attempt()
+    for epoch in (4, 8):
+        _store(checkpoints, epoch, best=epoch)
+    code = Code(tmp_path / "it-ran")
+    name = replace_last(store, "checkpoints/a", write(code))
+    assert _last(attempt()) == "state 4"
+    assert not (tmp_path / "it-ran").exists()
+    told = f"the state after epoch 8 is not used: {name} holds code, or is no state; trying epoch 4"
+    assert told in caplog.text
+    pickle.loads(pickle.dumps(code))
+    assert (tmp_path / "it-ran").exists()  # it does run where it is loaded otherwise
 
 
 @pytest.mark.parametrize("content", [b"", b"[{", b'[{"epoch": 1, "last": "../x", "best": "y"}]'])
@@ -140,8 +211,8 @@ def test_a_kill_at_any_write_leaves_a_best_and_a_last_of_one_history(attempt, st
             with pytest.raises(Killed):
                 _go_on(attempt(), 2)
         resumed = attempt()
-        state = resumed.last().read_bytes()
-        assert (state, _best(resumed)) == ((b"state 2", 2) if survived == 3 else (b"state 1", 1))
+        state = _last(resumed)
+        assert (state, _best(resumed)) == (("state 2", 2) if survived == 3 else ("state 1", 1))
     _store(resumed, 3, best=3)
     assert len(_files(store)) == 5
 
@@ -174,7 +245,7 @@ def test_a_damaged_local_file_is_fetched_again(attempt, tmp_path):
     _store(checkpoints, 1, best=1)
     for path in tmp_path.glob("machine-0/**/*.*"):
         path.write_bytes(b"zero")
-    assert checkpoints.last().read_bytes() == b"state 1"
+    assert _last(checkpoints) == "state 1"
     assert _best(checkpoints) == 1
 
 
@@ -191,5 +262,5 @@ def test_the_best_survives_in_a_bucket(s3_store_uri, tmp_path):
     store = open_store(s3_store_uri)
     _store(Checkpoints(store, "checkpoints/a", tmp_path / "one"), 1, best=7)
     other = Checkpoints(store, "checkpoints/a", tmp_path / "two")
-    assert other.last().read_bytes() == b"state 1"
+    assert _last(other) == "state 1"
     assert _best(other) == 7

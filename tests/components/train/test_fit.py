@@ -12,6 +12,7 @@ from components.train.fit import fit
 from components.train.network import build_segmenter
 from components.train.slices import prepare_volumes
 from tests.components.train.conftest import Interruption, assert_same_fit
+from tests.components.train.test_checkpoints import Code, replace_last, saved
 
 
 def _interrupt_after(number):
@@ -53,6 +54,21 @@ def test_a_flipped_bit_costs_time_and_nothing_else(train, recipe, dataset, tmp_p
         _flip_a_bit(folder / name)
     resumed = train(recipe, "cut")
     assert f"the state after epoch 3 is not used: {name} is damaged" in caplog.text
+    assert_same_fit(whole, resumed)
+
+
+@pytest.mark.parametrize("before", ["epoch 2", "the start"])
+def test_a_training_does_not_run_what_a_stored_state_holds(
+    train, recipe, dataset, tmp_path, caplog, before
+):
+    """By a name that is its digest, as whoever can write to the store can give it."""
+    whole = train(recipe, "whole")
+    with pytest.raises(Interruption):
+        train(recipe, "cut", _interrupt_after(3 if before == "epoch 2" else 1))
+    replace_last(dataset.store, "cut", saved({"state_dict": Code(tmp_path / "it-ran")}))
+    resumed = train(recipe, "cut")
+    assert not (tmp_path / "it-ran").exists()
+    assert f"holds code, or is no state; trying {before}" in caplog.text
     assert_same_fit(whole, resumed)
 
 

@@ -37,11 +37,18 @@ def test_every_phase_has_its_own_peak_and_factor():
 
 
 @pytest.mark.parametrize("course", ["one_cycle", "cosine"])
-@pytest.mark.parametrize("steps", [1, 2, 3, 10])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 10])
 def test_there_is_a_point_for_every_step_however_few(course, steps):
     points = learning_rates(Schedule(epochs=1, course=course), Optimiser(), steps=steps)
     assert len(points) == steps
     assert all(0 < point.rest <= 1e-3 for point in points)
+
+
+def test_a_warm_up_of_one_step_is_its_peak():
+    """torch's one-cycle divides by zero there."""
+    first, *others = learning_rates(Schedule(epochs=1, warm_up=0.25), Optimiser(), steps=4)
+    assert first.rest == pytest.approx(1e-3, rel=1e-3)
+    assert all(point.rest < first.rest for point in others)
 
 
 def test_a_resumed_schedule_goes_on_where_it_stood():

@@ -7,7 +7,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from components.shared.errors import UserError
-from components.train.callbacks import interruption
 from components.train.task import SegmentationTask
 from tests.components.train.conftest import Interruption, assert_same_fit
 
@@ -64,11 +63,8 @@ def test_a_training_goes_on_with_half_the_slices_at_once(
 
 
 @pytest.mark.parametrize("within_epoch", [False, True])
-def test_it_goes_on_from_the_newest_state(
-    train, recipe, shortage, caplog, monkeypatch, within_epoch
-):
-    if within_epoch:
-        monkeypatch.setattr(interruption, "_SECONDS_BETWEEN_STATES", 0.0)
+def test_it_goes_on_from_the_newest_state(train, make_recipe, shortage, caplog, within_epoch):
+    recipe = make_recipe(schedule={"store_every_s": 0.0} if within_epoch else {})
     whole = Batches()
     train(recipe, "whole", callbacks=[whole])
     steps = len(whole.seen) // recipe.schedule.epochs

@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.split import make_split
 from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.tracking.server import connect
 from components.shared.tracking.tree import end_pipeline_run
-from components.train import finder
+from components.train import finder, training
 from components.train.export import export_segmenter
+from components.train.fit import Fit, fit
 from components.train.network import PairedSegmenter, build_segmenter, with_neighbours
 from components.train.recipe import Recipe
 from components.train.slices import prepare_volumes
 from components.train.training import train_model
 from pipelines.settings import load_preset, preset_names
+from tests.components.train.conftest import Interruption, ball_volume
 
 
 def _arguments(folder):
@@ -51,6 +55,46 @@ def test_the_exported_model_is_what_was_trained(make_recipe, dataset, tracking, 
         points = MlflowClient(tracking).get_metric_history(run_id, name)
         assert [point.step for point in points] == [1, 2, 3, 4]
         assert all(point.value > 0 for point in points)
+
+
+def test_an_epoch_is_in_mlflow_while_the_training_runs(
+    recipe, dataset, tracking, tmp_path, monkeypatch
+):
+    told, curves = [], {}
+
+    def fit_and_look(*arguments):
+        *others, listen = arguments
+
+        def look(epoch):
+            told.append(epoch)
+            if epoch["epoch"] == 2:
+                curves.update(_curves(tracking))
+                raise Interruption  # nothing that comes later has logged them
+            listen(epoch)
+
+        return fit(*others, look)
+
+    monkeypatch.setattr(training, "fit", fit_and_look)
+    with pytest.raises(Interruption):
+        train_model(recipe, dataset, **_arguments(tmp_path / "out"))
+    assert [epoch.pop("epoch") for epoch in told] == [1, 2]
+    assert curves == {name: [(1, value)] for name, value in told[0].items()}
+    assert {"train_loss", "validation_dice", "slices_per_second"} <= curves.keys()
+
+
+def _curves(tracking):
+    """Steps and values of all metrics of the training's run, by a client of its own."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking)
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    (run,) = (run for run in client.search_runs(experiments) if run.data.metrics)
+    return {
+        name: [
+            (point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)
+        ]
+        for name in run.data.metrics
+    }
 
 
 def test_a_finished_training_is_not_repeated(recipe, dataset, tracking, tmp_path):
@@ -121,6 +165,36 @@ def test_a_found_learning_rate_is_trained_with_shown_and_kept(
     assert len(kept) == 2
     end_pipeline_run(client, run_id, dataset.store)
     assert not list(dataset.store.keys("checkpoints/"))
+
+
+@pytest.mark.usefixtures("tracking")
+def test_of_two_networks_the_first_learns_from_whole_scans_and_the_second_from_all(
+    recipe, store, publish, tmp_path, monkeypatch
+):
+    volumes = [ball_volume(seed) for seed in range(5)]
+    for number in (1, 3):  # no pre-contrast sequence: FLAIR in its place
+        volumes[number].image[..., 0] = volumes[number].image[..., 1]
+    manifest = publish(store, volumes, sites=("CS",))
+    listed = manifest.volumes
+    split = make_split({"train": listed[:2], "validation": listed[2:4], "test": listed[4:]})
+    dataset = SplitDataset(store, tmp_path / "cache", manifest, split)
+    seen = []
+
+    def fit(recipe, segmenter, train, validation, *_):
+        seen.append([[volume.entry for volume in part] for part in (train, validation)])
+        if len(seen) == 2:
+            raise Interruption
+        return Fit(segmenter, ())
+
+    monkeypatch.setattr(training, "fit", fit)
+    second = recipe.network.model_copy(update={"sequences": "flair"})
+    paired = recipe.model_copy(update={"flair_network": second})
+    with pytest.raises(Interruption):
+        train_model(paired, dataset, **_arguments(tmp_path / "out"))
+    whole, every = seen
+    assert every == [dataset.entries("train"), dataset.entries("validation")]
+    assert whole == [[entry for entry in part if not entry.missing] for part in every]
+    assert [len(part) for part in whole] == [1, 1]
 
 
 def _validation_dice(segmenter, dataset):

@@ -7,9 +7,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
-from components.train.callbacks import interruption
 from components.train.statuses import PREEMPTED_STATUS
-from tests.components.train.attempts import POINTS, Attempts, End
+from tests.components.train.attempts import Attempts, End
 from tests.components.train.conftest import Interruption, assert_same_fit
 
 
@@ -137,14 +136,17 @@ def test_a_training_told_to_end_in_micro_batches_loses_nothing(train, make_recip
     assert_same_fit(whole, train(recipe, "cut"))
 
 
-def test_a_kill_costs_minutes_at_most(train, recipe, monkeypatch):
-    monkeypatch.setattr(interruption, "_SECONDS_BETWEEN_STATES", 0.0)
-    whole = train(recipe, "whole")
-    with pytest.raises(Interruption):
-        train(recipe, "cut", callbacks=[FailAt(9)])
+@pytest.mark.parametrize(("every_s", "lost"), [(0.0, 1), (3600.0, 2)])
+def test_a_kill_costs_what_was_done_since_a_state_was_stored(train, make_recipe, every_s, lost):
+    recipe = make_recipe(schedule={"store_every_s": every_s})
     steps = Steps()
-    resumed = train(recipe, "cut", callbacks=[steps])
-    assert steps.seen[0] == 9  # the one that failed
+    whole = train(recipe, "whole", callbacks=[steps])
+    validated = len(steps.seen) // 2  # of which the state is stored in any case
+    with pytest.raises(Interruption):
+        train(recipe, "cut", callbacks=[FailAt(validated + 2)])
+    again = Steps()
+    resumed = train(recipe, "cut", callbacks=[again])
+    assert again.seen[0] == validated + 2 - lost + 1
     assert_same_fit(whole, resumed)
 
 
@@ -156,27 +158,45 @@ def test_the_signal_is_given_back(train, recipe):
 
 @pytest.fixture
 def attempts(make_recipe, dataset, tmp_path):
-    """At a recipe with all that has a state: phases, averaged weights."""
+    """At a recipe with all that has a state: phases, averaged weights; of timm's network for tests.
+
+    Between its two phases the encoder thaws and the slices grow.
+    """
+    small = {"encoder": "tu-test_resnet", "encoder_depth": 4, "decoder_channels": (16, 8, 8, 8)}
     phases = ({"freeze_encoder": True, "image_size": 32}, {"length": 2, "encoder_factor": 0.5})
     recipe = make_recipe(
-        network={"image_size": 64},
+        network={**small, "image_size": 64},
         optimiser={"ema_decay": 0.9},
-        schedule={"epochs": 3, "phases": phases},
+        schedule={"epochs": 3, "phases": phases, "store_every_s": 0.1},
     )
     return Attempts(recipe, dataset, tmp_path)
 
 
-def _twenty_ends():
-    """At each kind of point, by each signal, in an order and after times of chance."""
+def _ends():
+    """20: of each kind of point by each signal, in an order and after times of chance.
+
+    A training has one end of a phase, which is come to when it is told and when it is stored. So
+    five ends are meant for each training, one of them there, first or behind another.
+    """
     chance = random.Random(7)
-    kinds = list(itertools.product(POINTS, (signal.SIGKILL, signal.SIGTERM))) * 3
-    chance.shuffle(kinds)
-    return [End(point, chance.randint(1, 3), number) for point, number in kinds[:20]]
+    others = [
+        End(point, chance.randint(1, most), number)
+        for point, most, times in (("step", 3, 3), ("save", 10, 3), ("validation", 1, 2))
+        for number in [*_STATUS] * times
+    ]
+    phases = [End("phase", nth, number) for nth in (1, 2) for number in _STATUS]
+    chance.shuffle(others)
+    chance.shuffle(phases)
+    for training, end in enumerate(phases):
+        others.insert(5 * training + training % 2, end)
+    return others
 
 
 def test_a_training_that_is_ended_at_twenty_points_ends_as_if_it_had_not_been(attempts):
+    """In a step, a validation, a save, between phases; SIGTERM costs no step and 10 s at most."""
     assert attempts.run("whole") == 0
-    ends = _twenty_ends()
+    ends = _ends()
+    assert len(ends) == 20
     for number in itertools.count():
         name, last = f"ended-{number}", None
         while True:
@@ -186,9 +206,14 @@ def test_a_training_that_is_ended_at_twenty_points_ends_as_if_it_had_not_been(at
             steps = attempts.steps(name)
             assert last is None or steps[before:][:1] in ([], [last + 1])  # none is done twice
             if status == 0:
+                assert before or not end, end  # from the start each end is come to
                 break
-            assert status == _STATUS[ends.pop(0).signal], end
-            last = steps[-1] if end.signal == signal.SIGTERM and steps else None
+            assert status == _STATUS[end.signal], end
+            last = None
+            if end.signal == signal.SIGTERM:
+                last = steps[-1] if steps else None
+                assert attempts.seconds_from_signal(name) <= 10
+            del ends[0]
         _assert_equal(attempts.result(name), attempts.result("whole"))
         if not ends:
             break

@@ -61,6 +61,6 @@ def test_a_later_state_leaves_the_group_its_files(leave, store, tmp_path):
     """Old states are removed from the folder around."""
     leave()
     checkpoints = Checkpoints(store, "checkpoints/a", tmp_path / "work")
-    checkpoints.write_last(FakeTrainer(b"state"))
+    checkpoints.write_last(FakeTrainer("state"))
     checkpoints.store(epoch=1, best=None)
     _fetch(store, tmp_path)
