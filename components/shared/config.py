@@ -70,7 +70,7 @@ def build_config(kind: type[ConfigT], values: dict[str, object], name: str) -> C
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
+        problems = _innermost(error.errors(include_url=False))
         told = [_describe(problem, kind, name) for problem in problems]
         unknown = [problem["loc"][:-1] for problem in problems if _is_unknown(problem)]
         allowed = [_allowed(kind, name, section) for section in dict.fromkeys(unknown)]
@@ -88,6 +88,12 @@ def nearest(wanted: str, known: Iterable[str], most: int = 1) -> list[str]:
     small = {name.lower(): name for name in known}
     found = difflib.get_close_matches(wanted.lower(), small, n=most, cutoff=0.65)
     return [small[name] for name in found]
+
+
+def _innermost(problems: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without what only follows: a list lacks the items that were refused in it."""
+    inner = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
+    return [problem for problem in problems if problem["loc"] not in inner]
 
 
 def _describe(problem: ErrorDetails, kind: type[Config], name: str) -> str:

@@ -27,7 +27,7 @@ class Transport(Config):
     kind: Literal["road", "rail+road"] = "road"
     urgent: bool = False
     spare: Sizes | None = None
-    stops: tuple[Stop, ...] = ()
+    stops: tuple[Stop, ...] = Field(default=(), min_length=1)
     by_name: Mapping[str, Stop] = {}
     weights: tuple[PositiveInt, ...] | None = None
 
@@ -93,6 +93,11 @@ _STOP = r"Settings of transport\.{}: town, sizes$"
             "spare: {widht: 1}",
             r"^transport\.spare\.widht is not a setting \(nearest: transport\.spare\.width\)\. "
             r"Settings of transport\.spare: width, height$",
+        ),
+        (
+            "stops: [{twon: Bonn}]",  # and not: there should be at least one item
+            r"^transport\.stops\.0\.twon is not a setting "
+            r"\(nearest: transport\.stops\.0\.town\)\. " + _STOP.format(r"stops\.0"),
         ),
         (
             "stops: [{town: Ulm}, {twon: Bonn}]",
