@@ -126,6 +126,8 @@ def _fit(
 ) -> tuple[ExportableSegmenter, TrainingHistory]:
     """Fits the recipe's network, and its second one where there is one."""
     second = recipe.flair_network
+    if second is not None:
+        build_segmenter(second)  # what is wrong with it is told before the first one's training
     segmenter, history = _fit_network(
         recipe, dataset, folder, journal, whole_scans=second is not None
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from components.shared.errors import UserError
 from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.tracking.server import connect
@@ -120,6 +121,16 @@ def test_a_found_learning_rate_is_trained_with_shown_and_kept(
     kept = [key for key in dataset.store.keys("checkpoints/") if "learning_rate_search" in key]
     assert len(kept) == 2
     end_pipeline_run(client, run_id, dataset.store)
+    assert not list(dataset.store.keys("checkpoints/"))
+
+
+def test_a_second_network_that_cannot_be_made_is_refused_before_the_first_is_trained(
+    recipe, dataset, tracking, tmp_path
+):
+    wrong = {"sequences": "flair", "encoder": "resnet19"}
+    recipe = recipe.model_copy(update={"flair_network": recipe.network.model_copy(update=wrong)})
+    with pytest.raises(UserError, match="resnet19"):
+        train_model(recipe, dataset, **_arguments(tmp_path / "out"))
     assert not list(dataset.store.keys("checkpoints/"))
 
 
