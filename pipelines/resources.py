@@ -1,6 +1,5 @@
 """Pod profiles: named settings of all steps' pods, the only place for what a step may use."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from components.shared.config import Config, build_config
+from components.shared.config import Config, build_config, nearest
 from components.shared.errors import UserError
 from components.shared.kubernetes_names import (
     DataKey,
@@ -355,10 +354,9 @@ def _check_sections(content: Mapping[str, Any], name: str) -> None:
     sections = ("run", "all", *COMPONENTS)
     for key in content:
         if key not in sections:
-            near = difflib.get_close_matches(key, sections, n=1)
             raise UserError(
                 f"profile {name}: {key} is not a section"
-                + "".join(f" (nearest: {found})" for found in near)
+                + "".join(f" (nearest: {found})" for found in nearest(key, sections))
                 + f"; there are extends, {', '.join(sections)}"
             )
 

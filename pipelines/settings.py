@@ -1,6 +1,7 @@
 """Presets: named settings for all steps of a run."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from components.notify.settings import NotifySettings
 from components.pool.settings import PoolSettings
 from components.profile.settings import ProfileSettings
 from components.register.settings import RegisterSettings
-from components.shared.config import Config, build_config
+from components.shared.config import Config, build_config, nearest
 from components.shared.errors import UserError
 from components.shared.tracking.identity import check_label
 from components.split.settings import FoldSettings, SplitSettings
@@ -62,10 +63,13 @@ def load_preset(
         Validated settings of the steps.
 
     Raises:
-        UserError: If there is no such preset, or a setting is unknown or out of range.
+        UserError: If there is no such preset, a setting is unknown or out of range, or an encoder
+            is not known to the libraries that have them, where these are installed.
     """
     sections = _with_changes(_read(name), changes, steps)
     preset = {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
+    if "train" in steps:
+        _check_encoders(Recipe.model_validate(preset["train"]), "train")
     return {step: preset[step] for step in steps}
 
 
@@ -88,12 +92,15 @@ def load_recipes(name: str, changes: Iterable[str] = ()) -> dict[str, Recipe]:
     sections = _with_changes(sections, changes, ("train", RECIPES))
     for label in sections[RECIPES]:
         check_label(str(label))
-    return {
+    recipes = {
         str(label): build_config(
             Recipe, _recipe(entry, sections["train"], str(label)), f"{RECIPES}.{label}"
         )
         for label, entry in sections[RECIPES].items()
     }
+    for label, recipe in recipes.items():
+        _check_encoders(recipe, f"{RECIPES}.{label}")
+    return recipes
 
 
 def parse_change(change: str, form: str) -> tuple[str, Any]:
@@ -120,11 +127,25 @@ def pipeline_arguments(preset: Preset) -> dict[str, str]:
     return {f"{step}_settings": config.model_dump_json() for step, config in preset.items()}
 
 
+def _check_encoders(recipe: Recipe, name: str) -> None:
+    """Where the libraries are installed that know them: `submit` needs none."""
+    if not find_spec("segmentation_models_pytorch"):
+        return
+    from components.train.library import check_encoder  # imports torch, which takes seconds
+
+    for section, network in recipe.networks.items():
+        check_encoder(network, f"{name}.{section}")
+
+
 def _read(name: str) -> dict[str, dict[str, Any]]:
     content = named.read(name, _FOLDER, "preset")
     names = [*STEPS, RECIPES]
-    if not set(content) <= set(names):
-        raise UserError(f"preset {name} must have only the sections {', '.join(names)}")
+    for key in content:
+        if key not in names:
+            raise UserError(
+                f"preset {name} must have only the sections {', '.join(names)}, not {key}"
+                + "".join(f" (nearest: {found})" for found in nearest(key, names))
+            )
     return {step: named.section(content, step, f"preset {name}") for step in names}
 
 
@@ -162,13 +183,16 @@ def _with_changes(
 
 def _path(key: str, change: str, steps: Collection[str], form: str) -> list[str]:
     path = ("split.method" if key == "split" else key).split(".")  # as in split=report2020
-    if len(path) == 1 or not all(path) or path[0] not in steps:
+    if len(path) == 1 or not all(path):
         raise _misunderstood(change, form)
+    if path[0] not in steps:
+        raise _misunderstood(change, form, *nearest(path[0], steps))
     return path
 
 
-def _misunderstood(change: str, form: str) -> UserError:
-    return UserError(f"--set {change!r} is not understood; the form is {form}")
+def _misunderstood(change: str, form: str, *near: str) -> UserError:
+    told = "".join(f" (nearest: {found})" for found in near)
+    return UserError(f"--set {change!r} is not understood{told}; the form is {form}")
 
 
 def _changed(

@@ -1,12 +1,14 @@
 """Frozen, validated records, and the settings in whose form every step receives its options."""
 
 import difflib
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from components.shared.errors import UserError
 
@@ -21,6 +23,17 @@ class Config(Record):
     """Settings of one step: unknown keys and values out of range are refused."""
 
     model_config = ConfigDict(allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        # pydantic takes true for 1, and in YAML yes and on are true; its strict mode would refuse
+        # 1e-3 too, which PyYAML reads as a text
+        wanted = set(_types(cls.model_fields[str(info.field_name)].annotation))
+        given = value if isinstance(value, list | tuple) else [value]
+        if {int, float} & wanted and bool not in wanted and any(isinstance(v, bool) for v in given):
+            raise PydanticCustomError("number", "Input should be a number, not true or false")
+        return value
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -57,18 +70,44 @@ def build_config(kind: type[ConfigT], values: dict[str, object], name: str) -> C
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
+        problems = _innermost(error.errors(include_url=False))
         told = [_describe(problem, kind, name) for problem in problems]
         unknown = [problem["loc"][:-1] for problem in problems if _is_unknown(problem)]
         allowed = [_allowed(kind, name, section) for section in dict.fromkeys(unknown)]
         raise UserError(". ".join(["; ".join(told), *allowed])) from error
 
 
+def nearest(wanted: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """Known names that are spelt much like a wanted one, the nearest first.
+
+    Args:
+        wanted: Unknown; whether its letters are small does not matter.
+        known: To choose from.
+        most: Names to give.
+    """
+    small = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(wanted.lower(), small, n=most, cutoff=0.65)
+    return [small[name] for name in found]
+
+
+def _innermost(problems: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without what only follows: a list lacks the items that were refused in it."""
+    inner = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
+    return [problem for problem in problems if problem["loc"] not in inner]
+
+
 def _describe(problem: ErrorDetails, kind: type[Config], name: str) -> str:
     key = ".".join([name, *map(str, problem["loc"])])
     if _is_unknown(problem):
         return _suggest(problem["loc"], kind, name)
-    return f"{key}={problem['input']!r}: {problem['msg']}"
+    return f"{key}={problem['input']!r}: {problem['msg']}" + _nearest_value(problem)
+
+
+def _nearest_value(problem: ErrorDetails) -> str:
+    if problem["type"] != "literal_error" or not isinstance(problem["input"], str):
+        return ""
+    allowed = re.findall("'(.*?)'", problem["ctx"]["expected"])
+    return "".join(f" (nearest: {found})" for found in nearest(problem["input"], allowed))
 
 
 def _is_unknown(problem: ErrorDetails) -> bool:
@@ -76,19 +115,29 @@ def _is_unknown(problem: ErrorDetails) -> bool:
 
 
 def _suggest(place: Sequence[int | str], kind: type[Config], name: str) -> str:
-    key = ".".join([name, *map(str, place)])
-    paths = {path.rpartition(".")[2]: f"{name}.{path}" for path in _paths(kind)}
-    wanted = str(place[-1])
-    if wanted in paths and len(place) == 1:  # from before the settings had sections
-        return f"{key} is now {paths[wanted]}"
-    nearest = difflib.get_close_matches(wanted, paths, n=1, cutoff=0.75)
-    return f"{key} is not a setting" + "".join(f" (nearest: {paths[n]})" for n in nearest)
+    *section, wanted = map(str, place)
+    key = ".".join([name, *section, wanted])
+    paths: dict[str, str] = {}
+    for path in _paths(kind):
+        paths.setdefault(path.rpartition(".")[2], path)
+    if wanted in paths and not section:  # from before the settings had sections
+        return f"{key} is now {name}.{paths[wanted]}"
+    beside = _section(kind, place[:-1]).model_fields
+    paths |= {own: ".".join([*section, own]) for own in beside}
+    found = nearest(wanted, paths)
+    return f"{key} is not a setting" + "".join(f" (nearest: {name}.{paths[n]})" for n in found)
 
 
-def _allowed(kind: type[Config], name: str, section: Sequence[int | str]) -> str:
-    for key in section:
-        kind = _sections(kind)[str(key)]
-    return f"Settings of {'.'.join([name, *map(str, section)])}: {', '.join(kind.model_fields)}"
+def _allowed(kind: type[Config], name: str, place: Sequence[int | str]) -> str:
+    fields = _section(kind, place).model_fields
+    return f"Settings of {'.'.join([name, *map(str, place)])}: {', '.join(fields)}"
+
+
+def _section(kind: type[Config], place: Sequence[int | str]) -> type[Config]:
+    """The settings class at a place; positions in a list lie on the way, e.g. `phases.0`."""
+    for key in place:
+        kind = _sections(kind).get(str(key), kind)
+    return kind
 
 
 def _paths(kind: type[Config]) -> Iterator[str]:
@@ -100,9 +149,15 @@ def _paths(kind: type[Config]) -> Iterator[str]:
 
 
 def _sections(kind: type[Config]) -> dict[str, type[Config]]:
-    types = {key: field.annotation for key, field in kind.model_fields.items()}
     return {
         key: found
-        for key, found in types.items()
+        for key, field in kind.model_fields.items()
+        for found in _types(field.annotation)
         if isinstance(found, type) and issubclass(found, Config)
     }
+
+
+def _types(annotation: object) -> Iterator[object]:
+    """What a type is made of, e.g. `Phase` of `tuple[Phase, ...] | None`."""
+    inner = get_args(annotation)
+    yield from chain.from_iterable(map(_types, inner)) if inner else (annotation,)

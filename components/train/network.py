@@ -1,6 +1,8 @@
 """The segmenter: normalisation, resizing and network in one exportable module."""
 
 import copy
+import inspect
+from collections.abc import Sequence
 from typing import cast
 
 import segmentation_models_pytorch as smp
@@ -9,9 +11,14 @@ from torch import Tensor, nn
 
 from components.shared.dataset.volumes import CHANNELS, FLAIR
 from components.shared.errors import UserError
+from components.train.library import check_encoder
 from components.train.plain_unet import PlainUnet
 from components.train.preparation import NORMALISATIONS, cut, head_box, inverse, sample
 from components.train.recipe import Network
+
+# how smp, timm and torch refuse what does not go together, when a network is made and when it is
+# shown a slice
+_REFUSALS = (KeyError, TypeError, ValueError, RuntimeError, AssertionError)
 
 
 class VolumeSegmenter(nn.Module):
@@ -161,9 +168,11 @@ def build_segmenter(settings: Network) -> VolumeSegmenter:
     """Makes the network that the settings describe.
 
     Raises:
-        UserError: If the library lacks the architecture or the encoder, its output has another
-            size than its input, or the ImageNet weights cannot be downloaded.
+        UserError: If the libraries lack the encoder, it does not go together with the
+            architecture or the other settings, the output has another size than the input, or
+            the ImageNet weights cannot be downloaded.
     """
+    check_encoder(settings, "train.network")
     sequences = 1 if settings.sequences == "flair" else len(CHANNELS)
     channels = sequences * (2 * settings.context_slices + 1)
     network = _build_network(settings, channels)
@@ -174,7 +183,7 @@ def build_segmenter(settings: Network) -> VolumeSegmenter:
 def _build_network(settings: Network, channels: int) -> nn.Module:
     if settings.architecture == "plain_unet":
         return PlainUnet(channels, stages=settings.encoder_depth)
-    options = {"decoder_channels": settings.decoder_channels} if settings.decoder_channels else {}
+    widths = _decoder_widths(settings)
     try:
         network: nn.Module = smp.create_model(
             settings.architecture,
@@ -185,18 +194,30 @@ def _build_network(settings: Network, channels: int) -> nn.Module:
             else settings.encoder_weights,
             in_channels=channels,
             classes=1,
-            **options,
+            **({"decoder_channels": widths} if widths else {}),
         )
     except OSError as error:  # hub errors and lost connections are OSErrors
         raise UserError(
             f"ImageNet weights of {settings.encoder} cannot be downloaded "
             f"({type(error).__name__}); go on without by train.network.encoder_weights=none"
         ) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except _REFUSALS as error:
         raise UserError(
             f"no network {settings.architecture} with encoder {settings.encoder}: {error}"
         ) from error
     return network
+
+
+def _decoder_widths(settings: Network) -> Sequence[int] | None:
+    """As many as the encoder has stages; `None` where the decoder has not one a stage.
+
+    The library's own widths are for five stages, and it refuses them for fewer.
+    """
+    if settings.decoder_channels:
+        return settings.decoder_channels
+    options = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[settings.architecture]).parameters
+    widths = options["decoder_channels"].default if "decoder_channels" in options else None
+    return widths[: settings.encoder_depth] if isinstance(widths, tuple) else None
 
 
 def _check_size(network: nn.Module, settings: Network, channels: int) -> None:
@@ -205,7 +226,7 @@ def _check_size(network: nn.Module, settings: Network, channels: int) -> None:
     try:
         with torch.inference_mode():
             given = network.eval()(torch.zeros(1, channels, side, side)).shape[2:]
-    except RuntimeError as error:
+    except _REFUSALS as error:
         raise UserError(
             f"{settings.architecture} with encoder {settings.encoder} cannot take slices of "
             f"{side} x {side} ({str(error).partition(chr(10))[0]}); try another "

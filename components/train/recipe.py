@@ -4,9 +4,26 @@ from bisect import bisect
 from itertools import accumulate, pairwise
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from components.shared.config import Config
+
+Architecture = Literal[
+    "unet",
+    "unetplusplus",
+    "manet",
+    "linknet",
+    "fpn",
+    "pspnet",
+    "deeplabv3",
+    "deeplabv3plus",
+    "pan",
+    "upernet",
+    "segformer",
+    "dpt",
+    "plain_unet",
+]
+"""All decoders of `segmentation_models_pytorch`, which only the trainer's image has, and ours."""
 
 
 class Network(Config):
@@ -15,11 +32,12 @@ class Network(Config):
     Attributes:
         architecture: A decoder of `segmentation_models_pytorch`, e.g. `unet`, `fpn`; or
             `plain_unet`, the U-Net of Buda et al. 2019 without any encoder of a library.
-        encoder: An encoder of `segmentation_models_pytorch`, e.g. `resnet18`.
+        encoder: An encoder of `segmentation_models_pytorch`, e.g. `resnet18`, or `tu-` and the
+            name of one of timm's networks.
         encoder_weights: `imagenet` downloads weights; `none` starts from random ones.
         encoder_depth: Stages of the encoder that are used; each halves the resolution.
         decoder_channels: Widths of the U-Net decoder's stages, as many as the encoder has;
-            `None` is the library's.
+            `None` takes the library's first ones.
         image_size: Side in pixels to which slices are resized inside the model.
         context_slices: Neighbours on each side that are shown to the network as channels
             (a 2.5D network).
@@ -30,11 +48,11 @@ class Network(Config):
         crop: Slices are cut to the `head`, or taken whole (`none`).
     """
 
-    architecture: str = "unet"
+    architecture: Architecture = "unet"
     encoder: str = "resnet18"
     encoder_weights: Literal["imagenet", "none"] = "imagenet"
     encoder_depth: int = Field(default=5, ge=3, le=5)
-    decoder_channels: tuple[int, ...] | None = None
+    decoder_channels: tuple[PositiveInt, ...] | None = None
     image_size: int = Field(default=256, ge=32, le=1024, multiple_of=32)
     context_slices: int = Field(default=1, ge=0, le=3)
     sequences: Literal["all", "flair"] = "all"
@@ -44,9 +62,9 @@ class Network(Config):
     @model_validator(mode="after")
     def _decoder_fits(self) -> Self:
         widths = self.decoder_channels
-        if widths and not self.architecture.startswith("unet"):
+        if widths is not None and not self.architecture.startswith("unet"):
             raise ValueError(f"decoder_channels are of the U-Net; {self.architecture} has none")
-        if widths and len(widths) != self.encoder_depth:
+        if widths is not None and len(widths) != self.encoder_depth:
             raise ValueError(f"{len(widths)} widths for {self.encoder_depth} stages")
         return self
 
@@ -72,6 +90,16 @@ class Sampling(Config):
     batch_size: int = Field(default=32, ge=2)
     accumulate: int = Field(default=1, ge=1)
     tumour_share: float = Field(default=0.6, gt=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _can_be_shared_out(self) -> Self:
+        parts = self.accumulate  # more where several processes train; they check that themselves
+        if self.batch_size % parts or self.batch_size < 2 * parts:
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be shared out: accumulate={parts} needs a "
+                f"multiple of {parts}, at least {2 * parts}"
+            )
+        return self
 
 
 class Augmentation(Config):
@@ -261,9 +289,8 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _policy_fits(self) -> Self:
-        networks = [self.network, *([self.flair_network] if self.flair_network else [])]
         if self.augmentation.policy == "fastai" and any(
-            network.normalisation != "imagenet" for network in networks
+            network.normalisation != "imagenet" for network in self.networks.values()
         ):
             raise ValueError("augmentation.policy=fastai takes network.normalisation=imagenet")
         return self
@@ -273,3 +300,9 @@ class Recipe(Config):
         if self.flair_network and self.flair_network.sequences != "flair":
             raise ValueError("flair_network is for scans without the others: sequences=flair")
         return self
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        """What is trained, by the name of its section."""
+        second = {"flair_network": self.flair_network} if self.flair_network else {}
+        return {"network": self.network, **second}

@@ -125,8 +125,10 @@ def _fit(
     recipe: Recipe, dataset: SplitDataset, folder: str, journal: _Journal
 ) -> tuple[ExportableSegmenter, TrainingHistory]:
     """Fits the recipe's network, and its second one where there is one."""
-    segmenter, history = _fit_network(recipe, dataset, folder, journal)
     second = recipe.flair_network
+    if second is not None:
+        build_segmenter(second)  # what is wrong with it is told before the first one's training
+    segmenter, history = _fit_network(recipe, dataset, folder, journal)
     if second is None:
         return segmenter, history
     logger.info("training the second network, on FLAIR")

@@ -55,6 +55,7 @@ def test_a_preset_can_be_a_file(tmp_path):
         ("fast", [], "no preset 'fast'; there are buda2019, demo, quick, report"),
         ("quick", ["epochs=3"], "--set 'epochs=3' is not understood.*STEP.KEY=VALUE"),
         ("quick", ["fit.epochs=3"], "STEP one of ingest, profile"),
+        ("quick", ["trian.seed=3"], r"not understood \(nearest: train\); the form is STEP.KEY="),
         ("quick", ["train.schedule.epochs"], "not understood"),
         ("quick", ["train.schedule.epochs=["], "the value is not valid YAML"),
         ("quick", ["train.network.decoder_channels=[8, 8]"], "2 widths for 4 stages"),
@@ -77,9 +78,63 @@ def test_a_wrong_preset_or_change_is_named(name, changes, message):
 
 def test_a_file_with_other_sections_is_refused(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("training: {epochs: 3}\n")
-    with pytest.raises(UserError, match="only the sections ingest, profile"):
+    path.write_text("trian: {epochs: 3}\n")
+    with pytest.raises(
+        UserError, match=r"only the sections ingest, profile.*, not trian \(nearest: train\)$"
+    ):
         load_preset(str(path))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "near"),
+    [
+        ("resnet19", r" \(nearest: resnet18, .*, .*\)"),
+        ("tu-resnet19", r" \(nearest: tu-resnet18, .*, .*\)"),
+        ("tu-resnet18.nosuch", r" \(nearest: .*tu-resnet18.*\)"),
+        ("tu-nosuch", ""),
+    ],
+)
+def test_an_encoder_that_the_libraries_lack_is_refused_with_the_nearest(encoder, near):
+    known = (
+        r"there are those of https://smp\..*, and tu-NAME for every NAME in timm\.list_models\(\)"
+    )
+    message = rf"^train\.network\.encoder='{encoder}' is not known{near}; {known}$"
+    with pytest.raises(UserError, match=message):
+        load_preset("quick", [f"train.network.encoder={encoder}"])
+
+
+@pytest.mark.parametrize(
+    "encoder", ["timm-efficientnet-b0", "mit_b0", "tu-resnet18", "tu-resnet18.a1_in1k"]
+)
+def test_any_encoder_of_the_libraries_is_taken(encoder):
+    network = load_preset("quick", [f"train.network.encoder={encoder}"])["train"].network
+    assert network.encoder == encoder
+
+
+def test_the_second_network_and_every_recipe_of_a_comparison_are_checked_too(tmp_path):
+    with pytest.raises(UserError, match=r"^train\.flair_network\.encoder='resnet19' is not known"):
+        load_preset("quick", ["train.flair_network={sequences: flair, encoder: resnet19}"])
+    path = tmp_path / "mine.yaml"
+    path.write_text("recipes: {a: , b: {network: {encoder: resnet19}}}")
+    with pytest.raises(UserError, match=r"^recipes\.b\.network\.encoder='resnet19' is not known"):
+        load_recipes(str(path))
+
+
+def test_encoders_are_not_looked_up_where_the_libraries_are_missing():
+    """`submit` has the extra pipelines only, and the network is refused in its step."""
+    change = "train.network.encoder=resnet19"
+    code = f"""
+import sys
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *others: (
+    None if name == "segmentation_models_pytorch" else find(name, *others)
+)
+from pipelines.settings import load_preset
+assert load_preset("quick", ["{change}"])["train"].network.encoder == "resnet19"
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -143,12 +198,13 @@ class TestRecipes:
         assert {one.schedule for one in recipes.values()} == {quick.schedule}
         assert {one.network.encoder_weights for one in recipes.values()} == {"none"}
 
-    @pytest.mark.parametrize("preset", ["demo", "quick"])
-    def test_every_one_of_them_can_be_trained(self, preset):
-        for label, recipe in load_recipes(preset, ["train.network.image_size=64"]).items():
-            network = build_segmenter(recipe.network).network.eval()
-            channels = 3 * (2 * recipe.network.context_slices + 1)
-            assert network(torch.zeros(2, channels, 64, 64)).shape == (2, 1, 64, 64), label
+    @pytest.mark.parametrize("preset", preset_names())
+    def test_every_one_of_them_can_be_made_and_has_one_network(self, preset):
+        changes = ["train.network.encoder_weights=none"]  # they are a download
+        for recipe in load_recipes(preset, changes).values():
+            with torch.device("meta"):  # shapes alone, which tell whether its parts fit together
+                build_segmenter(recipe.network)
+            assert list(recipe.networks) == ["network"]
 
     def test_a_change_is_of_all_recipes_or_of_one(self):
         changes = ("train.schedule.epochs=3", "recipes.unet-resnet34.schedule.epochs=5")

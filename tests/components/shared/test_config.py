@@ -1,7 +1,10 @@
-import pytest
-from pydantic import Field
+from collections.abc import Mapping
+from typing import Literal
 
-from components.shared.config import Config, build_config, parse_config
+import pytest
+from pydantic import Field, PositiveInt
+
+from components.shared.config import Config, build_config, nearest, parse_config
 from components.shared.errors import UserError
 
 
@@ -13,6 +16,20 @@ class Sizes(Config):
 class Parcel(Config):
     sizes: Sizes = Sizes()
     colour: str = "brown"
+
+
+class Stop(Config):
+    town: str = ""
+    sizes: Sizes | None = None
+
+
+class Transport(Config):
+    kind: Literal["road", "rail+road"] = "road"
+    urgent: bool = False
+    spare: Sizes | None = None
+    stops: tuple[Stop, ...] = Field(default=(), min_length=1)
+    by_name: Mapping[str, Stop] = {}
+    weights: tuple[PositiveInt, ...] | None = None
 
 
 def test_reads_yaml_and_json_and_fills_in_defaults():
@@ -64,3 +81,78 @@ def test_settings_cannot_be_changed():
 def test_tells_what_is_wrong_inside_a_section(text, message):
     with pytest.raises(UserError, match=message):
         parse_config(Parcel, text, "parcel")
+
+
+_STOP = r"Settings of transport\.{}: town, sizes$"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "spare: {widht: 1}",
+            r"^transport\.spare\.widht is not a setting \(nearest: transport\.spare\.width\)\. "
+            r"Settings of transport\.spare: width, height$",
+        ),
+        (
+            "stops: [{twon: Bonn}]",  # and not: there should be at least one item
+            r"^transport\.stops\.0\.twon is not a setting "
+            r"\(nearest: transport\.stops\.0\.town\)\. " + _STOP.format(r"stops\.0"),
+        ),
+        (
+            "stops: [{town: Ulm}, {twon: Bonn}]",
+            r"^transport\.stops\.1\.twon is not a setting "
+            r"\(nearest: transport\.stops\.1\.town\)\. " + _STOP.format(r"stops\.1"),
+        ),
+        ("by_name: {a: {x: 1}}", r"^transport\.by_name\.a\.x is .*" + _STOP.format(r"by_name\.a")),
+        (
+            "stops: [{sizes: {heigth: 1}}]",
+            r"\(nearest: transport\.stops\.0\.sizes\.height\)\. "
+            r"Settings of transport\.stops\.0\.sizes: width, height$",
+        ),
+        ("spare: {town: Ulm}", r"town is not a setting \(nearest: transport\.stops\.town\)\. "),
+        ("twon: Ulm", r"twon is not a setting \(nearest: transport\.stops\.town\)\. "),
+    ],
+)
+def test_tells_what_is_wrong_in_a_section_that_may_be_missing_or_is_one_of_many(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_config(Transport, text, "transport")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [("Road", " (nearest: road)"), ("railroad", " (nearest: rail+road)"), ("sea", ""), ("1", "")],
+)
+def test_a_value_that_is_none_of_a_few_is_told_with_those_and_the_nearest(given, told):
+    with pytest.raises(UserError) as caught:
+        parse_config(Transport, f"kind: {given}", "transport")
+    expected = "Input should be 'road' or 'rail+road'"
+    assert str(caught.value).partition(": ")[2] == expected + told
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "place"),
+    [
+        (Sizes, "width: yes", "width=True"),
+        (Sizes, "height: off", "height=False"),
+        (Parcel, "sizes: {width: true}", r"sizes\.width=True"),
+        (Transport, "stops: [{sizes: {width: on}}]", r"stops\.0\.sizes\.width=True"),
+        (Transport, "weights: [8, true]", r"weights=\[8, True\]"),
+    ],
+)
+def test_a_truth_value_is_no_number(kind, text, place):
+    with pytest.raises(UserError, match=rf"^it\.{place}: Input should be a number, not true or"):
+        parse_config(kind, text, "it")
+
+
+def test_what_yaml_reads_as_a_text_may_be_a_number_and_a_truth_value_stays_one():
+    assert parse_config(Sizes, "height: 1e-3", "sizes") == Sizes(height=0.001)
+    assert parse_config(Transport, "urgent: yes", "transport") == Transport(urgent=True)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [("trian", ["train"]), ("Train", ["train"]), ("sprain", ["train"]), ("evaluation", [])],
+)
+def test_the_nearest_name_is_spelt_much_alike(wanted, found):
+    assert nearest(wanted, ["ingest", "train", "split"]) == found

@@ -111,16 +111,9 @@ def test_as_many_processes_read_as_there_are_cores(train, make_recipe, monkeypat
     assert "train.compute.loader_workers=8, CPU cores: 1; as many read" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("sampling", "message"),
-    [
-        ({"batch_size": 4, "accumulate": 3}, "batch_size=4 cannot .* a multiple of 3, at least 6"),
-        ({"batch_size": 4, "accumulate": 4}, "batch_size=4 cannot .* a multiple of 4, at least 8"),
-        ({"batch_size": 512, "accumulate": 64}, "a step of this training needs 128"),
-    ],
-)
-def test_a_batch_that_cannot_be_shared_out_is_refused(train, make_recipe, sampling, message):
-    with pytest.raises(UserError, match=message):
+def test_an_epoch_shorter_than_the_least_step_is_refused(train, make_recipe):
+    sampling = {"batch_size": 512, "accumulate": 64}
+    with pytest.raises(UserError, match="a step of this training needs 128"):
         train(make_recipe(sampling=sampling), "refused")
 
 

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
@@ -10,6 +12,7 @@ from components.train.network import (
     freeze_unused,
     with_neighbours,
 )
+from components.train.recipe import Architecture
 
 
 def test_brightness_and_contrast_of_a_scanner_make_no_difference(recipe):
@@ -58,13 +61,35 @@ def test_missing_weights_say_how_to_go_on(make_recipe, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"encoder": "resnet19"}, "resnet19"),
-        ({"architecture": "vnet", "decoder_channels": None}, "vnet"),
+        ({"encoder": "resnet19"}, r"train.network.encoder='resnet19' is not known \(nearest: resn"),
+        (  # smp refuses by a KeyError
+            {"architecture": "linknet", "encoder": "mit_b0"},
+            "no network linknet with encoder mit_b0: ",
+        ),
+        (  # timm by a RuntimeError
+            {"encoder": "tu-mixer_s32_224"},
+            "no network unet with encoder tu-mixer_s32_224: ",
+        ),
+        (  # and by an AssertionError once it is shown a slice
+            {"architecture": "upernet", "encoder": "tu-swin_tiny_patch4_window7_224"},
+            "upernet with encoder tu-swin_tiny_patch4_window7_224 cannot take slices of 32 x 32 "
+            r"\(.*\(224\).*\); try another",
+        ),
     ],
 )
 def test_an_impossible_network_is_named(make_recipe, change, message):
+    network = {"decoder_channels": None, **change}
     with pytest.raises(UserError, match=message):
-        build_segmenter(make_recipe(network=change).network)
+        build_segmenter(make_recipe(network=network).network)
+
+
+@pytest.mark.parametrize("architecture", ["unet", "unetplusplus", "manet"])
+@pytest.mark.parametrize("depth", [3, 4, 5])
+def test_a_decoder_without_widths_has_the_librarys_first_ones(make_recipe, architecture, depth):
+    network = {"architecture": architecture, "encoder_depth": depth, "decoder_channels": None}
+    with torch.device("meta"):
+        made = build_segmenter(make_recipe(network=network).network).network
+    assert made.segmentation_head[0].in_channels == (256, 128, 64, 32, 16)[depth - 1]
 
 
 @pytest.mark.parametrize(("depth", "unused"), [(5, False), (3, True)])
@@ -116,6 +141,10 @@ def test_a_whole_slice_can_be_taken(make_recipe):
     assert segmenter.box(volume).tolist() == [0, 0, 1, 1]
     prepared = segmenter.prepare(volume)
     assert (prepared[:, :, :10] == prepared[0, :, 0, 0].view(3, 1, 1)).all()
+
+
+def test_a_recipe_can_ask_for_every_architecture_of_the_library_and_the_papers():
+    assert set(get_args(Architecture)) == {*smp.MODEL_ARCHITECTURES_MAPPING, "plain_unet"}
 
 
 @pytest.mark.parametrize("architecture", sorted(smp.MODEL_ARCHITECTURES_MAPPING))

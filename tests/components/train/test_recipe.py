@@ -17,6 +17,25 @@ def test_defaults_are_a_valid_recipe():
         ("compute: {precision: fp8}", "train.compute.precision='fp8'.*bf16-mixed"),
         ("network: {encoder_depth: 4, decoder_channels: [8, 8, 8]}", "3 widths for 4 stages"),
         ("network: {architecture: fpn, decoder_channels: [8]}", "fpn has none"),
+        ("network: {decoder_channels: []}", "0 widths for 5 stages"),
+        (
+            "network: {decoder_channels: [8, 8, 8, 8, -1]}",
+            "train.network.decoder_channels.4=-1: Input should be greater than 0",
+        ),
+        (
+            "sampling: {batch_size: 33, accumulate: 2}",
+            "accumulate=2 needs a multiple of 2, at least 4",
+        ),
+        (
+            "sampling: {batch_size: 8, accumulate: 8}",
+            "accumulate=8 needs a multiple of 8, at least 16",
+        ),
+        ("schedule: {epochs: yes}", "train.schedule.epochs=True: Input should be a number, not"),
+        ("network: {architecture: unett}", r"or 'plain_unet' \(nearest: unet\)$"),
+        ("network: {architecture: fnp, decoder_channels: [8]}", r"'plain_unet' \(nearest: fpn\)$"),
+        ("optimiser: {loss: Dice}", r"or 'bce' \(nearest: dice\)$"),
+        ("schedule: {course: onecycle}", r"or 'cosine' \(nearest: one_cycle\)$"),
+        ("network: {normalisation: imagnet}", r"or 'imagenet' \(nearest: imagenet\)$"),
         ("optimiser: {learning_rate: .nan}", "train.optimiser.learning_rate=nan"),
         ("seed: 4294967296", "train.seed=4294967296: Input should be less than"),
         ("schedule: 3", "train.schedule=3: Input should be a valid dictionary"),
@@ -27,6 +46,26 @@ def test_defaults_are_a_valid_recipe():
 def test_a_wrong_setting_is_named(text, message):
     with pytest.raises(UserError, match=message):
         parse_config(Recipe, text, "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "nearest"),
+    [
+        ("flair_network: {sequence: flair}", "flair_network", "sequences"),
+        ("schedule: {phases: [{}, {lenght: 2}]}", "schedule.phases.1", "length"),
+        ("schedule: {phases: [{imagesize: 64}]}", "schedule.phases.0", "image_size"),
+    ],
+)
+def test_a_misspelt_setting_of_the_second_network_or_a_phase_is_told_there(text, place, nearest):
+    message = (
+        rf"is not a setting \(nearest: train\.{place}\.{nearest}\)\. Settings of train\.{place}:"
+    )
+    with pytest.raises(UserError, match=message):
+        parse_config(Recipe, text, "train")
+
+
+def test_the_least_batch_is_shared_out():
+    assert parse_config(Recipe, "sampling: {batch_size: 16, accumulate: 8}", "train")
 
 
 @pytest.mark.parametrize(

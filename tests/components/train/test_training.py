@@ -8,6 +8,7 @@ import torch
 
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
+from components.shared.errors import UserError
 from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.segmenter import load_segmenter
 from components.shared.tracking.server import connect
@@ -195,6 +196,16 @@ def test_of_two_networks_the_first_learns_from_whole_scans_and_the_second_from_a
     assert every == [dataset.entries("train"), dataset.entries("validation")]
     assert whole == [[entry for entry in part if not entry.missing] for part in every]
     assert [len(part) for part in whole] == [1, 1]
+
+
+def test_a_second_network_that_cannot_be_made_is_refused_before_the_first_is_trained(
+    recipe, dataset, tracking, tmp_path
+):
+    wrong = {"sequences": "flair", "encoder": "resnet19"}
+    recipe = recipe.model_copy(update={"flair_network": recipe.network.model_copy(update=wrong)})
+    with pytest.raises(UserError, match="resnet19"):
+        train_model(recipe, dataset, **_arguments(tmp_path / "out"))
+    assert not list(dataset.store.keys("checkpoints/"))
 
 
 def _validation_dice(segmenter, dataset):

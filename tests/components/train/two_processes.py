@@ -19,6 +19,7 @@ from components.train.checkpoints import Checkpoints
 from components.train.fit import fit
 from components.train.network import build_segmenter
 from components.train.processes import is_writer, rank
+from components.train.recipe import Sampling
 from components.train.slices import prepare_volumes
 from components.train.task import SegmentationTask
 
@@ -62,7 +63,7 @@ class Training:
     """Trainings of one recipe on the small data set, for one of the processes."""
 
     def __init__(self, recipe, dataset, folder):
-        self.recipe, self.dataset, self._folder = recipe, dataset, folder
+        self.recipe, self.dataset, self.folder = recipe, dataset, folder
 
     def run(self, name, *callbacks):
         torch.manual_seed(self.recipe.seed)
@@ -73,15 +74,15 @@ class Training:
             segmenter,
             prepare_volumes(self.dataset, "train", segmenter),
             prepare_volumes(self.dataset, "validation", segmenter),
-            Checkpoints(self.dataset.store, name, self._folder / "work"),
+            Checkpoints(self.dataset.store, name, self.folder / "work"),
             told.append,
             [record, *callbacks],
         )
-        save_file(record.last, self._folder / f"{name}-{rank()}.safetensors")
+        save_file(record.last, self.folder / f"{name}-{rank()}.safetensors")
         weights = hashlib.sha256()
         for value in fitted.segmenter.state_dict().values():
             weights.update(value.contiguous().numpy())
-        files = (self._folder / "work" / name).glob(f"rank-{rank()}/*")
+        files = (self.folder / "work" / name).glob(f"rank-{rank()}/*")
         return {
             "epochs": record.epochs,
             "validated": record.validated,
@@ -116,6 +117,17 @@ def _bad_loss(training):
     raise AssertionError("the training went on")
 
 
+def _odd_batch(training):
+    """What is told of a batch that one process could take in two micro-batches, and two cannot."""
+    odd = Sampling(batch_size=6, accumulate=2)
+    recipe = training.recipe.model_copy(update={"sampling": odd})
+    try:
+        Training(recipe, training.dataset, training.folder).run("odd")
+    except UserError as error:
+        return str(error)
+    raise AssertionError("the batch was taken")
+
+
 def _search(training):
     """What a search before a training finds, in the store's folder of a training that began."""
     finder.STEPS = 12
@@ -147,6 +159,7 @@ def main():
         "whole": training.run("whole"),
         "accumulated": Training(accumulating, dataset, folder).run("accumulated"),
         "cut": _cut_in_validation(training),
+        "odd": _odd_batch(training),
         "bad": _bad_loss(training),
         "refusal": _torch_refusal(),
     }

@@ -1,0 +1,42 @@
+"""The encoders that the libraries have."""
+
+import segmentation_models_pytorch as smp
+import timm
+
+from components.shared.config import nearest
+from components.shared.errors import UserError
+from components.train.recipe import Network
+
+_TIMM = "tu-"  # how smp marks the names of timm
+
+
+def check_encoder(network: Network, place: str) -> None:
+    """Refuses an encoder that the libraries lack.
+
+    Whether it goes together with the architecture is seen when they are built only.
+
+    Args:
+        network: Settings.
+        place: Of the settings, for the message, e.g. `train.network`.
+
+    Raises:
+        UserError: If smp has no encoder of the name, and timm no network.
+    """
+    if network.architecture == "plain_unet" or _is_known(network.encoder):
+        return
+    known = [*smp.encoders.get_encoder_names(), *(_TIMM + name for name in timm.list_models())]
+    found = ", ".join(nearest(network.encoder, known, most=3))
+    raise UserError(
+        f"{place}.encoder={network.encoder!r} is not known"
+        + (f" (nearest: {found})" if found else "")
+        + "; there are those of https://smp.readthedocs.io/en/latest/encoders.html, and "
+        f"{_TIMM}NAME for every NAME in timm.list_models()"
+    )
+
+
+def _is_known(encoder: str) -> bool:
+    if not encoder.startswith(_TIMM):
+        return encoder in smp.encoders.get_encoder_names()
+    name = encoder.removeprefix(_TIMM)
+    with_weights = "." in name  # e.g. resnet18.a1_in1k
+    return name in timm.list_models(include_tags=True) if with_weights else timm.is_model(name)
