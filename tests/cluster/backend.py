@@ -34,12 +34,14 @@ class Backend:
         root: Where KFP keeps artifacts: s3://bucket/prefix.
         read: Content of an s3:// URI, from here.
         endpoint: Of that S3 service, in pods.
+        linger_s: How long a pod lives on when its step has ended, before it uploads artifacts.
     """
 
     kubectl: Callable
     root: str
     read: Callable
     endpoint: str
+    linger_s: float = 0
 
     def run(self, compiled, arguments, run_id, *, timeout_s=900):
         """Runs a compiled pipeline.
@@ -75,6 +77,7 @@ class Backend:
         main = pod["spec"]["containers"][0]
         main["env"] += [
             {"name": "KFP_S3_ENDPOINT", "value": self.endpoint},
+            {"name": "KFP_LINGER_S", "value": str(self.linger_s)},
             _key("KFP_S3_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID"),
             _key("KFP_S3_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY"),
         ]

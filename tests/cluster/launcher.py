@@ -3,7 +3,8 @@
 Read from backend/src/v2/component/launcher_v2.go at 2.17.0: downloads the input artifacts,
 makes the folders of the outputs, replaces the placeholders, runs the command, uploads the
 artifacts and publishes the output parameters. The real one has its S3 settings from a Secret,
-here in `KFP_S3_*`; `AWS_ENDPOINT_URL_S3` in a step's environment would redirect it just so.
+here in `KFP_S3_*`; `AWS_ENDPOINT_URL_S3` in a step's environment would redirect it just so. It may
+wait for `KFP_LINGER_S` seconds between the command and the uploads: a moment to be killed in.
 
     launcher.py EXECUTOR_INPUT PUBLISH_URI -- COMMAND...
 """
@@ -13,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -31,6 +33,7 @@ def main():
     code = subprocess.run(filled(command, executor_input, text), check=False).returncode
     if code:
         sys.exit(f"failed to execute component: exit status {code}")  # its own code is 1
+    time.sleep(float(os.environ.get("KFP_LINGER_S", "0")))
     for artifact in artifacts_of(outputs):
         bucket.upload(local_path(artifact["uri"]), artifact["uri"])
     told = Path(outputs["outputFile"])
