@@ -10,7 +10,8 @@ candidate on the list would have been superseded first). Then B was made after A
 after A; and A was made after B's list and so after B.
 
 No clock and no waiting is in this. It needs a tracking server whose lists show every run that
-was made before: one database, not a replica that lags behind.
+was made before: one database, not a replica that lags behind. A list need not be of one moment:
+MLflow on SQLite reads first which runs there are and then their parameters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,13 +46,16 @@ def find_or_make(
     """
     made = False
     while True:
-        candidates = _list_candidates(client, experiment, identity)
+        listed = _list(client, experiment, identity)
+        candidates = [run for run in listed if _value(run) != _SUPERSEDED]
         settled = [run for run in candidates if _value(run) == identity]
         if settled:
             _delete(client, [run for run in candidates if run not in settled])
             return str(settled[0].info.run_id)
         if candidates:
             _settle_first(client, candidates, identity)
+        elif listed:
+            made = False  # superseded, all of them, when their parameters were read: look again
         elif made:
             raise UserError(
                 f"MLflow at {client.tracking_uri} does not list a run that it has just made; "
@@ -70,14 +74,15 @@ def claim(client: MlflowClient, run_id: str, identity: str) -> bool:
     return _stands(client, run_id, identity)
 
 
-def _list_candidates(client: MlflowClient, experiment: str, identity: str) -> Sequence[Run]:
+def _list(client: MlflowClient, experiment: str, identity: str) -> Sequence[Run]:
+    """All runs of an identity; those that are superseded are deleted."""
     found = client.search_runs(
         [experiment],
         filter_string=f"tags.{IDENTITY} = '{identity}'",
         order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
     )
     _delete(client, [run for run in found if _value(run) == _SUPERSEDED])
-    return [run for run in found if _value(run) != _SUPERSEDED]
+    return found
 
 
 def _settle_first(client: MlflowClient, candidates: Sequence[Run], identity: str) -> None:
