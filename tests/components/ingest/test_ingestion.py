@@ -53,6 +53,8 @@ def start(source, store, workers=2, script=INGEST):
         command,
         cwd=PROJECT,
         start_new_session=True,  # its workers are found, and signalled, as one group
+        # behind nohup the tests, and so what they start, would not hear SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
