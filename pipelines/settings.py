@@ -38,6 +38,7 @@ STEPS: Mapping[str, type[Config]] = {
 RECIPES = "recipes"  # a preset's section and a pipeline's parameter: what `comparison` compares
 
 _FOLDER = Path(__file__).parent / "presets"
+USUAL_ENCODERS = frozenset({"resnet18", "resnet34", "resnet50", "mobilenet_v2"})
 _DEFAULT_RECIPES = Path(__file__).with_name("recipes.yaml")
 
 Preset = Mapping[str, Config]
@@ -129,11 +130,16 @@ def pipeline_arguments(preset: Preset) -> dict[str, str]:
 
 def _check_encoders(recipe: Recipe, name: str) -> None:
     """Where the libraries are installed that know them: `submit` needs none."""
-    if not find_spec("segmentation_models_pytorch"):
+    networks = {
+        section: network
+        for section, network in recipe.networks.items()
+        if network.encoder not in USUAL_ENCODERS
+    }
+    if not networks or not find_spec("segmentation_models_pytorch"):
         return
     from components.train.library import check_encoder  # imports torch, which takes seconds
 
-    for section, network in recipe.networks.items():
+    for section, network in networks.items():
         check_encoder(network, f"{name}.{section}")
 
 

@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from components.shared.errors import UserError
+from components.train.library import check_encoder
 from components.train.network import build_segmenter
+from components.train.recipe import Network
 from pipelines.arguments import graph_arguments
 from pipelines.catalogue import PIPELINES
 from pipelines.graph import settings_of
 from pipelines.settings import (
     STEPS,
+    USUAL_ENCODERS,
     load_preset,
     load_recipes,
     pipeline_arguments,
@@ -118,6 +121,18 @@ def test_the_second_network_and_every_recipe_of_a_comparison_are_checked_too(tmp
     path.write_text("recipes: {a: , b: {network: {encoder: resnet19}}}")
     with pytest.raises(UserError, match=r"^recipes\.b\.network\.encoder='resnet19' is not known"):
         load_recipes(str(path))
+
+
+def test_the_usual_encoders_need_no_look_which_takes_seconds():
+    for encoder in USUAL_ENCODERS:
+        check_encoder(Network(encoder=encoder), "train.network")
+    script = """
+import sys
+from pipelines.settings import load_preset
+load_preset("quick")
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_encoders_are_not_looked_up_where_the_libraries_are_missing():
