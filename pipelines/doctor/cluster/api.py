@@ -50,11 +50,14 @@ def check_api(cluster: Cluster, target: Target) -> Iterator[Check]:
 
 def _check_namespace(cluster: Cluster, target: Target) -> Iterator[Check]:
     """KFP for one user runs all pods where it is itself (POD_NAMESPACE of its API server)."""
-    own = find_installation(cluster).namespace
+    found = find_installation(cluster)
+    own = found.namespace
     if own != target.namespace:
         told = f"for one user, it runs pods in its own namespace {own}, not in {target.namespace}"
         advice = (
             f"give --namespace {own}, and there apply an overlay with `namespace: {own}` and "
             "without quota, as manifests/overlays/kind"
         )
-        yield Check("place of runs", "error", told, advice)
+        if not found.was_seen:
+            told = f"{told}, if that is where it is: you may not see it"
+        yield Check("place of runs", "error" if found.was_seen else "unknown", told, advice)

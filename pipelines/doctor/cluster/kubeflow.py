@@ -20,10 +20,12 @@ class Installation:
     Attributes:
         cluster: Where it is.
         namespace: Of its own pods.
+        was_seen: Whether its API server was found there; the usual place is assumed if not.
     """
 
     cluster: Cluster
     namespace: str
+    was_seen: bool = True
 
     def deployment(self, name: str) -> Json:
         """One of its Deployments.
@@ -81,9 +83,10 @@ def find_installation(cluster: Cluster) -> Installation:
     except KubernetesError as error:
         if error.status == 0:
             raise
-        return Installation(cluster, _USUAL)
+        return Installation(cluster, _USUAL, was_seen=False)
     names = [str(each["metadata"]["namespace"]) for each in found["items"]]
-    return Installation(cluster, _USUAL if _USUAL in names or not names else names[0])
+    place = _USUAL if _USUAL in names or not names else names[0]
+    return Installation(cluster, place, was_seen=bool(names))
 
 
 def container(deployment: Json) -> Json:

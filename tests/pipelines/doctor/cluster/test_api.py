@@ -31,6 +31,14 @@ def test_one_user_has_runs_where_kubeflow_is(cluster, server):
     )
 
 
+def test_where_kubeflow_is_may_be_unknown(cluster, server):
+    server.objects[PROXY]["multi_user"] = False
+    server.forbidden = ["deployments"]
+    _, place = check_api(cluster, target_of("test"))
+    assert place.status == "unknown"
+    assert "own namespace kubeflow, not in brainseg, if that is where it is" in place.found
+
+
 def test_an_address(cluster, server):
     server.objects["/apis/v2beta1/healthz"] = {"tag_name": "2.17.3", "multi_user": True}
     (check,) = check_api(cluster, target_of("test", endpoint=server.url))
