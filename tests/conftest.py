@@ -84,11 +84,11 @@ def without_root():
         if os.geteuid() != 0:
             yield
             return
-        os.seteuid(65534)
+        os.setresuid(65534, 65534, 0)  # os.access asks for the real user, not the effective one
         try:
             yield
         finally:
-            os.seteuid(0)
+            os.setresuid(0, 0, 0)
 
     return nobody
 

@@ -1,4 +1,3 @@
-import os
 import socket
 import sqlite3
 import threading
@@ -129,19 +128,20 @@ class TestMlflow:
         assert (check.status, check.found) == ("error", f"{tmp_path}/mlflow.db: database is locked")
         assert "end other writers" in check.advice
 
-    def test_a_file_that_may_not_be_written(self, public_path, asked, as_user):
+    def test_a_file_that_may_not_be_written(self, public_path, asked, without_root):
         sqlite3.connect(public_path / "mlflow.db").execute("CREATE TABLE runs (run_uuid TEXT)")
         public_path.chmod(0o777)
         (public_path / "mlflow.db").chmod(0o444)
-        check = as_user(lambda: asked(f"sqlite:///{public_path}/mlflow.db"))
+        with without_root():
+            check = asked(f"sqlite:///{public_path}/mlflow.db")
         assert check.status == "error"
         assert check.found == f"{public_path}/mlflow.db: it cannot be written"
         assert "change its rights" in check.advice
 
-    def test_a_folder_that_may_not_be_entered(self, public_path, asked, as_user):
-        public_path.chmod(0o755)
+    def test_a_folder_that_may_not_be_entered(self, public_path, asked, without_root):
         (public_path / "closed").mkdir(mode=0o000)
-        check = as_user(lambda: asked(f"sqlite:///{public_path}/closed/deep/mlflow.db"))
+        with without_root():
+            check = asked(f"sqlite:///{public_path}/closed/deep/mlflow.db")
         assert (check.status, check.advice) == ("error", OTHER_PLACE)
         assert f"{public_path}/closed cannot be written" in check.found
 
@@ -179,19 +179,3 @@ def answer_rudely(listening):
     with connection:
         connection.recv(1000)
         connection.sendall(b"SSH-2.0-OpenSSH\r\n")
-
-
-@pytest.fixture
-def as_user():
-    """Calls a function as a user whom file rights stop, as they do not stop root."""
-    if os.geteuid() != 0:
-        return lambda work: work()
-
-    def as_user(work):
-        os.setresuid(65534, 65534, 0)  # os.access asks for the real user, not the effective one
-        try:
-            return work()
-        finally:
-            os.setresuid(0, 0, 0)
-
-    return as_user
