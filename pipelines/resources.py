@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from components.shared.config import Config, build_config, nearest
+from components.shared.config import Config, build_config, in_words, nearest
 from components.shared.errors import UserError
 from components.shared.kubernetes_names import (
     DataKey,
@@ -355,9 +355,8 @@ def _check_sections(content: Mapping[str, Any], name: str) -> None:
     for key in content:
         if key not in sections:
             raise UserError(
-                f"profile {name}: {key} is not a section"
-                + "".join(f" (nearest: {found})" for found in nearest(key, sections))
-                + f"; there are extends, {', '.join(sections)}"
+                f"profile {name}: {key} is not a section{in_words(nearest(key, sections))}"
+                f"; there are extends, {', '.join(sections)}"
             )
 
 

@@ -14,7 +14,7 @@ from components.notify.settings import NotifySettings
 from components.pool.settings import PoolSettings
 from components.profile.settings import ProfileSettings
 from components.register.settings import RegisterSettings
-from components.shared.config import Config, build_config, nearest
+from components.shared.config import Config, build_config, in_words, nearest
 from components.shared.errors import UserError
 from components.shared.tracking.identity import check_label
 from components.split.settings import FoldSettings, SplitSettings
@@ -150,7 +150,7 @@ def _read(name: str) -> dict[str, dict[str, Any]]:
         if key not in names:
             raise UserError(
                 f"preset {name} must have only the sections {', '.join(names)}, not {key}"
-                + "".join(f" (nearest: {found})" for found in nearest(key, names))
+                + in_words(nearest(key, names))
             )
     return {step: named.section(content, step, f"preset {name}") for step in names}
 
@@ -192,13 +192,12 @@ def _path(key: str, change: str, steps: Collection[str], form: str) -> list[str]
     if len(path) == 1 or not all(path):
         raise _misunderstood(change, form)
     if path[0] not in steps:
-        raise _misunderstood(change, form, *nearest(path[0], steps))
+        raise _misunderstood(change, form, in_words(nearest(path[0], steps)))
     return path
 
 
-def _misunderstood(change: str, form: str, *near: str) -> UserError:
-    told = "".join(f" (nearest: {found})" for found in near)
-    return UserError(f"--set {change!r} is not understood{told}; the form is {form}")
+def _misunderstood(change: str, form: str, near: str = "") -> UserError:
+    return UserError(f"--set {change!r} is not understood{near}; the form is {form}")
 
 
 def _changed(

@@ -90,6 +90,11 @@ def nearest(wanted: str, known: Iterable[str], most: int = 1) -> list[str]:
     return [small[name] for name in found]
 
 
+def in_words(found: Sequence[str]) -> str:
+    """The nearest names, as the messages have them behind what was given; empty if none is near."""
+    return f" (nearest: {', '.join(found)})" if found else ""
+
+
 def _innermost(problems: list[ErrorDetails]) -> list[ErrorDetails]:
     """Without what only follows: a list lacks the items that were refused in it."""
     inner = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
@@ -107,7 +112,7 @@ def _nearest_value(problem: ErrorDetails) -> str:
     if problem["type"] != "literal_error" or not isinstance(problem["input"], str):
         return ""
     allowed = re.findall("'(.*?)'", problem["ctx"]["expected"])
-    return "".join(f" (nearest: {found})" for found in nearest(problem["input"], allowed))
+    return in_words(nearest(problem["input"], allowed))
 
 
 def _is_unknown(problem: ErrorDetails) -> bool:
@@ -124,8 +129,8 @@ def _suggest(place: Sequence[int | str], kind: type[Config], name: str) -> str:
         return f"{key} is now {name}.{paths[wanted]}"
     beside = _section(kind, place[:-1]).model_fields
     paths |= {own: ".".join([*section, own]) for own in beside}
-    found = nearest(wanted, paths)
-    return f"{key} is not a setting" + "".join(f" (nearest: {name}.{paths[n]})" for n in found)
+    found = [f"{name}.{paths[one]}" for one in nearest(wanted, paths)]
+    return f"{key} is not a setting{in_words(found)}"
 
 
 def _allowed(kind: type[Config], name: str, place: Sequence[int | str]) -> str:

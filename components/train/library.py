@@ -3,7 +3,7 @@
 import segmentation_models_pytorch as smp
 import timm
 
-from components.shared.config import nearest
+from components.shared.config import in_words, nearest
 from components.shared.errors import UserError
 from components.train.recipe import Network
 
@@ -25,11 +25,10 @@ def check_encoder(network: Network, place: str) -> None:
     if network.architecture == "plain_unet" or _is_known(network.encoder):
         return
     known = [*smp.encoders.get_encoder_names(), *(_TIMM + name for name in timm.list_models())]
-    found = ", ".join(nearest(network.encoder, known, most=3))
+    found = in_words(nearest(network.encoder, known, most=3))
     raise UserError(
-        f"{place}.encoder={network.encoder!r} is not known"
-        + (f" (nearest: {found})" if found else "")
-        + "; there are those of https://smp.readthedocs.io/en/latest/encoders.html, and "
+        f"{place}.encoder={network.encoder!r} is not known{found}; there are those of "
+        "https://smp.readthedocs.io/en/latest/encoders.html, and "
         f"{_TIMM}NAME for every NAME in timm.list_models()"
     )
 
