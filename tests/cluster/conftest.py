@@ -15,7 +15,7 @@ from pipelines.graph import settings_of
 from pipelines.images import Images
 from pipelines.resources import load_profile
 from pipelines.settings import load_preset, pipeline_arguments
-from tests.cluster.backend import Backend
+from tests.cluster.backend import Backend, job_name
 
 NAMESPACE = "brainseg"
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -38,6 +38,23 @@ import boto3
 s3 = boto3.client("s3")
 if "brainseg" not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
     s3.create_bucket(Bucket="brainseg")
+"""
+# What MLflow keeps of a pipeline run, without what differs from run to run
+TREE = """
+import json, mlflow, sys
+client = mlflow.MlflowClient()
+experiments = [each.experiment_id for each in client.search_experiments()]
+runs = client.search_runs(experiments, f"tags.kfp_run_id = '{sys.argv[1]}'")
+versions = client.search_model_versions("name = 'brainseg'")
+print(json.dumps(sorted(
+    [
+        run.info.status,
+        "mlflow.parentRunId" in run.data.tags,
+        [version.run_id for version in versions].count(run.info.run_id),
+        sorted(item for item in run.data.params.items() if item[0] != "unique_id"),
+    ]
+    for run in runs
+)))
 """
 
 
@@ -98,6 +115,28 @@ def arguments(store, *changes, patients=12):
     settings = pipeline_arguments(load_preset("demo", [*_TINY, *changes], steps))
     source = f"synthetic:{patients}"
     return {"source": source, "store": store, "run_name": "cluster-test", **settings}
+
+
+def inner_keys(store):
+    """What a store keeps of a finished run, whose own folder has another name in each run."""
+    return [key for key in open_store(store).keys("") if not key.startswith("runs/")]
+
+
+def wait_within(kubectl, run_id, name, has_come):
+    """Returns at a moment in the midst of a step's pod: the selector of the pod.
+
+    Raises:
+        AssertionError: If the step is over by then.
+    """
+    selector = f"job-name={job_name(run_id, name)}"
+
+    def phases():
+        return {pod["status"]["phase"] for pod in kubectl.get("pods", "-l", selector)["items"]}
+
+    until(lambda: phases() - {"Pending"}, f"pod of {name}", 900, 0.2)
+    until(has_come, f"moment in {name}", 600, 0.2)
+    assert phases() == {"Running"}, f"{name} was over before its moment"
+    return selector
 
 
 def until(condition, what, timeout_s=120, pause_s=1):

@@ -11,9 +11,15 @@ from components.shared.storage.store import open_store
 from pipelines.compilation import compile_all
 from pipelines.images import Images
 from pipelines.resources import load_profile
-from tests.cluster.backend import job_name
-from tests.cluster.conftest import BUCKET, arguments, pod, until
-from tests.cluster.test_run_in_pods import TREE, has, inner_keys, phases
+from tests.cluster.conftest import (
+    BUCKET,
+    TREE,
+    arguments,
+    inner_keys,
+    is_there,
+    pod,
+    wait_within,
+)
 
 pytestmark = pytest.mark.cluster
 
@@ -127,10 +133,8 @@ def test_a_minute_without_a_service_changes_nothing_but_the_time(
     service, name, run, undisturbed, deployed, step, request
 ):
     def when(run_id, store):
-        selector = f"job-name={job_name(run_id, name)}"
-        until(lambda: phases(deployed, selector) - {"Pending"}, f"pod of {name}", 900, 0.2)
-        until(lambda: name != "train" or has(store, "checkpoints/"), "a checkpoint", 600, 0.2)
-        assert phases(deployed, selector) == {"Running"}, f"{name} was over"
+        stored = f"{store}/checkpoints/"
+        wait_within(deployed, run_id, name, lambda: name != "train" or is_there(stored))
 
     run_id, store, done = run(when, *request.getfixturevalue(service))
     first_id, other, before = undisturbed

@@ -12,7 +12,15 @@ from components.ingest.settings import IngestSettings
 from components.shared.process import ERROR_PREFIX
 from components.shared.storage.store import open_store
 from tests.cluster.backend import TaskFailed, job_name
-from tests.cluster.conftest import BUCKET, arguments, is_there, read, until
+from tests.cluster.conftest import (
+    BUCKET,
+    TREE,
+    arguments,
+    inner_keys,
+    is_there,
+    read,
+    wait_within,
+)
 
 pytestmark = pytest.mark.cluster
 
@@ -28,22 +36,6 @@ who = os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWO
 place = f"{os.environ['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/model-versions/search"
 answer = requests.get(place, params={"max_results": 1000}, auth=who).json()
 print(len(answer.get("model_versions", [])))
-"""
-TREE = """
-import json, mlflow, sys
-client = mlflow.MlflowClient()
-experiments = [each.experiment_id for each in client.search_experiments()]
-runs = client.search_runs(experiments, f"tags.kfp_run_id = '{sys.argv[1]}'")
-versions = client.search_model_versions("name = 'brainseg'")
-print(json.dumps(sorted(
-    [
-        run.info.status,
-        "mlflow.parentRunId" in run.data.tags,
-        [version.run_id for version in versions].count(run.info.run_id),
-        sorted(item for item in run.data.params.items() if item[0] != "unique_id"),
-    ]
-    for run in runs
-)))
 """
 
 
@@ -102,10 +94,10 @@ def test_a_run_of_which_every_step_is_killed_ends_as_others_do(
     fresh = f"{BUCKET}/store-{run_id}"
     versions = int(step(VERSIONS))
     moments = {
-        "ingest": lambda: has(fresh, "volumes/"),
+        "ingest": lambda: is_there(f"{fresh}/volumes/"),
         "profile": lambda: True,
-        "split": lambda: has(fresh, "splits/"),
-        "train": lambda: has(fresh, "checkpoints/"),
+        "split": lambda: is_there(f"{fresh}/splits/"),
+        "train": lambda: is_there(f"{fresh}/checkpoints/"),
         "evaluate": lambda: True,
         "register": lambda: int(step(VERSIONS)) > versions,
     }
@@ -123,26 +115,10 @@ def test_a_run_of_which_every_step_is_killed_ends_as_others_do(
     assert trees[0] == trees[1]
 
 
-def inner_keys(store):
-    """What a store keeps of a finished run, whose own folder has another name in each run."""
-    return [key for key in open_store(store).keys("") if not key.startswith("runs/")]
-
-
 def kill_every_step(kubectl, run_id, moments):
     for name, has_come in moments.items():
-        selector = f"job-name={job_name(run_id, name)}"
-        until(lambda: phases(kubectl, selector) - {"Pending"}, f"pod of {name}", 600, 0.2)  # noqa: B023
-        until(has_come, f"moment in {name}", 600, 0.2)
-        assert phases(kubectl, selector) == {"Running"}, f"{name} was over before it was killed"
+        selector = wait_within(kubectl, run_id, name, has_come)
         kubectl("delete", "pod", "-l", selector, "--grace-period=0", "--force")
-
-
-def has(store, prefix):
-    return next(iter(open_store(store).keys(prefix)), None) is not None
-
-
-def phases(kubectl, selector):
-    return {pod["status"]["phase"] for pod in kubectl.get("pods", "-l", selector)["items"]}
 
 
 def test_a_limit_that_is_not_kept_is_told_in_the_termination_message(backend, training, store):

@@ -104,8 +104,12 @@ def test_make_builds_the_images_that_the_steps_name():
 def test_the_base_is_an_argument_without_a_registry(dockerfile):
     before, *built = stages(dockerfile)
     assert before == [("ARG", "BASE=python:3.11-slim")]
-    for (_, origin), *_ in built:
-        assert origin.split(" AS ")[0] == "${BASE}"
+    names = []
+    for (_, stage), *_ in built:
+        origin, _, name = stage.partition(" AS ")
+        assert origin in ("${BASE}", *names)
+        names.append(name)
+    assert built[-1][0] == ("FROM", "${BASE}")
 
 
 def test_the_user_is_a_number_other_than_root(dockerfile):
@@ -117,19 +121,17 @@ def test_the_user_is_a_number_other_than_root(dockerfile):
 
 
 def test_dependencies_are_a_layer_that_new_code_leaves(dockerfile):
-    _, requirements, dependencies, *code, last = stages(dockerfile)
+    _, requirements, builder, dependencies, *code, last = stages(dockerfile)
     assert [name for name, _ in requirements] == ["FROM", "COPY", "RUN"]
     assert requirements[1] == ("COPY", "pyproject.toml /")  # only the list of it goes on
-    assert _copied(dependencies) == [
-        "constraints.txt ./",
-        "--from=requirements /requirements.txt ./",
-    ]
+    assert _copied(builder) == ["constraints.txt ./"]
+    assert _copied(dependencies) == ["--from=requirements /requirements.txt ./"]
     taken = ["--from=dependencies /opt/brainseg /opt/brainseg"]
     if dockerfile.parent.name == "mlflow":
         assert not code
     else:
         (code,) = code
-        assert _copied(code) == ["constraints.txt ./", ". ./"]
+        assert _copied(code) == [". ./"]
         assert code[-1] == ("RUN", "pip install --no-deps --no-build-isolation --prefix /code .")
         taken.append("--from=code /code /opt/brainseg")
     assert _copied(last) == taken
@@ -140,12 +142,12 @@ def _copied(stage):
 
 
 def test_versions_are_pinned_and_pip_is_gone(dockerfile):
-    _, _, *builders, last = stages(dockerfile)
-    for stage in builders:
-        (given,) = [rest for name, rest in stage if name == "ENV" and "PIP_CONSTRAINT" in rest]
-        assert "PIP_CONSTRAINT=/build/constraints.txt" in given
-        assert "PIP_NO_CACHE_DIR=1" in given
-    assert re.search(r"pip uninstall --yes .*\bpip$", builders[0][-1][1])
+    _, _, builder, dependencies, *code, last = stages(dockerfile)
+    (given,) = [rest for name, rest in builder if name == "ENV" and "PIP_CONSTRAINT" in rest]
+    assert "PIP_CONSTRAINT=/build/constraints.txt" in given
+    assert "PIP_NO_CACHE_DIR=1" in given
+    assert {stage[0][1].split()[0] for stage in (dependencies, *code)} == {"builder"}
+    assert re.search(r"pip uninstall --yes .*\bpip$", dependencies[-1][1])
     assert last[1][0] == "RUN"
     assert last[1][1].startswith("python3 -m pip uninstall --yes pip ")
 
