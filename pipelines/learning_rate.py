@@ -1,8 +1,10 @@
 """The search for a learning rate on this machine: data set, split, sweep, page."""
 
+import os
 from pathlib import Path
 
 import torch
+from mlflow import MlflowClient
 
 from components.ingest.ingestion import ingest_source
 from components.ingest.settings import IngestSettings
@@ -11,6 +13,10 @@ from components.shared.dataset.manifest import fetch_manifest
 from components.shared.dataset.parts import SplitDataset
 from components.shared.process import cache_folder
 from components.shared.storage.store import FolderStore, Store
+from components.shared.tracking.local import ensure_local
+from components.shared.tracking.origin import origin_tags
+from components.shared.tracking.runs import log_params, recording
+from components.shared.tracking.server import connect, open_experiment
 from components.split.settings import SplitSettings
 from components.split.splitting import split_dataset
 from components.train.finder import search_learning_rate
@@ -18,6 +24,7 @@ from components.train.network import build_segmenter
 from components.train.page import render_search, search_scope
 from components.train.recipe import Recipe
 from components.train.slices import prepare_volumes
+from components.train.training import Journal
 from pipelines.settings import Preset
 
 _PAGE = "learning_rate.html"
@@ -32,6 +39,7 @@ class FoundRate(Record):
         reason: Why.
         scope: What it holds for, of a recipe with two networks; else empty.
         report: The page.
+        mlflow_run_id: The run that has the curve.
     """
 
     learning_rate: float | None
@@ -39,6 +47,7 @@ class FoundRate(Record):
     reason: str
     scope: str
     report: Path
+    mlflow_run_id: str
 
 
 def find_learning_rate(
@@ -46,7 +55,8 @@ def find_learning_rate(
 ) -> FoundRate:
     """Searches a learning rate for a recipe on the volumes that its network trains on.
 
-    Of two networks it is the first one.
+    Of two networks it is the first one. MLflow gets a run with the curve; it is asked before any
+    work.
 
     Args:
         preset: Settings of ingest, split and train.
@@ -56,14 +66,24 @@ def find_learning_rate(
         dataset_id: Of a data set in the store, in the place of a source.
 
     Raises:
-        UserError: If the source, the store, the recipe or the device cannot be used.
+        UserError: If MLflow, the source, the store, the recipe or the device cannot be used.
     """
+    ensure_local(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    client = connect()
     recipe = Recipe.model_validate(preset["train"])
     dataset = _dataset(preset, store, source, dataset_id)
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(recipe.network)
     volumes = prepare_volumes(dataset, "train", segmenter, whole_scans=recipe.whole_scans)
-    search = search_learning_rate(recipe, segmenter, volumes)
+    run_id = _open_run(client, recipe, dataset)
+    status = "FAILED"
+    with recording(run_id):
+        try:
+            search = search_learning_rate(recipe, segmenter, volumes)
+            Journal(client, run_id).search(search)
+            status = "FINISHED"
+        finally:
+            client.set_terminated(run_id, status)  # of no pipeline run: nobody else ends it
     page = render_search(search, recipe, dataset.manifest.dataset_id, len(volumes))
     FolderStore(output).write(_PAGE, page.encode())
     return FoundRate(
@@ -72,7 +92,19 @@ def find_learning_rate(
         reason=search.reason,
         scope=search_scope(recipe),
         report=output / _PAGE,
+        mlflow_run_id=run_id,
     )
+
+
+def _open_run(client: MlflowClient, recipe: Recipe, dataset: SplitDataset) -> str:
+    data = {"dataset_id": dataset.manifest.dataset_id, "split_id": dataset.split.split_id}
+    run = client.create_run(
+        open_experiment(client),
+        tags={**origin_tags(), **data},
+        run_name=f"find-lr {recipe.network.architecture}-{recipe.network.encoder}",
+    )
+    log_params(client, run.info.run_id, {"train": recipe.model_dump(mode="json")})
+    return str(run.info.run_id)
 
 
 def _dataset(preset: Preset, store: Store, source: str, dataset_id: str) -> SplitDataset:

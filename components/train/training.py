@@ -83,7 +83,7 @@ def train_model(
         if is_writer():
             log_params(client, run_id, {"train": recipe.model_dump(mode="json")})
             _describe_data(client, pipeline_run_of(client, run_id), dataset, profile_report)
-        journal = _Journal(client, run_id)
+        journal = Journal(client, run_id)
         segmenter, told = _fit(recipe, dataset, checkpoint_folder(training.digest), journal)
         if is_writer():
             export_segmenter(segmenter, model)
@@ -102,18 +102,26 @@ def _describe_data(
 
 
 @dataclass(frozen=True)
-class _Journal:
-    """What MLflow hears of the training of a network."""
+class Journal:
+    """What MLflow hears of the training of a network.
+
+    Attributes:
+        client: Of the tracking server.
+        run_id: The training's run.
+        prefix: Of the names of all that is told, where a training has several networks.
+    """
 
     client: MlflowClient
     run_id: str
     prefix: str = ""
 
     def epoch(self, epoch: Epoch) -> None:
+        """Logs what an epoch measured."""
         values = {self.prefix + name: value for name, value in epoch.items() if name != "epoch"}
         log_metrics(self.client, self.run_id, values, step=int(epoch["epoch"]))
 
     def search(self, search: LearningRateSearch) -> None:
+        """Logs the curve of a search for a learning rate, and what it suggests."""
         path = f"training/{self.prefix}learning_rate_search.png"
         self.client.log_figure(self.run_id, learning_rate_curve(search), path)
         if search.suggestion:
@@ -122,7 +130,7 @@ class _Journal:
 
 
 def _fit(
-    recipe: Recipe, dataset: SplitDataset, folder: str, journal: _Journal
+    recipe: Recipe, dataset: SplitDataset, folder: str, journal: Journal
 ) -> tuple[ExportableSegmenter, TrainingHistory]:
     """Fits the recipe's network, and its second one where there is one."""
     second = recipe.flair_network
@@ -141,7 +149,7 @@ def _fit(
 
 
 def _fit_network(
-    recipe: Recipe, dataset: SplitDataset, folder: str, journal: _Journal
+    recipe: Recipe, dataset: SplitDataset, folder: str, journal: Journal
 ) -> tuple[VolumeSegmenter, TrainingHistory]:
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(recipe.network)

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from unittest import mock
@@ -171,6 +172,7 @@ def test_find_lr_wants_one_place_of_the_data(call, tmp_path, given):
 def test_find_lr_tells_suggestion_reason_and_page(call, tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.learning_rate.search_learning_rate", lambda *_: FOUND)
     monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     data = ("--source", "synthetic:8", "--store", "store")
     code, out, _ = call("find-lr", *data, "--preset", "demo", "--output", "out")
     assert code == 0
@@ -185,6 +187,7 @@ def test_find_lr_tells_which_of_two_networks_it_is_for(call, monkeypatch):
         reason="It falls.",
         scope="For the first.",
         report=Path("page.html"),
+        mlflow_run_id="0123",
     )
     monkeypatch.setattr("pipelines.learning_rate.find_learning_rate", lambda *_, **__: found)
     code, out, _ = call("find-lr", "--source", "synthetic:8")
@@ -198,12 +201,15 @@ def test_find_lr_fails_where_the_loss_does_not_fall_and_shows_the_curve(
     nothing = FOUND.model_copy(update={"suggestion": None, "reason": "It does not."})
     monkeypatch.setattr("pipelines.learning_rate.search_learning_rate", lambda *_: nothing)
     monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     data = ("--source", "synthetic:8", "--store", "store")
     code, out, _ = call("find-lr", *data, "--preset", "demo", "--output", "out", "--json")
     assert code == 1
     page = tmp_path / "out" / "learning_rate.html"
     told = {"learning_rate": None, "steepest": None, "reason": "It does not.", "scope": ""}
-    assert json.loads(out) == {**told, "report": str(page)}
+    answer = json.loads(out)
+    assert re.fullmatch(r"[0-9a-f]{32}", answer.pop("mlflow_run_id"))
+    assert answer == {**told, "report": str(page)}
     assert "It does not." in page.read_text()
 
 

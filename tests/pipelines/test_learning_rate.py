@@ -1,7 +1,11 @@
 import html
 import re
 
+import pytest
+from mlflow import MlflowClient
+
 from components.shared.storage.store import open_store
+from components.shared.tracking.local import initialise_local
 from components.train import finder
 from components.train.finder import judge_sweep
 from pipelines import learning_rate
@@ -18,8 +22,15 @@ _SMALL = (
 )
 
 
-def test_a_source_and_the_data_set_it_became_give_the_same(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    """A cache and a local MLflow of their own."""
     monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
+    uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "artifacts")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+
+
+def test_a_source_and_the_data_set_it_became_give_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(finder, "STEPS", 40)
     preset = load_preset("demo", _SMALL, ("ingest", "split", "train"))
     store = open_store(str(tmp_path / "store"))
@@ -33,12 +44,18 @@ def test_a_source_and_the_data_set_it_became_give_the_same(tmp_path, monkeypatch
     again = find_learning_rate(preset, store, tmp_path / "again", dataset_id=dataset_id)
     assert again.reason == found.reason
     assert found.scope == ""
+    run = MlflowClient().get_run(found.mlflow_run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["dataset_id"] == dataset_id
+    assert run.data.params["train.network.encoder"] == "mobilenet_v2"
+    assert float(run.data.params["train.optimiser.found_learning_rate"]) == found.learning_rate
+    pictures = MlflowClient().list_artifacts(run.info.run_id, "training")
+    assert [picture.path for picture in pictures] == ["training/learning_rate_search.png"]
 
 
 def test_of_two_networks_the_first_is_searched_on_the_scans_that_it_trains_on(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
     missing = []
 
     def search(recipe, segmenter, volumes):
