@@ -12,6 +12,7 @@ from components.train.augment_fastai import augment_as_fastai
 from components.train.recipe import Augmentation
 
 _BENDING_POINTS = 5  # a side, of the grid whose points elastic deformation moves
+_SHADING_POINTS = 3  # a side, of the grid between whose points shading goes smoothly
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Rows:
 def augment(
     images: Tensor, masks: Tensor, sizes: Augmentation, rows: Rows
 ) -> tuple[Tensor, Tensor]:
-    """Turns, zooms, mirrors, bends, brightens and impoverishes each slice by its own draw.
+    """Turns, zooms, mirrors, bends, brightens, shades and impoverishes each slice by its own draw.
 
     Args:
         images: float, batch x channels x side x side; channels are whole slices of three
@@ -65,6 +66,8 @@ def augment(
     sequences = images.view(count, channels // len(CHANNELS), len(CHANNELS), side, side)
     if sizes.gamma > 1:
         sequences = _bow(sequences, sizes.gamma, rows)
+    if sizes.shading:
+        sequences = _shade(sequences, sizes.shading, rows)
     sequences = _brighten(sequences, sizes.intensity_shift, rows)
     return _lose_sequences(sequences, sizes.missing_sequence_share, rows).flatten(1, 2), masks
 
@@ -99,6 +102,15 @@ def _bow(sequences: Tensor, limit: float, rows: Rows) -> Tensor:
     least = sequences.amin((-2, -1), keepdim=True)
     extent = (sequences.amax((-2, -1), keepdim=True) - least).clamp(min=1e-6)
     return ((sequences - least) / extent).clamp(0, 1) ** exponent * extent + least
+
+
+def _shade(sequences: Tensor, limit: float, rows: Rows) -> Tensor:
+    """Multiplies what is above the least by a smooth field, the same for neighbouring slices."""
+    side = sequences.shape[-1]
+    points = _draw(rows, math.log1p(limit), len(CHANNELS), _SHADING_POINTS, _SHADING_POINTS)
+    field = functional.interpolate(points, (side, side), mode="bicubic", align_corners=True).exp()
+    least = sequences.amin((-2, -1), keepdim=True)
+    return (sequences - least) * field[:, None] + least
 
 
 def _brighten(sequences: Tensor, limit: float, rows: Rows) -> Tensor:

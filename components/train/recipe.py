@@ -43,8 +43,10 @@ class Network(Config):
             (a 2.5D network).
         sequences: `all` three, or `flair` alone, which every scan has.
         normalisation: `head` scales each sequence by its mean and deviation inside the head;
-            `percentiles` by those of the head's box cut to its 10th and 99th percentile (Buda et
-            al. 2019); `imagenet` by the statistics that ImageNet weights were trained with.
+            `median` by its median and quartiles there, which a bright scalp or a large tumour
+            moves less; `percentiles` by those of the head's box cut to its 10th and 99th
+            percentile (Buda et al. 2019); `imagenet` by the statistics that ImageNet weights
+            were trained with.
         crop: Slices are cut to the `head`, or taken whole (`none`).
     """
 
@@ -56,7 +58,7 @@ class Network(Config):
     image_size: int = Field(default=256, ge=32, le=1024, multiple_of=32)
     context_slices: int = Field(default=1, ge=0, le=3)
     sequences: Literal["all", "flair"] = "all"
-    normalisation: Literal["head", "percentiles", "imagenet"] = "head"
+    normalisation: Literal["head", "median", "percentiles", "imagenet"] = "head"
     crop: Literal["head", "none"] = "head"
 
     @model_validator(mode="after")
@@ -106,9 +108,9 @@ class Augmentation(Config):
     """How far slices are changed at random.
 
     Attributes:
-        policy: `sizes` turns, zooms, mirrors, bends, brightens and sharpens as the other settings
-            say; `fastai`
-            is that library's default for photographs and asks for ImageNet normalisation.
+        policy: `sizes` turns, zooms, mirrors, bends, brightens, shades and sharpens as the other
+            settings say; `fastai` is that library's default for photographs and asks for ImageNet
+            normalisation.
         rotation_degrees: Largest rotation, either way.
         scale_factor: Largest relative zoom, either way.
         intensity_shift: Largest change of a sequence's brightness (in standard deviations of the
@@ -118,6 +120,8 @@ class Augmentation(Config):
             their least and largest are raised.
         sharpness_shift: How far a slice is blurred or sharpened at most: the share of its
             difference to a blurred copy (of 3 x 3 pixels, twice) that is taken off or added.
+        shading: Largest factor, less one, of a smooth random field by which a sequence's
+            intensities above the least are multiplied or divided, as by the coil's bias field.
         missing_sequence_share: Share of slices whose pre- or post-contrast sequence is
             replaced by FLAIR, as in scans that lack it (modality dropout).
     """
@@ -129,6 +133,7 @@ class Augmentation(Config):
     elastic_shift: float = Field(default=0.0, ge=0.0, le=0.2)
     gamma: float = Field(default=1.0, ge=1.0, le=4.0)
     sharpness_shift: float = Field(default=0.0, ge=0.0, le=1.0)
+    shading: float = Field(default=0.0, ge=0.0, le=2.0)
     missing_sequence_share: float = Field(default=0.1, ge=0.0, le=1.0)
 
 

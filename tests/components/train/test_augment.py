@@ -71,7 +71,7 @@ def test_each_sequence_has_its_own_brightness():
     assert len({round(float(level), 4) for level in levels[:, :3].flatten()}) == 24
 
 
-_STRONG = Augmentation(elastic_shift=0.05, gamma=1.5, sharpness_shift=0.5)
+_STRONG = Augmentation(elastic_shift=0.05, gamma=1.5, sharpness_shift=0.5, shading=0.3)
 
 
 def test_bending_moves_the_mask_with_its_image_and_no_further_than_told():
@@ -101,6 +101,23 @@ def test_gamma_keeps_least_and_largest_and_the_order():
     assert len({round(float(value), 3) for value in middle.flatten()}) == 24  # each its own
     assert middle.min() < 0.2
     assert middle.max() > 1.0
+
+
+def test_shading_is_a_smooth_factor_of_what_is_above_the_least_and_neighbours_share_it():
+    images = torch.full((16, 9, 32, 32), 2.0)
+    images[..., 0, 0] = images[..., -1, -1] = images[..., 0, -1] = images[..., -1, 0] = -1.0
+    shaded = _STILL.model_copy(update={"shading": 0.5})
+    torch.manual_seed(0)
+    changed, masks = augment(images, images[:, :1], shaded, _all(images))
+    torch.testing.assert_close(masks, images[:, :1])
+    factor = (changed + 1) / 3
+    torch.testing.assert_close(factor[..., 0, 0], torch.zeros(16, 9), rtol=0, atol=1e-5)
+    inside = factor[..., 2:-2, 2:-2]
+    assert 1.3 < inside.amax() < 1.6
+    assert 0.6 < inside.amin() < 0.75
+    assert (inside[..., 1:] - inside[..., :-1]).abs().max() < 0.1
+    torch.testing.assert_close(inside[:, :3], inside[:, 3:6])
+    assert (inside[:, 0] - inside[:, 1]).abs().amax((-2, -1)).min() > 0.01  # each sequence its own
 
 
 def test_slices_are_blurred_and_sharpened():
