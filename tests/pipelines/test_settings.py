@@ -1,10 +1,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+import pipelines
 from components.shared.errors import UserError
 from components.train.library import check_encoder
 from components.train.network import build_segmenter
@@ -21,10 +24,22 @@ from pipelines.settings import (
     preset_names,
 )
 
+PRESETS = Path(pipelines.__file__).parent / "presets"
+
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_valid(name):
     assert set(load_preset(name)) == set(STEPS)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_shows_all_settings_of_its_recipe(name):
+    shown = yaml.safe_load((PRESETS / f"{name}.yaml").read_text())["train"]
+    recipe = load_preset(name)["train"].model_dump()
+    assert shown.keys() == recipe.keys()
+    for section, values in recipe.items():
+        if isinstance(values, dict):
+            assert shown[section].keys() == values.keys()
 
 
 def test_a_change_replaces_one_setting():
