@@ -35,8 +35,9 @@ cluster-test: $(READY)  ## the manifests and a run in pods, on the cluster that 
 
 define NO_CLUSTER
 make cluster-test needs a Kubernetes cluster of one node on this machine, kubectl and KUBECONFIG.
-Its node must hold the images that manifests/overlays/test names (`make images`, then load them),
-and an S3 service must answer at the address in manifests/overlays/test/settings.env. For example:
+Its node must hold the images that manifests/overlays/test names (`make images`, and PostgreSQL's
+by `podman build -t brainseg-test-postgres:15 tests/cluster/images/postgres`; then load all), and
+an S3 service must answer at the address in manifests/overlays/test/settings.env. For example:
   k3s server --write-kubeconfig-mode 644 & export KUBECONFIG=/etc/rancher/k3s/k3s.yaml
   podman save localhost/brainseg-data-python:0.1.0 | k3s ctr --namespace k8s.io images import -
   versitygw --port :7070 posix FOLDER &    # pods must find it by the name in settings.env
