@@ -38,7 +38,14 @@ STEPS: Mapping[str, type[Config]] = {
 RECIPES = "recipes"  # a preset's section and a pipeline's parameter: what `comparison` compares
 
 _FOLDER = Path(__file__).parent / "presets"
+# Networks that are known to work: the others are built to see whether they do
 USUAL_ENCODERS = frozenset({"resnet18", "resnet34", "resnet50", "mobilenet_v2"})
+USUAL_DEPTHS: Mapping[str, Collection[int]] = {
+    "unet": (3, 4, 5),
+    "unetplusplus": (3, 4, 5),
+    "plain_unet": (3, 4, 5),
+    "fpn": (5,),
+}
 _DEFAULT_RECIPES = Path(__file__).with_name("recipes.yaml")
 
 Preset = Mapping[str, Config]
@@ -64,13 +71,13 @@ def load_preset(
         Validated settings of the steps.
 
     Raises:
-        UserError: If there is no such preset, a setting is unknown or out of range, or an encoder
-            is not known to the libraries that have them, where these are installed.
+        UserError: If there is no such preset, a setting is unknown or out of range, or a network
+            cannot be built, where the libraries for it are installed.
     """
     sections = _with_changes(_read(name), changes, steps)
     preset = {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
     if "train" in steps:
-        _check_encoders(Recipe.model_validate(preset["train"]), "train")
+        _check_networks(Recipe.model_validate(preset["train"]), "train")
     return {step: preset[step] for step in steps}
 
 
@@ -100,7 +107,7 @@ def load_recipes(name: str, changes: Iterable[str] = ()) -> dict[str, Recipe]:
         for label, entry in sections[RECIPES].items()
     }
     for label, recipe in recipes.items():
-        _check_encoders(recipe, f"{RECIPES}.{label}")
+        _check_networks(recipe, f"{RECIPES}.{label}")
     return recipes
 
 
@@ -128,19 +135,21 @@ def pipeline_arguments(preset: Preset) -> dict[str, str]:
     return {f"{step}_settings": config.model_dump_json() for step, config in preset.items()}
 
 
-def _check_encoders(recipe: Recipe, name: str) -> None:
-    """Where the libraries are installed that know them: `submit` needs none."""
-    networks = {
+def _check_networks(recipe: Recipe, name: str) -> None:
+    """Where the libraries are installed that can build them: `submit` needs none."""
+    unusual = {
         section: network
         for section, network in recipe.networks.items()
-        if network.encoder not in USUAL_ENCODERS
+        if network.encoder_depth not in USUAL_DEPTHS.get(network.architecture, ())
+        or network.encoder not in USUAL_ENCODERS
     }
-    if not networks or not find_spec("segmentation_models_pytorch"):
+    if not unusual or not find_spec("segmentation_models_pytorch"):
         return
-    from components.train.library import check_encoder  # imports torch, which takes seconds
+    from components.train.network import build_segmenter  # imports torch, which takes seconds
 
-    for section, network in networks.items():
-        check_encoder(network, f"{name}.{section}")
+    for section, network in unusual.items():
+        without_weights = network.model_copy(update={"encoder_weights": "none"})
+        build_segmenter(without_weights, f"{name}.{section}")
 
 
 def _read(name: str) -> dict[str, dict[str, Any]]:

@@ -13,8 +13,6 @@ _TIMM = "tu-"  # how smp marks the names of timm
 def check_encoder(network: Network, place: str) -> None:
     """Refuses an encoder that the libraries lack.
 
-    Whether it goes together with the architecture is seen when they are built only.
-
     Args:
         network: Settings.
         place: Of the settings, for the message, e.g. `train.network`.

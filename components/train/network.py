@@ -164,23 +164,27 @@ class PairedSegmenter(nn.Module):
         return torch.where(lacking, self.flair(volume), self.whole(volume))
 
 
-def build_segmenter(settings: Network) -> VolumeSegmenter:
+def build_segmenter(settings: Network, place: str = "train.network") -> VolumeSegmenter:
     """Makes the network that the settings describe.
+
+    Args:
+        settings: Of the network.
+        place: Of the settings, for messages.
 
     Raises:
         UserError: If the libraries lack the encoder, it does not go together with the
             architecture or the other settings, the output has another size than the input, or
             the ImageNet weights cannot be downloaded.
     """
-    check_encoder(settings, "train.network")
+    check_encoder(settings, place)
     sequences = 1 if settings.sequences == "flair" else len(CHANNELS)
     channels = sequences * (2 * settings.context_slices + 1)
-    network = _build_network(settings, channels)
-    _check_size(network, settings, channels)
+    network = _build_network(settings, channels, place)
+    _check_size(network, settings, channels, place)
     return VolumeSegmenter(network if sequences > 1 else FlairOnly(network), settings)
 
 
-def _build_network(settings: Network, channels: int) -> nn.Module:
+def _build_network(settings: Network, channels: int, place: str) -> nn.Module:
     if settings.architecture == "plain_unet":
         return PlainUnet(channels, stages=settings.encoder_depth)
     widths = _decoder_widths(settings)
@@ -199,11 +203,11 @@ def _build_network(settings: Network, channels: int) -> nn.Module:
     except OSError as error:  # hub errors and lost connections are OSErrors
         raise UserError(
             f"ImageNet weights of {settings.encoder} cannot be downloaded "
-            f"({type(error).__name__}); go on without by train.network.encoder_weights=none"
+            f"({type(error).__name__}); go on without by {place}.encoder_weights=none"
         ) from error
     except _REFUSALS as error:
         raise UserError(
-            f"no network {settings.architecture} with encoder {settings.encoder}: {error}"
+            f"{place}: no network {settings.architecture} with encoder {settings.encoder}: {error}"
         ) from error
     return network
 
@@ -220,7 +224,7 @@ def _decoder_widths(settings: Network) -> Sequence[int] | None:
     return widths[: settings.encoder_depth] if isinstance(widths, tuple) else None
 
 
-def _check_size(network: nn.Module, settings: Network, channels: int) -> None:
+def _check_size(network: nn.Module, settings: Network, channels: int, place: str) -> None:
     # smp's FPN, for one, gives images of four times the size with three stages
     side = settings.image_size
     try:
@@ -228,13 +232,13 @@ def _check_size(network: nn.Module, settings: Network, channels: int) -> None:
             given = network.eval()(torch.zeros(1, channels, side, side)).shape[2:]
     except _REFUSALS as error:
         raise UserError(
-            f"{settings.architecture} with encoder {settings.encoder} cannot take slices of "
-            f"{side} x {side} ({str(error).partition(chr(10))[0]}); try another "
-            "train.network.image_size or encoder_depth"
+            f"{place}: {settings.architecture} with encoder {settings.encoder} cannot take slices "
+            f"of {side} x {side} ({str(error).partition(chr(10))[0]}); try another image_size or "
+            "encoder_depth"
         ) from error
     network.train()
     if tuple(given) != (side, side):
         raise UserError(
-            f"{settings.architecture} with train.network.encoder_depth={settings.encoder_depth} "
+            f"{settings.architecture} with {place}.encoder_depth={settings.encoder_depth} "
             f"answers slices of {side} x {side} with {given[0]} x {given[1]}; try another depth"
         )

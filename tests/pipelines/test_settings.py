@@ -9,7 +9,6 @@ import yaml
 
 import pipelines
 from components.shared.errors import UserError
-from components.train.library import check_encoder
 from components.train.network import build_segmenter
 from components.train.recipe import Network
 from pipelines.arguments import graph_arguments
@@ -17,6 +16,7 @@ from pipelines.catalogue import PIPELINES
 from pipelines.graph import settings_of
 from pipelines.settings import (
     STEPS,
+    USUAL_DEPTHS,
     USUAL_ENCODERS,
     load_preset,
     load_recipes,
@@ -129,6 +129,28 @@ def test_any_encoder_of_the_libraries_is_taken(encoder):
     assert network.encoder == encoder
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            ["architecture=linknet", "encoder=mit_b0", "decoder_channels=null"],
+            r"train\.network: no network linknet with encoder mit_b0: ",
+        ),
+        (
+            ["architecture=fpn", "decoder_channels=null"],
+            r"fpn with train\.network\.encoder_depth=4 answers slices of 128 x 128 with",
+        ),
+        (
+            ["architecture=dpt", "decoder_channels=null", "encoder_weights=imagenet"],
+            r"train\.network: no network dpt with encoder resnet18: ",
+        ),
+    ],
+)
+def test_what_cannot_be_built_together_is_refused_before_a_run(changes, message):
+    with pytest.raises(UserError, match=message):
+        load_preset("quick", [f"train.network.{change}" for change in changes])
+
+
 def test_the_second_network_and_every_recipe_of_a_comparison_are_checked_too(tmp_path):
     with pytest.raises(UserError, match=r"^train\.flair_network\.encoder='resnet19' is not known"):
         load_preset("quick", ["train.flair_network={sequences: flair, encoder: resnet19}"])
@@ -138,9 +160,16 @@ def test_the_second_network_and_every_recipe_of_a_comparison_are_checked_too(tmp
         load_recipes(str(path))
 
 
-def test_the_usual_encoders_need_no_look_which_takes_seconds():
-    for encoder in USUAL_ENCODERS:
-        check_encoder(Network(encoder=encoder), "train.network")
+@pytest.mark.parametrize("architecture", USUAL_DEPTHS)
+@pytest.mark.parametrize("encoder", sorted(USUAL_ENCODERS))
+def test_the_usual_networks_can_be_built(architecture, encoder):
+    for depth in USUAL_DEPTHS[architecture]:
+        network = {"encoder": encoder, "encoder_depth": depth, "encoder_weights": "none"}
+        with torch.device("meta"):
+            build_segmenter(Network(architecture=architecture, image_size=32, **network))
+
+
+def test_the_usual_networks_need_no_look_which_takes_seconds():
     script = """
 import sys
 from pipelines.settings import load_preset
@@ -150,7 +179,7 @@ assert "torch" not in sys.modules
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_encoders_are_not_looked_up_where_the_libraries_are_missing():
+def test_networks_are_not_built_where_the_libraries_are_missing():
     """`submit` has the extra pipelines only, and the network is refused in its step."""
     change = "train.network.encoder=resnet19"
     code = f"""
