@@ -119,7 +119,7 @@ class Augmentation(Config):
         gamma: Largest exponent, and one over the least, to which a slice's intensities between
             their least and largest are raised.
         sharpness_shift: How far a slice is blurred or sharpened at most: the share of its
-            difference to a blurred copy (of 3 x 3 pixels, twice) that is taken off or added.
+            difference to a copy of half the resolution that is taken off or added.
         shading: Largest factor, less one, of a smooth random field by which a sequence's
             intensities above the least are multiplied or divided, as by the coil's bias field.
         missing_sequence_share: Share of slices whose pre- or post-contrast sequence is
