@@ -29,7 +29,7 @@ from components.train.callbacks.progress import (
 )
 from components.train.callbacks.threads import ChooseThreads
 from components.train.checkpoints import Checkpoints
-from components.train.memory import within_memory
+from components.train.memory import keep_freed_memory, within_memory
 from components.train.network import VolumeSegmenter, freeze_unused
 from components.train.processes import trainer_arguments
 from components.train.recipe import Recipe, Sampling
@@ -211,6 +211,7 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
     warnings.filterwarnings("ignore", ".*recommended to use `self.log.*sync_dist=True.*")
     # StoreWithinEpochs says to TumourSampler where to go on
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
+    keep_freed_memory()
     return lightning.Trainer(
         **trainer_arguments(),
         accelerator="gpu" if pick_device(recipe.compute.device) == "cuda" else "cpu",

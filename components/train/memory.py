@@ -1,5 +1,6 @@
-"""A training whose memory does not suffice goes on with less of it."""
+"""A training whose memory does not suffice goes on with less of it; what is freed is kept."""
 
+import ctypes
 import logging
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,6 +16,21 @@ from components.train.recipe import Sampling
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_KEPT = 2**30  # bytes: more than any array of a step on a CPU
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library keep what a step frees, for the next one, where it can be told to.
+
+    It gives arrays of 32 MB and more back to the system, and each step's come as empty pages that
+    the kernel has to make: a tenth of a step's time on a CPU. The memory at its peak is the same.
+    """
+    tell = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc only
+    if tell is not None:
+        tell(_M_MMAP_THRESHOLD, _KEPT)
+        tell(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def within_memory(

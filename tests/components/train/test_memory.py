@@ -1,6 +1,9 @@
 """Memory that does not suffice, as torch tells it: from a number of slices on."""
 
+import ctypes
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from components.shared.errors import UserError
 from components.train.task import SegmentationTask
 from tests.components.train.conftest import Interruption, assert_same_fit
 
+_TOLD = {"capture_output": True, "text": True, "check": True}
 _GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore")
 _CPU = RuntimeError(
     "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: "
@@ -127,3 +131,31 @@ def test_other_errors_are_not_of_the_memory(train, recipe, shortage):
     shortage(error=RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         train(recipe, "broken")
+
+
+_PAGES = """
+import resource
+import sys
+import torch
+from components.train.memory import keep_freed_memory
+
+def pages():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+torch.ones(2**24)
+before = pages()
+for _ in range(20):
+    torch.ones(2**24)
+print(pages() - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is another")
+def test_memory_that_a_step_frees_serves_the_next_one():
+    given, kept = (
+        int(subprocess.run([sys.executable, "-c", _PAGES, way], **_TOLD).stdout)
+        for way in ("given", "kept")
+    )
+    assert kept < given / 10
