@@ -12,7 +12,6 @@ _HEAD_LEVEL = 0.1  # voxels below this share of the bright level are air
 _HEAD_LINE = 0.05  # rows and columns with less than this share of the fullest one are air
 _BOX_MARGIN = 1.05
 _CLIP_DEVIATIONS = 6.0
-_QUARTILE_DISTANCE = 1.349  # of a normal distribution, in deviations
 _PERCENTILES = (0.10, 0.99)  # of Buda et al. 2019
 
 
@@ -100,27 +99,12 @@ def head_statistics(volume: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Two float32 tensors of three values; the deviation is at least 1.
     """
-    return _moments(_head_counts(volume), _levels(volume.device))
-
-
-def head_quartiles(volume: Tensor) -> tuple[Tensor, Tensor]:
-    """Median of each channel inside the head, and its deviation by the quartiles.
-
-    Scalp and tumour, which are bright and of any size, move them less than mean and deviation.
-
-    Args:
-        volume: uint8, slices x height x width x 3.
-
-    Returns:
-        Two float32 tensors of three values; the deviation is the distance of the quartiles over
-        that of a normal distribution with a deviation of 1, and at least 1.
-    """
-    cumulated = _head_counts(volume).cumsum(1)
-    total = cumulated[:, -1:]
-    first, median, third = (
-        (cumulated < share * total).sum(1).float() for share in (0.25, 0.5, 0.75)
-    )
-    return median, ((third - first) / _QUARTILE_DISTANCE).clamp(min=1.0)
+    counts = _histograms(volume)
+    levels = torch.arange(256, device=volume.device, dtype=torch.float32)
+    counts = counts * (levels > 0)
+    cumulated = counts.cumsum(1) / counts.sum(1, keepdim=True).clamp(min=1)
+    bright = (cumulated < 0.99).sum(1, keepdim=True)
+    return _moments(counts * (levels >= _HEAD_LEVEL * bright), levels)
 
 
 def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
@@ -132,11 +116,8 @@ def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _by_head(volume: Tensor) -> Tensor:
-    return _clipped(_standardised(_slices(volume), *head_statistics(volume)))
-
-
-def _by_median(volume: Tensor) -> Tensor:
-    return _clipped(_standardised(_slices(volume), *head_quartiles(volume)))
+    normal = _standardised(_slices(volume), *head_statistics(volume))
+    return normal.clamp(-_CLIP_DEVIATIONS, _CLIP_DEVIATIONS)
 
 
 def _by_percentiles(volume: Tensor) -> Tensor:
@@ -150,7 +131,7 @@ def _by_percentiles(volume: Tensor) -> Tensor:
     together = counts.sum(0)
     cumulated = together.cumsum(0) / together.sum().clamp(min=1)
     low, high = ((cumulated < share).sum().float() for share in _PERCENTILES)
-    levels = _levels(volume.device).clamp(low, high)
+    levels = torch.arange(256, device=volume.device, dtype=torch.float32).clamp(low, high)
     return _standardised(_slices(volume).clamp(low, high), *_moments(counts, levels))
 
 
@@ -161,16 +142,11 @@ def _by_imagenet(volume: Tensor) -> Tensor:
 
 NORMALISATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "head": _by_head,
-    "median": _by_median,
     "percentiles": _by_percentiles,
     "imagenet": _by_imagenet,
 }
 """By the names of the recipe; each maps a volume (uint8, slices x height x width x 3) to float32,
 slices x 3 x height x width, in standard deviations."""
-
-
-def _clipped(normal: Tensor) -> Tensor:
-    return normal.clamp(-_CLIP_DEVIATIONS, _CLIP_DEVIATIONS)
 
 
 def _slices(volume: Tensor) -> Tensor:
@@ -186,20 +162,6 @@ def _inside(box: Tensor, height: int, width: int) -> Tensor:
     rows = ((_pixel_centres(height, box.device) - box[1]).abs() <= box[3]).float()
     columns = ((_pixel_centres(width, box.device) - box[0]).abs() <= box[2]).float()
     return rows[:, None] * columns
-
-
-def _levels(device: torch.device) -> Tensor:
-    return torch.arange(256, device=device, dtype=torch.float32)
-
-
-def _head_counts(volume: Tensor) -> Tensor:
-    """How often each sequence has each level inside the head: 3 x 256."""
-    counts = _histograms(volume)
-    levels = _levels(volume.device)
-    counts = counts * (levels > 0)
-    cumulated = counts.cumsum(1) / counts.sum(1, keepdim=True).clamp(min=1)
-    bright = (cumulated < 0.99).sum(1, keepdim=True)
-    return counts * (levels >= _HEAD_LEVEL * bright)
 
 
 def _histograms(volume: Tensor, inside: Tensor | None = None) -> Tensor:

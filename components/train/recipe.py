@@ -43,10 +43,8 @@ class Network(Config):
             (a 2.5D network).
         sequences: `all` three, or `flair` alone, which every scan has.
         normalisation: `head` scales each sequence by its mean and deviation inside the head;
-            `median` by its median and quartiles there, which a bright scalp or a large tumour
-            moves less; `percentiles` by those of the head's box cut to its 10th and 99th
-            percentile (Buda et al. 2019); `imagenet` by the statistics that ImageNet weights
-            were trained with.
+            `percentiles` by those of the head's box cut to its 10th and 99th percentile (Buda et
+            al. 2019); `imagenet` by the statistics that ImageNet weights were trained with.
         crop: Slices are cut to the `head`, or taken whole (`none`).
     """
 
@@ -58,7 +56,7 @@ class Network(Config):
     image_size: int = Field(default=256, ge=32, le=1024, multiple_of=32)
     context_slices: int = Field(default=1, ge=0, le=3)
     sequences: Literal["all", "flair"] = "all"
-    normalisation: Literal["head", "median", "percentiles", "imagenet"] = "head"
+    normalisation: Literal["head", "percentiles", "imagenet"] = "head"
     crop: Literal["head", "none"] = "head"
 
     @model_validator(mode="after")

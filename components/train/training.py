@@ -30,7 +30,7 @@ from components.train.finder import search_learning_rate, search_once, with_foun
 from components.train.fit import fit
 from components.train.network import PairedSegmenter, VolumeSegmenter, build_segmenter
 from components.train.processes import is_writer
-from components.train.recipe import Recipe
+from components.train.recipe import Network, Recipe
 from components.train.slices import prepare_volumes
 
 logger = logging.getLogger(__name__)
@@ -133,26 +133,35 @@ def _fit(
     recipe: Recipe, dataset: SplitDataset, folder: str, journal: Journal
 ) -> tuple[ExportableSegmenter, TrainingHistory]:
     """Fits the recipe's network, and its second one where there is one."""
-    second = recipe.flair_network
-    if second is not None:
-        build_segmenter(second)  # what is wrong with it is told before the first one's training
-    segmenter, history = _fit_network(recipe, dataset, folder, journal)
-    if second is None:
+    # both at first: what is wrong with one is told before the other's training
+    segmenters = [
+        _initial(network, recipe.seed, f"train.{section}")
+        for section, network in recipe.networks.items()
+    ]
+    segmenter, history = _fit_network(recipe, segmenters[0], dataset, folder, journal)
+    if recipe.flair_network is None:
         return segmenter, history
     logger.info("training the second network, on FLAIR")
-    for_flair = recipe.model_copy(update={"network": second, "flair_network": None})
+    for_flair = recipe.model_copy(update={"network": recipe.flair_network, "flair_network": None})
     flair, flair_history = _fit_network(
-        for_flair, dataset, f"{folder}/flair", replace(journal, prefix="flair_")
+        for_flair, segmenters[1], dataset, f"{folder}/flair", replace(journal, prefix="flair_")
     )
     told = history.model_copy(update={"flair": flair_history})
     return PairedSegmenter(segmenter, flair), told
 
 
+def _initial(network: Network, seed: int, place: str) -> VolumeSegmenter:
+    torch.manual_seed(seed)
+    return build_segmenter(network, place)
+
+
 def _fit_network(
-    recipe: Recipe, dataset: SplitDataset, folder: str, journal: Journal
+    recipe: Recipe,
+    segmenter: VolumeSegmenter,
+    dataset: SplitDataset,
+    folder: str,
+    journal: Journal,
 ) -> tuple[VolumeSegmenter, TrainingHistory]:
-    torch.manual_seed(recipe.seed)
-    segmenter = build_segmenter(recipe.network)
     checkpoints = Checkpoints(dataset.store, folder, dataset.cache)
     train, validation = (
         prepare_volumes(dataset, part, segmenter, whole_scans=recipe.whole_scans)
