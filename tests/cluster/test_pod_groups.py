@@ -176,11 +176,11 @@ def test_pods_end_when_the_step_has_been_killed(train, deployed):
 
 
 def test_a_mistake_fails_at_once_in_its_own_words(train, backend, deployed):
-    run_id = train("train.network.encoder=no-such-encoder")
+    run_id = train("train.sampling.batch_size=7")  # two pods cannot share it: only they see that
     with pytest.raises(TaskFailed) as failure:
         backend.wait(job_name(run_id, "train"), 600)
     assert ERROR_PREFIX.strip() in str(failure.value)
-    assert "no-such-encoder" in str(failure.value)
+    assert "batch_size=7 cannot be shared out" in str(failure.value)
     gone(deployed)
 
 
