@@ -8,9 +8,10 @@
 five that the cross-validation pipeline has, and scores three sets of weights: of the last epoch, of
 the best one by the validation patients, and a moving average. Choose by the validation patients of
 all folds; the patients of the folds, which no training has seen, say whether that held. FOLDER gets
-the data set and, under NAME, one JSON file a fold with every patient's Dice, the averaged weights
-and what they answer; a fold that is there is not trained again. Pipelines do without: they have one
-set of weights a training. `table` prints a row for each NAME, in the order of time.
+the data set and, under NAME, a JSON file a fold with every patient's Dice and an .npz with what the
+averaged weights answer, to try thresholds and filters on. A fold that is there is not trained
+again. Pipelines do without: they have one set of weights a training. `table` prints a row for each
+NAME, in the order of time.
 """
 
 import argparse
@@ -97,8 +98,7 @@ def train_fold(recipe, source, folder, path, fold, decay):
     best = {name: value.clone() for name, value in segmenter.network.state_dict().items()}
     weights = {"best": best, "last": last.weights, "average": average.weights()}
     dice = {kind: judge(segmenter, values, parts) for kind, values in weights.items()}
-    torch.save(weights["average"], path.with_suffix(".pt"))
-    answers = {
+    answers = {  # of the averaged weights, which were judged last
         volume.entry.volume: answer(segmenter, volume).half().numpy()
         for volumes in parts.values()
         for volume in volumes
