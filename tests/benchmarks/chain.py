@@ -1,6 +1,6 @@
 """The whole chain on a source: minutes, Dice, and where the time goes.
 
-    python -m tests.benchmarks.chain SOURCE [--preset NAME]
+    python -m tests.benchmarks.chain SOURCE [--preset NAME] [--set STEP.KEY=VALUE ...]
 
 Prints the total, training's share, the other steps together, and what the runner adds (all that
 is no step: interpreter, compilation, reports). The store, the cache, MLflow and the output are new
@@ -21,15 +21,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source")
     parser.add_argument("--preset", default="quick")
+    parser.add_argument("--set", nargs="*", default=[], metavar="STEP.KEY=VALUE", dest="changes")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
-        _run(str(Path(chosen.source).absolute()), chosen.preset, folder)
+        changes = [part for change in chosen.changes for part in ("--set", change)]
+        settings = ["--preset", chosen.preset, *changes]
+        _run(str(Path(chosen.source).absolute()), settings, folder)
         total = time.monotonic() - started
         report(json.loads((Path(folder) / "out" / "result.json").read_text()), total)
 
 
-def _run(source: str, preset: str, folder: str) -> None:
+def _run(source: str, settings: list[str], folder: str) -> None:
     brainseg = str(Path(sys.executable).with_name("brainseg"))
     # a warm cache would flatter, and the rest would lead the run to other folders and servers
     variables = {
@@ -38,7 +41,7 @@ def _run(source: str, preset: str, folder: str) -> None:
         if not any(word in name for word in ("BRAINSEG", "KFP", "MLFLOW"))
     }
     subprocess.run(
-        [brainseg, "run", "--source", source, "--preset", preset, "--output", "out"],
+        [brainseg, "run", "--source", source, *settings, "--output", "out"],
         cwd=folder,
         env=variables,
         check=True,

@@ -131,11 +131,16 @@ def measure(way, folder):
 
 
 def prepare(source, folder):
-    """Publishes and splits the source, and prepares what a training reads of it."""
+    """Publishes and splits the source, prepares what a training reads, and makes an MLflow."""
     store = open_store(str(folder / "store"))
     manifest = ingest_source(source, store, IngestSettings()).manifest
     split = split_dataset(manifest, SplitSettings(), store)
-    names = {"dataset_id": manifest.dataset_id, "split_id": split.split_id}
+    address = initialise_local(folder / "mlflow.db", folder / "artifacts")
+    names = {
+        "dataset_id": manifest.dataset_id,
+        "split_id": split.split_id,
+        "mlflow": address,
+    }
     (folder / "names.json").write_text(json.dumps(names))
     segmenter = build_segmenter(recipe().network)
     for part in ("train", "validation"):
@@ -164,9 +169,13 @@ def recipe(*changes):
 
 def open_dataset(folder):
     store = open_store(str(folder / "store"))
-    names = json.loads((folder / "names.json").read_text())
+    names = names_of(folder)
     manifest = fetch_manifest(store, names["dataset_id"])
     return SplitDataset(store, folder / "cache", manifest, fetch_split(store, names["split_id"]))
+
+
+def names_of(folder):
+    return json.loads((folder / "names.json").read_text())
 
 
 def volumes_of(folder, segmenter):
@@ -271,7 +280,7 @@ def train_step(folder):
 
     register_optimizer_step_post_hook(note)
     (folder / "profile.html").write_text("")
-    os.environ["MLFLOW_TRACKING_URI"] = initialise_local(folder / "mlflow.db", folder / "artifacts")
+    os.environ["MLFLOW_TRACKING_URI"] = names_of(folder)["mlflow"]
     began = float(os.environ["BEGAN"])
     dataset = open_dataset(folder)
     train_model(
