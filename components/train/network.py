@@ -24,8 +24,8 @@ _REFUSALS = (KeyError, TypeError, ValueError, RuntimeError, AssertionError)
 class VolumeSegmenter(nn.Module):
     """Maps a whole uint8 volume to tumour probabilities.
 
-    Training uses the parts (`prepare`, `with_neighbours`, `network`, `restore`), `forward`
-    chains them; so what is served is what was trained.
+    Training uses the parts (`prepare`, `with_neighbours`, `network`, `answer`, `restore`),
+    `forward` chains them; so what is served is what was trained.
     """
 
     def __init__(self, network: nn.Module, settings: Network) -> None:
@@ -35,6 +35,7 @@ class VolumeSegmenter(nn.Module):
         self.context_slices = settings.context_slices
         self._normalise = NORMALISATIONS[settings.normalisation]
         self._crop = settings.crop
+        self._mirrored_too = settings.test_time_flip
 
     def forward(self, volume: Tensor) -> Tensor:
         """Predicts one volume.
@@ -46,7 +47,7 @@ class VolumeSegmenter(nn.Module):
             Probability of tumour, float32, slices x height x width.
         """
         prepared = with_neighbours(self.prepare(volume), self.context_slices)
-        logits = self.network(prepared)
+        logits = self.answer(prepared)
         return self.restore(logits, self.box(volume), volume.shape[1], volume.shape[2])
 
     def box(self, volume: Tensor) -> Tensor:
@@ -70,11 +71,26 @@ class VolumeSegmenter(nn.Module):
         """
         return cut(self._normalise(volume), self.box(volume), self.image_size)
 
+    def answer(self, stacked: Tensor) -> Tensor:
+        """What the network says of slices outside its training.
+
+        Args:
+            stacked: Slices with their neighbours, as in `with_neighbours`.
+
+        Returns:
+            Logits, slices x 1 x image_size x image_size; with `test_time_flip` the mean of those
+            for the slices and those for their mirror images.
+        """
+        logits: Tensor = self.network(stacked)
+        if self._mirrored_too:
+            logits = (logits + self.network(stacked.flip(3)).flip(3)) / 2
+        return logits
+
     def restore(self, logits: Tensor, box: Tensor, height: int, width: int) -> Tensor:
         """Puts the network's output back to where the head was.
 
         Args:
-            logits: slices x 1 x image_size x image_size.
+            logits: slices x 1 x image_size x image_size, as from `answer`.
             box: What `head_box` gave for the volume.
             height: Of the volume, in pixels.
             width: Of the volume, in pixels.

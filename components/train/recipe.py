@@ -46,6 +46,9 @@ class Network(Config):
             `percentiles` by those of the head's box cut to its 10th and 99th percentile (Buda et
             al. 2019); `imagenet` by the statistics that ImageNet weights were trained with.
         crop: Slices are cut to the `head`, or taken whole (`none`).
+        test_time_flip: Whether the answer is the mean of those for the slices and for their mirror
+            images (test-time augmentation), in training's validation as in the exported model;
+            a prediction takes twice the time.
     """
 
     architecture: Architecture = "unet"
@@ -58,6 +61,7 @@ class Network(Config):
     sequences: Literal["all", "flair"] = "all"
     normalisation: Literal["head", "percentiles", "imagenet"] = "head"
     crop: Literal["head", "none"] = "head"
+    test_time_flip: bool = False
 
     @model_validator(mode="after")
     def _decoder_fits(self) -> Self:

@@ -152,7 +152,7 @@ class SegmentationTask(lightning.LightningModule):
     def _predict(self, images: Tensor) -> Tensor:
         stacked = with_neighbours(images.float(), self.segmenter.context_slices)
         parts = [
-            self.segmenter.network(part.contiguous(memory_format=torch.channels_last)).float()
+            self.segmenter.answer(part.contiguous(memory_format=torch.channels_last)).float()
             for part in torch.split(stacked, self._validation_batch)
         ]
         return torch.cat(parts)

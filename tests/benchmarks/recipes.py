@@ -153,7 +153,7 @@ def answer(segmenter, volume):
     images = with_neighbours(torch.from_numpy(volume.images).float(), segmenter.context_slices)
     images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        return torch.cat([segmenter.network(part).float() for part in images.split(16)])
+        return torch.cat([segmenter.answer(part).float() for part in images.split(16)])
 
 
 def score(segmenter, logits, volume):

@@ -143,6 +143,17 @@ def test_a_whole_slice_can_be_taken(make_recipe):
     assert (prepared[:, :, :10] == prepared[0, :, 0, 0].view(3, 1, 1)).all()
 
 
+@pytest.mark.parametrize("test_time_flip", [False, True])
+def test_with_test_time_flip_a_mirror_image_gets_the_mirror_answer(make_recipe, test_time_flip):
+    torch.manual_seed(0)
+    network = {"test_time_flip": test_time_flip}
+    segmenter = build_segmenter(make_recipe(network=network).network).eval()
+    stacked = torch.randn(2, 9, 32, 32)
+    with torch.inference_mode():
+        difference = segmenter.answer(stacked) - segmenter.answer(stacked.flip(3)).flip(3)
+    assert (difference.abs().max() < 1e-5) == test_time_flip
+
+
 def test_a_recipe_can_ask_for_every_architecture_of_the_library_and_the_papers():
     assert set(get_args(Architecture)) == {*smp.MODEL_ARCHITECTURES_MAPPING, "plain_unet"}
 

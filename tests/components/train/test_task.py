@@ -34,6 +34,10 @@ class Alone(SegmentationTask):
 
 @pytest.fixture
 def task(recipe):
+    return _task(recipe)
+
+
+def _task(recipe):
     torch.manual_seed(0)
     return Alone(
         build_segmenter(recipe.network),
@@ -151,6 +155,15 @@ def test_a_validation_takes_no_more_slices_at_once_than_a_step(task, seen, datas
     (volume,) = prepare_volumes(dataset, "validation", task.segmenter)
     _validate(task, (volume.images, volume.box, volume.masks, volume.truth))
     assert [len(images) for images in seen.images] == [4, 2]
+
+
+def test_with_test_time_flip_a_validation_asks_for_mirror_images_too(make_recipe, dataset):
+    task = _task(make_recipe(network={"test_time_flip": True}))
+    task.segmenter.network = Seen()
+    (volume,) = prepare_volumes(dataset, "validation", task.segmenter)
+    _validate(task, (volume.images, volume.box, volume.masks, volume.truth))
+    slices, mirrored = task.segmenter.network.images[:2]
+    torch.testing.assert_close(mirrored, slices.flip(3), rtol=0, atol=0)
 
 
 def test_an_empty_mask_that_is_left_empty_is_right(task, dataset):

@@ -215,8 +215,10 @@ def _validation_dice(segmenter, dataset):
     return 2 * (predicted & (volume.mask > 0)).sum() / (predicted.sum() + volume.mask.sum())
 
 
-def test_exported_and_training_time_forward_agree(recipe, dataset, tmp_path):
+@pytest.mark.parametrize("test_time_flip", [False, True])
+def test_exported_and_training_time_forward_agree(make_recipe, dataset, tmp_path, test_time_flip):
     torch.manual_seed(0)
+    recipe = make_recipe(network={"test_time_flip": test_time_flip})
     segmenter = build_segmenter(recipe.network).eval()
     export_segmenter(segmenter, tmp_path / "model")
     exported = load_segmenter(tmp_path / "model", device="cpu")
@@ -224,7 +226,7 @@ def test_exported_and_training_time_forward_agree(recipe, dataset, tmp_path):
         stacked = with_neighbours(torch.from_numpy(np.array(volume.images)).float(), 1)
         with torch.inference_mode():
             trained = segmenter.restore(
-                segmenter.network(stacked), torch.from_numpy(volume.box), *volume.truth.shape[1:]
+                segmenter.answer(stacked), torch.from_numpy(volume.box), *volume.truth.shape[1:]
             )
         image = dataset.volume(volume.entry).image
         # training reads the prepared slices as float16: 3 digits
