@@ -175,6 +175,7 @@ class Phase(Config):
         freeze_encoder: The encoder's weights stay, but for its batch normalisation.
         rate_factor: The peak is the optimiser's learning rate times this.
         encoder_factor: As the optimiser's; `None` takes that.
+        augmentation: As the recipe's section, in its place; `None` takes that.
     """
 
     length: float = Field(default=1.0, gt=0.0)
@@ -182,6 +183,7 @@ class Phase(Config):
     freeze_encoder: bool = False
     rate_factor: float = Field(default=1.0, gt=0.0, le=1.0)
     encoder_factor: float | None = Field(default=None, gt=0.0, le=1.0)
+    augmentation: Augmentation | None = None
 
 
 class Schedule(Config):
@@ -296,7 +298,8 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _policy_fits(self) -> Self:
-        if self.augmentation.policy == "fastai" and any(
+        own = [phase.augmentation for phase in self.schedule.phases if phase.augmentation]
+        if any(each.policy == "fastai" for each in (self.augmentation, *own)) and any(
             network.normalisation != "imagenet" for network in self.networks.values()
         ):
             raise ValueError("augmentation.policy=fastai takes network.normalisation=imagenet")

@@ -16,7 +16,7 @@ from components.train.learning_rates import FollowPoints, learning_rates
 from components.train.losses import loss_of
 from components.train.network import VolumeSegmenter, with_neighbours
 from components.train.processes import sum_over_processes
-from components.train.recipe import Augmentation, Optimiser, Schedule
+from components.train.recipe import Augmentation, Optimiser, Phase, Schedule
 from components.train.slices import COVERAGE_LEVELS, SliceTensors
 
 PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # the arrays of a `PreparedVolume`
@@ -30,7 +30,7 @@ class SegmentationTask(lightning.LightningModule):
 
     Args:
         segmenter: Its network is trained.
-        augmentation: Sizes of the random changes.
+        augmentation: Sizes of the random changes, in phases without sizes of their own.
         optimiser: How weights follow the loss.
         schedule: Epochs and phases.
         seed: Of the augmentation.
@@ -67,7 +67,7 @@ class SegmentationTask(lightning.LightningModule):
         phase = self._schedule.phase_at(self.current_epoch)
         self._freeze(phase.freeze_encoder)
         images, masks = _resized(images.float(), masks, phase.image_size)
-        images, masks = self._augment(images, masks, micro_batch)
+        images, masks = self._augment(images, masks, phase, micro_batch)
         self._seed_step(1 + micro_batch * self.trainer.world_size + self.global_rank)  # dropout
         alone = self.trainer.world_size == 1
         with contextlib.nullcontext() if alone else SynchronisedBatchNorm():
@@ -129,7 +129,9 @@ class SegmentationTask(lightning.LightningModule):
             for weight in _convolutions(self._encoder):
                 weight.requires_grad_(not frozen)
 
-    def _augment(self, images: Tensor, masks: Tensor, micro_batch: int) -> tuple[Tensor, Tensor]:
+    def _augment(
+        self, images: Tensor, masks: Tensor, phase: Phase, micro_batch: int
+    ) -> tuple[Tensor, Tensor]:
         """Changes the slices as they would be if one process took the whole step at once."""
         processes = self.trainer.world_size
         slices = len(images) * processes  # those of one process are dealt, see TumourSampler
@@ -140,7 +142,7 @@ class SegmentationTask(lightning.LightningModule):
             images.device,
         )
         self._seed_step(0)
-        return augment(images, masks, self._augmentation, rows)
+        return augment(images, masks, phase.augmentation or self._augmentation, rows)
 
     def _seed_step(self, stream: int) -> None:
         torch.manual_seed(step_seed(self._seed, self.global_step, stream))

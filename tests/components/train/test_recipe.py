@@ -38,6 +38,11 @@ def test_defaults_are_a_valid_recipe():
         ("network: {normalisation: imagnet}", r"or 'imagenet' \(nearest: imagenet\)$"),
         ("optimiser: {learning_rate: .nan}", "train.optimiser.learning_rate=nan"),
         ("seed: 4294967296", "train.seed=4294967296: Input should be less than"),
+        ("augmentation: {policy: fastai}", "fastai takes network.normalisation=imagenet"),
+        (
+            "schedule: {phases: [{augmentation: {policy: fastai}}]}",
+            "fastai takes network.normalisation=imagenet",
+        ),
         ("schedule: 3", "train.schedule=3: Input should be a valid dictionary"),
         ("[1, 2]", "must be `key: value` pairs"),
         ("a: b: c", "not valid YAML"),
@@ -114,7 +119,7 @@ def test_a_misspelt_setting_names_the_nearest_and_those_of_its_section():
         "train.network.encodr is not a setting (nearest: train.network.encoder); "
         "train.epoch is not a setting (nearest: train.schedule.epochs). "
         "Settings of train.network: architecture, encoder, encoder_weights, encoder_depth, "
-        "decoder_channels, image_size, context_slices, sequences, normalisation, crop. "
-        "Settings of train: network, flair_network, sampling, augmentation, optimiser, schedule, "
+        "decoder_channels, image_size, context_slices, sequences, normalisation, crop, "
+        "test_time_flip. Settings of train: network, flair_network, sampling, augmentation, optimiser, schedule, "
         "compute, seed"
     )

@@ -12,13 +12,15 @@ from components.train.task import SegmentationTask, step_seed
 class Alone(SegmentationTask):
     """Steps outside of a trainer; keeps what is logged and stands at a step of a process."""
 
-    step, rank, ranks, accumulate = 0, 0, 1, 1
+    step, rank, ranks, accumulate, epoch = 0, 0, 1, 1, 0
 
     @property
     def trainer(self):
-        return SimpleNamespace(
-            accumulate_grad_batches=self.accumulate, world_size=self.ranks, current_epoch=0
-        )
+        return SimpleNamespace(accumulate_grad_batches=self.accumulate, world_size=self.ranks)
+
+    @property
+    def current_epoch(self):
+        return self.epoch
 
     @property
     def global_step(self):
@@ -88,6 +90,22 @@ def test_the_chance_of_a_step_is_its_own_and_repeats(task):
     first = _step(task, 3)
     assert _step(task, 4) != first
     assert _step(task, 3) == first
+
+
+def test_a_phase_may_change_slices_in_a_way_of_its_own(make_recipe):
+    still = {"rotation_degrees": 0, "scale_factor": 0, "missing_sequence_share": 0}
+    schedule = {"phases": [{}, {"augmentation": {**still, "intensity_shift": 0}}]}
+    task = _task(make_recipe(schedule=schedule))
+    task.segmenter.network = Seen()
+    for task.epoch, changed in ((0, True), (3, False)):
+        _step(task, 3)
+        pairs = zip(task.segmenter.network.images[-1], _batch()[0].float(), strict=True)
+        kept = [_is_slice_or_mirror_image(seen, given) for seen, given in pairs]
+        assert (any(kept), all(kept)) == (not changed, not changed)
+
+
+def _is_slice_or_mirror_image(seen, given):
+    return any(torch.allclose(seen, each, atol=1e-4) for each in (given, given.flip(2)))
 
 
 def _dealt_out(task, ranks, accumulate):
