@@ -120,6 +120,6 @@ def test_a_misspelt_setting_names_the_nearest_and_those_of_its_section():
         "train.epoch is not a setting (nearest: train.schedule.epochs). "
         "Settings of train.network: architecture, encoder, encoder_weights, encoder_depth, "
         "decoder_channels, image_size, context_slices, sequences, normalisation, crop, "
-        "test_time_flip. Settings of train: network, flair_network, sampling, augmentation, optimiser, schedule, "
-        "compute, seed"
+        "test_time_flip. Settings of train: network, flair_network, sampling, augmentation, "
+        "optimiser, schedule, compute, seed"
     )
