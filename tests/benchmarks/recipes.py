@@ -1,16 +1,17 @@
 """What a change of a recipe is worth: Dice over the folds of a cross-validation.
 
     python -m tests.benchmarks.recipes train SOURCE FOLDER NAME [--preset quick] [--folds 0,1,2,3,4]
-        [--threads 2] [--decay 0.99] [--set KEY=VALUE ...]
+        [--threads 2] [--decay 0.99] [--set STEP.KEY=VALUE ...]
     python -m tests.benchmarks.recipes table FOLDER
 
-`train` trains the preset's recipe with changes, such as `optimiser.loss=dice`, once a fold of the
-five that the cross-validation pipeline has, and scores three sets of weights: of the last epoch, of
-the best one by the validation patients, and a moving average. Choose by the validation patients of
-all folds; the patients of the folds, which no training has seen, say whether that held. FOLDER gets
-the data set and, under NAME, a JSON file a fold with every patient's Dice and an .npz with what the
-averaged weights answer, to try thresholds and filters on. A fold that is there is not trained
-again. Pipelines do without: they have one set of weights a training. `table` prints a row for each
+`train` trains the preset with changes, such as `train.optimiser.loss=dice`, once a fold, dealt as
+the cross-validation pipeline deals them (`fold.validation_fraction=0.03`), and scores three sets of
+weights: of the last epoch, of the best one by the validation patients, and a moving average. Choose
+by the validation patients of all folds; the patients of the folds, which no training has seen, say
+whether that held. FOLDER gets the data set and, under NAME, a JSON file a fold with every patient's
+Dice and an .npz with what the averaged weights answer, to try thresholds and filters on. A fold
+that is there is not trained again. Pipelines do without: they have one set of weights a training.
+`table` prints a row for each
 NAME, in the order of time.
 """
 
@@ -51,7 +52,7 @@ def main():
     train.add_argument("source")
     train.add_argument("folder", type=Path)
     train.add_argument("name")
-    train.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", dest="changes")
+    train.add_argument("--set", nargs="*", default=[], metavar="STEP.KEY=VALUE", dest="changes")
     train.add_argument("--preset", default="quick")
     train.add_argument("--folds", default="0,1,2,3,4")
     train.add_argument("--threads", type=int, default=usable_cores())
@@ -61,21 +62,22 @@ def main():
     if options.way == "table":
         tell(options.folder)
         return
-    changes = [*options.changes, f"compute.threads={options.threads}", "schedule.keep=best"]
-    changes = [f"train.{change}" for change in changes]
-    recipe = Recipe.model_validate(load_preset(options.preset, changes)["train"])
+    own = [f"train.compute.threads={options.threads}", "train.schedule.keep=best"]
+    preset = load_preset(options.preset, [*options.changes, *own])
+    recipe = Recipe.model_validate(preset["train"])
+    folds = FoldSettings.model_validate(preset["fold"])
     limit_threads()
     for fold in map(int, options.folds.split(",")):
         path = options.folder / options.name / f"{fold}.json"
         if not path.exists():
-            train_fold(recipe, options.source, options.folder, path, fold, options.decay)
+            train_fold(recipe, folds, options.source, options.folder, path, fold, options.decay)
 
 
-def train_fold(recipe, source, folder, path, fold, decay):
+def train_fold(recipe, folds, source, folder, path, fold, decay):
     path.parent.mkdir(parents=True, exist_ok=True)
     store = open_store(str(folder / "store"))
     manifest = ingest_source(source, store, IngestSettings()).manifest
-    split = assign_folds(manifest, FoldSettings())[fold]
+    split = assign_folds(manifest, folds)[fold]
     dataset = SplitDataset(store, folder / "cache", manifest, split)
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(recipe.network)
@@ -105,7 +107,8 @@ def train_fold(recipe, source, folder, path, fold, decay):
     }
     np.savez(path.with_suffix(".npz"), **answers)
     shown = {"seconds": seconds, "dice": dice, "history": fitted.history}
-    path.write_text(json.dumps({**shown, "recipe": recipe.model_dump(mode="json")}))
+    settings = {"recipe": recipe.model_dump(mode="json"), "folds": folds.model_dump(mode="json")}
+    path.write_text(json.dumps({**shown, **settings}))
     print(path, f"{seconds:.0f} s", means(dice), flush=True)
 
 
