@@ -241,6 +241,7 @@ def _training_loader(
         slices.has_tumour,
         tumour_share=sampling.tumour_share,
         seed=recipe.seed,
+        carvemix_share=lambda epoch: recipe.augmentation_at(epoch).carvemix_share,
         rank=rank,
         ranks=ranks,
     )

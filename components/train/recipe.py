@@ -126,6 +126,8 @@ class Augmentation(Config):
             intensities above the least are multiplied or divided, as by the coil's bias field.
         missing_sequence_share: Share of slices whose pre- or post-contrast sequence is
             replaced by FLAIR, as in scans that lack it (modality dropout).
+        carvemix_share: Share of slices into which the tumour of another one is pasted with a
+            margin around it (CarveMix), under both policies and before the other changes.
     """
 
     policy: Literal["sizes", "fastai"] = "sizes"
@@ -137,6 +139,7 @@ class Augmentation(Config):
     sharpness_shift: float = Field(default=0.0, ge=0.0, le=1.0)
     shading: float = Field(default=0.0, ge=0.0, le=2.0)
     missing_sequence_share: float = Field(default=0.1, ge=0.0, le=1.0)
+    carvemix_share: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
 class Optimiser(Config):
@@ -290,6 +293,10 @@ class Recipe(Config):
     schedule: Schedule = Schedule()
     compute: Compute = Compute()
     seed: int = Field(default=0, ge=0, lt=2**32)  # the CPU's generator takes 32 bits
+
+    def augmentation_at(self, epoch: int) -> Augmentation:
+        """That of an epoch, counted from 0: its phase's own, or the recipe's."""
+        return self.schedule.phase_at(epoch).augmentation or self.augmentation
 
     @property
     def whole_scans(self) -> bool:

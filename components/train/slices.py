@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from components.shared.dataset.volumes import Volume
 from components.shared.errors import UserError
 from components.shared.progress import track
 from components.shared.storage.store import explain_disk, file_digest, whole_file
+from components.train.carvemix import LARGEST_MARGIN, LEAST_MARGIN, paste_tumour
 from components.train.network import VolumeSegmenter
 from components.train.preparation import cut
 
@@ -156,6 +157,21 @@ def _write(folder: Path, arrays: Arrays) -> None:
             stream.write(_digests(folder).encode())
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What a training sees at one place of its order.
+
+    Attributes:
+        index: Of the slice.
+        donor: Index of the slice whose tumour is pasted into it, if any is.
+        margin: Around that tumour, as a share of the side.
+    """
+
+    index: int
+    donor: int | None = None
+    margin: float = 0.0
+
+
 class SliceDataset(Dataset[SliceTensors]):
     """Slices of prepared volumes with their neighbours, read a batch at a time."""
 
@@ -172,21 +188,27 @@ class SliceDataset(Dataset[SliceTensors]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, index: int) -> SliceTensors:
+    def __getitem__(self, draw: Draw) -> SliceTensors:
         """One slice: float16 channels x side x side, float32 mask 1 x side x side, its index."""
+        image, mask = self._slice(draw.index)
+        if draw.donor is not None:
+            image, mask = paste_tumour(image, mask, *self._slice(draw.donor), draw.margin)
+        return image, mask, torch.tensor(draw.index)
+
+    def _slice(self, index: int) -> tuple[Tensor, Tensor]:
         number, position = self._places[index]
         volume = self._volumes[number]
         rows = np.clip([position + offset for offset in self._offsets], 0, len(volume.images) - 1)
         image = torch.from_numpy(volume.images[rows]).flatten(0, 1)
         mask = torch.from_numpy(np.array(volume.masks[position])).float() / COVERAGE_LEVELS
-        return image, mask[None], torch.tensor(index)
+        return image, mask[None]
 
     def volume_of(self, index: int) -> str:
         """The name of the volume that a slice is of."""
         return self._volumes[self._places[index][0]].entry.volume
 
 
-class TumourSampler(Sampler[int]):
+class TumourSampler(Sampler[Draw]):
     """Draws every tumour slice once an epoch and as many others as the share allows.
 
     The order depends on the seed and the epoch alone, so a resumed training sees what the
@@ -196,6 +218,7 @@ class TumourSampler(Sampler[int]):
         has_tumour: Whether each slice holds tumour.
         tumour_share: Of the sampled slices (foreground oversampling).
         seed: Of the order.
+        carvemix_share: Of an epoch's slices into which a tumour is pasted.
         rank: Number of this process in the training.
         ranks: Processes in the training; all get equally many slices.
     """
@@ -206,6 +229,7 @@ class TumourSampler(Sampler[int]):
         *,
         tumour_share: float,
         seed: int,
+        carvemix_share: Callable[[int], float] = lambda _: 0.0,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
@@ -214,6 +238,7 @@ class TumourSampler(Sampler[int]):
         wanted = round(len(self._tumour) * (1 - tumour_share) / tumour_share)
         self._drawn = min(wanted, len(self._others))
         self._seed = seed
+        self._carvemix_share = carvemix_share
         self._rank, self._ranks = rank, ranks
         self._epoch = 0
         self._skipped = 0
@@ -229,13 +254,21 @@ class TumourSampler(Sampler[int]):
     def __len__(self) -> int:
         return (len(self._tumour) + self._drawn) // self._ranks
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Draw]:
         generator = np.random.default_rng([self._seed, self._epoch])
         others = generator.choice(self._others, self._drawn, replace=False)
         order = generator.permutation(np.concatenate([self._tumour, others]))
-        mine = order[: len(self) * self._ranks][self._rank :: self._ranks]
+        pasted = generator.random(len(order)) < self._carvemix_share(self._epoch)
+        donors = generator.choice(self._tumour, len(order))
+        margins = generator.uniform(LEAST_MARGIN, LARGEST_MARGIN, len(order))
         skipped, self._skipped = self._skipped, 0
-        yield from mine[skipped:].tolist()
+        places = range(len(self) * self._ranks)[self._rank :: self._ranks]
+        for place in places[skipped:]:
+            index = int(order[place])
+            if pasted[place]:
+                yield Draw(index, int(donors[place]), float(margins[place]))
+            else:
+                yield Draw(index)
 
 
 class VolumeSampler(Sampler[int | None]):

@@ -50,7 +50,7 @@ from components.train.losses import loss_of
 from components.train.network import build_segmenter
 from components.train.processes import sum_over_processes
 from components.train.recipe import Recipe
-from components.train.slices import SliceDataset, prepare_volumes
+from components.train.slices import Draw, SliceDataset, prepare_volumes
 from components.train.training import train_model
 from pipelines.settings import load_preset
 
@@ -155,7 +155,7 @@ def write_pictures(folder):
     for part in ("images", "masks"):
         (folder / part).mkdir()
     for number in range(len(slices)):
-        image, mask, _ = slices[number]
+        image, mask, _ = slices[Draw(number)]
         middle = image[3:6].float().permute(1, 2, 0).numpy()
         pixels = np.clip(128 + 40 * middle, 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
@@ -214,9 +214,9 @@ def train_bare(folder):
     slices = slice_dataset(folder)
     network = build_segmenter(recipe().network).network.to(memory_format=torch.channels_last)
     chosen = np.flatnonzero(slices.has_tumour)[:BATCH]
-    images = torch.stack([slices[number][0] for number in chosen]).float()
+    images = torch.stack([slices[Draw(number)][0] for number in chosen]).float()
     images = images.contiguous(memory_format=torch.channels_last)
-    masks = torch.stack([slices[number][1] for number in chosen])
+    masks = torch.stack([slices[Draw(number)][1] for number in chosen])
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, betas=BETAS, fused=True)
     began = 0.0
     for step in range(WARM_UP + STEPS["bare"]):

@@ -70,7 +70,7 @@ def test_a_preset_can_be_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("fast", [], "no preset 'fast'; there are buda2019, demo, quick, report"),
+        ("fast", [], "no preset 'fast'; there are best, buda2019, demo, quick"),
         ("quick", ["epochs=3"], "--set 'epochs=3' is not understood.*STEP.KEY=VALUE"),
         ("quick", ["fit.epochs=3"], "STEP one of ingest, profile"),
         ("quick", ["trian.seed=3"], r"not understood \(nearest: train\); the form is STEP.KEY="),

@@ -70,6 +70,7 @@ def recipes(make_recipe):
         make_recipe(
             network={**network, "image_size": 64},
             sampling={"batch_size": 4, "accumulate": accumulate},
+            augmentation={"carvemix_share": 0.5},
             optimiser={"learning_rate": 1e-4},
             schedule={"epochs": 3, "phases": phases},
         )

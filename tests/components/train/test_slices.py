@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from components.train import preparation, slices
+from components.train.carvemix import LARGEST_MARGIN, LEAST_MARGIN, paste_tumour
 from components.train.network import build_segmenter, with_neighbours
 from components.train.recipe import Network
 from components.train.slices import (
+    Draw,
     SliceDataset,
     TumourSampler,
     VolumeSampler,
@@ -24,7 +26,7 @@ def test_slices_have_the_neighbours_that_prediction_uses(dataset, recipe):
     dataset = SliceDataset(volumes, recipe.network.context_slices)
     whole = torch.cat([with_neighbours(torch.from_numpy(np.array(v.images)), 1) for v in volumes])
     assert len(dataset) == len(whole)
-    assert all(torch.equal(dataset[i][0], whole[i]) for i in range(len(whole)))
+    assert all(torch.equal(dataset[Draw(i)][0], whole[i]) for i in range(len(whole)))
 
 
 def test_a_slice_says_which_it_is_and_its_volume_is_known(dataset, recipe):
@@ -33,7 +35,7 @@ def test_a_slice_says_which_it_is_and_its_volume_is_known(dataset, recipe):
     number = 0
     for volume in volumes:
         for position in range(volume.entry.slices):
-            _, mask, index = slices[number]
+            _, mask, index = slices[Draw(number)]
             assert slices.volume_of(int(index)) == volume.entry.volume
             assert np.array_equal(mask[0] * 255, volume.masks[position])
             number += 1
@@ -61,7 +63,7 @@ def test_masks_come_back_where_they_were(dataset, make_recipe):
 def test_an_epoch_draws_all_tumour_slices_and_the_share_of_others():
     has_tumour = np.arange(100) < 30
     sampler = TumourSampler(has_tumour, tumour_share=0.6, seed=0)
-    drawn = list(sampler)
+    drawn = [draw.index for draw in sampler]
     assert len(drawn) == len(set(drawn)) == len(sampler) == 50
     assert set(range(30)) <= set(drawn)
 
@@ -76,12 +78,42 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert list(one) != list(two)
 
 
+def test_the_share_of_an_epoch_gets_tumours_of_other_slices():
+    has_tumour = np.arange(1000) % 3 == 0
+    shares = {0: 0.0, 1: 0.4, 2: 1.0}
+    sampler = TumourSampler(
+        has_tumour, tumour_share=0.6, seed=0, carvemix_share=lambda epoch: shares[epoch]
+    )
+    plain = TumourSampler(has_tumour, tumour_share=0.6, seed=0)
+    for epoch, share in shares.items():
+        sampler.set_epoch(epoch)
+        plain.set_epoch(epoch)
+        drawn = list(sampler)
+        assert [draw.index for draw in drawn] == [draw.index for draw in plain]
+        given = [draw for draw in drawn if draw.donor is not None]
+        assert len(given) / len(drawn) == pytest.approx(share, abs=0.06)
+        assert all(has_tumour[draw.donor] for draw in given)
+        assert all(LEAST_MARGIN <= draw.margin <= LARGEST_MARGIN for draw in given)
+
+
+def test_a_slice_with_a_donor_shows_both(dataset, recipe):
+    volumes = prepare_volumes(dataset, "train", build_segmenter(recipe.network))
+    slices = SliceDataset(volumes, recipe.network.context_slices)
+    host, donor = np.flatnonzero(~slices.has_tumour)[0], np.flatnonzero(slices.has_tumour)[-1]
+    alone, given = slices[Draw(host)], slices[Draw(donor)]
+    image, mask, index = slices[Draw(host, donor, LEAST_MARGIN)]
+    wanted = paste_tumour(*alone[:2], *given[:2], LEAST_MARGIN)
+    assert torch.equal(image, wanted[0])
+    assert torch.equal(mask, wanted[1])
+    assert mask.sum() > 0 == alone[1].sum()
+    assert int(index) == host
+
+
 def test_processes_deal_the_slices_of_one_process_out_among_themselves():
     has_tumour = np.arange(101) % 3 == 0
-    alone = TumourSampler(has_tumour, tumour_share=0.6, seed=1)
-    dealt = [
-        TumourSampler(has_tumour, tumour_share=0.6, seed=1, rank=rank, ranks=3) for rank in range(3)
-    ]
+    settings = {"tumour_share": 0.6, "seed": 1, "carvemix_share": lambda _: 0.5}
+    alone = TumourSampler(has_tumour, **settings)
+    dealt = [TumourSampler(has_tumour, **settings, rank=rank, ranks=3) for rank in range(3)]
     for epoch in range(2):
         for sampler in (alone, *dealt):
             sampler.set_epoch(epoch)

@@ -323,7 +323,7 @@ def _shrunk(name: str) -> Recipe:
         changes += ["train.flair_network.image_size=64", "train.sampling.batch_size=8"]
     if phases > 1:
         small = [phase.model_dump(mode="json") for phase in recipe.schedule.phases]
-        small = [{**one, "image_size": one["image_size"] and 32} for one in small]
+        small = [{**one, "length": 1, "image_size": one["image_size"] and 32} for one in small]
         changes += [f"train.schedule.phases={small}".replace("None", "null")]
     shrunk = load_preset(name, changes)["train"]
     assert isinstance(shrunk, Recipe)
