@@ -1,4 +1,4 @@
-"""Tumours of other volumes, cut out with what is around them and pasted into a slice: CarveMix.
+"""Tumours of other slices, cut out with what is around them and pasted into a slice: CarveMix.
 
 Zhang et al. 2021, https://arxiv.org/abs/2108.06883. Other than there the margin never cuts into the
 tumour, and its edge is soft.
@@ -27,8 +27,8 @@ def paste_tumour(
     Returns:
         A new image and mask; within the margin, tumour is what it is in the donor.
     """
-    reach = 2 * round(margin * image.shape[-1]) + 1
-    region = ndimage.maximum_filter(donor_mask[0].numpy() > 0.5, reach)
+    width = 2 * round(margin * image.shape[-1]) + 1
+    region = ndimage.maximum_filter(donor_mask[0].numpy() > 0.5, width)
     edge = torch.from_numpy(ndimage.uniform_filter(region.astype("float32"), _EDGE))
     pasted = torch.lerp(image.float(), donor_image.float(), edge)
     return pasted.to(image.dtype), torch.where(torch.from_numpy(region), donor_mask, mask)

@@ -170,10 +170,7 @@ def _task(
         freeze_unused(segmenter)
     return SegmentationTask(
         segmenter.to(memory_format=torch.channels_last),
-        augmentation=recipe.augmentation,
-        optimiser=recipe.optimiser,
-        schedule=recipe.schedule,
-        seed=recipe.seed,
+        recipe,
         micro_batch=loader.batch_size,
     )
 

@@ -16,7 +16,7 @@ from components.train.learning_rates import FollowPoints, learning_rates
 from components.train.losses import loss_of
 from components.train.network import VolumeSegmenter, with_neighbours
 from components.train.processes import sum_over_processes
-from components.train.recipe import Augmentation, Optimiser, Phase, Schedule
+from components.train.recipe import Recipe
 from components.train.slices import COVERAGE_LEVELS, SliceTensors
 
 PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # the arrays of a `PreparedVolume`
@@ -30,29 +30,16 @@ class SegmentationTask(lightning.LightningModule):
 
     Args:
         segmenter: Its network is trained.
-        augmentation: Sizes of the random changes, in phases without sizes of their own.
-        optimiser: How weights follow the loss.
-        schedule: Epochs and phases.
-        seed: Of the augmentation.
+        recipe: How slices are changed, how weights follow the loss, phases and seed.
         micro_batch: Slices of a training step at once, for which the memory suffices.
     """
 
-    def __init__(
-        self,
-        segmenter: VolumeSegmenter,
-        *,
-        augmentation: Augmentation,
-        optimiser: Optimiser,
-        schedule: Schedule,
-        seed: int,
-        micro_batch: int,
-    ) -> None:
+    def __init__(self, segmenter: VolumeSegmenter, recipe: Recipe, *, micro_batch: int) -> None:
         super().__init__()
         self.segmenter = segmenter
-        self._augmentation = augmentation
-        self._optimiser = optimiser
-        self._schedule = schedule
-        self._seed = seed
+        self._recipe = recipe
+        self._optimiser = recipe.optimiser
+        self._schedule = recipe.schedule
         self._validation_batch = min(micro_batch, _VALIDATION_BATCH)
         self._measured = torch.zeros(3)
         self._learn: Callable[[Tensor], Tensor] = self._run
@@ -67,7 +54,7 @@ class SegmentationTask(lightning.LightningModule):
         phase = self._schedule.phase_at(self.current_epoch)
         self._freeze(phase.freeze_encoder)
         images, masks = _resized(images.float(), masks, phase.image_size)
-        images, masks = self._augment(images, masks, phase, micro_batch)
+        images, masks = self._augment(images, masks, micro_batch)
         self._seed_step(1 + micro_batch * self.trainer.world_size + self.global_rank)  # dropout
         alone = self.trainer.world_size == 1
         with contextlib.nullcontext() if alone else SynchronisedBatchNorm():
@@ -129,9 +116,7 @@ class SegmentationTask(lightning.LightningModule):
             for weight in _convolutions(self._encoder):
                 weight.requires_grad_(not frozen)
 
-    def _augment(
-        self, images: Tensor, masks: Tensor, phase: Phase, micro_batch: int
-    ) -> tuple[Tensor, Tensor]:
+    def _augment(self, images: Tensor, masks: Tensor, micro_batch: int) -> tuple[Tensor, Tensor]:
         """Changes the slices as they would be if one process took the whole step at once."""
         processes = self.trainer.world_size
         slices = len(images) * processes  # those of one process are dealt, see TumourSampler
@@ -142,10 +127,10 @@ class SegmentationTask(lightning.LightningModule):
             images.device,
         )
         self._seed_step(0)
-        return augment(images, masks, phase.augmentation or self._augmentation, rows)
+        return augment(images, masks, self._recipe.augmentation_at(self.current_epoch), rows)
 
     def _seed_step(self, stream: int) -> None:
-        torch.manual_seed(step_seed(self._seed, self.global_step, stream))
+        torch.manual_seed(step_seed(self._recipe.seed, self.global_step, stream))
 
     def _run(self, images: Tensor) -> Tensor:
         logits: Tensor = self.segmenter.network(images)

@@ -43,10 +43,7 @@ def _task(recipe):
     torch.manual_seed(0)
     return Alone(
         build_segmenter(recipe.network),
-        augmentation=recipe.augmentation,
-        optimiser=recipe.optimiser,
-        schedule=recipe.schedule,
-        seed=recipe.seed,
+        recipe,
         micro_batch=4,
     )
 

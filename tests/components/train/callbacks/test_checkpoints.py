@@ -71,10 +71,7 @@ def test_the_weights_that_were_validated_are_the_ones_that_are_kept(train, datas
     recipe = make_recipe()
     task = Measure(
         fitted.segmenter,
-        augmentation=recipe.augmentation,
-        optimiser=recipe.optimiser,
-        schedule=recipe.schedule,
-        seed=recipe.seed,
+        recipe,
         micro_batch=32,
     )
     (volume,) = prepare_volumes(dataset, "validation", fitted.segmenter)

@@ -66,10 +66,7 @@ def test_several_processes_learn_without(make_recipe, told):
     recipe = make_recipe(network=SMALL)
     task = SegmentationTask(
         build_segmenter(recipe.network),
-        augmentation=recipe.augmentation,
-        optimiser=recipe.optimiser,
-        schedule=recipe.schedule,
-        seed=0,
+        recipe,
         micro_batch=2,
     )
     callback, batch = CompileNetwork(), (torch.zeros(2, 9, 32, 32),)
