@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from components.shared.config import load_yaml
 from components.shared.errors import UserError
 
 
@@ -27,7 +28,7 @@ def read(name: str, folder: Path, kind: str) -> Mapping[str, Any]:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     try:
-        content = yaml.safe_load(path.read_text())
+        content = load_yaml(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"no {kind} {name!r}; there are {', '.join(names(folder))}, or give a .yaml file"

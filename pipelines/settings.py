@@ -14,7 +14,7 @@ from components.notify.settings import NotifySettings
 from components.pool.settings import PoolSettings
 from components.profile.settings import ProfileSettings
 from components.register.settings import RegisterSettings
-from components.shared.config import Config, build_config, in_words, nearest
+from components.shared.config import Config, build_config, in_words, load_yaml, nearest
 from components.shared.errors import UserError
 from components.shared.tracking.identity import check_label
 from components.split.settings import FoldSettings, SplitSettings
@@ -96,7 +96,7 @@ def load_recipes(name: str, changes: Iterable[str] = ()) -> dict[str, Recipe]:
         UserError: If an entry is no recipe; it is named.
     """
     sections = _read(name)
-    sections[RECIPES] = sections[RECIPES] or yaml.safe_load(_DEFAULT_RECIPES.read_text())
+    sections[RECIPES] = sections[RECIPES] or load_yaml(_DEFAULT_RECIPES.read_text())
     sections = _with_changes(sections, changes, ("train", RECIPES))
     for label in sections[RECIPES]:
         check_label(str(label))
@@ -125,7 +125,7 @@ def parse_change(change: str, form: str) -> tuple[str, Any]:
     if not (key.strip() and equals):
         raise _misunderstood(change, form)
     try:
-        return key.strip(), yaml.safe_load(text)
+        return key.strip(), load_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"--set {change!r}: the value is not valid YAML") from error
 

@@ -2,13 +2,14 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
+from yaml.constructor import ConstructorError
 
 from components.shared.errors import UserError
 
@@ -51,7 +52,7 @@ def parse_config(kind: type[ConfigT], text: str, name: str) -> ConfigT:
         UserError: If the text is not a mapping or a setting is unknown or out of range.
     """
     try:
-        loaded = yaml.safe_load(text)
+        loaded = load_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"{name}: the settings are not valid YAML: {error}") from error
     if loaded is None:
@@ -59,6 +60,25 @@ def parse_config(kind: type[ConfigT], text: str, name: str) -> ConfigT:
     if not isinstance(loaded, dict):
         raise UserError(f"{name}: the settings must be `key: value` pairs, not {text!r}")
     return build_config(kind, loaded, name)
+
+
+def load_yaml(text: str) -> Any:  # noqa: ANN401  # YAML
+    """Reads plain YAML in which no mapping may have a key twice: PyYAML would keep the last one.
+
+    Raises:
+        yaml.YAMLError: If it is not valid, or a key stands twice; where is said.
+    """
+    return yaml.load(text, _OnceLoader)
+
+
+class _OnceLoader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def build_config(kind: type[ConfigT], values: dict[str, object], name: str) -> ConfigT:

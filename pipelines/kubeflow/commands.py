@@ -324,13 +324,15 @@ def _find(name: str, endpoint: str, namespace: str) -> "tuple[Kubeflow, list[Exi
 def _parameters(given: Iterable[str] | None) -> dict[str, Any]:
     import yaml
 
+    from components.shared.config import load_yaml
+
     found = {}
     for text in given or ():
         name, equals, value = text.partition("=")
         if not (name.strip() and equals):
             raise UserError(f"--parameter {text!r} is not understood; the form is NAME=VALUE")
         try:
-            found[name.strip()] = yaml.safe_load(value)
+            found[name.strip()] = load_yaml(value)
         except yaml.YAMLError as error:
             raise UserError(f"--parameter {text!r}: the value is not valid YAML") from error
     return found

@@ -17,7 +17,7 @@ import yaml
 from kfp_server_api import RecurringRunMode
 from pydantic import field_validator, model_validator
 
-from components.shared.config import Config, build_config
+from components.shared.config import Config, build_config, load_yaml
 from components.shared.errors import UserError
 from pipelines.kubeflow.cron import Cron, parse_cron, require_utc
 from pipelines.kubeflow.order import Order, Prepared, plugins_input
@@ -177,7 +177,7 @@ def read_schedules(path: Path) -> ScheduleFile:
         UserError: If it is not there, not YAML, or something in it is wrong.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = load_yaml(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:

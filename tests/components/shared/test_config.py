@@ -47,6 +47,7 @@ def test_reads_yaml_and_json_and_fills_in_defaults():
         ("height: .nan", r"sizes\.height=nan: Input should be a finite number"),
         ("[1, 2]", r"sizes: the settings must be `key: value` pairs, not '\[1, 2\]'"),
         ("a: b: c", r"sizes: the settings are not valid YAML"),
+        ("{width: 1, width: 2}", r"sizes: .* 'width' stands twice\s+in .*column 12"),
     ],
 )
 def test_tells_what_is_wrong(text, message):
