@@ -107,6 +107,11 @@ class _Timed:
     segmenter: Segmenter
     seconds: list[float] = field(default_factory=list)
 
+    @property
+    def min_component_share(self) -> float:
+        """The segmenter's."""
+        return self.segmenter.min_component_share
+
     def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
         started = time.monotonic()
         try:

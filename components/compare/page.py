@@ -147,7 +147,8 @@ def _definitions(settings: CompareSettings) -> list[Block]:
     return [
         "All recipes were trained on the same patients, and each training chose its epoch by the "
         "same validation patients: the scores here are a little too good for all of them alike. "
-        f"A pixel is tumour from a probability of {settings.threshold:g} on.",
+        f"A pixel is tumour from a probability of {settings.threshold:g} on, "
+        "but for the small components that a recipe leaves out (network.min_component_share).",
         "Of equal means the network with fewer parameters is chosen. The intervals are of each "
         "difference alone; with many recipes some lies beyond its interval by chance.",
         "Training: minutes from the opening of its MLflow run to its last validated epoch, with "

@@ -24,6 +24,7 @@ from components.shared.report.page import (
 )
 from components.shared.report.slices import Overlay
 from components.shared.report.training_history import TrainingHistory
+from components.shared.scoring.decision import decision_text
 from components.shared.scoring.groups import group, size_thirds
 from components.shared.scoring.metrics import BASELINE_SUFFIX, METRICS, Metric, interval_in_words
 from components.shared.scoring.scores import (
@@ -73,7 +74,7 @@ def render_evaluation(
             Section("Patients", _patients(scores)),
             Section("Calibration", _calibration(evaluation)),
             *_training(history),
-            Section("How each number is defined", _definitions(settings)),
+            Section("How each number is defined", _definitions(evaluation, settings)),
         ],
     )
 
@@ -258,10 +259,10 @@ def _curves(epochs: Sequence[Epoch]) -> list[Block]:
     ]
 
 
-def _definitions(settings: EvaluateSettings) -> list[Block]:
+def _definitions(evaluation: Evaluation, settings: EvaluateSettings) -> list[Block]:
     return [
-        f"A pixel is predicted as tumour if its probability is {settings.threshold:g} or more. The "
-        "model that is scored is the exported one, as it is registered and served.",
+        decision_text(settings.threshold, evaluation.min_component_share)
+        + " The model that is scored is the exported one, as it is registered and served.",
         "Dice is 2 x true positives / (predicted pixels + true tumour pixels). The Dice of a "
         "patient is over the whole volume at once. Where a patient has no tumour it is 1 if "
         "nothing was predicted and 0 if anything was. The same holds for a single slice.",

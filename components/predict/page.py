@@ -43,7 +43,7 @@ def render_predictions(
     source: str,
     rows: Sequence[VolumePrediction],
     snapshots: Sequence[Picture],
-    threshold: float,
+    decision: str,
 ) -> str:
     """Renders the page.
 
@@ -52,12 +52,12 @@ def render_predictions(
         source: Where the volumes came from.
         rows: One a volume.
         snapshots: Of some of the predicted volumes.
-        threshold: A pixel is tumour from this probability on.
+        decision: How a pixel became tumour, see `decision_text`.
     """
     predicted = [row for row in rows if row.status == "ok"]
     refused = [row for row in rows if row.status == "refused"]
     sections = [
-        Section("Summary", _summary(predicted, refused, threshold)),
+        Section("Summary", _summary(predicted, refused, decision)),
         Section("Pictures", _pictures(predicted, snapshots)),
         Section("Volumes", [Table(_COLUMNS, [_cells(row) for row in predicted])]),
     ]
@@ -68,13 +68,13 @@ def render_predictions(
 
 
 def _summary(
-    predicted: Sequence[VolumePrediction], refused: Sequence[VolumePrediction], threshold: float
+    predicted: Sequence[VolumePrediction], refused: Sequence[VolumePrediction], decision: str
 ) -> list[Block]:
     found = sum(bool(row.tumour_pixels) for row in predicted)
     figures = Figures(
         [
             ("volumes predicted", str(len(predicted)), ""),
-            ("with tumour found", str(found), f"probability {threshold:g} and above"),
+            ("with tumour found", str(found), ""),
             ("volumes refused", str(len(refused)), "reasons below" if refused else ""),
         ]
     )
@@ -82,8 +82,8 @@ def _summary(
     if refused:
         blocks.append(Notice("warning", f"{len(refused)} volumes could not be predicted."))
     blocks.append(
-        f"A pixel is tumour from a probability of {threshold:g} on: what the model was scored "
-        "with. Predictions of a model for research; they are no diagnosis."
+        f"{decision} So the model was scored. Predictions of a model for research; they are no "
+        "diagnosis."
     )
     return blocks
 

@@ -29,6 +29,7 @@ from components.shared.reading.scans import (
 from components.shared.reading.sources.opening import open_source
 from components.shared.reading.sources.source import Source
 from components.shared.report.page import Picture
+from components.shared.scoring.decision import decision_text, find_tumour
 from components.shared.scoring.segmenter import Segmenter, VolumeRefusedError, load_segmenter
 from components.shared.storage.store import FolderStore
 
@@ -96,7 +97,7 @@ def predict_source(
     _write_table(rows, task.output)
     _require_predictions(rows, source_uri, task.output)
     result = _result(uri, source_uri, task, rows)
-    _write_page(result, snapshots, task.output)
+    _write_page(result, snapshots, task)
     return result
 
 
@@ -117,7 +118,7 @@ def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Picture]) -> Vol
     except BadScanError as error:
         logger.warning("%s is not predicted: %s", name, error)
         return _refuse(task, name, str(error))
-    mask = probability >= task.threshold
+    mask = find_tumour(probability, task.threshold, task.segmenter.min_component_share)
     task.output.write(_mask_key(name), _encode_mask(mask))
     if len(snapshots) < task.settings.most_pictures:
         snapshots.append(take_snapshot(name, volume, mask))
@@ -196,8 +197,7 @@ def _result(
     )
 
 
-def _write_page(result: PredictResult, snapshots: Sequence[Picture], output: FolderStore) -> None:
-    page = render_predictions(
-        result.model, result.source, result.volumes, snapshots, result.threshold
-    )
-    output.write(_PAGE, page.encode())
+def _write_page(result: PredictResult, snapshots: Sequence[Picture], task: _Task) -> None:
+    decision = decision_text(task.threshold, task.segmenter.min_component_share)
+    page = render_predictions(result.model, result.source, result.volumes, snapshots, decision)
+    task.output.write(_PAGE, page.encode())

@@ -11,7 +11,11 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from components.shared.dataset.volumes import CHANNELS, Voxels
-from components.shared.scoring.segmenter import Segmenter, load_segmenter
+from components.shared.scoring.segmenter import (
+    MIN_COMPONENT_SHARE,
+    Segmenter,
+    load_segmenter,
+)
 from components.train.network import PairedSegmenter, VolumeSegmenter
 
 logger = logging.getLogger(__name__)
@@ -45,7 +49,11 @@ def export_segmenter(segmenter: ExportableSegmenter, folder: Path) -> None:
         signature=_signature(),
         input_example=synthetic_example(segmenter.image_size, slices=3),
         pip_requirements=[f"{name}=={metadata.version(name)}" for name in _REQUIREMENTS],
-        metadata={"channels": list(CHANNELS), "context_slices": segmenter.context_slices},
+        metadata={
+            "channels": list(CHANNELS),
+            "context_slices": segmenter.context_slices,
+            MIN_COMPONENT_SHARE: segmenter.min_component_share,
+        },
     )
     _check(segmenter, folder)
 

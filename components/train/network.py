@@ -33,6 +33,7 @@ class VolumeSegmenter(nn.Module):
         self.network = network
         self.image_size = settings.image_size
         self.context_slices = settings.context_slices
+        self.min_component_share = settings.min_component_share
         self._normalise = NORMALISATIONS[settings.normalisation]
         self._crop = settings.crop
         self._mirrored_too = settings.test_time_flip
@@ -171,6 +172,7 @@ class PairedSegmenter(nn.Module):
         self.flair = flair
         self.image_size = max(whole.image_size, flair.image_size)
         self.context_slices = max(whole.context_slices, flair.context_slices)
+        self.min_component_share = whole.min_component_share  # and flair's, says the recipe
 
     def forward(self, volume: Tensor) -> Tensor:
         """As `VolumeSegmenter.forward`."""

@@ -49,6 +49,8 @@ class Network(Config):
         test_time_flip: Whether the answer is the mean of those for the slices and for their mirror
             images (test-time augmentation), in training's validation as in the exported model;
             a prediction takes twice the time.
+        min_component_share: Connected parts of a predicted mask, in three dimensions, are left
+            out if they have fewer pixels than this share of the largest part; 0 keeps all.
     """
 
     architecture: Architecture = "unet"
@@ -62,6 +64,7 @@ class Network(Config):
     normalisation: Literal["head", "percentiles", "imagenet"] = "head"
     crop: Literal["head", "none"] = "head"
     test_time_flip: bool = False
+    min_component_share: float = Field(default=0.0, ge=0.0, le=1.0)
 
     @model_validator(mode="after")
     def _decoder_fits(self) -> Self:
@@ -313,9 +316,11 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
-    def _second_sees_flair(self) -> Self:
+    def _second_fits(self) -> Self:
         if self.flair_network and self.flair_network.sequences != "flair":
             raise ValueError("flair_network is for scans without the others: sequences=flair")
+        if len({each.min_component_share for each in self.networks.values()}) > 1:
+            raise ValueError("network and flair_network take the same min_component_share")
         return self
 
     @property

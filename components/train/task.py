@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from components.shared.scoring.decision import find_tumour
 from components.train.augment import Rows, augment
 from components.train.batch_norm import SynchronisedBatchNorm
 from components.train.learning_rates import FollowPoints, learning_rates
@@ -76,8 +77,8 @@ class SegmentationTask(lightning.LightningModule):
             return
         images, box, masks, truth = volume
         logits = self._predict(images)
-        predicted = self.segmenter.restore(logits, box, truth.shape[1], truth.shape[2]) >= 0.5
-        dice = _dice(predicted, truth.bool())
+        probability = self.segmenter.restore(logits, box, truth.shape[1], truth.shape[2])
+        dice = _dice(self._decide(probability), truth.bool())
         covered = masks[:, None].float() / COVERAGE_LEVELS
         loss = loss_of(self._optimiser.loss, logits, covered)
         self._measured += torch.stack([dice, loss, torch.ones_like(loss)])
@@ -143,6 +144,11 @@ class SegmentationTask(lightning.LightningModule):
             for part in torch.split(stacked, self._validation_batch)
         ]
         return torch.cat(parts)
+
+    def _decide(self, probability: Tensor) -> Tensor:
+        share = self.segmenter.min_component_share
+        mask = find_tumour(probability.cpu().numpy(), 0.5, share)
+        return torch.from_numpy(mask).to(probability.device)
 
 
 def _convolutions(encoder: nn.Module) -> Iterator[nn.Parameter]:

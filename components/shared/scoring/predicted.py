@@ -7,6 +7,7 @@ from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.volumes import Mask, Volume
 from components.shared.progress import track
+from components.shared.scoring.decision import find_tumour
 from components.shared.scoring.scores import VolumeScore, score_volume
 from components.shared.scoring.segmenter import Segmenter
 
@@ -40,7 +41,8 @@ def scored(
         segmenter: The exported model.
         dataset: Where the voxels are.
         entries: Which volumes.
-        threshold: A pixel is predicted as tumour from this probability on.
+        threshold: A pixel is predicted as tumour from this probability on; small components
+            are left out as the model wants.
         what: The work in two or three words, for the progress.
 
     Raises:
@@ -50,5 +52,5 @@ def scored(
     for entry in track(entries, len(entries), what):
         volume = dataset.volume(entry)
         probability = segmenter(volume.image, entry.volume)
-        mask = probability >= threshold
+        mask = find_tumour(probability, threshold, segmenter.min_component_share)
         yield Predicted(entry, volume, mask, score_volume(entry, volume, probability, mask))

@@ -1,5 +1,6 @@
 """The exported model: whole volume in, probability out."""
 
+import math
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -15,6 +16,9 @@ from components.shared.errors import UserError
 from components.shared.scoring.archive import BadArchiveError, describe, load_program
 from components.shared.scoring.model_folder import read_model_folder
 from components.shared.threads import FastestThreads, limit_threads
+
+MIN_COMPONENT_SHARE = "min_component_share"
+"""In the metadata of a model folder, see `decision.find_tumour`."""
 
 _REHEARSED = 4  # slices of a volume, to find the fastest number of threads
 
@@ -33,6 +37,10 @@ class VolumeRefusedError(UserError):
 
 class Segmenter(Protocol):
     """Predicts a volume; normalisation and resizing are inside."""
+
+    @property
+    def min_component_share(self) -> float:
+        """What the mask of a prediction leaves out, see `decision.find_tumour`."""
 
     def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
         """Predicts one volume.
@@ -55,12 +63,14 @@ class ExportedSegmenter:
 
     Attributes:
         metadata: Of the folder.
+        min_component_share: As the recipe of the training said; 0 where nothing is said.
     """
 
     def __init__(
         self, program: torch.nn.Module, device: torch.device, metadata: Mapping[str, object]
     ) -> None:
         self.metadata = metadata
+        self.min_component_share = _share(metadata.get(MIN_COMPONENT_SHARE, 0))
         self._program = program
         self._device = device
         self._threads = FastestThreads("predicting", limit_threads())
@@ -111,7 +121,8 @@ def load_segmenter(uri: str | Path, device: str = "auto") -> ExportedSegmenter:
 
     Raises:
         UserError: If there is no such model, or its folder holds anything that an exported
-            segmenter does not (see `components.shared.scoring.archive`).
+            segmenter does not (see `components.shared.scoring.archive`), or it says a
+            `min_component_share` that is none.
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -132,6 +143,19 @@ def load_segmenter(uri: str | Path, device: str = "auto") -> ExportedSegmenter:
     except (MlflowException, OSError) as error:
         raise UserError(f"model {uri} cannot be loaded: {error}") from error
     return ExportedSegmenter(program, target, model.metadata)
+
+
+def _share(told: object) -> float:
+    try:
+        share = float(str(told))
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise UserError(
+            f"the model says that its {MIN_COMPONENT_SHARE} is {told!r}, not a number in 0..1; "
+            "set it in its MLmodel to what it was trained with, or to 0"
+        )
+    return share
 
 
 def _check_probability(probability: Probability, image: Voxels, name: str) -> None:

@@ -15,17 +15,20 @@ from components.shared.report.slices import draw_overlays
 from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.metrics import METRICS
 from components.shared.scoring.scores import PATIENT_FIGURES
+from tests.components.conftest import Answering
 
 SETTINGS = EvaluateSettings()
 _NONE = TrainingHistory()
 ORIGIN = Origin("dataset0", "split0", "run0")
 
 
-def bright_flair(image, name):
+@Answering
+def bright_flair(image, _):
     return (image[..., FLAIR] / 255).astype(np.float32)
 
 
-def nothing(image, name):
+@Answering
+def nothing(image, _):
     return np.zeros(image.shape[:3], dtype=np.float32)
 
 
@@ -130,3 +133,8 @@ def test_one_patient_without_tumour_still_makes_a_page(dataset):
     assert "no interval: it takes two patients" in page
     assert "Patients without tumour, not shown: 1" in page
     assert "patient_dice_mean_ci_low" not in evaluation.metrics
+
+
+def test_says_what_the_model_leaves_out(dataset):
+    _, page = render(Answering(bright_flair, min_component_share=0.1), dataset)
+    assert "at least 10% of the pixels of the largest part. The model that is scored" in page

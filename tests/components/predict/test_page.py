@@ -22,13 +22,13 @@ def refused(name, reason):
 
 
 def render(rows, snapshots=()):
-    return render_predictions("models:/brainseg/3", "new-patients", rows, snapshots, threshold=0.4)
+    return render_predictions("models:/brainseg/3", "new-patients", rows, snapshots, "It is 0.4.")
 
 
 def test_counts_predicted_refused_and_found():
     page = render([row(0), row(1), row(2), refused("torn", "slice 3 is empty")])
     figures = page.partition("Pictures")[2]
-    assert "probability 0.4 and above" in page
+    assert "It is 0.4. So the model was scored" in page
     assert "1 volumes could not be predicted." in page
     assert "slice 3 is empty" in figures
     assert "models:/brainseg/3" in page

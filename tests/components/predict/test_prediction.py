@@ -11,6 +11,7 @@ from PIL import Image
 from components.predict.prediction import _encode_mask, predict_source
 from components.predict.settings import PredictSettings
 from components.shared.errors import UserError
+from components.shared.scoring.decision import find_tumour
 from components.shared.scoring.segmenter import load_segmenter
 
 SETTINGS = PredictSettings(device="cpu")
@@ -107,7 +108,34 @@ def test_masks_are_made_with_the_threshold_of_the_model(
         assert result.threshold == threshold
         assert result.volumes[0].tumour_pixels == (probability >= threshold).sum() > 0
         page = (output / "predictions.html").read_text()
-        assert f"A pixel is tumour from a probability of {threshold:g} on" in page
+        assert f"if its probability is {threshold:g} or more. So the model" in page
+
+
+def test_a_model_that_wants_small_components_left_out_gets_it(
+    tmp_path, write_scan, make_blob, threshold_model
+):
+    write_scan(tmp_path / "in", make_blob(3))
+    probability = expected(threshold_model(146), make_blob(3))
+    model = shutil.copytree(threshold_model(146), tmp_path / "model")
+    with open(model / "MLmodel", "a") as stream:
+        stream.write("metadata:\n  min_component_share: 1\n")
+    result = predict_source(str(model), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
+    kept = find_tumour(probability, 0.5, 1).sum()
+    assert result.volumes[0].tumour_pixels == kept < (probability >= 0.5).sum()
+    page = (tmp_path / "out" / "predictions.html").read_text()
+    assert "at least 100% of the pixels of the largest part. So the model" in page
+
+
+@pytest.mark.parametrize("told", ["2", "much", ".nan"])
+def test_a_model_that_says_no_share_is_refused(
+    tmp_path, write_scan, make_blob, threshold_model, told
+):
+    write_scan(tmp_path / "in", make_blob(3))
+    model = shutil.copytree(threshold_model(150), tmp_path / "model")
+    with open(model / "MLmodel", "a") as stream:
+        stream.write(f"metadata:\n  min_component_share: {told}\n")
+    with pytest.raises(UserError, match=f"min_component_share is '{told}', not a number in 0..1"):
+        predict_source(str(model), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
 
 
 def test_bad_volumes_are_told_and_the_others_go_on(

@@ -50,6 +50,12 @@ def test_the_example_in_the_folder_is_made_up(segmenter, folder):
     assert set(program.constants) == set()
 
 
+def test_the_loaded_segmenter_leaves_out_what_the_recipe_says(make_recipe, tmp_path):
+    segmenter = build_segmenter(make_recipe(network={"min_component_share": 0.125}).network)
+    export_segmenter(segmenter.eval(), tmp_path / "model")
+    assert load_segmenter(tmp_path / "model", "cpu").min_component_share == 0.125
+
+
 def test_the_folder_says_what_it_takes_gives_and_needs(segmenter, folder):
     from mlflow.models import Model
 
@@ -58,7 +64,11 @@ def test_the_folder_says_what_it_takes_gives_and_needs(segmenter, folder):
     assert (image.type, image.shape) == (np.dtype("uint8"), (-1, -1, -1, 3))
     assert (probability.type, probability.shape) == (np.dtype("float32"), (-1, -1, -1))
     channels = ["pre-contrast", "FLAIR", "post-contrast"]
-    assert found.metadata == {"channels": channels, "context_slices": segmenter.context_slices}
+    assert found.metadata == {
+        "channels": channels,
+        "context_slices": segmenter.context_slices,
+        "min_component_share": 0,
+    }
     requirements = (folder / "requirements.txt").read_text().split()
     assert requirements == [
         f"{name}=={metadata.version(name)}" for name in ("mlflow", "torch", "numpy")

@@ -43,6 +43,10 @@ def test_defaults_are_a_valid_recipe():
             "schedule: {phases: [{augmentation: {policy: fastai}}]}",
             "fastai takes network.normalisation=imagenet",
         ),
+        (
+            "{network: {min_component_share: 0.1}, flair_network: {sequences: flair}}",
+            "take the same min_component_share",
+        ),
         ("schedule: 3", "train.schedule=3: Input should be a valid dictionary"),
         ("[1, 2]", "must be `key: value` pairs"),
         ("a: b: c", "not valid YAML"),
@@ -120,6 +124,6 @@ def test_a_misspelt_setting_names_the_nearest_and_those_of_its_section():
         "train.epoch is not a setting (nearest: train.schedule.epochs). "
         "Settings of train.network: architecture, encoder, encoder_weights, encoder_depth, "
         "decoder_channels, image_size, context_slices, sequences, normalisation, crop, "
-        "test_time_flip. Settings of train: network, flair_network, sampling, augmentation, "
-        "optimiser, schedule, compute, seed"
+        "test_time_flip, min_component_share. Settings of train: network, flair_network, sampling, "
+        "augmentation, optimiser, schedule, compute, seed"
     )

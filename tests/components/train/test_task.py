@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from components.shared.scoring.decision import find_tumour
 from components.train.network import build_segmenter
 from components.train.slices import prepare_volumes
 from components.train.task import SegmentationTask, step_seed
@@ -179,6 +180,29 @@ def test_with_test_time_flip_a_validation_asks_for_mirror_images_too(make_recipe
     _validate(task, (volume.images, volume.box, volume.masks, volume.truth))
     slices, mirrored = task.segmenter.network.images[:2]
     torch.testing.assert_close(mirrored, slices.flip(3), rtol=0, atol=0)
+
+
+class Bright(nn.Module):
+    """In the network's place: calls tumour what is bright, in many parts."""
+
+    def forward(self, images):
+        return images[:, 4:5]
+
+
+def test_a_validation_leaves_out_what_the_exported_model_will(make_recipe, dataset):
+    measured = []
+    for share in (0, 1):
+        task = _task(make_recipe(network={"min_component_share": share}))
+        task.segmenter.network = Bright()
+        (volume,) = prepare_volumes(dataset, "validation", task.segmenter)
+        _validate(task, (volume.images, volume.box, volume.masks, volume.truth))
+        with torch.inference_mode():
+            image = torch.from_numpy(dataset.volume(volume.entry).image)
+            mask = find_tumour(task.segmenter(image).numpy(), 0.5, share)
+        dice = 2 * (mask & (volume.truth > 0)).sum() / (mask.sum() + volume.truth.sum())
+        assert task.logged["validation_dice"] == pytest.approx(float(dice), abs=5e-3)
+        measured.append(float(dice))
+    assert abs(measured[1] - measured[0]) > 0.02
 
 
 def test_an_empty_mask_that_is_left_empty_is_right(task, dataset):

@@ -5,12 +5,15 @@ import pytest
 
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
+from components.shared.scoring.decision import find_tumour
 from components.shared.scoring.predicted import scored
 from components.shared.scoring.scores import score_volume
 from components.shared.storage.store import open_store
+from tests.components.conftest import Answering
 
 
-def bright(image, name=""):
+@Answering
+def bright(image, _):
     return (image[..., 1] / 255).astype(np.float32)
 
 
@@ -41,7 +44,8 @@ def test_scores_the_asked_volumes_in_order(dataset):
 def test_predicts_a_volume_only_when_it_is_its_turn(dataset):
     images = []
 
-    def segmenter(image, name):
+    @Answering
+    def segmenter(image, _):
         images.append(image)
         return bright(image)
 
@@ -51,6 +55,25 @@ def test_predicts_a_volume_only_when_it_is_its_turn(dataset):
     for turn, _ in enumerate(found, start=1):
         assert len(images) == turn
     assert turn == 3
+
+
+def test_leaves_out_what_the_model_wants_left_out(dataset):
+    entries = dataset.entries("test")
+    plain, filtered = (
+        list(scored(segmenter, dataset, entries, threshold=0.75))
+        for segmenter in (bright, Answering(bright, min_component_share=1))
+    )
+    pixels = [
+        (one.mask.sum(), other.mask.sum()) for one, other in zip(plain, filtered, strict=True)
+    ]
+    assert all(0 < after < before for before, after in pixels)
+    for one, other in zip(plain, filtered, strict=True):
+        expected = find_tumour(bright(one.volume.image), 0.75, 1)
+        assert np.array_equal(other.mask, expected)
+        assert (
+            other.score.dice
+            == score_volume(one.entry, one.volume, bright(one.volume.image), expected).dice
+        )
 
 
 def test_tells_what_it_has_done(dataset, caplog):
