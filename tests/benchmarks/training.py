@@ -1,16 +1,17 @@
 """Slices a second of a training, beside the bare network and fastai; memory and start-up.
 
     uv pip install --no-deps --target FOLDER fastai==2.8.12 fastcore fasttransform \
-        'fastprogress<1.1' fastdownload 'plum-dispatch<2.10'
+        'fastprogress<1.1' fastdownload 'plum-dispatch<2.10' beartype
     PYTHONPATH=FOLDER python -m tests.benchmarks.training [--source SOURCE] [--more SOURCE]
 
 A U-Net with ResNet-18 at 128 pixels with 16 slices a step, from random weights, on all cores; the
-network is that of the preset quick. `bare` runs its forward, loss, backward and optimiser step on
-one fixed batch, `brainseg` a training with reading, sampling and augmentation, `fastai` its
-`unet_learner` with its own defaults (augmentation, float32, one-cycle) on the same slices as PNG
-files that have the size already. Each is a process of its own; they are measured in turns, ROUNDS
-times, and ratios are those of the medians. Without fastai its row is left out. The memory of the
-train step is measured at two numbers of volumes, those of the sources.
+network is that of the preset quick. `brainseg` is a training with reading, sampling and
+augmentation; `bare` runs forward, loss, backward and optimiser step on one fixed batch. The two are
+processes that take turns of a few steps: a machine's speed may change within seconds. `fastai` is
+its `unet_learner` with its own defaults (augmentation, float32, one-cycle) on the same slices as
+PNG files that have the size already. All is measured ROUNDS times; ratios are medians. Without
+fastai its row is left out. The memory of the train step is measured at two numbers of volumes,
+those of the sources.
 
 Goals: 0.97 of bare; 17 times fastai where the CPU has AMX, 6 times where not; 10 s from the start
 of the step's process to its first optimiser step; 2 GB of memory, and of what is not mapped files
@@ -57,7 +58,8 @@ from pipelines.settings import load_preset
 ROUNDS = 3
 BATCH = 16
 WARM_UP = 10  # steps: kernels are made, threads are chosen
-STEPS = {"bare": 60, "brainseg": 60, "fastai": 10}
+CHUNK = 6  # steps of the one, then of the other
+STEPS = {"brainseg": 60, "fastai": 10}
 GOAL_OF_BARE, GOAL_OF_FASTAI, GOAL_OF_FASTAI_WITH_AMX = 0.97, 6, 17
 GOAL_START_S, GOAL_MEMORY_GB, GOAL_MB_A_VOLUME = 10, 2.0, 1.0
 PROJECT = Path(__file__).parents[2]
@@ -67,7 +69,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", default="synthetic:24")
     parser.add_argument("--more", default="synthetic:72", help="of another number of volumes")
-    parser.add_argument("--way", choices=(*STEPS, "step"), help="of one process, which measures it")
+    parser.add_argument("--way", choices=_MEASURES, help="of one process, which measures it")
     parser.add_argument("--folder", type=Path, help="where that process finds the data set")
     options = parser.parse_args()
     if options.way:
@@ -85,15 +87,18 @@ def main():
 def compare(folder):
     ways = [way for way in STEPS if way != "fastai" or importlib.util.find_spec("fastai")]
     rounds = [{way: measure(way, folder) for way in ways} for _ in range(ROUNDS)]
-    speeds = {way: statistics.median(each[way] for each in rounds) for way in ways}
+    found = [
+        {"bare": one["brainseg"]["bare"], **one, "brainseg": one["brainseg"]["brainseg"]}
+        for one in rounds
+    ]
     print(f"{usable_cores()} cores, AMX: {'yes' if has_amx() else 'no'}; {BATCH} slices a step")
-    for way, speed in speeds.items():
-        shown = ", ".join(f"{each[way]:.1f}" for each in rounds)
-        print(f"{way:10}{speed:8.1f} slices/s  ({shown})")
-    tell("brainseg / bare", speeds["brainseg"] / speeds["bare"], GOAL_OF_BARE)
-    if "fastai" in speeds:
-        goal = GOAL_OF_FASTAI_WITH_AMX if has_amx() else GOAL_OF_FASTAI
-        tell("brainseg / fastai", speeds["brainseg"] / speeds["fastai"], goal)
+    for way in found[0]:
+        speeds = [each[way] for each in found]
+        shown = ", ".join(f"{speed:.1f}" for speed in speeds)
+        print(f"{way:10}{statistics.median(speeds):8.1f} slices/s  ({shown})")
+    tell(found, "bare", GOAL_OF_BARE)
+    if "fastai" in ways:
+        tell(found, "fastai", GOAL_OF_FASTAI_WITH_AMX if has_amx() else GOAL_OF_FASTAI)
 
 
 def tell_step(few, more):
@@ -109,8 +114,9 @@ def tell_step(few, more):
     print(f"for each volume more{growth:6.2f} MB   {verdict(growth < GOAL_MB_A_VOLUME)}")
 
 
-def tell(name, ratio, goal):
-    print(f"{name:20}{ratio:6.2f}   goal {goal}: {verdict(ratio >= goal)}")
+def tell(found, other, goal):
+    ratio = statistics.median(each["brainseg"] / each[other] for each in found)
+    print(f"brainseg / {other:9}{ratio:6.2f}   goal {goal}: {verdict(ratio >= goal)}")
 
 
 def verdict(reached):
@@ -122,12 +128,20 @@ def has_amx():
 
 
 def measure(way, folder):
-    command = [sys.executable, "-m", __spec__.name, "--way", way, "--folder", str(folder)]
     variables = {**os.environ, "BEGAN": repr(time.time())}
     done = subprocess.run(
-        command, cwd=PROJECT, env=variables, stdout=subprocess.PIPE, text=True, check=True
+        command_of(way, folder),
+        cwd=PROJECT,
+        env=variables,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def command_of(way, folder):
+    return [sys.executable, "-m", __spec__.name, "--way", way, "--folder", str(folder)]
 
 
 def prepare(source, folder):
@@ -187,30 +201,50 @@ def slice_dataset(folder):
     return SliceDataset(volumes_of(folder, segmenter), segmenter.context_slices)
 
 
-class _Clock(Callback):
-    """Ends the training when it has taken the time of so many steps after the first ones."""
+class _Turns(Callback):
+    """Lets the bare process do steps between those of a training, and takes the time of both."""
 
-    def __init__(self, steps):
-        self._steps, self._began = steps, 0.0
-        self.slices_per_second = 0.0
+    def __init__(self, bare):
+        self._bare, self._since = bare, 0.0
+        self.taken = {"brainseg": 0.0, "bare": 0.0}
 
     def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == WARM_UP:
-            self._began = time.monotonic()
-        if trainer.global_step == WARM_UP + self._steps:
-            self.slices_per_second = self._steps * BATCH / (time.monotonic() - self._began)
-            trainer.should_stop = True
+        done = trainer.global_step - WARM_UP
+        if done % CHUNK:
+            return
+        if done > 0:
+            self.taken["brainseg"] += time.monotonic() - self._since
+            self.taken["bare"] += _ask(self._bare)
+        trainer.should_stop = done >= STEPS["brainseg"]
+        self._since = time.monotonic()
+
+
+def _ask(bare):
+    bare.stdin.write("go\n")
+    bare.stdin.flush()
+    return float(bare.stdout.readline())
 
 
 def train_brainseg(folder):
+    """Slices a second of a training and of the bare network."""
     limit_threads()
     segmenter = build_segmenter(recipe().network)
-    clock = _Clock(STEPS["brainseg"])
-    rehearse(recipe(), segmenter, volumes_of(folder, segmenter), clock)
-    return clock.slices_per_second
+    with subprocess.Popen(
+        command_of("bare", folder),
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as bare:
+        _ask(bare)
+        turns = _Turns(bare)
+        rehearse(recipe(), segmenter, volumes_of(folder, segmenter), turns)
+        bare.stdin.close()
+    return {way: STEPS["brainseg"] * BATCH / taken for way, taken in turns.taken.items()}
 
 
 def train_bare(folder):
+    """Does CHUNK steps of the network and its optimiser for each line that it is given."""
     slices = slice_dataset(folder)
     network = build_segmenter(recipe().network).network.to(memory_format=torch.channels_last)
     chosen = np.flatnonzero(slices.has_tumour)[:BATCH]
@@ -218,16 +252,15 @@ def train_bare(folder):
     images = images.contiguous(memory_format=torch.channels_last)
     masks = torch.stack([slices[Draw(number)][1] for number in chosen])
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, betas=BETAS, fused=True)
-    began = 0.0
-    for step in range(WARM_UP + STEPS["bare"]):
-        if step == WARM_UP:
-            began = time.monotonic()
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = network(images)
-        loss_of("bce+dice", logits.float(), masks, sum_over_processes).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return STEPS["bare"] * BATCH / (time.monotonic() - began)
+    for _ in sys.stdin:
+        began = time.monotonic()
+        for _ in range(CHUNK):
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = network(images)
+            loss_of("bce+dice", logits.float(), masks, sum_over_processes).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        print(time.monotonic() - began, flush=True)
 
 
 def train_fastai(folder):
