@@ -145,11 +145,14 @@ def _check_networks(recipe: Recipe, name: str) -> None:
     }
     if not unusual or not find_spec("segmentation_models_pytorch"):
         return
+    from components.train.library import check_weights
     from components.train.network import build_segmenter  # imports torch, which takes seconds
 
     for section, network in unusual.items():
+        place = f"{name}.{section}"
         without_weights = network.model_copy(update={"encoder_weights": "none"})
-        build_segmenter(without_weights, f"{name}.{section}")
+        build_segmenter(without_weights, place, recipe.schedule.image_sizes)
+        check_weights(network, place)  # where they are not: nothing is downloaded here
 
 
 def _read(name: str) -> dict[str, dict[str, Any]]:

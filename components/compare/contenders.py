@@ -122,6 +122,10 @@ class _Timed:
 
 def _train_minutes(client: MlflowClient, run_id: str) -> float:
     """By the server's times: those of a process know nothing of the attempts before it."""
-    points = client.get_metric_history(run_id, "validation_dice")
+    points = [
+        point
+        for network in ("", "flair_")  # the second one is trained after the first
+        for point in client.get_metric_history(run_id, f"{network}validation_dice")
+    ]
     last = max(point.timestamp for point in points)
     return float((last - client.get_run(run_id).info.start_time) / 60_000)

@@ -1,4 +1,8 @@
-"""Augmentation of a whole batch at once, on the device it is on."""
+"""Augmentation of a whole batch at once, on the device it is on.
+
+By torch's own operations: what changes a slice must not depend on how a step is dealt out to
+processes and micro-batches (see `Rows`), and libraries' transforms draw their chance themselves.
+"""
 
 import math
 from dataclasses import dataclass

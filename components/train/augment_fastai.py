@@ -3,7 +3,8 @@
 https://docs.fast.ai/vision.augment.html#aug_transforms: mirrored by half, turned by up to 10
 degrees, zoomed up to 1.1, warped and brightened by up to 0.2, each with a chance of 0.75. Not as
 there: brightness and contrast share one chance, brightness is a factor and not a shift of the
-logit, and what comes in from outside is black and not a reflection.
+logit, a warp only narrows sides of the picture and never widens them, and
+what comes in from outside is black and not a reflection.
 """
 
 import torch

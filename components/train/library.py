@@ -31,6 +31,30 @@ def check_encoder(network: Network, place: str) -> None:
     )
 
 
+def check_weights(network: Network, place: str) -> None:
+    """Refuses to begin with ImageNet weights where there are none for the encoder.
+
+    Args:
+        network: Settings, with an encoder that the libraries have.
+        place: Of the settings, for the message, e.g. `train.network`.
+
+    Raises:
+        UserError: If neither smp nor timm has any; how to go on is said.
+    """
+    if network.encoder_weights == "none" or _has_weights(network.encoder):
+        return
+    raise UserError(
+        f"{place}.encoder={network.encoder} has no ImageNet weights; begin with random ones by "
+        f"{place}.encoder_weights=none, or take another encoder"
+    )
+
+
+def _has_weights(encoder: str) -> bool:
+    if encoder.startswith(_TIMM):
+        return bool(timm.is_model_pretrained(encoder.removeprefix(_TIMM)))
+    return "imagenet" in smp.encoders.encoders[encoder]["pretrained_settings"]
+
+
 def _is_known(encoder: str) -> bool:
     if not encoder.startswith(_TIMM):
         return encoder in smp.encoders.get_encoder_names()

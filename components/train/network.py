@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import segmentation_models_pytorch as smp
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from components.shared.dataset.volumes import CHANNELS, FLAIR
 from components.shared.errors import UserError
-from components.train.library import check_encoder
+from components.train.library import check_encoder, check_weights
 from components.train.plain_unet import PlainUnet
 from components.train.preparation import NORMALISATIONS, cut, head_box, inverse, sample
 from components.train.recipe import Network
@@ -36,6 +36,7 @@ class VolumeSegmenter(nn.Module):
         self.min_component_share = settings.min_component_share
         self._normalise = NORMALISATIONS[settings.normalisation]
         self._crop = settings.crop
+        self._flair_only = settings.sequences == "flair"
         self._mirrored_too = settings.test_time_flip
 
     def forward(self, volume: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ class VolumeSegmenter(nn.Module):
             volume: uint8, slices x height x width x 3.
         """
         if self._crop == "head":
-            return head_box(volume)
+            return head_box(self._seen(volume))
         return torch.tensor([0.0, 0.0, 1.0, 1.0], device=volume.device)
 
     def prepare(self, volume: Tensor) -> Tensor:
@@ -70,7 +71,15 @@ class VolumeSegmenter(nn.Module):
         Returns:
             float32, slices x 3 x image_size x image_size, in standard deviations.
         """
-        return cut(self._normalise(volume), self.box(volume), self.image_size)
+        return cut(self._normalise(self._seen(volume)), self.box(volume), self.image_size)
+
+    def _seen(self, volume: Tensor) -> Tensor:
+        """A network for FLAIR has nothing of the others, in box and statistics neither.
+
+        It learns from whole scans and predicts those that lack a sequence, which is a copy of
+        FLAIR there; so it sees copies everywhere.
+        """
+        return volume[..., FLAIR, None].expand_as(volume) if self._flair_only else volume
 
     def answer(self, stacked: Tensor) -> Tensor:
         """What the network says of slices outside its training.
@@ -182,23 +191,28 @@ class PairedSegmenter(nn.Module):
         return torch.where(lacking, self.flair(volume), self.whole(volume))
 
 
-def build_segmenter(settings: Network, place: str = "train.network") -> VolumeSegmenter:
+def build_segmenter(
+    settings: Network, place: str = "train.network", sides: Iterable[int] = ()
+) -> VolumeSegmenter:
     """Makes the network that the settings describe.
 
     Args:
         settings: Of the network.
         place: Of the settings, for messages.
+        sides: Of slices that it will see beside those of its `image_size`, in pixels.
 
     Raises:
-        UserError: If the libraries lack the encoder, it does not go together with the
-            architecture or the other settings, the output has another size than the input, or
-            the ImageNet weights cannot be downloaded.
+        UserError: If the libraries lack the encoder or ImageNet weights for it, it does not go
+            together with the architecture or the other settings, the output has another size than
+            the input, or the ImageNet weights cannot be downloaded.
     """
     check_encoder(settings, place)
+    check_weights(settings, place)
     sequences = 1 if settings.sequences == "flair" else len(CHANNELS)
     channels = sequences * (2 * settings.context_slices + 1)
     network = _build_network(settings, channels, place)
-    _check_size(network, settings, channels, place)
+    for side in (settings.image_size, *sides):
+        _check_size(network, settings, channels, side, place)
     return VolumeSegmenter(network if sequences > 1 else FlairOnly(network), settings)
 
 
@@ -242,9 +256,10 @@ def _decoder_widths(settings: Network) -> Sequence[int] | None:
     return widths[: settings.encoder_depth] if isinstance(widths, tuple) else None
 
 
-def _check_size(network: nn.Module, settings: Network, channels: int, place: str) -> None:
+def _check_size(
+    network: nn.Module, settings: Network, channels: int, side: int, place: str
+) -> None:
     # smp's FPN, for one, gives images of four times the size with three stages
-    side = settings.image_size
     try:
         with torch.inference_mode():
             given = network.eval()(torch.zeros(1, channels, side, side)).shape[2:]

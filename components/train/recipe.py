@@ -26,6 +26,9 @@ Architecture = Literal[
 """All decoders of `segmentation_models_pytorch`, which only the trainer's image has, and ours."""
 
 
+_STAGED_DECODERS = ("unet", "unetplusplus", "manet")  # with a width for each stage
+
+
 class Network(Config):
     """What is trained.
 
@@ -36,8 +39,8 @@ class Network(Config):
             name of one of timm's networks.
         encoder_weights: `imagenet` downloads weights; `none` starts from random ones.
         encoder_depth: Stages of the encoder that are used; each halves the resolution.
-        decoder_channels: Widths of the U-Net decoder's stages, as many as the encoder has;
-            `None` takes the library's first ones.
+        decoder_channels: Widths of the decoder's stages, as many as the encoder has, where it has
+            some (U-Net, U-Net++, MA-Net); `None` takes the library's first ones.
         image_size: Side in pixels to which slices are resized inside the model.
         context_slices: Neighbours on each side that are shown to the network as channels
             (a 2.5D network).
@@ -69,8 +72,9 @@ class Network(Config):
     @model_validator(mode="after")
     def _decoder_fits(self) -> Self:
         widths = self.decoder_channels
-        if widths is not None and not self.architecture.startswith("unet"):
-            raise ValueError(f"decoder_channels are of the U-Net; {self.architecture} has none")
+        if widths is not None and self.architecture not in _STAGED_DECODERS:
+            having = ", ".join(_STAGED_DECODERS)
+            raise ValueError(f"decoder_channels are of {having}; {self.architecture} has none")
         if widths is not None and len(widths) != self.encoder_depth:
             raise ValueError(f"{len(widths)} widths for {self.encoder_depth} stages")
         return self
@@ -114,8 +118,8 @@ class Augmentation(Config):
 
     Attributes:
         policy: `sizes` turns, zooms, mirrors, bends, brightens, shades and sharpens as the other
-            settings say; `fastai` is that library's default for photographs and asks for ImageNet
-            normalisation.
+            settings say; `fastai` is that library's default for photographs, asks for ImageNet
+            normalisation and takes no other of these settings but `carvemix_share`.
         rotation_degrees: Largest rotation, either way.
         scale_factor: Largest relative zoom, either way.
         intensity_shift: Largest change of a sequence's brightness (in standard deviations of the
@@ -143,6 +147,17 @@ class Augmentation(Config):
     shading: float = Field(default=0.0, ge=0.0, le=2.0)
     missing_sequence_share: float = Field(default=0.1, ge=0.0, le=1.0)
     carvemix_share: float = Field(default=0.0, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        changed = [
+            name
+            for name, field in type(self).model_fields.items()
+            if name not in ("policy", "carvemix_share") and getattr(self, name) != field.default
+        ]
+        if self.policy == "fastai" and changed:
+            raise ValueError(f"policy=fastai does not take {', '.join(changed)}")
+        return self
 
 
 class Optimiser(Config):
@@ -233,6 +248,11 @@ class Schedule(Config):
         ends = accumulate((phase.length for phase in self.phases), initial=0.0)
         total = sum(phase.length for phase in self.phases)
         return tuple(round(self.epochs * end / total) for end in ends)
+
+    @property
+    def image_sizes(self) -> frozenset[int]:
+        """Sides in pixels of what phases learn from, where they have one of their own."""
+        return frozenset(phase.image_size for phase in self.phases if phase.image_size)
 
     def phase_at(self, epoch: int) -> Phase:
         """The phase of an epoch, counted from 0."""

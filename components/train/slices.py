@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 COVERAGE_LEVELS = 255  # a mask's pixel holds the covered share of its area, as uint8
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
-SliceTensors = tuple[Tensor, Tensor, Tensor]  # image, mask, index; of one slice or of a batch
+SliceTensors = tuple[Tensor, Tensor, Tensor]
+"""Image, mask and two indices, its own and its donor's; of one slice or of a batch."""
 
 _FILES = ("images.npy", "box.npy", "masks.npy")
 _DIGESTS = "digests.json"
@@ -189,11 +190,15 @@ class SliceDataset(Dataset[SliceTensors]):
         return len(self._places)
 
     def __getitem__(self, draw: Draw) -> SliceTensors:
-        """One slice: float16 channels x side x side, float32 mask 1 x side x side, its index."""
+        """One slice: float16 channels x side x side, float32 mask 1 x side x side, two indices.
+
+        They are its own and its donor's; both are its own if nothing is pasted.
+        """
         image, mask = self._slice(draw.index)
         if draw.donor is not None:
             image, mask = paste_tumour(image, mask, *self._slice(draw.donor), draw.margin)
-        return image, mask, torch.tensor(draw.index)
+        donor = draw.index if draw.donor is None else draw.donor
+        return image, mask, torch.tensor([draw.index, donor])
 
     def _slice(self, index: int) -> tuple[Tensor, Tensor]:
         number, position = self._places[index]

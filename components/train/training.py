@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -120,10 +121,19 @@ class Journal:
         values = {self.prefix + name: value for name, value in epoch.items() if name != "epoch"}
         log_metrics(self.client, self.run_id, values, step=int(epoch["epoch"]))
 
+    def complete(self, epochs: Iterable[Epoch]) -> None:
+        """Logs what is lacking: an attempt may be killed when it has stored an epoch, untold."""
+        points = self.client.get_metric_history(self.run_id, f"{self.prefix}train_loss")
+        told = {point.step for point in points}
+        for epoch in epochs:
+            if int(epoch["epoch"]) not in told:
+                self.epoch(epoch)
+
     def search(self, search: LearningRateSearch) -> None:
-        """Logs the curve of a search for a learning rate, and what it suggests."""
-        path = f"training/{self.prefix}learning_rate_search.png"
-        self.client.log_figure(self.run_id, learning_rate_curve(search), path)
+        """Logs the curve of a search for a learning rate, what it suggests, and why."""
+        path = f"training/{self.prefix}learning_rate_search"
+        self.client.log_figure(self.run_id, learning_rate_curve(search), f"{path}.png")
+        self.client.log_text(self.run_id, search.reason, f"{path}.txt")
         if search.suggestion:
             name = f"train.optimiser.{self.prefix}found_learning_rate"
             log_params(self.client, self.run_id, {name: search.suggestion.learning_rate})
@@ -135,7 +145,7 @@ def _fit(
     """Fits the recipe's network, and its second one where there is one."""
     # both at first: what is wrong with one is told before the other's training
     segmenters = [
-        _initial(network, recipe.seed, f"train.{section}")
+        _initial(network, recipe, f"train.{section}")
         for section, network in recipe.networks.items()
     ]
     segmenter, history = _fit_network(recipe, segmenters[0], dataset, folder, journal)
@@ -150,9 +160,9 @@ def _fit(
     return PairedSegmenter(segmenter, flair), told
 
 
-def _initial(network: Network, seed: int, place: str) -> VolumeSegmenter:
-    torch.manual_seed(seed)
-    return build_segmenter(network, place)
+def _initial(network: Network, recipe: Recipe, place: str) -> VolumeSegmenter:
+    torch.manual_seed(recipe.seed)
+    return build_segmenter(network, place, recipe.schedule.image_sizes)
 
 
 def _fit_network(
@@ -177,5 +187,7 @@ def _fit_network(
         recipe = with_found_rate(recipe, search)
     fitted = fit(recipe, segmenter, train, validation, checkpoints, journal.epoch)
     checkpoints.remove_local()
+    if is_writer():
+        journal.complete(fitted.history)
     history = TrainingHistory(epochs=fitted.history, learning_rate_search=search)
     return fitted.segmenter, history

@@ -3,6 +3,7 @@ import re
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.artifacts import load_text
 
 from components.shared.storage.store import open_store
 from components.shared.tracking.local import initialise_local
@@ -49,8 +50,10 @@ def test_a_source_and_the_data_set_it_became_give_the_same(tmp_path, monkeypatch
     assert run.data.tags["dataset_id"] == dataset_id
     assert run.data.params["train.network.encoder"] == "mobilenet_v2"
     assert float(run.data.params["train.optimiser.found_learning_rate"]) == found.learning_rate
-    pictures = MlflowClient().list_artifacts(run.info.run_id, "training")
-    assert [picture.path for picture in pictures] == ["training/learning_rate_search.png"]
+    files = MlflowClient().list_artifacts(run.info.run_id, "training")
+    path = "training/learning_rate_search"
+    assert [file.path for file in files] == [f"{path}.png", f"{path}.txt"]
+    assert load_text(f"runs:/{run.info.run_id}/{path}.txt") == found.reason
 
 
 def test_of_two_networks_the_first_is_searched_on_the_scans_that_it_trains_on(

@@ -77,7 +77,7 @@ def test_a_preset_can_be_a_file(tmp_path):
         ("quick", ["train.schedule.epochs"], "not understood"),
         ("quick", ["train.schedule.epochs=["], "the value is not valid YAML"),
         ("quick", ["train.network.decoder_channels=[8, 8]"], "2 widths for 4 stages"),
-        ("quick", ["train.network.architecture=fpn"], "decoder_channels are of the U-Net"),
+        ("quick", ["train.network.architecture=fpn"], "decoder_channels are of unet, "),
         ("quick", ["train.schedule.epochs=many"], "train.schedule.epochs='many': Input should be"),
         ("quick", ["train.schedule.epoch=3"], "nearest: train.schedule.epochs"),
         ("quick", ["train.epochs=3"], "train.epochs is now train.schedule.epochs"),
@@ -144,11 +144,27 @@ def test_any_encoder_of_the_libraries_is_taken(encoder):
             ["architecture=dpt", "decoder_channels=null", "encoder_weights=imagenet"],
             r"train\.network: no network dpt with encoder resnet18: ",
         ),
+        (
+            ["encoder=dpn92", "encoder_weights=imagenet"],
+            r"train\.network\.encoder=dpn92 has no ImageNet weights; .*encoder_weights=none",
+        ),
+        (
+            ["encoder=tu-mobilenetv2_035", "encoder_weights=imagenet"],
+            r"train\.network\.encoder=tu-mobilenetv2_035 has no ImageNet weights",
+        ),
     ],
 )
 def test_what_cannot_be_built_together_is_refused_before_a_run(changes, message):
     with pytest.raises(UserError, match=message):
         load_preset("quick", [f"train.network.{change}" for change in changes])
+
+
+def test_a_size_of_a_phase_that_the_network_cannot_take_is_refused_before_a_run():
+    network = ["architecture=pan", "decoder_channels=null", "encoder_depth=5"]
+    changes = [f"train.network.{change}" for change in network]
+    assert load_preset("quick", changes)
+    with pytest.raises(UserError, match="cannot take slices of 64 x 64"):
+        load_preset("quick", [*changes, "train.schedule.phases=[{image_size: 64}, {}]"])
 
 
 def test_the_second_network_and_every_recipe_of_a_comparison_are_checked_too(tmp_path):

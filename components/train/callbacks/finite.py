@@ -19,7 +19,7 @@ _BATCHES_BETWEEN_LOOKS = 50
 class _Batch:
     step: int
     learning_rate: str
-    slices: Tensor  # their indices
+    slices: Tensor  # their indices, and those of what is pasted into them
     loss: Tensor
 
 

@@ -33,6 +33,10 @@ def test_training_lasts_from_the_opening_of_its_run_to_its_last_epoch(world):
     log_metrics(client, trained.run_id, {"patient_dice_mean": 0.5})
     found = measure(trained, world.dataset, SETTINGS, client, [])
     assert found.train_minutes == pytest.approx(1.5)
+    later = started + 150_000
+    client.log_metric(trained.run_id, "flair_validation_dice", 0.4, timestamp=later, step=2)
+    found = measure(trained, world.dataset, SETTINGS, client, [])
+    assert found.train_minutes == pytest.approx(2.5)
 
 
 def test_a_model_that_is_none_is_refused(world, threshold_model):

@@ -46,7 +46,7 @@ class Batches(Callback):
         self.seen = []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.seen.append(batch[2].tolist())
+        self.seen.append(batch[2][:, 0].tolist())
 
 
 def _warnings(caplog):

@@ -6,6 +6,7 @@ import segmentation_models_pytorch as smp
 import torch
 
 from components.shared.errors import UserError
+from components.train.export import export_segmenter
 from components.train.network import (
     PairedSegmenter,
     build_segmenter,
@@ -104,19 +105,25 @@ def test_stages_behind_the_encoders_depth_are_not_trained(make_recipe, depth, un
     torch.testing.assert_close(segmenter.state_dict(), before, rtol=0, atol=0)
 
 
-def test_a_network_for_flair_sees_nothing_else(make_recipe):
-    network = {"sequences": "flair", "context_slices": 1}
+@pytest.mark.parametrize("normalisation", ["head", "percentiles"])
+def test_a_network_for_flair_sees_nothing_else(make_recipe, normalisation):
+    network = {"sequences": "flair", "context_slices": 1, "normalisation": normalisation}
     segmenter = build_segmenter(make_recipe(network=network).network).eval()
     assert segmenter.network.network.encoder.out_channels[0] == 3
-    volume = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
-    other = volume.clone()
-    other[..., [0, 2]] = other[..., [0, 2]].clamp(max=100)
+    volume = torch.randint(0, 100, (3, 48, 48, 3), dtype=torch.uint8)
+    volume[..., 1] *= 0
+    volume[:, 8:40, 8:40, 1] = torch.randint(100, 200, (3, 32, 32), dtype=torch.uint8)
+    others = volume.clone()
+    others[..., [0, 2]] = torch.randint(0, 256, (3, 48, 48, 2), dtype=torch.uint8)
     with torch.inference_mode():
-        box = segmenter.box(volume)
-        one, two = (with_neighbours(segmenter.prepare(v), 1) for v in (volume, volume))
-        two[:, ::3] = 0
-        torch.testing.assert_close(segmenter.network(one), segmenter.network(two), rtol=0, atol=0)
-    assert box.shape == (4,)
+        torch.testing.assert_close(segmenter(volume), segmenter(others), rtol=0, atol=0)
+        torch.testing.assert_close(segmenter.box(volume), segmenter.box(others), rtol=0, atol=0)
+        stacked = with_neighbours(segmenter.prepare(volume), 1)
+        blanked = stacked.clone()
+        blanked[:, ::3] = blanked[:, 2::3] = 0
+        torch.testing.assert_close(
+            segmenter.network(stacked), segmenter.network(blanked), rtol=0, atol=0
+        )
 
 
 @pytest.mark.parametrize(
@@ -159,13 +166,15 @@ def test_a_recipe_can_ask_for_every_architecture_of_the_library_and_the_papers()
 
 
 @pytest.mark.parametrize("architecture", sorted(smp.MODEL_ARCHITECTURES_MAPPING))
-def test_every_architecture_of_the_library_works(make_recipe, architecture):
+def test_every_architecture_of_the_library_works_and_exports(make_recipe, architecture, tmp_path):
     network = {"architecture": architecture, "encoder": "resnet18", "decoder_channels": None}
+    network |= {"image_size": 128}
     if architecture == "dpt":  # a decoder of vision transformers, which has four stages
-        network |= {"encoder": "tu-vit_tiny_patch16_224", "encoder_depth": 4}
+        network |= {"encoder": "tu-vit_tiny_patch16_224", "encoder_depth": 4, "image_size": 224}
     elif architecture == "pspnet":  # enlarges by 8, whatever the depth
         network |= {"encoder_depth": 3}
-    segmenter = build_segmenter(make_recipe(network={**network, "image_size": 224}).network)
+    segmenter = build_segmenter(make_recipe(network=network).network)
     volume = torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8)
     with torch.inference_mode():
         assert segmenter.eval()(volume).shape == (2, 40, 40)
+    export_segmenter(segmenter, tmp_path / "model")  # compares what both predict

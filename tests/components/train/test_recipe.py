@@ -40,6 +40,10 @@ def test_defaults_are_a_valid_recipe():
         ("seed: 4294967296", "train.seed=4294967296: Input should be less than"),
         ("augmentation: {policy: fastai}", "fastai takes network.normalisation=imagenet"),
         (
+            "augmentation: {policy: fastai, gamma: 2, rotation_degrees: 30}",
+            "policy=fastai does not take rotation_degrees, gamma",
+        ),
+        (
             "schedule: {phases: [{augmentation: {policy: fastai}}]}",
             "fastai takes network.normalisation=imagenet",
         ),

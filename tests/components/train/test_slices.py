@@ -35,7 +35,8 @@ def test_a_slice_says_which_it_is_and_its_volume_is_known(dataset, recipe):
     number = 0
     for volume in volumes:
         for position in range(volume.entry.slices):
-            _, mask, index = slices[Draw(number)]
+            _, mask, (index, donor) = slices[Draw(number)]
+            assert index == donor
             assert slices.volume_of(int(index)) == volume.entry.volume
             assert np.array_equal(mask[0] * 255, volume.masks[position])
             number += 1
@@ -101,12 +102,12 @@ def test_a_slice_with_a_donor_shows_both(dataset, recipe):
     slices = SliceDataset(volumes, recipe.network.context_slices)
     host, donor = np.flatnonzero(~slices.has_tumour)[0], np.flatnonzero(slices.has_tumour)[-1]
     alone, given = slices[Draw(host)], slices[Draw(donor)]
-    image, mask, index = slices[Draw(host, donor, LEAST_MARGIN)]
+    image, mask, indices = slices[Draw(host, donor, LEAST_MARGIN)]
     wanted = paste_tumour(*alone[:2], *given[:2], LEAST_MARGIN)
     assert torch.equal(image, wanted[0])
     assert torch.equal(mask, wanted[1])
     assert mask.sum() > 0 == alone[1].sum()
-    assert int(index) == host
+    assert indices.tolist() == [host, donor]
 
 
 def test_processes_deal_the_slices_of_one_process_out_among_themselves():

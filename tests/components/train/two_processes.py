@@ -36,7 +36,7 @@ class Record(Callback):
         self.epochs.append([])
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.epochs[-1] += batch[2].tolist()
+        self.epochs[-1] += batch[2][:, 0].tolist()
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if batch is not None:

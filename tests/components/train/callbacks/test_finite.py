@@ -52,7 +52,9 @@ def _place(step, last=False, rates=(0.5,)):
 
 
 def _batch(loss, *slices):
-    return torch.tensor([loss]), torch.zeros(1), torch.tensor(slices or (0,))
+    """Each slice has the one behind it pasted in, which is of another volume after a 9."""
+    pairs = torch.tensor([(index, index + 1) for index in slices or (0,)])
+    return torch.tensor([loss]), torch.zeros(1), pairs
 
 
 def _run(batches):
@@ -73,10 +75,10 @@ def _run(batches):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_on_the_cpu_the_very_step_is_named_with_its_rate_and_volumes(value):
     with pytest.raises(UserError) as caught:
-        _run([_batch(0.0), _batch(value, 31, 7, 38), _batch(0.0)])
+        _run([_batch(0.0), _batch(value, 31, 7, 39), _batch(0.0)])
     assert str(caught.value).startswith(
         "the loss became infinite or no number in step 2 (epoch 1, learning rate 0.125, volumes "
-        "volume-0, volume-3); lower train.optimiser"
+        "volume-0, volume-3, volume-4); lower train.optimiser"
     )
 
 
