@@ -182,6 +182,25 @@ def test_a_phase_learns_at_its_size_and_is_validated_at_the_networks(train, make
     assert seen.validated_on == {96}
 
 
+def test_clipped_gradients_move_the_weights_less(train, make_recipe):
+    """AdamW asks only for a gradient's direction, until it is far below the epsilon beside it."""
+
+    def moved(name, clip):
+        recipe = make_recipe(
+            optimiser={"gradient_clip": clip, "weight_decay": 0}, schedule={"epochs": 1}
+        )
+        torch.manual_seed(recipe.seed)
+        before = build_segmenter(recipe.network).network.state_dict()
+        after = train(recipe, name).segmenter.network.state_dict()
+        return sum(
+            float((after[key] - before[key]).abs().sum())
+            for key in before
+            if key.endswith("conv.weight") or ".0.weight" in key
+        )
+
+    assert moved("clipped", 1e-12) < 0.01 * moved("whole", None)
+
+
 def test_deterministic_trainings_are_equal_bit_for_bit(train, make_recipe):
     compute = {"deterministic": True, "precision": "bf16-mixed"}
     recipe = make_recipe(compute=compute, schedule={"epochs": 2})

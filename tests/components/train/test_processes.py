@@ -60,7 +60,9 @@ _FREEZE_THEN_TUNE = (
 
 @pytest.fixture
 def recipes(make_recipe):
-    """One that takes a step at once, and one with micro-batches and a frozen encoder at first.
+    """One that takes a step at once, and one with all that acts between processes and steps.
+
+    That is: micro-batches, a frozen encoder at first, clipped gradients and averaged weights.
 
     With a small rate, and a network that normalises over many pixels: AdamW makes a whole step of
     a gradient that is only rounding, and the curves would part.
@@ -71,10 +73,13 @@ def recipes(make_recipe):
             network={**network, "image_size": 64},
             sampling={"batch_size": 4, "accumulate": accumulate},
             augmentation={"carvemix_share": 0.5},
-            optimiser={"learning_rate": 1e-4},
+            optimiser={"learning_rate": 1e-4, **optimiser},
             schedule={"epochs": 3, "phases": phases},
         )
-        for accumulate, phases in ((1, ({},)), (2, _FREEZE_THEN_TUNE))
+        for accumulate, phases, optimiser in (
+            (1, ({},), {}),
+            (2, _FREEZE_THEN_TUNE, {"gradient_clip": 0.5, "ema_decay": 0.5}),
+        )
     ]
 
 
