@@ -46,15 +46,16 @@ def compare(
     from components.compare.settings import CompareSettings
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
-    from components.shared.process import step_process
+    from components.shared.process import importing, step_process
     from components.shared.storage.outcome import leaving_failure
 
     with (
         step_process("compare") as process,
         leaving_failure(store, process.pipeline_run, "compare"),
     ):
-        from components.compare.comparison import ComparedFiles, compare_models
-        from components.compare.contenders import Trained
+        with importing():
+            from components.compare.comparison import ComparedFiles, compare_models
+            from components.compare.contenders import Trained
 
         left = {each.metadata["mlflow_run_id"]: Path(each.path) for each in histories}
         run_id = compare_models(

@@ -43,14 +43,15 @@ def evaluate(
     from components.evaluate.settings import EvaluateSettings
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
-    from components.shared.process import step_process
+    from components.shared.process import importing, step_process
     from components.shared.storage.outcome import leaving_failure
 
     with (
         step_process("evaluate", label) as process,
         leaving_failure(store, process.pipeline_run, "evaluate", label),
     ):
-        from components.evaluate.evaluation import ResultFiles, evaluate_model
+        with importing():
+            from components.evaluate.evaluation import ResultFiles, evaluate_model
 
         found = evaluate_model(
             SplitDataset.open(

@@ -38,7 +38,7 @@ def pool(
     from components.pool.settings import PoolSettings
     from components.shared.config import parse_config
     from components.shared.dataset.manifest import read_manifest
-    from components.shared.process import step_process
+    from components.shared.process import importing, step_process
     from components.shared.storage.outcome import leaving_failure
     from components.shared.storage.store import open_store
 
@@ -46,8 +46,9 @@ def pool(
         step_process("pool") as process,
         leaving_failure(store, process.pipeline_run, "pool"),
     ):
-        from components.pool.folds import FoldFiles
-        from components.pool.pooling import PoolFiles, pool_folds
+        with importing():
+            from components.pool.folds import FoldFiles
+            from components.pool.pooling import PoolFiles, pool_folds
 
         tables = {each.metadata["mlflow_run_id"]: Path(each.path) for each in per_patient}
         pooled = pool_folds(

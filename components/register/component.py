@@ -49,17 +49,19 @@ def register(
     """
     from pathlib import Path
 
-    from components.register.registration import Candidate, register_model
     from components.register.settings import RegisterSettings
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
-    from components.shared.process import step_process
+    from components.shared.process import importing, step_process
     from components.shared.storage.outcome import leaving_failure
 
     with (
         step_process("register") as process,
         leaving_failure(store, process.pipeline_run, "register"),
     ):
+        with importing():
+            from components.register.registration import Candidate, register_model
+
         found = register_model(
             Candidate.read(
                 run_id=mlflow_run_id,

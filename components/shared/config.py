@@ -125,7 +125,10 @@ def _describe(problem: ErrorDetails, kind: type[Config], name: str) -> str:
     key = ".".join([name, *map(str, problem["loc"])])
     if _is_unknown(problem):
         return _suggest(problem["loc"], kind, name)
-    return f"{key}={problem['input']!r}: {problem['msg']}" + _nearest_value(problem)
+    given = problem["input"]
+    # of a section that does not fit together the message names what
+    shown = key if isinstance(given, dict) else f"{key}={given!r}"
+    return f"{shown}: {problem['msg']}" + _nearest_value(problem)
 
 
 def _nearest_value(problem: ErrorDetails) -> str:

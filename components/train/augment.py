@@ -69,11 +69,7 @@ def augment(
         _sharpen(images, sizes.sharpness_shift, rows)
     count, channels, side, _ = images.shape
     sequences = images.view(count, channels // len(CHANNELS), len(CHANNELS), side, side)
-    if sizes.gamma > 1:
-        _bow(sequences, sizes.gamma, rows)
-    if sizes.shading:
-        _shade(sequences, sizes.shading, rows)
-    _brighten(sequences, sizes.intensity_shift, rows)
+    _change_intensities(sequences, sizes, rows)
     return _lose_sequences(sequences, sizes.missing_sequence_share, rows).flatten(1, 2), masks
 
 
@@ -90,38 +86,49 @@ def _placements(rows: Rows, sizes: Augmentation) -> Tensor:
 def _bend(rows: Rows, limit: float, side: int) -> Tensor:
     """Displacements between random ones at the points of a coarse grid, as `grid_sample` counts."""
     points = _draw(rows, 2 * limit, 2, _BENDING_POINTS, _BENDING_POINTS)
-    field = functional.interpolate(points, (side, side), mode="bicubic", align_corners=True)
-    return field.permute(0, 2, 3, 1)
+    return _between(points, side).permute(0, 2, 3, 1)
+
+
+def _between(points: Tensor, side: int) -> Tensor:
+    """Bicubic interpolation to side x side, as products: torch's own is made for few points."""
+    known = torch.eye(points.shape[-1], device=points.device)[None, None]
+    weights = functional.interpolate(
+        known, (side, points.shape[-1]), mode="bicubic", align_corners=True
+    )[0, 0]
+    return weights @ points @ weights.T
 
 
 def _sharpen(images: Tensor, limit: float, rows: Rows) -> None:
     side = images.shape[-1]
-    coarse = functional.avg_pool2d(images, 2)
+    rows_two = images[..., ::2, :] + images[..., 1::2, :]  # torch's pooling takes longer
+    coarse = (rows_two[..., ::2] + rows_two[..., 1::2]) / 4
     blurred = functional.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
     images.lerp_(blurred, _draw(rows, limit, 1, 1, 1))
 
 
-def _bow(sequences: Tensor, limit: float, rows: Rows) -> None:
-    """Bends the scale of intensities between the least and the largest, which stay."""
-    exponent = _draw(rows, math.log(limit), 1, len(CHANNELS), 1, 1).exp()
+def _change_intensities(sequences: Tensor, sizes: Augmentation, rows: Rows) -> None:
+    """Bends their scale between the least and the largest, which stay; shades; brightens.
+
+    Each pass over all pixels takes its time, so the three are one: what is left of the least and
+    what the place between it and the largest is worth.
+    """
     least = sequences.amin((-2, -1), keepdim=True)
     extent = (sequences.amax((-2, -1), keepdim=True) - least).clamp(min=1e-6)
-    sequences.sub_(least).div_(extent).clamp_(0, 1).pow_(exponent).mul_(extent).add_(least)
-
-
-def _shade(sequences: Tensor, limit: float, rows: Rows) -> None:
-    """Multiplies what is above the least by a smooth field, the same for neighbouring slices."""
-    side = sequences.shape[-1]
-    points = _draw(rows, math.log1p(limit), len(CHANNELS), _SHADING_POINTS, _SHADING_POINTS)
-    field = functional.interpolate(points, (side, side), mode="bicubic", align_corners=True).exp()
-    least = sequences.amin((-2, -1), keepdim=True)
-    sequences.sub_(least).mul_(field[:, None]).add_(least)
-
-
-def _brighten(sequences: Tensor, limit: float, rows: Rows) -> None:
+    sequences.sub_(least).mul_(1 / extent)
+    if sizes.gamma > 1:
+        exponent = _draw(rows, math.log(sizes.gamma), 1, len(CHANNELS), 1, 1).exp()
+        sequences.clamp_(0, 1).log_().mul_(exponent).exp_()  # a quarter of the time of pow_
+    worth = _shades(rows, sizes.shading, sequences.shape[-1]) * extent if sizes.shading else extent
     shape = (1, len(CHANNELS), 1, 1)
-    gain = 1 + _draw(rows, limit, *shape)
-    sequences.mul_(gain).add_(_draw(rows, limit, *shape))
+    gain = 1 + _draw(rows, sizes.intensity_shift, *shape)
+    base = gain * least + _draw(rows, sizes.intensity_shift, *shape)
+    sequences.mul_(gain * worth).add_(base)
+
+
+def _shades(rows: Rows, limit: float, side: int) -> Tensor:
+    """Smooth fields of factors, the same for neighbouring slices."""
+    points = _draw(rows, math.log1p(limit), len(CHANNELS), _SHADING_POINTS, _SHADING_POINTS)
+    return _between(points, side).exp()[:, None]
 
 
 def _lose_sequences(sequences: Tensor, share: float, rows: Rows) -> Tensor:

@@ -56,7 +56,7 @@ def train(
 
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
-    from components.shared.process import step_process
+    from components.shared.process import importing, step_process
     from components.shared.storage.outcome import leaving_failure
     from components.train.recipe import Recipe
 
@@ -64,7 +64,8 @@ def train(
         step_process("train", label) as process,
         leaving_failure(store, process.pipeline_run or pipeline_run, "train", label),
     ):
-        from components.train.training import train_model
+        with importing():
+            from components.train.training import train_model
 
         run_id = train_model(
             parse_config(Recipe, settings, "train"),
@@ -130,7 +131,7 @@ def train_group(
     from pathlib import Path
 
     from components.shared.config import parse_config
-    from components.shared.process import step_process
+    from components.shared.process import importing, step_process
     from components.shared.storage.outcome import leaving_failure
     from components.shared.tracking.identity import Training
     from components.train.group.settings import GroupSettings, Task
@@ -140,7 +141,8 @@ def train_group(
         step_process("train_group", label) as process,
         leaving_failure(store, process.pipeline_run or pipeline_run, "train", label),
     ):
-        from components.train.group.following import train_in_group
+        with importing():
+            from components.train.group.following import train_in_group
 
         training = Training(
             pipeline_run=process.pipeline_run or pipeline_run,

@@ -339,8 +339,10 @@ class Recipe(Config):
     def _second_fits(self) -> Self:
         if self.flair_network and self.flair_network.sequences != "flair":
             raise ValueError("flair_network is for scans without the others: sequences=flair")
-        if len({each.min_component_share for each in self.networks.values()}) > 1:
-            raise ValueError("network and flair_network take the same min_component_share")
+        shares = {each.min_component_share: name for name, each in self.networks.items()}
+        if len(shares) > 1:
+            told = " and ".join(f"{name} {share:g}" for share, name in shares.items())
+            raise ValueError(f"min_component_share has to be the same in both networks, not {told}")
         return self
 
     @property

@@ -5,13 +5,13 @@
     PYTHONPATH=FOLDER python -m tests.benchmarks.training [--source SOURCE] [--more SOURCE]
 
 A U-Net with ResNet-18 at 128 pixels with 16 slices a step, from random weights, on all cores; the
-network is that of the preset quick. `brainseg` is a training with reading, sampling and
-augmentation; `bare` runs forward, loss, backward and optimiser step on one fixed batch. The two are
-processes that take turns of a few steps: a machine's speed may change within seconds. `fastai` is
-its `unet_learner` with its own defaults (augmentation, float32, one-cycle) on the same slices as
+network is that of the preset quick, the augmentation about that of fastai. `brainseg` is a training
+with reading, sampling and augmentation; `bare` runs forward, loss, backward and optimiser step on
+one fixed batch. The two are processes that take turns of a few steps: a machine's speed may change
+within seconds. `fastai` is its `unet_learner` with its own defaults (augmentation, float32, one-cycle) on the same slices as
 PNG files that have the size already. All is measured ROUNDS times; ratios are medians. Without
-fastai its row is left out. The memory of the train step is measured at two numbers of volumes,
-those of the sources.
+fastai its row is left out. The train step of quick, of one epoch, is started on its own with two
+numbers of volumes, those of the sources.
 
 Goals: 0.97 of bare; 17 times fastai where the CPU has AMX, 6 times where not; 10 s from the start
 of the step's process to its first optimiser step; 2 GB of memory, and of what is not mapped files
@@ -21,8 +21,6 @@ less than 1 MB for each volume more, a quarter of one.
 import argparse
 import importlib.util
 import json
-import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -52,11 +50,16 @@ from components.train.network import build_segmenter
 from components.train.processes import sum_over_processes
 from components.train.recipe import Recipe
 from components.train.slices import Draw, SliceDataset, prepare_volumes
-from components.train.training import train_model
 from pipelines.settings import load_preset
 
 ROUNDS = 3
 BATCH = 16
+CHANGES = (
+    "train.network.image_size=128",
+    f"train.sampling.batch_size={BATCH}",
+    # about what fastai does: mirrors, turns, zooms, brightness and contrast
+    "train.augmentation={policy: sizes, rotation_degrees: 10, scale_factor: 0.1}",
+)
 WARM_UP = 10  # steps: kernels are made, threads are chosen
 CHUNK = 6  # steps of the one, then of the other
 STEPS = {"brainseg": 60, "fastai": 10}
@@ -81,7 +84,7 @@ def main():
         prepare(options.more, more)
         write_pictures(few)
         compare(few)
-        tell_step(measure("step", few), measure("step", more))
+        tell_step(*(measure_step(folder) for folder in (few, more)))
 
 
 def compare(folder):
@@ -128,15 +131,17 @@ def has_amx():
 
 
 def measure(way, folder):
-    variables = {**os.environ, "BEGAN": repr(time.time())}
-    done = subprocess.run(
-        command_of(way, folder),
-        cwd=PROJECT,
-        env=variables,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    return last_line_of(command_of(way, folder))
+
+
+def measure_step(folder):
+    """A process of its own module, which imports nothing before the step does."""
+    command = [sys.executable, "-m", "tests.benchmarks.train_step", str(folder)]
+    return last_line_of([*command, repr(time.time())])
+
+
+def last_line_of(command):
+    done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -154,8 +159,12 @@ def prepare(source, folder):
         "dataset_id": manifest.dataset_id,
         "split_id": split.split_id,
         "mlflow": address,
+        "settings": load_preset("quick", ["train.schedule.epochs=1"])["train"].model_dump_json(),
     }
     (folder / "names.json").write_text(json.dumps(names))
+    (folder / "manifest").write_bytes(manifest.to_json())
+    (folder / "split").write_bytes(split.to_json())
+    (folder / "report").write_text("")
     segmenter = build_segmenter(recipe().network)
     for part in ("train", "validation"):
         prepare_volumes(open_dataset(folder), part, segmenter)
@@ -176,9 +185,8 @@ def write_pictures(folder):
         Image.fromarray((mask[0] > 0.5).byte().numpy()).save(folder / "masks" / f"{number}.png")
 
 
-def recipe(*changes):
-    changes = [f"train.sampling.batch_size={BATCH}", *changes]
-    return Recipe.model_validate(load_preset("quick", changes)["train"])
+def recipe():
+    return Recipe.model_validate(load_preset("quick", CHANGES)["train"])
 
 
 def open_dataset(folder):
@@ -301,42 +309,7 @@ def train_fastai(folder):
     return clock.speed
 
 
-def train_step(folder):
-    """The train step on prepared volumes: seconds to its first step, and memory."""
-    from torch.optim.optimizer import register_optimizer_step_post_hook
-
-    first = []
-
-    def note(optimizer, *_):
-        if len(optimizer.param_groups) > 1:  # not the one of the learning rate's course
-            first.append(time.time())
-
-    register_optimizer_step_post_hook(note)
-    (folder / "profile.html").write_text("")
-    os.environ["MLFLOW_TRACKING_URI"] = names_of(folder)["mlflow"]
-    began = float(os.environ["BEGAN"])
-    dataset = open_dataset(folder)
-    train_model(
-        recipe("train.schedule.epochs=1"),
-        dataset,
-        pipeline_run="benchmark",
-        profile_report=folder / "profile.html",
-        model=folder / "model",
-        history=folder / "history.json",
-    )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    status = Path("/proc/self/status").read_text().split()
-    own = int(status[status.index("RssAnon:") + 1]) / 2**20
-    volumes = len(dataset.entries("train")) + len(dataset.entries("validation"))
-    return {"start_s": first[0] - began, "peak_gb": peak, "own_gb": own, "volumes": volumes}
-
-
-_MEASURES = {
-    "bare": train_bare,
-    "brainseg": train_brainseg,
-    "fastai": train_fastai,
-    "step": train_step,
-}
+_MEASURES = {"bare": train_bare, "brainseg": train_brainseg, "fastai": train_fastai}
 
 if __name__ == "__main__":
     main()

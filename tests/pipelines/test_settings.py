@@ -46,7 +46,7 @@ def test_a_change_replaces_one_setting():
     preset = load_preset("quick", ["train.schedule.epochs=6", "profile.min_patients=4"])
     arguments = pipeline_arguments(preset)
     assert json.loads(arguments["train_settings"])["schedule"]["epochs"] == 6
-    assert json.loads(arguments["train_settings"])["network"]["image_size"] == 128
+    assert json.loads(arguments["train_settings"])["network"]["image_size"] == 96
     assert json.loads(arguments["profile_settings"])["min_patients"] == 4
 
 
@@ -138,7 +138,7 @@ def test_any_encoder_of_the_libraries_is_taken(encoder):
         ),
         (
             ["architecture=fpn", "decoder_channels=null"],
-            r"fpn with train\.network\.encoder_depth=4 answers slices of 128 x 128 with",
+            r"fpn with train\.network\.encoder_depth=4 answers slices of 96 x 96 with",
         ),
         (
             ["architecture=dpt", "decoder_channels=null", "encoder_weights=imagenet"],
@@ -160,7 +160,7 @@ def test_what_cannot_be_built_together_is_refused_before_a_run(changes, message)
 
 
 def test_a_size_of_a_phase_that_the_network_cannot_take_is_refused_before_a_run():
-    network = ["architecture=pan", "decoder_channels=null", "encoder_depth=5"]
+    network = ["architecture=pan", "decoder_channels=null", "encoder_depth=5", "image_size=128"]
     changes = [f"train.network.{change}" for change in network]
     assert load_preset("quick", changes)
     with pytest.raises(UserError, match="cannot take slices of 64 x 64"):
@@ -169,7 +169,7 @@ def test_a_size_of_a_phase_that_the_network_cannot_take_is_refused_before_a_run(
 
 def test_the_second_network_and_every_recipe_of_a_comparison_are_checked_too(tmp_path):
     with pytest.raises(UserError, match=r"^train\.flair_network\.encoder='resnet19' is not known"):
-        load_preset("quick", ["train.flair_network={sequences: flair, encoder: resnet19}"])
+        load_preset("standard", ["train.flair_network={sequences: flair, encoder: resnet19}"])
     path = tmp_path / "mine.yaml"
     path.write_text("recipes: {a: , b: {network: {encoder: resnet19}}}")
     with pytest.raises(UserError, match=r"^recipes\.b\.network\.encoder='resnet19' is not known"):

@@ -22,8 +22,8 @@ class ChooseThreads(Callback):
 
     Args:
         network: What is trained.
-        compute: Its `threads` are how many; `None` looks for the fastest number at the start,
-            and again when steps become slow, or takes all if `deterministic` is set.
+        compute: Its `threads` are how many; `None` looks for the fastest number after the first
+            step, and again when steps become slow, or takes all if `deterministic` is set.
     """
 
     def __init__(self, network: nn.Module, compute: Compute) -> None:
@@ -31,7 +31,7 @@ class ChooseThreads(Callback):
         self._before = torch.get_num_threads()
         self._asked = compute.threads or (self._before if compute.deterministic else None)
         self._fastest = FastestThreads("training", self._before)
-        self._step_started = 0.0
+        self._step_started: float | None = None  # of the step at hand, or the last one
 
     def setup(self, *_: object, **__: object) -> None:
         """Takes the number that is asked for."""
@@ -45,14 +45,16 @@ class ChooseThreads(Callback):
         batch: SliceTensors,
         batch_idx: int,
     ) -> None:
-        """Looks for the fastest number where it is time to."""
+        """Looks for the fastest number where it is time to, but for the first step."""
         del pl_module, batch_idx
-        if not self._asked and batch[0].device.type == "cpu":
+        begun = self._step_started is not None
+        if begun and not self._asked and batch[0].device.type == "cpu":
             self._fastest.rehearse(lambda: rehearsal(self._network, trainer, batch[0]))
         self._step_started = time.monotonic()
 
     def on_train_batch_end(self, *_: object) -> None:
         """Takes the step's time."""
+        assert self._step_started is not None
         self._fastest.took(time.monotonic() - self._step_started)
 
     def teardown(self, *_: object, **__: object) -> None:

@@ -1,3 +1,4 @@
+import gc
 import os
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import components
-from components.shared.process import MISTAKE_STATUS, OUTAGE_STATUS
+from components.shared.process import MISTAKE_STATUS, OUTAGE_STATUS, importing
 
 PROJECT = Path(components.__file__).parents[1]
 
@@ -94,6 +95,7 @@ def test_of_a_long_reason_kubernetes_gets_the_begin(tmp_path):
 
 def test_a_step_has_the_settings_that_are_meant_for_it_and_not_for_the_launcher(tmp_path):
     script = """
+import gc
 import os
 from components.shared.process import step_process
 with step_process("ingest"):
@@ -128,3 +130,19 @@ def test_one_of_several_tasks_says_which_in_every_line_and_in_its_reason(tmp_pat
     assert lines[0] == f"train: fold-1 100%: quarantined {SHOWN}: reason"
     assert lines[-1].startswith("brainseg error: fold-1 100%: scan")
     assert (tmp_path / "termination").read_text().startswith("brainseg error: fold-1 100%: scan")
+
+
+def test_the_garbage_collector_rests_while_modules_are_imported():
+    with pytest.raises(ImportError), importing():
+        import components.no_such_module  # noqa: F401
+    assert gc.isenabled()
+    with importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()  # as someone else wants it
+    try:
+        with importing():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

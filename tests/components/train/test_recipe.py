@@ -49,7 +49,7 @@ def test_defaults_are_a_valid_recipe():
         ),
         (
             "{network: {min_component_share: 0.1}, flair_network: {sequences: flair}}",
-            "take the same min_component_share",
+            "^train: Value error, min_component_share .* not network 0.1 and flair_network 0$",
         ),
         ("schedule: 3", "train.schedule=3: Input should be a valid dictionary"),
         ("[1, 2]", "must be `key: value` pairs"),
