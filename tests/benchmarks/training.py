@@ -8,10 +8,10 @@ A U-Net with ResNet-18 at 128 pixels with 16 slices a step, from random weights,
 network is that of the preset quick, the augmentation about that of fastai. `brainseg` is a training
 with reading, sampling and augmentation; `bare` runs forward, loss, backward and optimiser step on
 one fixed batch. The two are processes that take turns of a few steps: a machine's speed may change
-within seconds. `fastai` is its `unet_learner` with its own defaults (augmentation, float32, one-cycle) on the same slices as
-PNG files that have the size already. All is measured ROUNDS times; ratios are medians. Without
-fastai its row is left out. The train step of quick, of one epoch, is started on its own with two
-numbers of volumes, those of the sources.
+within seconds. `fastai` is its `unet_learner` with its own defaults (augmentation, float32, one-
+cycle) on the same slices as PNG files that have the size already. All is measured ROUNDS times;
+ratios are medians. Without fastai its row is left out. The train step of quick, of one epoch, is
+started on its own with two numbers of volumes, those of the sources.
 
 Goals: 0.97 of bare; 17 times fastai where the CPU has AMX, 6 times where not; 10 s from the start
 of the step's process to its first optimiser step; 2 GB of memory, and of what is not mapped files
