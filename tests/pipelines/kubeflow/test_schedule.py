@@ -201,7 +201,7 @@ schedules:
         ("schedule: []", "schedule is not a setting"),
         ("schedules: {a: b}", "a list"),
         ("schedules: [a]", "a list"),
-        ("schedules: [{name: a, cron: x}]", "schedule a.source=.*Field required"),
+        ("schedules: [{name: a, cron: x}]", "schedule a.source: Field required"),
         (
             "schedules: [{name: a, cron: x, source: s, store: t, sauce: 1}]",
             "schedule a.sauce is not a setting",
