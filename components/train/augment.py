@@ -100,8 +100,8 @@ def _between(points: Tensor, side: int) -> Tensor:
 
 def _sharpen(images: Tensor, limit: float, rows: Rows) -> None:
     side = images.shape[-1]
-    rows_two = images[..., ::2, :] + images[..., 1::2, :]  # torch's pooling takes longer
-    coarse = (rows_two[..., ::2] + rows_two[..., 1::2]) / 4
+    pairs = images[..., ::2, :] + images[..., 1::2, :]  # torch's pooling takes longer
+    coarse = (pairs[..., ::2] + pairs[..., 1::2]) / 4
     blurred = functional.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
     images.lerp_(blurred, _draw(rows, limit, 1, 1, 1))
 
@@ -112,13 +112,18 @@ def _change_intensities(sequences: Tensor, sizes: Augmentation, rows: Rows) -> N
     Each pass over all pixels takes its time, so the three are one: what is left of the least and
     what the place between it and the largest is worth.
     """
-    least = sequences.amin((-2, -1), keepdim=True)
-    extent = (sequences.amax((-2, -1), keepdim=True) - least).clamp(min=1e-6)
-    sequences.sub_(least).mul_(1 / extent)
+    least: Tensor | float = 0.0
+    worth: Tensor | float = 1.0
+    if sizes.gamma > 1 or sizes.shading:
+        least = sequences.amin((-2, -1), keepdim=True)
+        sequences.sub_(least)
     if sizes.gamma > 1:
+        worth = sequences.amax((-2, -1), keepdim=True).clamp(min=1e-6)
         exponent = _draw(rows, math.log(sizes.gamma), 1, len(CHANNELS), 1, 1).exp()
-        sequences.clamp_(0, 1).log_().mul_(exponent).exp_()  # a quarter of the time of pow_
-    worth = _shades(rows, sizes.shading, sequences.shape[-1]) * extent if sizes.shading else extent
+        # logarithms: a quarter of the time of pow_
+        sequences.mul_(1 / worth).clamp_(0, 1).log_().mul_(exponent).exp_()
+    if sizes.shading:
+        worth = _shades(rows, sizes.shading, sequences.shape[-1]) * worth
     shape = (1, len(CHANNELS), 1, 1)
     gain = 1 + _draw(rows, sizes.intensity_shift, *shape)
     base = gain * least + _draw(rows, sizes.intensity_shift, *shape)

@@ -155,19 +155,20 @@ def prepare(source, folder):
     manifest = ingest_source(source, store, IngestSettings()).manifest
     split = split_dataset(manifest, SplitSettings(), store)
     address = initialise_local(folder / "mlflow.db", folder / "artifacts")
+    quick = Recipe.model_validate(load_preset("quick", ["train.schedule.epochs=1"])["train"])
     names = {
         "dataset_id": manifest.dataset_id,
         "split_id": split.split_id,
         "mlflow": address,
-        "settings": load_preset("quick", ["train.schedule.epochs=1"])["train"].model_dump_json(),
+        "settings": quick.model_dump_json(),
     }
     (folder / "names.json").write_text(json.dumps(names))
     (folder / "manifest").write_bytes(manifest.to_json())
     (folder / "split").write_bytes(split.to_json())
     (folder / "report").write_text("")
-    segmenter = build_segmenter(recipe().network)
-    for part in ("train", "validation"):
-        prepare_volumes(open_dataset(folder), part, segmenter)
+    for network in (recipe().network, quick.network):
+        for part in ("train", "validation"):
+            prepare_volumes(open_dataset(folder), part, build_segmenter(network))
 
 
 def write_pictures(folder):

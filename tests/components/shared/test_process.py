@@ -95,7 +95,6 @@ def test_of_a_long_reason_kubernetes_gets_the_begin(tmp_path):
 
 def test_a_step_has_the_settings_that_are_meant_for_it_and_not_for_the_launcher(tmp_path):
     script = """
-import gc
 import os
 from components.shared.process import step_process
 with step_process("ingest"):
