@@ -15,10 +15,10 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
+from components.train.optimisers import BETAS
 from components.train.recipe import Optimiser, Phase, Schedule
 
 _FIRST_SHARE = 1 / 25  # of the peak, at which `cosine` begins; OneCycleLR begins there too
-BETAS = (0.9, 0.999)  # of AdamW, where the course does not move them
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Point:
     Attributes:
         rest: Learning rate of all that is not the encoder.
         encoder: Learning rate of the encoder.
-        beta: AdamW's first one, which is its momentum.
+        beta: AdamW's first one, which is its momentum; Muon's own stays.
     """
 
     rest: float

@@ -161,15 +161,17 @@ class Augmentation(Config):
 
 
 class Optimiser(Config):
-    """AdamW: how weights follow the loss.
+    """How weights follow the loss.
 
     Attributes:
+        method: `muon` makes all singular values of a matrix's step equal (Jordan et al. 2024), with
+            AdamW for what is no matrix, in steps as large as AdamW's; `adamw` is AdamW for all.
         learning_rate: Peak of the schedule.
         find_learning_rate: Whether the peak of the first phase is searched before the training
             begins, for each network, and `learning_rate` left aside.
         encoder_factor: The encoder's rate is that of the rest times this (discriminative
             learning rates).
-        weight_decay: AdamW's decoupled weight decay.
+        weight_decay: Decoupled weight decay, as AdamW's.
         gradient_clip: Largest norm of the gradient; `None` leaves it.
         loss: `bce` is the cross-entropy of pixels, `dice` one minus the Dice of the batch,
             `focal` cross-entropy with weight on hard pixels; a sum where there are two.
@@ -177,6 +179,7 @@ class Optimiser(Config):
             validated and exported; `None` takes the weights themselves.
     """
 
+    method: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0.0, le=1.0)
     find_learning_rate: bool = False
     encoder_factor: float = Field(default=1.0, gt=0.0, le=1.0)

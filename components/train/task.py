@@ -16,6 +16,7 @@ from components.train.batch_norm import SynchronisedBatchNorm
 from components.train.learning_rates import FollowPoints, learning_rates
 from components.train.losses import loss_of
 from components.train.network import VolumeSegmenter, with_neighbours
+from components.train.optimisers import build_optimizer
 from components.train.processes import sum_over_processes
 from components.train.recipe import Recipe
 from components.train.slices import COVERAGE_LEVELS, SliceTensors
@@ -93,11 +94,7 @@ class SegmentationTask(lightning.LightningModule):
         encoder = list(self._encoder.parameters())
         known = {id(weight) for weight in encoder}
         rest = [weight for weight in self.parameters() if id(weight) not in known]
-        optimizer = torch.optim.AdamW(
-            [{"params": rest}, {"params": encoder}],
-            weight_decay=self._optimiser.weight_decay,
-            fused=True,
-        )
+        optimizer = build_optimizer(self._optimiser, rest, encoder)
         steps = int(self.trainer.estimated_stepping_batches)
         points = learning_rates(self._schedule, self._optimiser, steps)
         return {

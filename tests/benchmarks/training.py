@@ -44,9 +44,9 @@ from components.shared.tracking.local import initialise_local
 from components.split.settings import SplitSettings
 from components.split.splitting import split_dataset
 from components.train.fit import rehearse
-from components.train.learning_rates import BETAS
 from components.train.losses import loss_of
 from components.train.network import build_segmenter
+from components.train.optimisers import BETAS
 from components.train.processes import sum_over_processes
 from components.train.recipe import Recipe
 from components.train.slices import Draw, SliceDataset, prepare_volumes
