@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException, RestException
 
 from components.shared.environment import environment
 from components.shared.errors import OutageError, UserError
+from components.shared.process import importing
 from components.shared.tracking.address import sqlite_file
 
 # MLflow tells every step that it takes. Not in shared/process.py: it sets its level itself when it
@@ -93,7 +94,8 @@ def connect() -> MlflowClient:
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
     try:
-        client = MlflowClient(uri)
+        with importing():  # for a database the client imports SQLAlchemy
+            client = MlflowClient(uri)
         with environment(_PROBE):
             client.search_experiments(max_results=1)
     except MlflowException as error:

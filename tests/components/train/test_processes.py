@@ -62,7 +62,7 @@ _FREEZE_THEN_TUNE = (
 def recipes(make_recipe):
     """One that takes a step at once, and one with all that acts between processes and steps.
 
-    That is: micro-batches, a frozen encoder at first, clipped gradients and averaged weights.
+    That is: micro-batches, a frozen encoder at first, Muon, clipped gradients, averaged weights.
 
     With a small rate, and a network that normalises over many pixels: AdamW makes a whole step of
     a gradient that is only rounding, and the curves would part.
@@ -78,7 +78,7 @@ def recipes(make_recipe):
         )
         for accumulate, phases, optimiser in (
             (1, ({},), {}),
-            (2, _FREEZE_THEN_TUNE, {"gradient_clip": 0.5, "ema_decay": 0.5}),
+            (2, _FREEZE_THEN_TUNE, {"method": "muon", "gradient_clip": 0.5, "ema_decay": 0.5}),
         )
     ]
 

@@ -166,7 +166,7 @@ def attempts(make_recipe, dataset, tmp_path):
     phases = ({"freeze_encoder": True, "image_size": 32}, {"length": 2, "encoder_factor": 0.5})
     recipe = make_recipe(
         network={**small, "image_size": 64},
-        optimiser={"ema_decay": 0.9},
+        optimiser={"method": "muon", "ema_decay": 0.9},
         schedule={"epochs": 3, "phases": phases, "store_every_s": 0.1},
     )
     return Attempts(recipe, dataset, tmp_path)
