@@ -12,14 +12,14 @@ from pathlib import Path
 
 
 def main(folder, began):
+    os.environ["_KFP_RUNTIME"] = "true"  # as KFP's command for a step has it
     from components.shared.process import importing
 
     with importing():  # the step does the same; torch has to be there for the hook
         import components.train.training  # noqa: F401
     from kfp import dsl
+    from kfp.dsl.utils import load_module
     from torch.optim.optimizer import register_optimizer_step_post_hook
-
-    from components.train.component import train
 
     first = []
 
@@ -35,7 +35,7 @@ def main(folder, began):
     def artifact(kind, name):
         return kind(uri=str(folder / name))
 
-    train.python_func(
+    load_module("ephemeral_component", str(folder)).train(
         store=str(folder / "store"),
         dataset_id=names["dataset_id"],
         split_id=names["split_id"],

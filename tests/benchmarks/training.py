@@ -43,6 +43,7 @@ from components.shared.threads import limit_threads
 from components.shared.tracking.local import initialise_local
 from components.split.settings import SplitSettings
 from components.split.splitting import split_dataset
+from components.train.component import train
 from components.train.fit import rehearse
 from components.train.losses import loss_of
 from components.train.network import build_segmenter
@@ -166,6 +167,8 @@ def prepare(source, folder):
     (folder / "manifest").write_bytes(manifest.to_json())
     (folder / "split").write_bytes(split.to_json())
     (folder / "report").write_text("")
+    source = train.component_spec.implementation.container.command[-1]
+    (folder / "ephemeral_component.py").write_text(source)
     for network in (recipe().network, quick.network):
         for part in ("train", "validation"):
             prepare_volumes(open_dataset(folder), part, build_segmenter(network))
