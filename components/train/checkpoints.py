@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 Weights = dict[str, Tensor]
 
 _STATES = "states.json"
+_ACCUMULATE = "accumulate"
 _STATES_KEPT = 2  # the newest, and the one to go back to if that is damaged
 
 
@@ -31,7 +32,6 @@ class State(Record):
     Attributes:
         epoch: After which it was stored.
         steps: Of the next epoch, that were done as well.
-        accumulate: Micro-batches of a step; more than the recipe says where memory was short.
         last: The whole state of the training, `<sha256>.ckpt`.
         best: Weights of the best epoch until then, `<sha256>.safetensors`; `None` before the
             first validation.
@@ -39,7 +39,6 @@ class State(Record):
 
     epoch: int
     steps: int = 0
-    accumulate: int = 1
     last: str = Field(pattern=r"^[0-9a-f]{64}\.ckpt$")
     best: str | None = Field(pattern=r"^[0-9a-f]{64}\.safetensors$")
 
@@ -76,6 +75,17 @@ class Checkpoints:
         """The newest state in the store, whole or not; `None` where there is none."""
         return next(iter(self._listed()), None)
 
+    def accumulate(self, asked: int) -> int:
+        """Micro-batches of a step: what an attempt before has found, or what is asked for."""
+        try:
+            return max(asked, int(self._store.read(self._key(_ACCUMULATE))))
+        except (KeyError, ValueError):  # none lacked memory, or what it left is damaged
+            return asked
+
+    def keep_accumulate(self, accumulate: int) -> None:
+        """Leaves to all further attempts that the memory does not suffice for fewer."""
+        self._store.write(self._key(_ACCUMULATE), str(accumulate).encode())
+
     def last(self) -> Path | None:
         """Fetches the newest whole state; `None` where there is none, as at the first attempt."""
         self._states = self._listed()
@@ -100,22 +110,18 @@ class Checkpoints:
         with explain_disk(f"folder {self._folder}"):
             trainer.save_checkpoint(self._folder / "last.ckpt", weights_only=False)
 
-    def store(
-        self, *, epoch: int, steps: int = 0, accumulate: int = 1, best: Weights | None
-    ) -> None:
+    def store(self, *, epoch: int, steps: int = 0, best: Weights | None) -> None:
         """Stores what `write_last` wrote, beside the best weights.
 
         Args:
             epoch: That ended.
             steps: Of the next one, that are done as well.
-            accumulate: Micro-batches of a step.
             best: Its weights if it is the best so far; those stored before stay otherwise.
         """
         before = self._states[0].best if self._states else None
         state = State(
             epoch=epoch,
             steps=steps,
-            accumulate=accumulate,
             last=self._upload("last.ckpt"),
             best=self._upload_weights(best) if best else before,
         )

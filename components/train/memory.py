@@ -9,9 +9,10 @@ import torch
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 
 from components.shared.errors import UserError
-from components.train.checkpoints import Checkpoints, State
+from components.train.checkpoints import Checkpoints
 from components.train.processes import count_processes
 from components.train.recipe import Sampling
+from components.train.statuses import LOST_STATUS
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ def within_memory(
     """Trains; if the memory does not suffice, once more with micro-batches of half the size.
 
     The second time goes on from the newest state. So does another attempt at the training, with
-    micro-batches as small as those that the state was made with.
+    micro-batches as small as those that this one ended with. Where several processes train, one
+    that lacks memory leaves that for all and ends; they meet again.
 
     Args:
         train: Trains from the newest state, or the start.
@@ -47,24 +49,27 @@ def within_memory(
         checkpoints: Of the training; `None` where it has none.
 
     Raises:
-        UserError: If the memory does not suffice then either, or several processes train: they
-            would have to agree, and those that wait for this one cannot.
+        UserError: If the memory does not suffice then either, or several processes train without
+            checkpoints.
+        SystemExit: With `LOST_STATUS`, where several processes train.
     """
-    newest = _newest(checkpoints)
-    used = _split(sampling, newest.accumulate) if newest else sampling
+    asked = sampling.accumulate
+    used = _split(sampling, checkpoints.accumulate(asked) if checkpoints else asked)
     trained = _unless_out_of_memory(train, used)
     if trained is None:
-        _check_halving(used, asked=sampling)
-        newest, used = _newest(checkpoints), _split(used, 2 * used.accumulate)
-        _tell(used, f"from {newest}" if newest else "from the start")
+        several = count_processes() > 1
+        if _is_halved(used, asked=asked) or (several and checkpoints is None):
+            raise UserError(_advice(used))
+        used = _split(used, 2 * used.accumulate)
+        _tell(used, checkpoints)
+        if checkpoints:
+            checkpoints.keep_accumulate(used.accumulate)
+        if several:
+            raise SystemExit(LOST_STATUS)
         trained = _unless_out_of_memory(train, used)
     if trained is None:
         raise UserError(_advice(used))
     return trained
-
-
-def _newest(checkpoints: Checkpoints | None) -> State | None:
-    return checkpoints.newest() if checkpoints else None
 
 
 def _unless_out_of_memory(train: Callable[[Sampling], T], sampling: Sampling) -> T | None:
@@ -78,11 +83,10 @@ def _unless_out_of_memory(train: Callable[[Sampling], T], sampling: Sampling) ->
     return None
 
 
-def _check_halving(used: Sampling, *, asked: Sampling) -> None:
-    halved_before = used.accumulate > asked.accumulate
+def _is_halved(used: Sampling, *, asked: int) -> bool:
+    """Whether it was done before, or cannot be done."""
     slices = _slices_at_once(used)
-    if halved_before or slices % 2 or slices < 4 or count_processes() > 1:
-        raise UserError(_advice(used))
+    return used.accumulate > asked or slices % 2 > 0 or slices < 4
 
 
 def _split(sampling: Sampling, accumulate: int) -> Sampling:
@@ -93,12 +97,13 @@ def _slices_at_once(sampling: Sampling) -> int:
     return sampling.batch_size // (sampling.accumulate * count_processes())
 
 
-def _tell(used: Sampling, where: str) -> None:
+def _tell(used: Sampling, checkpoints: Checkpoints | None) -> None:
+    newest = checkpoints.newest() if checkpoints else None
     logger.warning(
-        "out of memory with %d slices at once; going on %s with %d (train.sampling.accumulate=%d: "
-        "a step still has %d)",
+        "out of memory with %d slices at once; going on from %s with %d "
+        "(train.sampling.accumulate=%d: a step still has %d)",
         2 * _slices_at_once(used),
-        where,
+        newest or "the start",
         _slices_at_once(used),
         used.accumulate,
         used.batch_size,

@@ -51,8 +51,7 @@ class KeepCheckpoints(Callback):
         self._checkpoints.write_last(trainer)
         if trainer.is_global_zero:
             best = self._validated if self._history.is_kept(epoch) else None
-            accumulate = trainer.accumulate_grad_batches
-            self._checkpoints.store(epoch=int(epoch["epoch"]), accumulate=accumulate, best=best)
+            self._checkpoints.store(epoch=int(epoch["epoch"]), best=best)
         trainer.strategy.barrier()  # no process goes on before the state is safe
 
 

@@ -194,12 +194,7 @@ class StoreWithinEpochs(Callback):
         self._history.share(trainer)
         self._checkpoints.write_last(trainer)
         if trainer.is_global_zero:
-            self._checkpoints.store(
-                epoch=trainer.current_epoch,
-                steps=steps,
-                accumulate=trainer.accumulate_grad_batches,
-                best=None,
-            )
+            self._checkpoints.store(epoch=trainer.current_epoch, steps=steps, best=None)
         trainer.strategy.barrier()  # no process ends before the state is safe
         self._stored = time.monotonic()
 

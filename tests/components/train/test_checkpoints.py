@@ -80,9 +80,16 @@ def test_the_newest_state_says_where_it_stands(attempt):
     assert first.newest() is None
     _store(first, 1, best=10)
     first.write_last(FakeTrainer("state 1 and a half"))
-    first.store(epoch=1, steps=3, accumulate=2, best=None)
-    newest = attempt().newest()
-    assert (str(newest), newest.accumulate) == ("epoch 1 and 3 steps", 2)
+    first.store(epoch=1, steps=3, best=None)
+    assert str(attempt().newest()) == "epoch 1 and 3 steps"
+
+
+def test_an_attempt_leaves_how_many_micro_batches_the_memory_takes(attempt, store):
+    assert attempt().accumulate(2) == 2
+    attempt().keep_accumulate(4)
+    assert attempt().accumulate(2) == 4
+    store.write("checkpoints/a/accumulate", b"fo")
+    assert attempt().accumulate(2) == 2
 
 
 def test_only_the_two_newest_states_are_kept(attempt, store, tmp_path):

@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
 from components.train.checkpoints import Checkpoints
+from components.train.group.member import GLOO
 from components.train.network import build_segmenter
 from components.train.processes import is_writer, rank, trainer_arguments
-from components.train.statuses import PREEMPTED_STATUS
+from components.train.statuses import LOST_STATUS, PREEMPTED_STATUS
 from tests.components.train.conftest import ball_volume
 from tests.components.train.two_processes import Record
 
@@ -121,6 +122,7 @@ def test_two_processes_train_what_one_trains(ranks, recipes, train, dataset, tmp
     _assert_bad_loss_is_told(*ranks, dataset)
     assert all("batch_size=6 cannot be shared out: 2 proc" in each["odd"] for each in ranks)
     assert "to be on GPU" in ranks[0]["refusal"]  # else we needed no batch norm of our own
+    _assert_short_memory_is_left_to_the_next(*ranks, dataset, tmp_path)
 
 
 def _assert_same_curve(together, alone):
@@ -173,6 +175,13 @@ def _assert_validation_is_cut(one, two):
     assert len(one["cut"]["validated"]) == 2 * 2
     for name in ("weights", "history"):
         assert one["cut"][name] == one["whole"][name]
+
+
+def _assert_short_memory_is_left_to_the_next(one, two, dataset, folder):
+    """The one that lacks it ends, the other loses it; when all meet again they take half."""
+    assert two["short"] == {"status": LOST_STATUS}
+    assert any(word in one["short"]["error"] for word in GLOO)
+    assert Checkpoints(dataset.store, "short", folder / "new").accumulate(1) == 2
 
 
 def _assert_bad_loss_is_told(one, two, dataset):

@@ -114,6 +114,28 @@ def _bad_loss(training):
         training.run("bad")
     except UserError as error:
         return str(error)
+    finally:
+        SegmentationTask.training_step = step
+    raise AssertionError("the training went on")
+
+
+def _short_memory(training):
+    """How both end when the second one lacks memory in its third step."""
+    recipe = training.recipe.model_copy(update={"sampling": Sampling(batch_size=8)})
+    step = SegmentationTask.training_step
+
+    def short_step(self, batch, index):
+        if rank() == 1 and self.global_step == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return step(self, batch, index)
+
+    SegmentationTask.training_step = short_step
+    try:
+        Training(recipe, training.dataset, training.folder).run("short")
+    except SystemExit as end:
+        return {"status": end.code}
+    except RuntimeError as error:  # the other one is gone
+        return {"error": str(error)}
     raise AssertionError("the training went on")
 
 
@@ -162,6 +184,7 @@ def main():
         "odd": _odd_batch(training),
         "bad": _bad_loss(training),
         "refusal": _torch_refusal(),
+        "short": _short_memory(training),
     }
     (folder / f"rank-{rank()}.json").write_text(json.dumps(result))
 
