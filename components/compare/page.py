@@ -145,8 +145,9 @@ def _patients(ranked: Sequence[Ranked]) -> list[Block]:
 
 def _definitions(settings: CompareSettings) -> list[Block]:
     return [
-        "All recipes were trained on the same patients, and each training chose its epoch by the "
-        "same validation patients: the scores here are a little too good for all of them alike. "
+        "All recipes were trained on the same patients. Those that keep their best epoch "
+        "(train.schedule.keep=best) chose it by the same validation patients: their scores here "
+        "are a little too good. "
         f"A pixel is tumour from a probability of {settings.threshold:g} on, "
         "but for the small components that a recipe leaves out (network.min_component_share).",
         "Of equal means the network with fewer parameters is chosen. The intervals are of each "

@@ -10,6 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from components.shared.dataset.manifest import VolumeEntry, fetch_manifest
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import fetch_split
+from components.shared.process import importing
 from components.shared.scoring.scores import VolumeScore
 from components.shared.tracking.champion import is_origin_known
 
@@ -84,9 +85,9 @@ def score_model(
     Raises:
         UserError: If the model cannot be loaded, or gives something else than probabilities.
     """
-    # torch is large, and a first model is compared with nothing
-    from components.shared.scoring.predicted import scored
-    from components.shared.scoring.segmenter import load_segmenter
+    with importing():  # torch is large, and a first model is compared with nothing
+        from components.shared.scoring.predicted import scored
+        from components.shared.scoring.segmenter import load_segmenter
 
     predicted = scored(load_segmenter(model, device), dataset, entries, threshold, what)
     return [one.score for one in predicted]

@@ -75,8 +75,8 @@ class FastestThreads:
 
     Threads wait for each other many times in each operation of a network. If another process
     is on the core of one, all run at its pace, and fewer threads, or one alone, are faster. So
-    a step is rehearsed before the first, when steps have become slow, and now and then while
-    fewer than all threads are used: the cores may be free again.
+    a step is rehearsed at first, when steps have become slow, and now and then while fewer than
+    all threads are used: the cores may be free again.
 
     Args:
         what: The work, for the log, e.g. `training`.

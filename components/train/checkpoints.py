@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 Weights = dict[str, Tensor]
 
 _STATES = "states.json"
-_ACCUMULATE = "accumulate"
+_SHORT = "memory-is-short"
 _STATES_KEPT = 2  # the newest, and the one to go back to if that is damaged
 
 
@@ -75,16 +75,17 @@ class Checkpoints:
         """The newest state in the store, whole or not; `None` where there is none."""
         return next(iter(self._listed()), None)
 
-    def accumulate(self, asked: int) -> int:
-        """Micro-batches of a step: what an attempt before has found, or what is asked for."""
+    def is_memory_short(self) -> bool:
+        """Whether an attempt before has told so."""
         try:
-            return max(asked, int(self._store.read(self._key(_ACCUMULATE))))
-        except (KeyError, ValueError):  # none lacked memory, or what it left is damaged
-            return asked
+            self._store.read(self._key(_SHORT))
+        except KeyError:
+            return False
+        return True
 
-    def keep_accumulate(self, accumulate: int) -> None:
-        """Leaves to all further attempts that the memory does not suffice for fewer."""
-        self._store.write(self._key(_ACCUMULATE), str(accumulate).encode())
+    def tell_memory_short(self) -> None:
+        """Leaves to all further attempts that the memory does not suffice for the recipe's step."""
+        self._store.write(self._key(_SHORT), b"")
 
     def last(self) -> Path | None:
         """Fetches the newest whole state; `None` where there is none, as at the first attempt."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from components.shared.errors import UserError
 from components.shared.report.learning_rate import LearningRateSearch, Suggestion
 from components.shared.storage.store import Store
+from components.train.checkpoints import Checkpoints
 from components.train.fit import rehearse
 from components.train.memory import within_memory
 from components.train.network import VolumeSegmenter
@@ -38,7 +39,10 @@ _KEY = "learning_rate_search.json"
 
 
 def search_learning_rate(
-    recipe: Recipe, segmenter: VolumeSegmenter, train: Sequence[PreparedVolume]
+    recipe: Recipe,
+    segmenter: VolumeSegmenter,
+    train: Sequence[PreparedVolume],
+    checkpoints: Checkpoints | None = None,
 ) -> LearningRateSearch:
     """Trains a copy of a segmenter for `STEPS` steps and looks where its loss falls.
 
@@ -51,6 +55,7 @@ def search_learning_rate(
         recipe: How to train; its own learning rate is without influence.
         segmenter: With initial weights.
         train: Volumes to learn from.
+        checkpoints: Of the training that it is for, which hears if the memory is short.
 
     Raises:
         UserError: If the device is missing, no slice has tumour, or the memory does not suffice.
@@ -67,7 +72,7 @@ def search_learning_rate(
             rehearse(used, copy.deepcopy(segmenter), train, sweep)
         return judge_sweep(sweep.learning_rates, sweep.losses)
 
-    return within_memory(attempt, recipe.sampling)
+    return within_memory(attempt, recipe.sampling, checkpoints)
 
 
 def search_once(
@@ -176,8 +181,7 @@ def judge_sweep(learning_rates: Sequence[float], losses: Sequence[float]) -> Lea
 
     The valley is the longest falling sequence of smoothed losses behind the first tenth, the
     suggestion its middle on the logarithmic scale (`valley` in fastai/callback/schedule.py at
-    2.8). A fall that the batches
-    themselves could make is none.
+    2.8). A fall that the batches themselves could make is none.
 
     Args:
         learning_rates: Rising by a constant factor.

@@ -74,8 +74,8 @@ def fit(
 ) -> Fit:
     """Trains a segmenter, from the last checkpoint where there is one.
 
-    Under `torchrun` all its processes train together; the first one writes. A process alone
-    whose memory does not suffice goes on once with micro-batches of half the size.
+    Under `torchrun` all its processes train together; the first one writes. If the memory does
+    not suffice, they go on once with micro-batches of half the size, see `within_memory`.
 
     Args:
         recipe: How to train.
@@ -115,7 +115,7 @@ def _fit(
     callbacks = [
         ChooseThreads(segmenter.network, recipe.compute),
         StopAtNonFiniteLoss(slices.volume_of),
-        *_callbacks(history, checkpoints, listen),
+        *_callbacks(recipe, history, checkpoints, listen),
         *_wished(recipe, history),
         *further_callbacks,
         StoreWithinEpochs(checkpoints, history, every_s=recipe.schedule.store_every_s),
@@ -175,9 +175,11 @@ def _task(
     )
 
 
-def _callbacks(history: History, checkpoints: Checkpoints, listen: EpochListener) -> list[Callback]:
+def _callbacks(
+    recipe: Recipe, history: History, checkpoints: Checkpoints, listen: EpochListener
+) -> list[Callback]:
     """In the order in which they act on an epoch: measured, told in the log, stored, told on."""
-    pace = MeasurePace()
+    pace = MeasurePace(recipe)
     return [
         history,
         pace,

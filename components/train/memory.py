@@ -53,17 +53,17 @@ def within_memory(
             checkpoints.
         SystemExit: With `LOST_STATUS`, where several processes train.
     """
-    asked = sampling.accumulate
-    used = _split(sampling, checkpoints.accumulate(asked) if checkpoints else asked)
+    halved = checkpoints is not None and checkpoints.is_memory_short()
+    used = _halved(sampling) if halved else sampling
     trained = _unless_out_of_memory(train, used)
     if trained is None:
         several = count_processes() > 1
-        if _is_halved(used, asked=asked) or (several and checkpoints is None):
+        if halved or not _can_be_halved(used) or (several and checkpoints is None):
             raise UserError(_advice(used))
-        used = _split(used, 2 * used.accumulate)
+        used = _halved(used)
         _tell(used, checkpoints)
         if checkpoints:
-            checkpoints.keep_accumulate(used.accumulate)
+            checkpoints.tell_memory_short()
         if several:
             raise SystemExit(LOST_STATUS)
         trained = _unless_out_of_memory(train, used)
@@ -83,14 +83,13 @@ def _unless_out_of_memory(train: Callable[[Sampling], T], sampling: Sampling) ->
     return None
 
 
-def _is_halved(used: Sampling, *, asked: int) -> bool:
-    """Whether it was done before, or cannot be done."""
-    slices = _slices_at_once(used)
-    return used.accumulate > asked or slices % 2 > 0 or slices < 4
+def _can_be_halved(sampling: Sampling) -> bool:
+    slices = _slices_at_once(sampling)
+    return slices % 2 == 0 and slices >= 4
 
 
-def _split(sampling: Sampling, accumulate: int) -> Sampling:
-    return sampling.model_copy(update={"accumulate": accumulate})
+def _halved(sampling: Sampling) -> Sampling:
+    return sampling.model_copy(update={"accumulate": 2 * sampling.accumulate})
 
 
 def _slices_at_once(sampling: Sampling) -> int:

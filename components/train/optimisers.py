@@ -19,7 +19,8 @@ def build_optimizer(
 
     Muon takes matrices: the weights of a convolution are one, with a row for each channel that
     goes out. Its steps are as large as AdamW's would be (arXiv:2502.16982), so that one learning
-    rate does for both.
+    rate does for both. What is no matrix of several rows and columns (biases, norms, depthwise
+    convolutions, the output) goes by AdamW with Nesterov's momentum and timm's second beta, 0.95.
 
     Args:
         settings: Its method and weight decay are of use here; a scheduler sets the rates.

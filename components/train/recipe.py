@@ -164,15 +164,16 @@ class Optimiser(Config):
     """How weights follow the loss.
 
     Attributes:
-        method: `muon` makes all singular values of a matrix's step equal (Jordan et al. 2024), with
-            AdamW for what is no matrix, in steps as large as AdamW's; `adamw` is AdamW for all.
+        method: `adamw`, or `muon`: a convolution's steps have singular values that are all alike
+            (Jordan et al. 2024), and the size of AdamW's; biases, norms and the output go by AdamW.
         learning_rate: Peak of the schedule.
         find_learning_rate: Whether the peak of the first phase is searched before the training
             begins, for each network, and `learning_rate` left aside.
         encoder_factor: The encoder's rate is that of the rest times this (discriminative
             learning rates).
         weight_decay: Decoupled weight decay, as AdamW's.
-        gradient_clip: Largest norm of the gradient; `None` leaves it.
+        gradient_clip: Largest norm of the gradient; `None` leaves it. Of little influence with
+            `muon`, whose steps have one size.
         loss: `bce` is the cross-entropy of pixels, `dice` one minus the Dice of the batch,
             `focal` cross-entropy with weight on hard pixels; a sum where there are two.
         ema_decay: Share of the old in the moving average of the weights, which is what is
@@ -323,6 +324,10 @@ class Recipe(Config):
     def augmentation_at(self, epoch: int) -> Augmentation:
         """That of an epoch, counted from 0: its phase's own, or the recipe's."""
         return self.schedule.phase_at(epoch).augmentation or self.augmentation
+
+    def image_size_at(self, epoch: int) -> int:
+        """Side in pixels of the slices that an epoch, counted from 0, learns from."""
+        return self.schedule.phase_at(epoch).image_size or self.network.image_size
 
     @property
     def whole_scans(self) -> bool:

@@ -132,7 +132,8 @@ class Journal:
     def search(self, search: LearningRateSearch) -> None:
         """Logs the curve of a search for a learning rate, what it suggests, and why."""
         path = f"training/{self.prefix}learning_rate_search"
-        self.client.log_figure(self.run_id, learning_rate_curve(search), f"{path}.png")
+        if search.losses:  # not if the very first was no number
+            self.client.log_figure(self.run_id, learning_rate_curve(search), f"{path}.png")
         self.client.log_text(self.run_id, search.reason, f"{path}.txt")
         if search.suggestion:
             name = f"train.optimiser.{self.prefix}found_learning_rate"
@@ -179,7 +180,7 @@ def _fit_network(
     )
     search = None
     if recipe.optimiser.find_learning_rate:
-        look = functools.partial(search_learning_rate, recipe, segmenter, train)
+        look = functools.partial(search_learning_rate, recipe, segmenter, train, checkpoints)
         search = search_once(dataset.store, folder, look)
         logger.info("%s", search.reason)
         if is_writer():

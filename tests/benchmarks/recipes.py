@@ -8,10 +8,10 @@
 the cross-validation pipeline deals them (`fold.validation_fraction=0.03`), and scores three sets of
 weights: of the last epoch, of the best one by the validation patients, and a moving average. Choose
 by the validation patients of all folds; the patients of the folds, which no training has seen, say
-whether that held. FOLDER gets the data set and, under NAME, a JSON file a fold with every patient's
-Dice and an .npz with what the averaged weights answer, to try thresholds and filters on. A fold
-that is there is not trained again. Pipelines do without: they have one set of weights a training.
-`table` prints a row for each
+whether that held. Small components are not left out here, whatever the preset says. FOLDER gets the
+data set and, under NAME, a JSON file a fold with every patient's Dice and an .npz with what the
+averaged weights answer, to try thresholds and filters on. A fold that is there is not trained
+again. Pipelines do without: they have one set of weights a training. `table` prints a row for each
 NAME, in the order of time.
 """
 

@@ -47,7 +47,7 @@ from components.train.component import train
 from components.train.fit import rehearse
 from components.train.losses import loss_of
 from components.train.network import build_segmenter
-from components.train.optimisers import BETAS
+from components.train.optimisers import build_optimizer
 from components.train.processes import sum_over_processes
 from components.train.recipe import Recipe
 from components.train.slices import Draw, SliceDataset, prepare_volumes
@@ -167,8 +167,8 @@ def prepare(source, folder):
     (folder / "manifest").write_bytes(manifest.to_json())
     (folder / "split").write_bytes(split.to_json())
     (folder / "report").write_text("")
-    source = train.component_spec.implementation.container.command[-1]
-    (folder / "ephemeral_component.py").write_text(source)
+    code = train.component_spec.implementation.container.command[-1]
+    (folder / "ephemeral_component.py").write_text(code)
     for network in (recipe().network, quick.network):
         for part in ("train", "validation"):
             prepare_volumes(open_dataset(folder), part, build_segmenter(network))
@@ -263,13 +263,16 @@ def train_bare(folder):
     images = torch.stack([slices[Draw(number)][0] for number in chosen]).float()
     images = images.contiguous(memory_format=torch.channels_last)
     masks = torch.stack([slices[Draw(number)][1] for number in chosen])
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, betas=BETAS, fused=True)
+    settings = recipe().optimiser
+    optimizer = build_optimizer(settings, list(network.parameters()), [])
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate
     for _ in sys.stdin:
         began = time.monotonic()
         for _ in range(CHUNK):
             with torch.autocast("cpu", torch.bfloat16):
                 logits = network(images)
-            loss_of("bce+dice", logits.float(), masks, sum_over_processes).backward()
+            loss_of(settings.loss, logits.float(), masks, sum_over_processes).backward()
             optimizer.step()
             optimizer.zero_grad()
         print(time.monotonic() - began, flush=True)

@@ -8,6 +8,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from components.train.callbacks.history import Epoch, History
+from components.train.recipe import Recipe
 from components.train.slices import SliceTensors
 
 logger = logging.getLogger(__name__)
@@ -20,13 +21,17 @@ _SECONDS_BETWEEN_LINES = 15.0
 class MeasurePace(Callback):
     """Measures how fast the steps of this attempt are; it stands before those who tell it.
 
+    Args:
+        recipe: Says which epochs learn from small slices, whose steps take less.
+
     Attributes:
         slices_per_second: Of all processes in the epoch at hand, with reading and augmentation,
             without validation; 0 before the first step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         self.slices_per_second = 0.0
+        self._recipe = recipe
         self._started = self._epoch_started = 0.0
         self._first = self._epoch_first = 0
 
@@ -60,9 +65,16 @@ class MeasurePace(Callback):
 
     def left_s(self, trainer: lightning.Trainer) -> float:
         """Seconds until the last step, at the pace since the start, with validations."""
-        steps = trainer.global_step - self._first
-        left = trainer.estimated_stepping_batches - trainer.global_step
-        return (time.monotonic() - self._started) * left / steps if steps else 0.0
+        done = self._work(trainer, range(self._first, trainer.global_step))
+        last = int(trainer.estimated_stepping_batches)
+        left = self._work(trainer, range(trainer.global_step, last))
+        return (time.monotonic() - self._started) * left / done if done else 0.0
+
+    def _work(self, trainer: lightning.Trainer, steps: range) -> int:
+        """In pixels of a step's slices, by which a network's time goes."""
+        epochs = trainer.max_epochs or 0
+        each = int(trainer.estimated_stepping_batches) // epochs
+        return sum(self._recipe.image_size_at(step // each) ** 2 for step in steps)
 
 
 class LogProgress(Callback):

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 # gloo's errors have no type (gloo/transport/tcp)
-GLOO = ("gloo", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+GLOO_WORDS = ("gloo", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
 def main() -> None:
@@ -87,7 +87,7 @@ def _meeting_again() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, DistError) and not any(word in str(error) for word in GLOO):
+        if not isinstance(error, DistError) and not any(word in str(error) for word in GLOO_WORDS):
             raise
         logger.warning("another process of the training is lost (%s); all meet again", error)
         raise SystemExit(LOST_STATUS) from error

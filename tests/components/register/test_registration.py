@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import subprocess
+import sys
 
 import mlflow
 import numpy as np
@@ -16,6 +18,12 @@ from components.shared.scoring.table import write_patient_scores
 from components.shared.tracking.server import connect
 
 GOOD, BETTER, WORSE, POOR, USELESS = 155, 150, 170, 200, 250
+
+
+def test_a_first_model_is_registered_without_torch():
+    """It takes seconds to import, and there is nothing to predict."""
+    script = "import sys, components.register.registration; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def versions(world):

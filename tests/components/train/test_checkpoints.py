@@ -84,12 +84,12 @@ def test_the_newest_state_says_where_it_stands(attempt):
     assert str(attempt().newest()) == "epoch 1 and 3 steps"
 
 
-def test_an_attempt_leaves_how_many_micro_batches_the_memory_takes(attempt, store):
-    assert attempt().accumulate(2) == 2
-    attempt().keep_accumulate(4)
-    assert attempt().accumulate(2) == 4
-    store.write("checkpoints/a/accumulate", b"fo")
-    assert attempt().accumulate(2) == 2
+def test_an_attempt_tells_further_ones_that_the_memory_is_short(attempt):
+    first = attempt()
+    assert not first.is_memory_short()
+    first.tell_memory_short()
+    _store(first, 1, best=10)
+    assert attempt().is_memory_short()
 
 
 def test_only_the_two_newest_states_are_kept(attempt, store, tmp_path):

@@ -38,6 +38,12 @@ def test_the_exported_segmenter_takes_any_slices_height_and_width(segmenter, fol
         np.testing.assert_allclose(probability, predicted(segmenter, image), atol=1e-5)
 
 
+def test_it_is_loaded_in_the_layout_in_which_convolutions_are_fastest(folder):
+    weights = [w for w in load_segmenter(folder, "cpu")._program.parameters() if w.dim() == 4]
+    assert len(weights) > 10
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
 def test_the_example_in_the_folder_is_made_up(segmenter, folder):
     # what MLflow keeps for people, and what torch keeps in the archive
     example = synthetic_example(segmenter.image_size, slices=3)

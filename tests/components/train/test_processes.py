@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
 from components.train.checkpoints import Checkpoints
-from components.train.group.member import GLOO
+from components.train.group.member import GLOO_WORDS
 from components.train.network import build_segmenter
 from components.train.processes import is_writer, rank, trainer_arguments
+from components.train.recipe import Sampling
 from components.train.statuses import LOST_STATUS, PREEMPTED_STATUS
 from tests.components.train.conftest import ball_volume
 from tests.components.train.two_processes import Record
@@ -63,7 +64,7 @@ _FREEZE_THEN_TUNE = (
 def recipes(make_recipe):
     """One that takes a step at once, and one with all that acts between processes and steps.
 
-    That is: micro-batches, a frozen encoder at first, Muon, clipped gradients, averaged weights.
+    That is: micro-batches, a frozen encoder at first, Muon, averaged weights.
 
     With a small rate, and a network that normalises over many pixels: AdamW makes a whole step of
     a gradient that is only rounding, and the curves would part.
@@ -78,8 +79,8 @@ def recipes(make_recipe):
             schedule={"epochs": 3, "phases": phases},
         )
         for accumulate, phases, optimiser in (
-            (1, ({},), {}),
-            (2, _FREEZE_THEN_TUNE, {"method": "muon", "gradient_clip": 0.5, "ema_decay": 0.5}),
+            (1, ({},), {"gradient_clip": 0.5}),
+            (2, _FREEZE_THEN_TUNE, {"method": "muon", "ema_decay": 0.5}),
         )
     ]
 
@@ -122,7 +123,9 @@ def test_two_processes_train_what_one_trains(ranks, recipes, train, dataset, tmp
     _assert_bad_loss_is_told(*ranks, dataset)
     assert all("batch_size=6 cannot be shared out: 2 proc" in each["odd"] for each in ranks)
     assert "to be on GPU" in ranks[0]["refusal"]  # else we needed no batch norm of our own
-    _assert_short_memory_is_left_to_the_next(*ranks, dataset, tmp_path)
+    halved = recipes[0].model_copy(update={"sampling": Sampling(batch_size=8, accumulate=2)})
+    history = train(halved, "alone-half").history
+    _assert_short_memory_is_left_to_the_next(*ranks, dataset, history, tmp_path)
 
 
 def _assert_same_curve(together, alone):
@@ -177,11 +180,14 @@ def _assert_validation_is_cut(one, two):
         assert one["cut"][name] == one["whole"][name]
 
 
-def _assert_short_memory_is_left_to_the_next(one, two, dataset, folder):
+def _assert_short_memory_is_left_to_the_next(one, two, dataset, alone, folder):
     """The one that lacks it ends, the other loses it; when all meet again they take half."""
-    assert two["short"] == {"status": LOST_STATUS}
-    assert any(word in one["short"]["error"] for word in GLOO)
-    assert Checkpoints(dataset.store, "short", folder / "new").accumulate(1) == 2
+    assert two["short"] == LOST_STATUS
+    assert any(word in one["short"] for word in GLOO_WORDS)
+    assert Checkpoints(dataset.store, "short", folder / "new").is_memory_short()
+    _assert_same_curve(one["half"]["history"], alone)
+    assert one["shorter"] == two["shorter"]
+    assert one["shorter"].startswith("out of memory with 2 slices at once")
 
 
 def _assert_bad_loss_is_told(one, two, dataset):

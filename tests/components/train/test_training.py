@@ -1,4 +1,5 @@
 import json
+import math
 import multiprocessing
 import time
 
@@ -15,11 +16,12 @@ from components.shared.tracking.server import connect
 from components.shared.tracking.tree import end_pipeline_run
 from components.train import finder, training
 from components.train.export import export_segmenter
+from components.train.finder import judge_sweep
 from components.train.fit import Fit, fit
 from components.train.network import PairedSegmenter, build_segmenter, with_neighbours
 from components.train.recipe import Recipe
 from components.train.slices import prepare_volumes
-from components.train.training import train_model
+from components.train.training import Journal, train_model
 from pipelines.settings import load_preset, load_recipes, preset_names
 from tests.components.train.conftest import Interruption, ball_volume
 
@@ -140,6 +142,15 @@ def test_two_trainings_of_a_pipeline_run_keep_apart(
     end_pipeline_run(client, second, dataset.store)
     assert not list(dataset.store.keys("checkpoints/"))
     assert not [path for path in (dataset.cache / "checkpoints").rglob("*") if path.is_file()]
+
+
+def test_a_search_whose_first_loss_was_no_number_is_told_without_a_curve(tracking):
+    client = connect()
+    run_id = client.create_run("0").info.run_id
+    Journal(client, run_id).search(judge_sweep([1e-6], [math.nan]))
+    assert [file.path for file in client.list_artifacts(run_id, "training")] == [
+        "training/learning_rate_search.txt"
+    ]
 
 
 def test_a_found_learning_rate_is_trained_with_shown_and_kept(

@@ -119,24 +119,33 @@ def _bad_loss(training):
     raise AssertionError("the training went on")
 
 
-def _short_memory(training):
-    """How both end when the second one lacks memory in its third step."""
-    recipe = training.recipe.model_copy(update={"sampling": Sampling(batch_size=8)})
+def _short_memory(training, name, ranks, *, halved=False):
+    """How a training ends that lacks memory in its third step, in processes of some ranks."""
     step = SegmentationTask.training_step
 
     def short_step(self, batch, index):
-        if rank() == 1 and self.global_step == 2:
+        if rank() in ranks and self.global_step == 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return step(self, batch, index)
 
     SegmentationTask.training_step = short_step
     try:
-        Training(recipe, training.dataset, training.folder).run("short")
+        return _of_eight(training, name, halved=halved)
     except SystemExit as end:
-        return {"status": end.code}
-    except RuntimeError as error:  # the other one is gone
-        return {"error": str(error)}
-    raise AssertionError("the training went on")
+        return end.code
+    except (UserError, RuntimeError) as error:
+        return str(error)
+    finally:
+        SegmentationTask.training_step = step
+
+
+def _of_eight(training, name, *, halved):
+    """A training whose steps can be halved, and are if an attempt before has told so."""
+    if halved:
+        store = training.dataset.store
+        Checkpoints(store, name, training.folder / "before").tell_memory_short()
+    recipe = training.recipe.model_copy(update={"sampling": Sampling(batch_size=8)})
+    return Training(recipe, training.dataset, training.folder).run(name)
 
 
 def _odd_batch(training):
@@ -184,7 +193,9 @@ def main():
         "odd": _odd_batch(training),
         "bad": _bad_loss(training),
         "refusal": _torch_refusal(),
-        "short": _short_memory(training),
+        "half": _of_eight(training, "half", halved=True),
+        "shorter": _short_memory(training, "shorter", ranks=(0, 1), halved=True),
+        "short": _short_memory(training, "short", ranks=(1,)),  # the last: one loses the other
     }
     (folder / f"rank-{rank()}.json").write_text(json.dumps(result))
 

@@ -158,18 +158,21 @@ def test_the_signal_is_given_back(train, recipe):
 
 @pytest.fixture
 def attempts(make_recipe, dataset, tmp_path):
-    """At a recipe with all that has a state: phases, averaged weights; of timm's network for tests.
+    """At recipes with all that has a state: phases, averaged weights, the one or other optimiser.
 
-    Between its two phases the encoder thaws and the slices grow.
+    With timm's network for tests. Between the two phases the encoder thaws and the slices grow.
     """
     small = {"encoder": "tu-test_resnet", "encoder_depth": 4, "decoder_channels": (16, 8, 8, 8)}
     phases = ({"freeze_encoder": True, "image_size": 32}, {"length": 2, "encoder_factor": 0.5})
-    recipe = make_recipe(
-        network={**small, "image_size": 64},
-        optimiser={"method": "muon", "ema_decay": 0.9},
-        schedule={"epochs": 3, "phases": phases, "store_every_s": 0.1},
-    )
-    return Attempts(recipe, dataset, tmp_path)
+    recipes = [
+        make_recipe(
+            network={**small, "image_size": 64},
+            optimiser={"method": method, "ema_decay": 0.9},
+            schedule={"epochs": 3, "phases": phases, "store_every_s": 0.1},
+        )
+        for method in ("adamw", "muon")
+    ]
+    return [Attempts(recipe, dataset, tmp_path) for recipe in recipes]
 
 
 def _ends():
@@ -194,16 +197,18 @@ def _ends():
 
 def test_a_training_that_is_ended_at_twenty_points_ends_as_if_it_had_not_been(attempts):
     """In a step, a validation, a save, between phases; SIGTERM costs no step and 10 s at most."""
-    assert attempts.run("whole") == 0
+    for which, attempt in enumerate(attempts):
+        assert attempt.run(f"whole-{which}") == 0
     ends = _ends()
     assert len(ends) == 20
     for number in itertools.count():
-        name, last = f"ended-{number}", None
+        which = number % len(attempts)
+        attempt, name, last = attempts[which], f"ended-{number}", None
         while True:
             end = ends[0] if ends else None
-            before = len(attempts.steps(name))
-            status = attempts.run(name, end)
-            steps = attempts.steps(name)
+            before = len(attempt.steps(name))
+            status = attempt.run(name, end)
+            steps = attempt.steps(name)
             assert last is None or steps[before:][:1] in ([], [last + 1])  # none is done twice
             if status == 0:
                 assert before or not end, end  # from the start each end is come to
@@ -212,9 +217,9 @@ def test_a_training_that_is_ended_at_twenty_points_ends_as_if_it_had_not_been(at
             last = None
             if end.signal == signal.SIGTERM:
                 last = steps[-1] if steps else None
-                assert attempts.seconds_from_signal(name) <= 10
+                assert attempt.seconds_from_signal(name) <= 10
             del ends[0]
-        _assert_equal(attempts.result(name), attempts.result("whole"))
+        _assert_equal(attempt.result(name), attempt.result(f"whole-{which}"))
         if not ends:
             break
 

@@ -6,7 +6,7 @@ import torch
 from components.train.callbacks import progress
 from components.train.callbacks.history import History
 from components.train.callbacks.progress import LogProgress, MeasurePace, TellEpochs
-from components.train.recipe import Schedule
+from components.train.recipe import Recipe, Schedule
 
 _EPOCH = {
     "epoch": 3,
@@ -58,7 +58,7 @@ def _steps(pace, clock, seconds, first=30, last=40):
 
 
 def test_the_pace_is_of_the_slices_of_all_processes_in_an_epoch(clock):
-    pace = MeasurePace()
+    pace = MeasurePace(Recipe())
     pace.on_train_start(_trainer(), None)
     assert pace.slices_per_second == 0
     assert pace.left_s(_trainer()) == 0
@@ -70,8 +70,18 @@ def test_the_pace_is_of_the_slices_of_all_processes_in_an_epoch(clock):
     assert pace.slices_per_second == 10
 
 
+def test_steps_of_smaller_slices_count_for_less_of_the_time_left(clock):
+    """Three of eight epochs at half the size, one of them done in this attempt."""
+    phases = ({"length": 3, "image_size": 128}, {"length": 5})
+    schedule = Schedule.model_validate({"epochs": 8, "phases": phases})
+    pace = MeasurePace(Recipe(schedule=schedule))
+    pace.on_train_start(_trainer(step=10), None)
+    _steps(pace, clock, seconds=6, first=10, last=20)
+    assert pace.left_s(_trainer(step=20)) == 6 + 4 * 6 * 5
+
+
 def test_a_validated_epoch_is_one_line(history, lines, clock):
-    pace = MeasurePace()
+    pace = MeasurePace(Recipe())
     pace.on_train_start(_trainer(), None)
     callback = LogProgress(history, pace)
     _steps(pace, clock, seconds=6)
@@ -83,19 +93,19 @@ def test_a_validated_epoch_is_one_line(history, lines, clock):
 
 
 def test_an_epoch_that_was_not_validated_is_no_line(lines):
-    LogProgress(History(Schedule()), MeasurePace()).on_train_epoch_end(_trainer(), None)
+    LogProgress(History(Schedule()), MeasurePace(Recipe())).on_train_epoch_end(_trainer(), None)
     assert lines() == []
 
 
 def test_a_resumed_training_says_where_it_goes_on(history, lines):
-    callback = LogProgress(history, MeasurePace())
+    callback = LogProgress(history, MeasurePace(Recipe()))
     callback.on_train_start(_trainer(), None)
     callback.on_train_start(_trainer(step=0), None)
     assert lines() == ["going on after epoch 2 of 8 (step 30)"]
 
 
 def test_long_epochs_tell_their_steps_now_and_then(history, lines, clock):
-    pace = MeasurePace()
+    pace = MeasurePace(Recipe())
     pace.on_train_start(_trainer(), None)
     callback = LogProgress(history, pace)
     _steps(pace, clock, seconds=300)
@@ -119,18 +129,18 @@ def test_times_are_spelt_in_a_unit_of_their_size(seconds, text):
 
 def test_one_process_speaks(history, lines):
     told = []
-    callback = LogProgress(history, MeasurePace())
+    callback = LogProgress(history, MeasurePace(Recipe()))
     callback._told = 0.0
     callback.on_train_start(_trainer(writes=False), None)
     callback.on_train_batch_end(_trainer(writes=False))
     callback.on_train_epoch_end(_trainer(writes=False), None)
-    tell = TellEpochs(history, MeasurePace(), told.append)
+    tell = TellEpochs(history, MeasurePace(Recipe()), told.append)
     tell.on_train_epoch_end(_trainer(writes=False), None)
     assert lines() == told == []
 
 
 def test_every_epoch_is_told_with_its_pace(history, clock):
-    told, pace = [], MeasurePace()
+    told, pace = [], MeasurePace(Recipe())
     pace.on_train_start(_trainer(), None)
     tell = TellEpochs(history, pace, told.append)
     tell.on_train_epoch_end(_trainer(), None)  # only its validation was left to do
