@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from components.shared.errors import UserError
 from components.shared.machine import usable_cores
 from components.shared.scoring.segmenter import pick_device
+from components.train.callbacks.agreement import ShareWeights
 from components.train.callbacks.checkpoints import KeepCheckpoints
 from components.train.callbacks.compiling import CompileNetwork
 from components.train.callbacks.early_stopping import StopWithoutGain
@@ -114,6 +115,7 @@ def _fit(
     history = History(recipe.schedule)
     callbacks = [
         ChooseThreads(segmenter.network, recipe.compute),
+        ShareWeights(),
         StopAtNonFiniteLoss(slices.volume_of),
         *_callbacks(recipe, history, checkpoints, listen),
         *_wished(recipe, history),

@@ -118,6 +118,8 @@ def test_two_processes_train_what_one_trains(ranks, recipes, train, dataset, tmp
         _assert_same_weights(load_file(tmp_path / f"{name}-0.safetensors"), alone.last, recipe)
         _assert_shared_out(*(each[name] for each in ranks), alone)
     _assert_one_writes(*ranks)
+    parted = [load_file(tmp_path / f"parted-{number}.safetensors") for number in range(2)]
+    assert all(torch.equal(value, parted[1][name]) for name, value in parted[0].items())
     assert Checkpoints(dataset.store, "whole", tmp_path / "new").last() is not None
     _assert_validation_is_cut(*ranks)
     _assert_bad_loss_is_told(*ranks, dataset)

@@ -59,6 +59,15 @@ class SignalInValidation(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+class Part(Callback):
+    """Changes the weights of the second process after its first step."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if rank() == 1 and trainer.global_step == 1:
+            for weight in pl_module.parameters():
+                weight.data.mul_(1.01)
+
+
 class Training:
     """Trainings of one recipe on the small data set, for one of the processes."""
 
@@ -192,6 +201,7 @@ def main():
         "cut": _cut_in_validation(training),
         "odd": _odd_batch(training),
         "bad": _bad_loss(training),
+        "parted": training.run("parted", Part()),
         "refusal": _torch_refusal(),
         "half": _of_eight(training, "half", halved=True),
         "shorter": _short_memory(training, "shorter", ranks=(0, 1), halved=True),
