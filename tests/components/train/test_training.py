@@ -12,7 +12,7 @@ from components.shared.dataset.split import make_split
 from components.shared.errors import UserError
 from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.segmenter import load_segmenter
-from components.shared.tracking.server import connect
+from components.shared.tracking.server import EXPERIMENT, connect
 from components.shared.tracking.tree import end_pipeline_run
 from components.train import finder, training
 from components.train.export import export_segmenter
@@ -146,7 +146,8 @@ def test_two_trainings_of_a_pipeline_run_keep_apart(
 
 def test_a_search_whose_first_loss_was_no_number_is_told_without_a_curve(tracking):
     client = connect()
-    run_id = client.create_run("0").info.run_id
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    run_id = client.create_run(experiment.experiment_id).info.run_id
     Journal(client, run_id).search(judge_sweep([1e-6], [math.nan]))
     assert [file.path for file in client.list_artifacts(run_id, "training")] == [
         "training/learning_rate_search.txt"
