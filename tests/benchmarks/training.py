@@ -171,9 +171,9 @@ def prepare(source, folder):
     (folder / "report").write_text("")
     code = train.component_spec.implementation.container.command[-1]
     (folder / "ephemeral_component.py").write_text(code)
-    for network in (recipe().network, quick.network):
+    for segmenter in map(build_segmenter, (recipe().network, quick.network)):
         for part in ("train", "validation"):
-            prepare_volumes(open_dataset(folder), part, build_segmenter(network))
+            prepare_volumes(open_dataset(folder), part, segmenter)
 
 
 def write_pictures(folder):

@@ -72,8 +72,7 @@ class MeasurePace(Callback):
 
     def _work(self, trainer: lightning.Trainer, steps: range) -> int:
         """In pixels of a step's slices, by which a network's time goes."""
-        epochs = trainer.max_epochs or 0
-        each = int(trainer.estimated_stepping_batches) // epochs
+        each = int(trainer.estimated_stepping_batches) // self._recipe.schedule.epochs
         return sum(self._recipe.image_size_at(step // each) ** 2 for step in steps)
 
 
