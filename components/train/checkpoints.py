@@ -3,12 +3,14 @@
 import contextlib
 import logging
 import pickle
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning
 import torch
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -21,13 +23,13 @@ logger = logging.getLogger(__name__)
 
 Weights = dict[str, Tensor]
 
-_STATES = "states.json"
 _SHORT = "memory-is-short"
 _STATES_KEPT = 2  # the newest, and the one to go back to if that is damaged
+_STATE_FILE = re.compile(r"state-\d+-\d+\.json")
 
 
 class State(Record):
-    """One line of `states.json`: the files of a state, each named by its digest.
+    """The content of `state-EPOCH-STEPS.json`: the files of a state, each named by its digest.
 
     Attributes:
         epoch: After which it was stored.
@@ -45,14 +47,21 @@ class State(Record):
     def __str__(self) -> str:
         return f"epoch {self.epoch}" + (f" and {self.steps} steps" if self.steps else "")
 
+    @property
+    def name(self) -> str:
+        """Of its file; the names of a training's states are in the order of time."""
+        return f"state-{self.epoch:06d}-{self.steps:06d}.json"
 
-_STATE_LIST = TypeAdapter(tuple[State, ...])
+    @property
+    def files(self) -> frozenset[str]:
+        """Names of all that it needs in the store."""
+        return frozenset(name for name in (self.name, self.last, self.best) if name)
 
 
 class Checkpoints:
     """The newest states of one training.
 
-    `states.json` lists them, newest first, and is written when their files are whole: an attempt
+    A state's JSON file names what belongs to it and is written when that is whole: an attempt
     that is killed in between leaves the state before, never the best of one history beside the
     last of another. A file whose content is not what its name says is never loaded, and none is
     whose loading would run code: who can write to the store can give that its right name.
@@ -119,15 +128,16 @@ class Checkpoints:
             steps: Of the next one, that are done as well.
             best: Its weights if it is the best so far; those stored before stay otherwise.
         """
-        before = self._states[0].best if self._states else None
+        best_before = self._states[0].best if self._states else None
         state = State(
             epoch=epoch,
             steps=steps,
             last=self._upload("last.ckpt"),
-            best=self._upload_weights(best) if best else before,
+            best=self._upload_weights(best) if best else best_before,
         )
-        self._states = (state, *self._states)[:_STATES_KEPT]
-        self._store.write(self._key(_STATES), _STATE_LIST.dump_json(self._states))
+        self._store.write(self._key(state.name), state.model_dump_json().encode())
+        older = [other for other in self._states if other.name != state.name]
+        self._states = (state, *older)[:_STATES_KEPT]
         self._remove_others()
 
     def load_best(self, network: nn.Module) -> None:
@@ -155,13 +165,22 @@ class Checkpoints:
         return f"{self._prefix}/{name}"
 
     def _listed(self) -> tuple[State, ...]:
+        """All states in the store, newest first."""
+        names = filter(_STATE_FILE.fullmatch, self._names())
+        return tuple(state for name in sorted(names, reverse=True) if (state := self._read(name)))
+
+    def _names(self) -> Iterator[str]:
+        for key in self._store.keys(f"{self._prefix}/"):
+            yield key.removeprefix(f"{self._prefix}/")
+
+    def _read(self, name: str) -> State | None:
         try:
-            return _STATE_LIST.validate_json(self._store.read(self._key(_STATES)))
-        except KeyError:
-            return ()
+            return State.model_validate_json(self._store.read(self._key(name)))
+        except KeyError:  # deleted since it was listed
+            return None
         except ValidationError:
-            logger.warning("the list of stored states is damaged; none of them is used")
-            return ()
+            logger.warning("a stored state is not used: %s is damaged", name)
+            return None
 
     def _fetch(self, name: str) -> Path:
         path = self._folder / name
@@ -190,12 +209,11 @@ class Checkpoints:
 
     def _remove_others(self) -> None:
         """Deletes what no state names: older files, and uploads that an end cut off."""
-        named = {name for state in self._states for name in (state.last, state.best)}
-        for key in list(self._store.keys(f"{self._prefix}/")):
-            name = key.removeprefix(f"{self._prefix}/")
-            is_state = "/" not in name and name.endswith((".ckpt", ".safetensors"))
-            if is_state and name not in named:
-                self._store.delete(key)
+        named = frozenset[str]().union(*(state.files for state in self._states))
+        for name in list(self._names()):
+            is_content = "/" not in name and name.endswith((".ckpt", ".safetensors"))
+            if (is_content or _STATE_FILE.fullmatch(name)) and name not in named:
+                self._store.delete(self._key(name))
         for path in self._folder.iterdir():
             if path.name not in named:
                 path.unlink()

@@ -65,7 +65,7 @@ def checkpoint(store, run_id=None, status=None):
         digest = training_digest(connect().get_run(run_id))
         if status:
             connect().set_terminated(run_id, status)
-    store.write(f"checkpoints/{digest}/states.json", b"[]")
+    store.write(f"checkpoints/{digest}/state-000001-000000.json", b"{}")
     store.write(f"checkpoints/{digest}/{STATE}.ckpt", b"1" * 1000)
     return digest
 
@@ -157,7 +157,7 @@ class TestCheckpoints:
         findings = remove_waste(store, MONTH, later())
         assert findings.waste == ()
         assert findings.kept == (f"checkpoints/{digest}/: written to meanwhile",)
-        assert store.exists(f"checkpoints/{digest}/states.json")
+        assert store.exists(f"checkpoints/{digest}/state-000001-000000.json")
 
 
 def _only_begin(client, run_id, status):
@@ -270,7 +270,7 @@ class TestTheRest:
         findings = remove_waste(store, MONTH, later())
         assert [waste.kind for waste in findings.waste] == ["run"]
         assert findings.refused[0].startswith("checkpoints and volumes are left alone: MLflow at")
-        assert store.exists(f"checkpoints/{digest}/states.json")
+        assert store.exists(f"checkpoints/{digest}/state-000001-000000.json")
         assert len(list(store.keys("volumes/"))) == 1
 
 
@@ -290,7 +290,7 @@ class TestCommand:
         assert listed.stdout.splitlines()[-1] == (
             "1 things, 0.0 MB can be removed; --delete removes it"
         )
-        assert (tmp_path / "store" / old / "states.json").exists()
+        assert (tmp_path / "store" / old / "state-000001-000000.json").exists()
         as_json = json.loads(
             brainseg("gc", "--store", "store", "--json", cwd=tmp_path, **_mlflow()).stdout
         )
@@ -315,7 +315,7 @@ class TestCommand:
             )
             assert done.returncode == status
             assert "left alone: checkpoints and volumes" in done.stderr
-        assert (tmp_path / "store" / old / "states.json").exists()
+        assert (tmp_path / "store" / old / "state-000001-000000.json").exists()
 
     def test_a_store_that_is_not_there(self, brainseg, tmp_path, no_champions):
         refused = brainseg("gc", "--store", "nowhere", cwd=tmp_path, **_mlflow())

@@ -210,7 +210,7 @@ def killed(tmp_path_factory):
         stderr=subprocess.DEVNULL,
     )
     checkpoints = folder / "brainseg-runs" / "store" / "checkpoints"
-    _wait_for(lambda: list(checkpoints.glob("*/states.json")) or process.poll() is not None, 300)
+    _wait_for(lambda: list(checkpoints.glob("*/state-*.json")) or process.poll() is not None, 300)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     return folder

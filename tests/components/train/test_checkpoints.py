@@ -53,8 +53,14 @@ def _files(store):
     return {key.rpartition("/")[2] for key in store.keys("checkpoints/")}
 
 
+def stored_states(store, prefix):
+    """Keys and contents of the states' files, newest first."""
+    keys = [key for key in store.keys(f"{prefix}/") if "/state-" in key]
+    return {key: json.loads(store.read(key)) for key in sorted(keys, reverse=True)}
+
+
 def _states(store):
-    return json.loads(store.read("checkpoints/a/states.json"))
+    return list(stored_states(store, "checkpoints/a").values())
 
 
 def _flip_a_bit(store, name):
@@ -98,7 +104,7 @@ def test_only_the_two_newest_states_are_kept(attempt, store, tmp_path):
         _store(checkpoints, epoch, best=epoch)
     named = {state[file] for state in _states(store) for file in ("last", "best")}
     assert len(named) == 4
-    assert _files(store) == {*named, "states.json"}
+    assert _files(store) == {*named, "state-000005-000000.json", "state-000004-000000.json"}
     assert {path.name for path in tmp_path.glob("machine-0/**/*.*")} == named
 
 
@@ -143,9 +149,8 @@ def replace_last(store, prefix, content):
     """Puts other content in the place of the newest state, under the digest that it has."""
     name = hashlib.sha256(content).hexdigest() + ".ckpt"
     store.write(f"{prefix}/{name}", content)
-    newest, *older = json.loads(store.read(f"{prefix}/states.json"))
-    listed = json.dumps([{**newest, "last": name}, *older])
-    store.write(f"{prefix}/states.json", listed.encode())
+    key, newest = next(iter(stored_states(store, prefix).items()))
+    store.write(key, json.dumps({**newest, "last": name}).encode())
     return name
 
 
@@ -191,17 +196,31 @@ def test_a_state_that_holds_code_is_not_used_though_its_digest_is_right(
     assert (tmp_path / "it-ran").exists()  # it does run where it is loaded otherwise
 
 
-@pytest.mark.parametrize("content", [b"", b"[{", b'[{"epoch": 1, "last": "../x", "best": "y"}]'])
-def test_a_damaged_list_of_states_is_told_and_not_used(attempt, store, caplog, content):
-    _store(attempt(), 1, best=1)
-    store.write("checkpoints/a/states.json", content)
-    assert attempt().last() is None
-    assert "the list of stored states is damaged" in caplog.text
+@pytest.mark.parametrize("content", [b"", b"{", b'{"epoch": 8, "last": "../x", "best": null}'])
+def test_a_state_whose_own_file_is_damaged_is_told_and_the_one_before_is_used(
+    attempt, store, caplog, content
+):
+    checkpoints = attempt()
+    for epoch in (4, 8):
+        _store(checkpoints, epoch, best=epoch)
+    store.write("checkpoints/a/state-000008-000000.json", content)
+    resumed = attempt()
+    assert _last(resumed) == "state 4"
+    assert _best(attempt()) == 4
+    assert "a stored state is not used: state-000008-000000.json is damaged" in caplog.text
+    _store(resumed, 6)
+    assert [state["epoch"] for state in _states(store)] == [6, 4]
 
 
-def _go_on(checkpoints, epoch):
-    checkpoints.last()
-    _store(checkpoints, epoch, best=epoch)
+def test_a_state_stored_twice_at_one_step_is_one(attempt, store):
+    """As when one attempt after another is told to end in the same validation."""
+    checkpoints = attempt()
+    _store(checkpoints, 4, best=4)
+    for _ in range(2):
+        checkpoints.write_last(FakeTrainer("state 4 and a half"))
+        checkpoints.store(epoch=4, steps=3, best=None)
+    assert [(state["epoch"], state["steps"]) for state in _states(store)] == [(4, 3), (4, 0)]
+    assert len(_files(store)) == 5
 
 
 class Killed(BaseException):
@@ -212,16 +231,18 @@ def test_a_kill_at_any_write_leaves_a_best_and_a_last_of_one_history(attempt, st
     """It once left the best of the new epoch beside the state of the one before."""
     first = attempt()
     _store(first, 1, best=1)
-    for survived in range(4):  # best, last, list, removal
+    for survived in range(4):  # best, last, state, removal
+        killed = attempt()
+        killed.last()
         with monkeypatch.context() as patch:
             _kill_after(patch, store, survived)
             with pytest.raises(Killed):
-                _go_on(attempt(), 2)
+                _store(killed, 2, best=2)
         resumed = attempt()
         state = _last(resumed)
         assert (state, _best(resumed)) == (("state 2", 2) if survived == 3 else ("state 1", 1))
     _store(resumed, 3, best=3)
-    assert len(_files(store)) == 5
+    assert len(_files(store)) == 6
 
 
 def _kill_after(patch, store, writes):

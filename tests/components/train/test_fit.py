@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,7 @@ from components.train.fit import fit
 from components.train.network import build_segmenter
 from components.train.slices import prepare_volumes
 from tests.components.train.conftest import Interruption, assert_same_fit
-from tests.components.train.test_checkpoints import Code, replace_last, saved
+from tests.components.train.test_checkpoints import Code, replace_last, saved, stored_states
 
 
 def _interrupt_after(number):
@@ -50,7 +49,7 @@ def test_a_flipped_bit_costs_time_and_nothing_else(train, recipe, dataset, tmp_p
     whole = train(recipe, "whole")
     with pytest.raises(Interruption):
         train(recipe, "cut", _interrupt_after(3))
-    name = json.loads(dataset.store.read("cut/states.json"))[0][file]
+    name = next(iter(stored_states(dataset.store, "cut").values()))[file]
     for folder in (dataset.store.root / "cut", tmp_path / "work" / "cut" / "rank-0"):
         _flip_a_bit(folder / name)
     resumed = train(recipe, "cut")
