@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from components.evaluate.charts import Epoch, reliability, training_curves
+from components.evaluate.charts import reliability, training_curves
 from components.evaluate.results import Evaluation, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
 from components.shared.report.dice_charts import dice_by_group, dice_by_size
@@ -241,20 +241,23 @@ def _training(history: TrainingHistory) -> Iterator[Section]:
 
 
 def _course(history: TrainingHistory, whose: str) -> Iterator[Section]:
-    yield Section(f"Training{whose}", _curves(history.epochs))
+    yield Section(f"Training{whose}", _curves(history))
     if history.learning_rate_search:
         yield Section(f"Learning rate{whose}", search_blocks(history.learning_rate_search))
 
 
-def _curves(epochs: Sequence[Epoch]) -> list[Block]:
-    if not epochs:
+def _curves(history: TrainingHistory) -> list[Block]:
+    if not history.epochs:
         return ["The training left no history."]
-    best = max(epochs, key=lambda row: row.get("validation_dice", 0.0))
+    dice = {int(row["epoch"]): row["validation_dice"] for row in history.epochs}
+    best = max(dice, key=dice.__getitem__)
+    kept = history.exported
+    exported = "its" if kept in (None, best) else f"epoch {kept}'s (Dice {dice[kept]:.3f})"
     return [
         Picture(
-            draw(training_curves(epochs)),
-            f"Best validation Dice {best.get('validation_dice', 0.0):.3f}, in epoch "
-            f"{best['epoch']:.0f}: on validation patients, not the test patients above.",
+            draw(training_curves(history.epochs)),
+            f"Best validation Dice {dice[best]:.3f}, in epoch {best}; exported are {exported} "
+            "weights. These are validation patients, not the test patients above.",
         )
     ]
 

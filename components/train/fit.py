@@ -56,12 +56,14 @@ class Fit:
     """A finished training.
 
     Attributes:
-        segmenter: With the weights of the best epoch, in eval mode, on the CPU.
+        segmenter: With the weights that the recipe keeps, in eval mode, on the CPU.
         history: One entry a validated epoch.
+        kept: Number of the epoch whose weights it has.
     """
 
     segmenter: VolumeSegmenter
     history: tuple[Epoch, ...]
+    kept: int | None
 
 
 def fit(
@@ -133,7 +135,7 @@ def _fit(
         weights_only=True,
     )
     checkpoints.load_best(segmenter.network)
-    return Fit(segmenter.cpu().eval(), tuple(history.epochs))
+    return Fit(segmenter.cpu().eval(), tuple(history.epochs), history.kept)
 
 
 def rehearse(

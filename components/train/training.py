@@ -190,5 +190,7 @@ def _fit_network(
     checkpoints.remove_local()
     if is_writer():
         journal.complete(fitted.history)
-    history = TrainingHistory(epochs=fitted.history, learning_rate_search=search)
+    history = TrainingHistory(
+        epochs=fitted.history, exported=fitted.kept, learning_rate_search=search
+    )
     return fitted.segmenter, history

@@ -11,10 +11,12 @@ class TrainingHistory(Record):
 
     Attributes:
         epochs: One mapping a validated epoch, from the names of figures to their values.
+        exported: Number of the epoch whose weights are the model's; `None` without epochs.
         learning_rate_search: What chose the learning rate; `None` if the recipe did.
         flair: Of the second network, for scans that lack a sequence, where there is one.
     """
 
     epochs: tuple[dict[str, float], ...] = ()
+    exported: int | None = None
     learning_rate_search: LearningRateSearch | None = None
     flair: Self | None = None

@@ -58,12 +58,16 @@ class History(Callback):
 
     def is_kept(self, epoch: Epoch) -> bool:
         """Whether what was validated now is what would be exported if nothing better came."""
-        if epoch["epoch"] < self._counted_from:
-            return False
+        return epoch["epoch"] == self.kept
+
+    @property
+    def kept(self) -> int | None:
+        """Number of the epoch whose weights would be exported; `None` before the last phase."""
+        if not self._counted:
+            return None
         if self._keep == "last":
-            return True
-        before = (past["validation_dice"] for past in self._counted if past is not epoch)
-        return epoch["validation_dice"] > max(before, default=-1.0)
+            return int(self._counted[-1]["epoch"])
+        return int(max(self._counted, key=lambda epoch: epoch["validation_dice"])["epoch"])
 
     @property
     def without_gain(self) -> int:

@@ -46,8 +46,11 @@ def render(segmenter, dataset, history=_NONE):
 
 @pytest.fixture(scope="module")
 def rendered(dataset):
-    epochs = ({"epoch": 1, "train_loss": 1.0}, {"epoch": 4, "validation_dice": 0.5})
-    history = TrainingHistory(epochs=epochs)
+    epochs = (
+        {"epoch": 4, "train_loss": 1.0, "validation_dice": 0.5},
+        {"epoch": 8, "train_loss": 0.5, "validation_dice": 0.25},
+    )
+    history = TrainingHistory(epochs=epochs, exported=8)
     return render(bright_flair, dataset, history)
 
 
@@ -102,9 +105,17 @@ def test_a_model_that_marks_nothing_is_called_that(rendered, dataset):
     assert "Suggested learning rate" not in page
 
 
+def test_it_says_which_weights_are_exported(rendered):
+    page = html.unescape(rendered[1])
+    told = "Best validation Dice 0.500, in epoch 4; exported are epoch 8's (Dice 0.250) weights."
+    assert told in page
+
+
 def test_the_curves_of_both_networks_are_shown(dataset):
     one, other = (
-        TrainingHistory(epochs=({"epoch": epoch, "train_loss": 1.0, "validation_dice": dice},))
+        TrainingHistory(
+            epochs=({"epoch": epoch, "train_loss": 1.0, "validation_dice": dice},), exported=epoch
+        )
         for epoch, dice in ((3, 0.25), (5, 0.75))
     )
     _, page = render(nothing, dataset, one.model_copy(update={"flair": other}))

@@ -67,6 +67,15 @@ def test_the_best_epoch_has_more_dice_than_all_before():
     assert best == [True, True, False, True]
 
 
+def test_the_last_epoch_is_kept_where_the_recipe_says_so():
+    for keep, kept in (("best", 2), ("last", 3)):
+        history = History(Schedule(keep=keep))
+        assert history.kept is None
+        for epoch, dice in enumerate((0.25, 0.75, 0.5), 1):
+            _end(epoch, history, dice=dice)
+        assert history.kept == kept
+
+
 def test_the_history_goes_on_in_another_attempt():
     first, second = History(Schedule()), History(Schedule())
     _end(1, first, dice=0.75)
