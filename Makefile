@@ -26,8 +26,8 @@ TAGS := $(foreach folder,$(FOLDERS),$(NAME_$(folder)):$(VERSION))
 run: $(READY)  ## the whole chain on built-in synthetic volumes
 	$(BIN)/brainseg run --source synthetic:24 --preset demo --output brainseg-runs/demo
 
-test: $(READY)  ## all tests, as many files at once as there are cores
-	$(BIN)/pytest --numprocesses logical --dist loadfile
+test: $(READY)  ## all tests, as many files at once as there are cores, on a thread each
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadfile
 
 cluster-test: $(READY)  ## the manifests and a run in pods, on the cluster that KUBECONFIG names
 	@kubectl get --raw=/readyz --request-timeout=10s >/dev/null || { echo "$$NO_CLUSTER"; exit 1; }

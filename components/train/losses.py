@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 
-import segmentation_models_pytorch as smp
 from torch import Tensor, stack
 from torch.nn import functional
 
@@ -28,11 +27,6 @@ def _cross_entropy(logits: Tensor, masks: Tensor, _: AddUp | None) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, masks)
 
 
-def _focal(logits: Tensor, masks: Tensor, _: AddUp | None) -> Tensor:
-    loss: Tensor = smp.losses.FocalLoss(mode="binary")(logits, masks)
-    return loss
-
-
 def _soft_dice(logits: Tensor, masks: Tensor, add_up: AddUp | None) -> Tensor:
     """One minus the soft Dice of all slices together; 0 where there is no tumour.
 
@@ -48,6 +42,5 @@ def _soft_dice(logits: Tensor, masks: Tensor, add_up: AddUp | None) -> Tensor:
 
 _LOSSES: Mapping[str, Callable[[Tensor, Tensor, AddUp | None], Tensor]] = {
     "bce": _cross_entropy,
-    "focal": _focal,
     "dice": _soft_dice,
 }

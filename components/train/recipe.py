@@ -174,8 +174,8 @@ class Optimiser(Config):
         weight_decay: Decoupled weight decay, as AdamW's.
         gradient_clip: Largest norm of the gradient; `None` leaves it. Of little influence with
             `muon`, whose steps have one size.
-        loss: `bce` is the cross-entropy of pixels, `dice` one minus the Dice of the batch,
-            `focal` cross-entropy with weight on hard pixels; a sum where there are two.
+        loss: `bce` is the cross-entropy of pixels, `dice` one minus the Dice of the batch;
+            `bce+dice` their sum.
         ema_decay: Share of the old in the moving average of the weights, which is what is
             validated and exported; `None` takes the weights themselves.
     """
@@ -186,7 +186,7 @@ class Optimiser(Config):
     encoder_factor: float = Field(default=1.0, gt=0.0, le=1.0)
     weight_decay: float = Field(default=1e-2, ge=0.0)
     gradient_clip: float | None = Field(default=None, gt=0.0)
-    loss: Literal["bce+dice", "focal+dice", "dice", "bce"] = "bce+dice"
+    loss: Literal["bce+dice", "dice", "bce"] = "bce+dice"
     ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
 
 

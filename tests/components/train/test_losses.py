@@ -17,7 +17,6 @@ def batch():
     [
         ("bce", nn.BCEWithLogitsLoss()),
         ("dice", smp.losses.DiceLoss(mode="binary", from_logits=True)),
-        ("focal", smp.losses.FocalLoss(mode="binary")),
     ],
 )
 def test_a_loss_is_the_library_s(batch, name, theirs):
