@@ -145,3 +145,20 @@ def test_the_garbage_collector_rests_while_modules_are_imported():
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_collections_afterwards_leave_out_what_was_imported(tmp_path, monkeypatch):
+    """One of them took half a second, with torch and MLflow there."""
+    (tmp_path / "brainseg_fresh.py").write_text("content = [[] for _ in range(1000)]")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = gc.get_freeze_count()
+    try:
+        with importing():
+            import brainseg_fresh
+        frozen = gc.get_freeze_count()
+        assert frozen >= before + len(brainseg_fresh.content)
+        with importing():
+            import brainseg_fresh
+        assert gc.get_freeze_count() == frozen
+    finally:
+        gc.unfreeze()
