@@ -94,7 +94,7 @@ def importing() -> Iterator[None]:
     try:
         yield
     finally:
-        if len(sys.modules) > modules_before:
+        if len(sys.modules) > modules_before:  # what is frozen is never freed: once is enough
             gc.freeze()
         if was_on:
             gc.enable()

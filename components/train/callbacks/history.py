@@ -63,11 +63,11 @@ class History(Callback):
     @property
     def kept(self) -> int | None:
         """Number of the epoch whose weights would be exported; `None` before the last phase."""
-        if not self._counted:
+        counted = self._counted
+        if not counted:
             return None
-        if self._keep == "last":
-            return int(self._counted[-1]["epoch"])
-        return int(max(self._counted, key=lambda epoch: epoch["validation_dice"])["epoch"])
+        best = max(counted, key=lambda epoch: epoch["validation_dice"])
+        return int((counted[-1] if self._keep == "last" else best)["epoch"])
 
     @property
     def without_gain(self) -> int:
