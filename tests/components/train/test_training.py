@@ -204,7 +204,7 @@ def test_of_two_networks_the_first_learns_from_whole_scans_and_the_second_from_a
         seen.append([[volume.entry for volume in part] for part in (train, validation)])
         if len(seen) == 2:
             raise Interruption
-        return Fit(segmenter, ())
+        return Fit(segmenter, (), None)
 
     monkeypatch.setattr(training, "fit", fit)
     second = recipe.network.model_copy(update={"sequences": "flair"})
