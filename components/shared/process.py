@@ -1,5 +1,6 @@
 """The border of a step's process: what every `component.py` opens first."""
 
+import atexit
 import contextlib
 import gc
 import logging
@@ -88,6 +89,7 @@ def importing() -> Iterator[None]:
 
     Those of torch and MLflow make objects by the million and hardly any garbage, which Python
     looks for all the same: a fifth of a step's start, and half a second now and then afterwards.
+    It looks at them again when the process ends: else triton tells of each that it has leaked.
     """
     was_on, modules_before = gc.isenabled(), len(sys.modules)
     gc.disable()
@@ -96,6 +98,7 @@ def importing() -> Iterator[None]:
     finally:
         if len(sys.modules) > modules_before:  # what is frozen is never freed: once is enough
             gc.freeze()
+            atexit.register(gc.unfreeze)
         if was_on:
             gc.enable()
 
