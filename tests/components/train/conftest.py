@@ -61,7 +61,7 @@ def dataset(store: Store, manifest: Manifest, tmp_path: Path) -> SplitDataset:
 
 _SMALL = {
     "network": {
-        "encoder": "mobilenet_v2",
+        "encoder": "tu-test_resnet",
         "encoder_weights": "none",
         "decoder_channels": (16, 16, 8, 8, 8),
         "image_size": 32,

@@ -95,7 +95,8 @@ def test_a_decoder_without_widths_has_the_librarys_first_ones(make_recipe, archi
 
 @pytest.mark.parametrize(("depth", "unused"), [(5, False), (3, True)])
 def test_stages_behind_the_encoders_depth_are_not_trained(make_recipe, depth, unused):
-    network = {"encoder_depth": depth, "decoder_channels": (16, 16, 8, 8, 8)[:depth]}
+    widths = (16, 16, 8, 8, 8)[:depth]
+    network = {"encoder": "resnet18", "encoder_depth": depth, "decoder_channels": widths}
     segmenter = build_segmenter(make_recipe(network=network).network)
     before = {name: value.clone() for name, value in segmenter.state_dict().items()}
     freeze_unused(segmenter)
