@@ -5,7 +5,7 @@ import logging
 import pickle
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import lightning
@@ -77,6 +77,7 @@ class Checkpoints:
         self._prefix = prefix
         self._folder = folder / prefix / f"rank-{rank()}"
         self._states: tuple[State, ...] = ()
+        self._waste = frozenset[str]()  # files that no state needs, or a damaged one
         with explain_disk(f"folder {folder}"):
             self._folder.mkdir(parents=True, exist_ok=True)
 
@@ -99,6 +100,7 @@ class Checkpoints:
     def last(self) -> Path | None:
         """Fetches the newest whole state; `None` where there is none, as at the first attempt."""
         self._states = self._listed()
+        self._waste = frozenset(self._names()) - _files_of(self._states)
         while self._states:
             newest, *older = self._states
             try:
@@ -113,6 +115,7 @@ class Checkpoints:
                     "the state after %s is not used: %s; trying %s", newest, error, before
                 )
                 self._states = tuple(older)
+                self._waste |= newest.files
         return None
 
     def write_last(self, trainer: lightning.Trainer) -> None:
@@ -138,7 +141,7 @@ class Checkpoints:
         self._store.write(self._key(state.name), state.model_dump_json().encode())
         older = [other for other in self._states if other.name != state.name]
         self._states = (state, *older)[:_STATES_KEPT]
-        self._remove_others()
+        self._remove_older()
 
     def load_best(self, network: nn.Module) -> None:
         """Puts the weights of the best epoch into the network.
@@ -207,20 +210,35 @@ class Checkpoints:
             save_file(plain, self._folder / "best.safetensors")
         return self._upload("best.safetensors")
 
-    def _remove_others(self) -> None:
-        """Deletes what no state names: older files, and uploads that an end cut off."""
-        named = frozenset[str]().union(*(state.files for state in self._states))
-        for name in list(self._names()):
-            is_content = "/" not in name and name.endswith((".ckpt", ".safetensors"))
-            if (is_content or _STATE_FILE.fullmatch(name)) and name not in named:
+    def _remove_older(self) -> None:
+        """Deletes states before those kept with what is theirs alone, and what an end cut off.
+
+        A state that is further is another attempt's, begun while this one still ran on a node that
+        was cut off; so are files that have come since.
+        """
+        listed = self._listed()
+        newest = self._states[0].name
+        further = [state for state in listed if state.name > newest]
+        needed = _files_of([*self._states, *(s for s in further if s.name not in self._waste)])
+        for name in sorted((self._waste | _files_of(listed)) - needed, key=_is_content):
+            if _is_content(name) or _STATE_FILE.fullmatch(name):
                 self._store.delete(self._key(name))
+        self._waste = frozenset()
         for path in self._folder.iterdir():
-            if path.name not in named:
+            if path.name not in _files_of(self._states):
                 path.unlink()
 
 
 class _DamagedError(Exception):
     """A stored file is not what its name says, or no state."""
+
+
+def _files_of(states: Iterable[State]) -> frozenset[str]:
+    return frozenset[str]().union(*(state.files for state in states))
+
+
+def _is_content(name: str) -> bool:
+    return "/" not in name and name.endswith((".ckpt", ".safetensors"))
 
 
 def _is_whole(path: Path) -> bool:

@@ -108,6 +108,26 @@ def test_only_the_two_newest_states_are_kept(attempt, store, tmp_path):
     assert {path.name for path in tmp_path.glob("machine-0/**/*.*")} == named
 
 
+def test_an_attempt_that_still_runs_behind_another_costs_it_nothing(attempt, store, caplog):
+    """On a node that was cut off, of whose pod another one has taken the place."""
+    behind, ahead = attempt(), attempt()
+    for epoch in (1, 2):
+        _store(behind, epoch, best=epoch)
+    assert _last(ahead) == "state 2"
+    for epoch in (3, 4):
+        _store(ahead, epoch, best=10 * epoch)
+    store.write("checkpoints/a/" + "0" * 64 + ".ckpt", b"uploaded, of no state yet")
+    _store(behind, 3, best=3)
+    assert "0" * 64 + ".ckpt" in _files(store)
+    assert [state["epoch"] for state in _states(store)] == [4, 3]
+    assert _last(attempt()) == "state 4"
+    assert _best(attempt()) == 40
+    _store(ahead, 5)
+    assert _last(attempt()) == "state 5"
+    assert _best(attempt()) == 40
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize("file", ["last", "best"])
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_damaged_state_is_told_and_the_one_before_is_used(attempt, store, caplog, file, lost):
