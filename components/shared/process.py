@@ -6,8 +6,10 @@ import gc
 import logging
 import os
 import select
+import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ OUTAGE_PREFIX = "brainseg outage: "  # in the termination message only
 # something where a pod runs the step itself: KFP's launcher turns every status into 1.
 MISTAKE_STATUS = 78  # EX_CONFIG: the same again would fail again
 OUTAGE_STATUS = 75  # EX_TEMPFAIL: a service did not answer
+
+_GRACE_S = 10.0  # from SIGTERM to the end of a step whose launcher has ended
 
 _TERMINATION_LOG = Path("/dev/termination-log")  # Kubernetes shows its text as the reason
 _TERMINATION_BYTES = 4096  # of a longer file the kubelet takes the end, and the prefix is lost
@@ -163,9 +167,10 @@ def _exit_with_launcher() -> None:
     """Ends this process when nobody reads its output any more.
 
     A local launcher that is killed cannot end its steps; without this they would go on,
-    beside those of the next attempt.
+    beside those of the next attempt. Ctrl-C reaches all: the launcher's end is what counts.
     """
     if os.environ.get("BRAINSEG_EXIT_WITH_LAUNCHER"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_watch_output, daemon=True).start()
 
 
@@ -173,4 +178,6 @@ def _watch_output() -> None:
     watcher = select.poll()
     watcher.register(1, select.POLLERR)
     watcher.poll()
+    os.kill(os.getpid(), signal.SIGTERM)  # a training stores its state first
+    time.sleep(_GRACE_S)
     os._exit(1)

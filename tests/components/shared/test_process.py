@@ -1,5 +1,6 @@
 import gc
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -173,3 +174,40 @@ with importing():
 assert "triton._C.libtriton" in __import__("sys").modules
 """
     assert start(tmp_path, script).stderr == ""
+
+
+LAUNCHED = """
+import signal, sys, time
+from components.shared import process
+process._GRACE_S = 2.0
+def store(*_):
+    open(sys.argv[1] + "/stored", "w").close()
+    if sys.argv[2] == "stores":
+        sys.exit(0)
+with process.step_process("train"):
+    if sys.argv[2] != "knows nothing":
+        signal.signal(signal.SIGTERM, store)
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "status"), [("stores", 0), ("goes on", 1), ("knows nothing", -signal.SIGTERM)]
+)
+def test_a_step_whose_launcher_has_ended_is_told_to_end_and_then_ended(tmp_path, how, status):
+    step = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHED, str(tmp_path), how],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "BRAINSEG_EXIT_WITH_LAUNCHER": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert step.stdout.readline() == b"ready\n"
+    step.send_signal(signal.SIGINT)  # Ctrl-C reaches all; the launcher's end is what counts
+    with pytest.raises(subprocess.TimeoutExpired):
+        step.wait(0.3)
+    step.stdout.close()
+    assert step.wait(20) == status
+    assert (tmp_path / "stored").exists() is (how != "knows nothing")
