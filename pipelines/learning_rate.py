@@ -90,7 +90,7 @@ def find_learning_rate(
         learning_rate=search.suggestion.learning_rate if search.suggestion else None,
         steepest=search.suggestion.steepest if search.suggestion else None,
         reason=search.reason,
-        scope=search_scope(recipe),
+        scope=search_scope(search, recipe),
         report=output / _PAGE,
         mlflow_run_id=run_id,
     )

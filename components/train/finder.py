@@ -167,7 +167,7 @@ class LearningRateSweep(Callback):
         assert isinstance(loss, Tensor)
         self._parts.append(float(loss))
         if trainer.global_step > len(self.losses):
-            self._take(sum(self._parts) / len(self._parts))
+            self._take(sum(self._parts))  # Lightning has divided each by their number
             self._parts.clear()
             trainer.should_stop = len(self.losses) == STEPS or _diverges(self.losses)
 

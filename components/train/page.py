@@ -2,6 +2,7 @@
 
 from components.shared.report.learning_rate import LearningRateSearch, search_blocks
 from components.shared.report.page import Block, Section, render_page
+from components.train.finder import with_found_rate
 from components.train.recipe import Recipe
 
 
@@ -20,30 +21,42 @@ def render_search(search: LearningRateSearch, recipe: Recipe, dataset_id: str, v
         f"{network.architecture} with {network.encoder}, {network.image_size} pixels, batches of "
         f"{recipe.sampling.batch_size}; data set {dataset_id}, {volumes} training volumes",
         [
-            Section("Suggestion", [*search_blocks(search), *filter(None, [search_scope(recipe)])]),
+            Section(
+                "Suggestion",
+                [*search_blocks(search), *filter(None, [search_scope(search, recipe)])],
+            ),
             Section("How to use it", _use(search, recipe)),
             Section("How it is found", _method()),
         ],
     )
 
 
-def search_scope(recipe: Recipe) -> str:
-    """What a search holds for, of a recipe with two networks; else empty."""
-    if recipe.flair_network is None:
-        return ""
-    return (
-        "It is for the first of the recipe's two networks, on scans that have all sequences; with "
-        "train.optimiser.find_learning_rate=true a training looks for each."
-    )
+def search_scope(search: LearningRateSearch, recipe: Recipe) -> str:
+    """What a search holds for, where that is not all of the recipe; else empty."""
+    sentences = []
+    if recipe.flair_network is not None:
+        sentences.append(
+            "It is for the first of the recipe's two networks, on scans that have all sequences; "
+            "with train.optimiser.find_learning_rate=true a training looks for each."
+        )
+    factor = recipe.schedule.phases[0].rate_factor
+    if factor != 1 and search.suggestion:
+        rate = with_found_rate(recipe, search).optimiser.learning_rate
+        sentences.append(
+            f"It is the peak of the first phase, whose rate_factor is {factor:g}: "
+            f"train.optimiser.learning_rate={rate:.2g} gives it."
+        )
+    return " ".join(sentences)
 
 
 def _use(search: LearningRateSearch, recipe: Recipe) -> list[Block]:
     now = f"The recipe has {recipe.optimiser.learning_rate:.2g}."
     if not search.suggestion:
         return [f"{now} Look at the masks and the augmentation before training with it."]
+    rate = with_found_rate(recipe, search).optimiser.learning_rate
     return [
-        f"{now} To train with the suggestion, add --set train.optimiser.learning_rate="
-        f"{search.suggestion.learning_rate:.2g} to brainseg run, or write it into the recipe. With "
+        f"{now} To train with the suggestion, add --set train.optimiser.learning_rate={rate:.2g} "
+        "to brainseg run, or write it into the recipe. With "
         "train.optimiser.find_learning_rate=true each training looks for its own.",
         "It is a peak for a schedule that warms up, and holds for this network, image size, batch "
         "size, loss and augmentation: look again when one of them changes. Two searches with "

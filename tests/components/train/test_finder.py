@@ -131,6 +131,8 @@ def test_a_step_of_several_batches_has_one_rate_and_one_loss():
     bowl, sweep = descend(Bowl(0.5), LearningRateSweep(), accumulate_grad_batches=3)
     assert len(sweep.losses) == len(sweep.learning_rates) == STEPS
     rates = [fast for _, fast in bowl.rates]
+    alone = descend(Bowl(0.5), LearningRateSweep())[1]
+    assert sweep.losses[0] == pytest.approx(alone.losses[0])  # no weight has moved
     # seven batches an epoch: the last step of each has one
     assert rates[:7] == [rate for rate in sweep.learning_rates[:3] for _ in range(3)][:7]
 

@@ -48,9 +48,16 @@ def test_without_a_suggestion_none_is_to_be_used(shown):
     assert "--set train.optimiser.learning_rate" not in page
 
 
+def test_the_suggestion_is_the_peak_of_the_first_phase(shown):
+    page = shown(network=PLAIN, schedule={"epochs": 2, "phases": [{"rate_factor": 0.1}]})
+    assert "--set train.optimiser.learning_rate=0.003 " in page
+    assert "whose rate_factor is 0.1: train.optimiser.learning_rate=0.003 gives it." in page
+    assert "rate_factor" not in shown(network=PLAIN)
+
+
 def test_of_two_networks_it_is_said_which_was_searched(shown):
     second = {**PLAIN, "sequences": "flair"}
     scope = "It is for the first of the recipe's two networks"
     assert scope in shown(network=PLAIN, flair_network=second)
     assert scope not in shown(network=PLAIN)
-    assert search_scope(Recipe(network=Network(encoder_weights="none"))) == ""
+    assert search_scope(FOUND, Recipe(network=Network(encoder_weights="none"))) == ""
