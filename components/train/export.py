@@ -1,8 +1,9 @@
 """The trained segmenter as an MLflow model folder: a `torch.export` program, no pickle."""
 
-import logging
+import copy
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlflow.pytorch
 import numpy as np
@@ -11,6 +12,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from components.shared.dataset.volumes import CHANNELS, Voxels
+from components.shared.errors import UserError
 from components.shared.scoring.segmenter import (
     MIN_COMPONENT_SHARE,
     Segmenter,
@@ -18,15 +20,36 @@ from components.shared.scoring.segmenter import (
 )
 from components.train.network import PairedSegmenter, VolumeSegmenter
 
-logger = logging.getLogger(__name__)
-
 ExportableSegmenter = VolumeSegmenter | PairedSegmenter
 
 _TOLERANCE = 1e-4  # of probability, between the exported program and eager execution
 _REQUIREMENTS = ("mlflow", "torch", "numpy")  # all that is needed to load and call it
 
 
-def export_segmenter(segmenter: ExportableSegmenter, folder: Path) -> None:
+def try_export(segmenter: VolumeSegmenter, place: str) -> None:
+    """Finds out before a training whether what it trains can be exported.
+
+    Args:
+        segmenter: Left as it is.
+        place: Of its settings, for the message.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    tried = copy.deepcopy(segmenter).eval()
+    with TemporaryDirectory(prefix="brainseg-export-") as folder:
+        try:
+            export_segmenter(tried, Path(folder, "model"))
+        except Exception as error:  # torch's exporter fails in many ways
+            refused = isinstance(error, UserError) and error.__cause__  # by our own check
+            reason = str(refused or error).strip().partition("\n")[0]
+            raise UserError(
+                f"{place}: this network could not be exported once it is trained ({reason}); take "
+                "another encoder or architecture"
+            ) from error
+
+
+def export_segmenter(segmenter: ExportableSegmenter, folder: Path) -> float:
     """Writes the model folder and checks that it predicts what the segmenter predicts.
 
     Slices, height and width stay free in the exported program. The input example kept in the
@@ -35,6 +58,9 @@ def export_segmenter(segmenter: ExportableSegmenter, folder: Path) -> None:
     Args:
         segmenter: In eval mode, on the CPU.
         folder: Must not exist yet.
+
+    Returns:
+        By how much the probabilities of the two differ at most.
 
     Raises:
         RuntimeError: If the exported program disagrees with the segmenter.
@@ -55,7 +81,7 @@ def export_segmenter(segmenter: ExportableSegmenter, folder: Path) -> None:
             MIN_COMPONENT_SHARE: segmenter.min_component_share,
         },
     )
-    _check(segmenter, folder)
+    return _check(segmenter, folder)
 
 
 def synthetic_example(side: int, slices: int) -> Voxels:
@@ -74,15 +100,15 @@ def _signature() -> ModelSignature:
     return ModelSignature(inputs=Schema([image]), outputs=Schema([probability]))
 
 
-def _check(segmenter: ExportableSegmenter, folder: Path) -> None:
+def _check(segmenter: ExportableSegmenter, folder: Path) -> float:
     # other sizes and numbers of slices than the example: these dimensions must be free
     exported = load_segmenter(folder, device="cpu")
     side = segmenter.image_size
     images = [synthetic_example(side + 24, slices=5), synthetic_example(side - 8, slices=2)]
     difference = max(_difference(segmenter, exported, image) for image in images)
-    logger.info("exported segmenter differs from the trained one by at most %.1g", difference)
     if difference > _TOLERANCE:
         raise RuntimeError(f"the exported segmenter differs by {difference} from the trained one")
+    return difference
 
 
 def _difference(segmenter: ExportableSegmenter, exported: Segmenter, image: Voxels) -> float:

@@ -7,7 +7,7 @@ from components.shared.config import in_words, nearest
 from components.shared.errors import UserError
 from components.train.recipe import Network
 
-_TIMM = "tu-"  # how smp marks the names of timm
+TIMM_PREFIX = "tu-"  # how smp marks the names of timm
 
 
 def check_encoder(network: Network, place: str) -> None:
@@ -22,12 +22,15 @@ def check_encoder(network: Network, place: str) -> None:
     """
     if network.architecture == "plain_unet" or _is_known(network.encoder):
         return
-    known = [*smp.encoders.get_encoder_names(), *(_TIMM + name for name in timm.list_models())]
+    known = [
+        *smp.encoders.get_encoder_names(),
+        *(TIMM_PREFIX + name for name in timm.list_models()),
+    ]
     found = in_words(nearest(network.encoder, known, most=3))
     raise UserError(
         f"{place}.encoder={network.encoder!r} is not known{found}; there are those of "
         "https://smp.readthedocs.io/en/latest/encoders.html, and "
-        f"{_TIMM}NAME for every NAME in timm.list_models()"
+        f"{TIMM_PREFIX}NAME for every NAME in timm.list_models()"
     )
 
 
@@ -50,14 +53,14 @@ def check_weights(network: Network, place: str) -> None:
 
 
 def _has_weights(encoder: str) -> bool:
-    if encoder.startswith(_TIMM):
-        return bool(timm.is_model_pretrained(encoder.removeprefix(_TIMM)))
+    if encoder.startswith(TIMM_PREFIX):
+        return bool(timm.is_model_pretrained(encoder.removeprefix(TIMM_PREFIX)))
     return "imagenet" in smp.encoders.encoders[encoder]["pretrained_settings"]
 
 
 def _is_known(encoder: str) -> bool:
-    if not encoder.startswith(_TIMM):
+    if not encoder.startswith(TIMM_PREFIX):
         return encoder in smp.encoders.get_encoder_names()
-    name = encoder.removeprefix(_TIMM)
+    name = encoder.removeprefix(TIMM_PREFIX)
     with_weights = "." in name  # e.g. resnet18.a1_in1k
     return name in timm.list_models(include_tags=True) if with_weights else timm.is_model(name)

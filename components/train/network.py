@@ -18,7 +18,7 @@ from components.train.recipe import Network
 
 # how smp, timm and torch refuse what does not go together, when a network is made and when it is
 # shown a slice
-_REFUSALS = (KeyError, TypeError, ValueError, RuntimeError, AssertionError)
+_REFUSALS = (LookupError, TypeError, ValueError, RuntimeError, AssertionError)
 
 
 class VolumeSegmenter(nn.Module):

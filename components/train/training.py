@@ -26,9 +26,10 @@ from components.shared.tracking.status import pipeline_run_of
 from components.shared.tracking.tree import open_run
 from components.train.callbacks.history import Epoch
 from components.train.checkpoints import Checkpoints
-from components.train.export import ExportableSegmenter, export_segmenter
+from components.train.export import ExportableSegmenter, export_segmenter, try_export
 from components.train.finder import search_learning_rate, search_once, with_found_rate
 from components.train.fit import fit
+from components.train.library import TIMM_PREFIX
 from components.train.network import PairedSegmenter, VolumeSegmenter, build_segmenter
 from components.train.processes import is_writer
 from components.train.recipe import Network, Recipe
@@ -87,7 +88,10 @@ def train_model(
         journal = Journal(client, run_id)
         segmenter, told = _fit(recipe, dataset, checkpoint_folder(training.digest), journal)
         if is_writer():
-            export_segmenter(segmenter, model)
+            difference = export_segmenter(segmenter, model)
+            logger.info(
+                "exported segmenter differs from the trained one by at most %.1g", difference
+            )
             history.write_text(told.model_dump_json())
     return run_id
 
@@ -149,6 +153,8 @@ def _fit(
         _initial(network, recipe, f"train.{section}")
         for section, network in recipe.networks.items()
     ]
+    if recipe.flair_network is not None:
+        logger.info("training the first of two networks, on all sequences; times are those of one")
     segmenter, history = _fit_network(recipe, segmenters[0], dataset, folder, journal)
     if recipe.flair_network is None:
         return segmenter, history
@@ -163,7 +169,10 @@ def _fit(
 
 def _initial(network: Network, recipe: Recipe, place: str) -> VolumeSegmenter:
     torch.manual_seed(recipe.seed)
-    return build_segmenter(network, place, recipe.schedule.image_sizes)
+    segmenter = build_segmenter(network, place, recipe.schedule.image_sizes)
+    if network.encoder.startswith(TIMM_PREFIX):  # more than anybody has tried
+        try_export(segmenter, place)
+    return segmenter
 
 
 def _fit_network(

@@ -6,8 +6,9 @@ import pytest
 import torch
 import yaml
 
+from components.shared.errors import UserError
 from components.shared.scoring.segmenter import load_segmenter
-from components.train.export import export_segmenter, synthetic_example
+from components.train.export import export_segmenter, synthetic_example, try_export
 from components.train.network import build_segmenter
 
 
@@ -122,3 +123,21 @@ def test_the_example_has_a_bright_ball_in_noise():
     assert (example.shape, example.dtype) == ((3, 64, 64, 3), np.uint8)
     assert example[:, 28:36, 28:36].mean() > example[:, :8, :8].mean() + 100
     np.testing.assert_array_equal(example, synthetic_example(64, slices=3))
+
+
+def test_a_network_that_cannot_be_exported_is_told_before_it_is_trained(make_recipe):
+    """EfficientViT switches autocast off within itself, by an operator that no program may hold."""
+    network = make_recipe(network={"encoder": "tu-efficientvit_b0", "image_size": 64}).network
+    segmenter = build_segmenter(network)
+    with pytest.raises(UserError, match=r"could not be exported once.*autocast") as told:
+        try_export(segmenter, "train.network")
+    assert "train step of this project" not in str(told.value)
+    assert segmenter.training
+
+
+def test_to_try_an_export_changes_nothing(recipe):
+    segmenter = build_segmenter(recipe.network)
+    before = {name: value.clone() for name, value in segmenter.state_dict().items()}
+    try_export(segmenter, "train.network")
+    torch.testing.assert_close(segmenter.state_dict(), before, rtol=0, atol=0)
+    assert segmenter.training

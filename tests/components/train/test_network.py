@@ -71,6 +71,10 @@ def test_missing_weights_say_how_to_go_on(make_recipe, monkeypatch, tmp_path):
             {"encoder": "tu-mixer_s32_224"},
             "no network unet with encoder tu-mixer_s32_224: ",
         ),
+        (  # by an IndexError
+            {"encoder": "tu-nest_tiny", "image_size": 224},
+            "no network unet with encoder tu-nest_tiny: list index out of range",
+        ),
         (  # and by an AssertionError once it is shown a slice
             {"architecture": "upernet", "encoder": "tu-swin_tiny_patch4_window7_224"},
             "upernet with encoder tu-swin_tiny_patch4_window7_224 cannot take slices of 32 x 32 "

@@ -189,8 +189,9 @@ def test_a_found_learning_rate_is_trained_with_shown_and_kept(
 
 @pytest.mark.usefixtures("tracking")
 def test_of_two_networks_the_first_learns_from_whole_scans_and_the_second_from_all(
-    recipe, store, publish, tmp_path, monkeypatch
+    recipe, store, publish, tmp_path, monkeypatch, caplog
 ):
+    caplog.set_level("INFO")
     volumes = [ball_volume(seed) for seed in range(5)]
     for number in (1, 3):  # no pre-contrast sequence: FLAIR in its place
         volumes[number].image[..., 0] = volumes[number].image[..., 1]
@@ -211,6 +212,7 @@ def test_of_two_networks_the_first_learns_from_whole_scans_and_the_second_from_a
     paired = recipe.model_copy(update={"flair_network": second})
     with pytest.raises(Interruption):
         train_model(paired, dataset, **_arguments(tmp_path / "out"))
+    assert "first of two networks, on all sequences; times are those of one" in caplog.text
     whole, every = seen
     assert every == [dataset.entries("train"), dataset.entries("validation")]
     assert whole == [[entry for entry in part if not entry.missing] for part in every]
