@@ -19,7 +19,7 @@ from components.train.callbacks.agreement import ShareWeights
 from components.train.callbacks.checkpoints import KeepCheckpoints
 from components.train.callbacks.compiling import CompileNetwork
 from components.train.callbacks.early_stopping import StopWithoutGain
-from components.train.callbacks.finite import StopAtNonFiniteLoss
+from components.train.callbacks.finite import StopAtNonFiniteLoss, advice_against
 from components.train.callbacks.history import Epoch, History
 from components.train.callbacks.interruption import StoreWithinEpochs
 from components.train.callbacks.progress import (
@@ -116,9 +116,9 @@ def _fit(
 ) -> Fit:
     history = History(recipe.schedule)
     callbacks = [
-        ChooseThreads(segmenter.network, recipe.compute),
+        ChooseThreads(segmenter.network, recipe.compute, recipe.image_size_at),
         ShareWeights(),
-        StopAtNonFiniteLoss(slices.volume_of),
+        StopAtNonFiniteLoss(slices.volume_of, advice_against(recipe)),
         *_callbacks(recipe, history, checkpoints, listen),
         *_wished(recipe, history),
         *further_callbacks,
@@ -157,7 +157,8 @@ def rehearse(
             shared out.
     """
     slices = SliceDataset(train, recipe.network.context_slices)
-    trainer = _trainer(recipe, [ChooseThreads(segmenter.network, recipe.compute), callback])
+    threads = ChooseThreads(segmenter.network, recipe.compute, recipe.image_size_at)
+    trainer = _trainer(recipe, [threads, callback])
     place = {"rank": trainer.global_rank, "ranks": trainer.world_size}
     loader = _training_loader(slices, recipe, **place)
     trainer.fit(_task(recipe, segmenter, trainer, loader), loader)
@@ -196,11 +197,13 @@ def _callbacks(
 def _wished(recipe: Recipe, history: History) -> Iterator[Callback]:
     """Callbacks that a recipe asks for."""
     if recipe.compute.compile:
-        yield CompileNetwork()
+        yield CompileNetwork(recipe.image_size_at)
     if recipe.schedule.patience:
         yield StopWithoutGain(history, recipe.schedule.patience)
     if recipe.optimiser.ema_decay:
-        yield EMAWeightAveraging(decay=recipe.optimiser.ema_decay)
+        # said here: Lightning 2.6 asks the network before it is on the GPU
+        device = pick_device(recipe.compute.device)
+        yield EMAWeightAveraging(device, decay=recipe.optimiser.ema_decay)
 
 
 def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:

@@ -144,7 +144,7 @@ def train(way, steps, slices):
         accelerator="cpu",
         precision="bf16-mixed",
         max_epochs=steps + 1,
-        callbacks=[ChooseThreads(task.network, Compute(threads=asked)), timer],
+        callbacks=[ChooseThreads(task.network, Compute(threads=asked), lambda _: 128), timer],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -51,6 +51,13 @@ def _places(value, place=""):
         yield from _places(inner, f"{place}.{key}")
 
 
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_validates_as_often_as_it_says(name):
+    """And not at the next smaller interval that its epochs are a multiple of."""
+    schedule = load_preset(name)["train"].schedule
+    assert schedule.validation_interval == schedule.validate_every_epochs
+
+
 def test_a_change_replaces_one_setting():
     preset = load_preset("quick", ["train.schedule.epochs=6", "profile.min_patients=4"])
     arguments = pipeline_arguments(preset)

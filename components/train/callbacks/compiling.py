@@ -1,6 +1,7 @@
 """A network compiled for its device, where that can be done."""
 
 import logging
+from collections.abc import Callable
 
 import lightning
 from lightning.pytorch.callbacks import Callback
@@ -18,9 +19,13 @@ class CompileNetwork(Callback):
 
     It needs a C++ compiler on a CPU, Triton and a C compiler on a GPU. A step is tried on a copy
     first, so that what fails has changed nothing.
+
+    Args:
+        side_at: Side of the slices that an epoch learns from, in pixels.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, side_at: Callable[[int], int]) -> None:
+        self._side_at = side_at
         self._tried = False
 
     def on_train_batch_start(
@@ -39,16 +44,19 @@ class CompileNetwork(Callback):
         if trainer.world_size > 1:  # batch normalisation over processes is no part of a program
             reason: str | None = "several processes train together"
         else:
-            reason = _why_not(pl_module, trainer, batch)
+            side = self._side_at(trainer.current_epoch)
+            reason = _why_not(pl_module, trainer, batch, side)
         if reason:
             logger.warning("training without torch.compile: %s", reason)
         else:
             pl_module.compile_network()
 
 
-def _why_not(task: SegmentationTask, trainer: lightning.Trainer, batch: SliceTensors) -> str | None:
+def _why_not(
+    task: SegmentationTask, trainer: lightning.Trainer, batch: SliceTensors, side: int
+) -> str | None:
     try:
-        rehearsal(task.segmenter.network, trainer, batch[0], compiled=True)()
+        rehearsal(task.segmenter.network, trainer, batch[0], side, compiled=True)()
     except TorchDynamoException as error:  # of the compiler; what the network says goes on
         return str(error).partition("\n")[0]
     return None

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from components.shared.errors import UserError
+from components.train.recipe import Recipe
 from components.train.slices import SliceTensors
 
 _BATCHES_BETWEEN_LOOKS = 50
@@ -32,10 +33,12 @@ class StopAtNonFiniteLoss(Callback):
 
     Args:
         volume_of: Gives the name of the volume that a slice is of, by the slice's index.
+        advice: What may help, for the message.
     """
 
-    def __init__(self, volume_of: Callable[[int], str]) -> None:
+    def __init__(self, volume_of: Callable[[int], str], advice: str) -> None:
         self._volume_of = volume_of
+        self._advice = advice
         self._step, self._learning_rate = 0, ""
         self._unseen: list[_Batch] = []
 
@@ -100,6 +103,17 @@ class StopAtNonFiniteLoss(Callback):
         raise UserError(
             f"the loss became infinite or no number in step {first.step} (epoch "
             f"{trainer.current_epoch + 1}, learning rate {first.learning_rate}, volumes "
-            f"{', '.join(sorted({*map(self._volume_of, slices)}))}); lower "
-            "train.optimiser.learning_rate, or use train.compute.precision=32-true"
+            f"{', '.join(sorted({*map(self._volume_of, slices)}))}); {self._advice}"
         )
+
+
+def advice_against(recipe: Recipe) -> str:
+    """What may help against losses that are no numbers, of what the recipe does not do yet."""
+    advice = "lower train.optimiser.learning_rate"
+    if recipe.optimiser.find_learning_rate:
+        advice += (
+            f" ({recipe.optimiser.learning_rate:.2g} was found), with find_learning_rate=false"
+        )
+    if recipe.compute.precision != "32-true":
+        advice += ", or use train.compute.precision=32-true"
+    return advice

@@ -10,7 +10,12 @@ from components.shared.threads import Work
 
 
 def rehearsal(
-    network: nn.Module, trainer: lightning.Trainer, images: Tensor, *, compiled: bool = False
+    network: nn.Module,
+    trainer: lightning.Trainer,
+    images: Tensor,
+    side: int,
+    *,
+    compiled: bool = False,
 ) -> Work:
     """Forward and backward of a batch through a copy, whose gradients nobody uses.
 
@@ -18,12 +23,13 @@ def rehearsal(
         network: What is trained.
         trainer: Whose precision it is done in.
         images: Of the batch, in any precision.
+        side: In pixels, of what the network sees of them; here a corner is as good.
         compiled: Whether `torch.compile` makes a program of it, at its first use.
     """
     copied = copy.deepcopy(network)
     if compiled:
         copied.compile()
-    batch = images.float().contiguous(memory_format=torch.channels_last)
+    batch = images[..., :side, :side].float().contiguous(memory_format=torch.channels_last)
 
     def work() -> None:
         with trainer.precision_plugin.forward_context():

@@ -1,6 +1,7 @@
 """Training with as many CPU threads as are of use."""
 
 import time
+from collections.abc import Callable
 
 import lightning
 import torch
@@ -24,10 +25,12 @@ class ChooseThreads(Callback):
         network: What is trained.
         compute: Its `threads` are how many; `None` looks for the fastest number after the first
             step, and again when steps become slow, or takes all if `deterministic` is set.
+        side_at: Side of the slices that an epoch learns from, in pixels.
     """
 
-    def __init__(self, network: nn.Module, compute: Compute) -> None:
+    def __init__(self, network: nn.Module, compute: Compute, side_at: Callable[[int], int]) -> None:
         self._network = network
+        self._side_at = side_at
         self._before = torch.get_num_threads()
         self._asked = compute.threads or (self._before if compute.deterministic else None)
         self._fastest = FastestThreads("training", self._before)
@@ -49,7 +52,8 @@ class ChooseThreads(Callback):
         del pl_module, batch_idx
         begun = self._step_started is not None
         if begun and not self._asked and batch[0].device.type == "cpu":
-            self._fastest.rehearse(lambda: rehearsal(self._network, trainer, batch[0]))
+            side = self._side_at(trainer.current_epoch)
+            self._fastest.rehearse(lambda: rehearsal(self._network, trainer, batch[0], side))
         self._step_started = time.monotonic()
 
     def on_train_batch_end(self, *_: object) -> None:

@@ -69,7 +69,7 @@ def test_several_processes_learn_without(make_recipe, told):
         recipe,
         micro_batch=2,
     )
-    callback, batch = CompileNetwork(), (torch.zeros(2, 9, 32, 32),)
+    callback, batch = CompileNetwork(lambda _: 32), (torch.zeros(2, 9, 32, 32),)
     for number in range(2):
         callback.on_train_batch_start(SimpleNamespace(world_size=2), task, batch, number)
     assert told() == ["training without torch.compile: several processes train together"]

@@ -67,15 +67,31 @@ def test_a_rehearsal_changes_nothing(monkeypatch):
 
     monkeypatch.setattr(FastestThreads, "rehearse", rehearse)
     task = Task()
-    _train(ChooseThreads(task.network, Compute()), task=task)
+    _train(ChooseThreads(task.network, Compute(), lambda _: 16), task=task)
     assert len(rehearsed) == 3 * (len(task.counts) - 1)
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(task.state_dict()[name], value, rtol=0, atol=0)
 
 
+def test_a_rehearsal_is_of_slices_of_the_epochs_size(monkeypatch):
+    sides = []
+
+    def rehearse(self, rehearsal):
+        handle = nn.modules.module.register_module_forward_pre_hook(
+            lambda _, given: sides.append(given[0].shape[-1])
+        )
+        with handle:
+            rehearsal()()
+
+    monkeypatch.setattr(FastestThreads, "rehearse", rehearse)
+    task = Task()
+    _train(ChooseThreads(task.network, Compute(), lambda epoch: 8 + epoch), task=task)
+    assert set(sides) == {8}
+
+
 def test_the_number_that_is_asked_for(caplog):
     task = Task()
-    _train(ChooseThreads(task.network, Compute(threads=2)), task=task)
+    _train(ChooseThreads(task.network, Compute(threads=2), lambda _: 16), task=task)
     assert task.counts == [2] * 6
     assert torch.get_num_threads() == 3
     assert _told(caplog) == []
@@ -83,7 +99,7 @@ def test_the_number_that_is_asked_for(caplog):
 
 def test_a_deterministic_training_takes_all_whatever_is_fastest(caplog):
     task = Task()
-    _train(ChooseThreads(task.network, Compute(deterministic=True)), task=task)
+    _train(ChooseThreads(task.network, Compute(deterministic=True), lambda _: 16), task=task)
     assert task.counts == [3] * 6
     assert _told(caplog) == []
 
@@ -92,7 +108,7 @@ def test_a_training_that_fails_leaves_all_threads_to_what_comes_after():
     task = Task()
     task.training_step = lambda *_: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        _train(ChooseThreads(task.network, Compute(threads=2)), task=task)
+        _train(ChooseThreads(task.network, Compute(threads=2), lambda _: 16), task=task)
     assert torch.get_num_threads() == 3
 
 
@@ -102,7 +118,7 @@ def test_from_the_second_step_on_the_fastest_number_is_used_and_told(monkeypatch
     found[fastest] = 0.3
     monkeypatch.setattr("components.shared.threads.time_threads", lambda *_, **__: found)
     task = Task()
-    _train(ChooseThreads(task.network, Compute()), task=task)
+    _train(ChooseThreads(task.network, Compute(), lambda _: 16), task=task)
     assert task.counts == [3, *[fastest] * 5]
     assert torch.get_num_threads() == 3
     (line,) = _told(caplog)
