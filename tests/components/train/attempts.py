@@ -1,6 +1,7 @@
 """Attempts at trainings in processes of their own, each of which may end itself by a signal.
 
-All are forked from one that has imported what training needs.
+All are forked from one that has imported what training needs. Not multiprocessing's own fork
+server: there is one a process, and other tests may have started it before, without these imports.
 """
 
 import functools
@@ -9,8 +10,9 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +38,28 @@ class End:
     signal: signal.Signals
 
 
+class Server:
+    """A process that forks another for each piece of work."""
+
+    def __init__(self) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._asked, asked = spawn.Pipe()
+        self._process = spawn.Process(target=_serve, args=(asked,))
+        self._process.start()
+        asked.close()
+
+    def run(self, work: Callable[..., None], arguments: tuple[object, ...]) -> int:
+        """Runs one in a fork of its own and returns its exit code."""
+        self._asked.send((work, arguments))
+        status: int = self._asked.recv()
+        return status
+
+    def end(self) -> None:
+        """Ends the process."""
+        self._asked.close()
+        self._process.join()
+
+
 @dataclass
 class Attempts:
     """Attempts at trainings with one recipe.
@@ -44,24 +68,19 @@ class Attempts:
         recipe: How to train.
         dataset: On what.
         folder: Where they leave what they have done.
+        server: What they are forked from.
     """
 
     recipe: Recipe
     dataset: SplitDataset
     folder: Path
-
-    def __post_init__(self) -> None:
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([__name__])
+    server: Server
 
     def run(self, name: str, end: End | None = None) -> int:
         """Runs one and returns its exit code; it goes on where one of its name has ended."""
-        process = self._context.Process(target=_attempt, args=(self, name, end))
-        process.start()
-        process.join(120)
+        status = self.server.run(_attempt, (self.recipe, self.dataset, self.folder, name, end))
         self._ended = time.monotonic()
-        assert process.exitcode is not None
-        return process.exitcode
+        return status
 
     def seconds_from_signal(self, name: str) -> float:
         """How long after the last attempt of a name got its signal it had ended."""
@@ -76,6 +95,19 @@ class Attempts:
         """The history, and the best and last weights of a training that has ended."""
         result: dict[str, Any] = torch.load(self.folder / f"{name}.result", weights_only=True)
         return result
+
+
+def _serve(asked: Connection) -> None:
+    while True:
+        try:
+            work, arguments = asked.recv()
+        except EOFError:
+            return
+        process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
+        process.start()
+        process.join(120)
+        asked.send(process.exitcode)
+        process.kill()  # if it hangs
 
 
 class _Points(Callback):
@@ -111,19 +143,20 @@ class _Points(Callback):
             self.reach("phase")
 
 
-def _attempt(attempts: Attempts, name: str, end: End | None) -> None:
+def _attempt(
+    recipe: Recipe, dataset: SplitDataset, folder: Path, name: str, end: End | None
+) -> None:
     torch.set_num_threads(1)
-    phase_ends = attempts.recipe.schedule.phase_starts[1:-1]
-    points = _Points(end, phase_ends, attempts.folder / name)
+    points = _Points(end, recipe.schedule.phase_starts[1:-1], folder / name)
     _watch_saves(points)
-    checkpoints = Checkpoints(attempts.dataset.store, name, attempts.folder / "work")
-    torch.manual_seed(attempts.recipe.seed)
-    segmenter = build_segmenter(attempts.recipe.network)
+    checkpoints = Checkpoints(dataset.store, name, folder / "work")
+    torch.manual_seed(recipe.seed)
+    segmenter = build_segmenter(recipe.network)
     fitted = fit(
-        attempts.recipe,
+        recipe,
         segmenter,
-        prepare_volumes(attempts.dataset, "train", segmenter),
-        prepare_volumes(attempts.dataset, "validation", segmenter),
+        prepare_volumes(dataset, "train", segmenter),
+        prepare_volumes(dataset, "validation", segmenter),
         checkpoints,
         lambda epoch: points.end_epoch(epoch["epoch"]),
         [points],
@@ -131,7 +164,7 @@ def _attempt(attempts: Attempts, name: str, end: End | None) -> None:
     last = torch.load(checkpoints.last(), weights_only=True)["state_dict"]
     best = fitted.segmenter.state_dict()
     result = {"history": fitted.history, "last": last, "best": dict(best)}
-    torch.save(result, attempts.folder / f"{name}.result")
+    torch.save(result, folder / f"{name}.result")
 
 
 def _watch_saves(points: _Points) -> None:

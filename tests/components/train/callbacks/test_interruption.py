@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from components.train.statuses import PREEMPTED_STATUS
-from tests.components.train.attempts import Attempts, End
+from tests.components.train.attempts import Attempts, End, Server
 from tests.components.train.conftest import Interruption, assert_same_fit
 
 
@@ -172,7 +172,9 @@ def attempts(make_recipe, dataset, tmp_path):
         )
         for method in ("adamw", "muon")
     ]
-    return [Attempts(recipe, dataset, tmp_path) for recipe in recipes]
+    server = Server()
+    yield [Attempts(recipe, dataset, tmp_path, server) for recipe in recipes]
+    server.end()
 
 
 def _ends():
