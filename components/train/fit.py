@@ -45,11 +45,6 @@ from components.train.task import PreparedTensors, SegmentationTask
 
 logger = logging.getLogger(__name__)
 
-# of Lightning's lines only warnings are of use: LogProgress tells the progress. Not in
-# shared/process.py: Lightning sets its level itself when it is imported
-for name in ("lightning.pytorch", "pytorch_lightning"):  # it logs under both
-    logging.getLogger(name).setLevel(logging.WARNING)
-
 
 @dataclass(frozen=True)
 class Fit:
@@ -207,6 +202,10 @@ def _wished(recipe: Recipe, history: History) -> Iterator[Callback]:
 
 
 def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
+    # of Lightning's lines only warnings are of use: LogProgress tells the progress. Here, as it
+    # sets its level itself when it is imported, under its other name by MLflow
+    for name in ("lightning.pytorch", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # on a machine with few cores reading in the training process is the faster way
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     # Lightning 2.6 asks in a way that torch is to drop

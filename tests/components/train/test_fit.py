@@ -1,3 +1,4 @@
+import logging
 from dataclasses import replace
 
 import pytest
@@ -217,3 +218,14 @@ def test_a_part_without_tumour_is_refused(dataset, recipe, tmp_path):
     empty = [replace(v, masks=v.masks * 0, truth=v.truth * 0) for v in volumes]
     with pytest.raises(UserError, match="no slice of the training part has tumour"):
         fit(recipe, segmenter, empty, volumes, Checkpoints(dataset.store, "e", tmp_path), print)
+
+
+def test_of_lightnings_lines_only_warnings_are_told(train, recipe, caplog):
+    """It sets its level itself when it is imported; MLflow imports it under its other name."""
+    caplog.set_level("INFO")
+    names = ("lightning.pytorch", "pytorch_lightning")
+    for name in names:
+        logging.getLogger(name).setLevel(logging.INFO)
+    train(recipe, "quiet")
+    assert "epoch 1 of" in caplog.text
+    assert not [record for record in caplog.records if record.name.startswith(names)]
