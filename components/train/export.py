@@ -40,6 +40,8 @@ def try_export(segmenter: VolumeSegmenter, place: str) -> None:
     with TemporaryDirectory(prefix="brainseg-export-") as folder:
         try:
             export_segmenter(tried, Path(folder, "model"))
+        except OSError:  # of the disk
+            raise
         except Exception as error:  # torch's exporter fails in many ways
             refused = isinstance(error, UserError) and error.__cause__  # by our own check
             reason = str(refused or error).strip().partition("\n")[0]
