@@ -99,8 +99,9 @@ class Checkpoints:
 
     def last(self) -> Path | None:
         """Fetches the newest whole state; `None` where there is none, as at the first attempt."""
+        names = frozenset(filter(_is_of_a_state, self._names()))  # first: more may come meanwhile
         self._states = self._listed()
-        self._waste = frozenset(self._names()) - _files_of(self._states)
+        self._waste = names - _files_of(self._states)
         while self._states:
             newest, *older = self._states
             try:
@@ -218,14 +219,14 @@ class Checkpoints:
         """
         listed = self._listed()
         newest = self._states[0].name
-        further = [state for state in listed if state.name > newest]
-        needed = _files_of([*self._states, *(s for s in further if s.name not in self._waste)])
-        for name in sorted((self._waste | _files_of(listed)) - needed, key=_is_content):
-            if _is_content(name) or _STATE_FILE.fullmatch(name):
-                self._store.delete(self._key(name))
+        further = [s for s in listed if s.name > newest and s.name not in self._waste]
+        own = _files_of(self._states)
+        gone = (self._waste | _files_of(listed)) - own - _files_of(further)
+        for name in sorted(gone, reverse=True):  # state-... before what it names by digests
+            self._store.delete(self._key(name))
         self._waste = frozenset()
         for path in self._folder.iterdir():
-            if path.name not in _files_of(self._states):
+            if path.name not in own:
                 path.unlink()
 
 
@@ -237,8 +238,9 @@ def _files_of(states: Iterable[State]) -> frozenset[str]:
     return frozenset[str]().union(*(state.files for state in states))
 
 
-def _is_content(name: str) -> bool:
-    return "/" not in name and name.endswith((".ckpt", ".safetensors"))
+def _is_of_a_state(name: str) -> bool:
+    is_content = "/" not in name and name.endswith((".ckpt", ".safetensors"))
+    return is_content or bool(_STATE_FILE.fullmatch(name))
 
 
 def _is_whole(path: Path) -> bool:
