@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.graph_component import GraphComponent
 
+from components.aggregate.component import aggregate
+from components.check_data.component import check_data
 from components.compare.component import compare
-from components.detect.component import detect
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
 from components.notify.component import notify
-from components.pool.component import pool
 from components.predict.component import predict
 from components.profile.component import profile
 from components.register.component import register
@@ -30,14 +30,14 @@ PIPELINES: Mapping[str, GraphComponent] = {
 }
 COMPONENTS: Mapping[str, BaseComponent] = {
     "ingest": ingest,
-    "detect": detect,
+    "check-data": check_data,
     "profile": profile,
     "split": split,
     "fold": fold,
     "train": train,
     "compare": compare,
     "evaluate": evaluate,
-    "pool": pool,
+    "aggregate": aggregate,
     "register": register,
     "predict": predict,
     "notify": notify,

@@ -15,9 +15,9 @@ from components.shared.environment import adopt_settings
 from components.shared.errors import UserError
 from components.shared.printable import printable_lines
 from components.shared.process import write_safely
-from pipelines import defaults
 from pipelines.extras import require_extras
 from pipelines.kubeflow.commands import Digests, Profile, Registry, schedules, submit
+from pipelines.settings import defaults
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must be quick
     from components.shared.dataset.manifest import DatasetSummary
@@ -86,9 +86,9 @@ def run(
     Example: brainseg run --source ~/lgg/kaggle_3m --preset quick --set train.schedule.epochs=30
     """
     require_extras("trainer", "pipelines")
-    from pipelines.arguments import graph_arguments
     from pipelines.catalogue import find_pipeline
-    from pipelines.local import LocalRun, run_locally
+    from pipelines.running.local import LocalRun, run_locally
+    from pipelines.settings.arguments import graph_arguments
 
     graph = find_pipeline(pipeline)
     settings = graph_arguments(graph, preset, changes or ())
@@ -154,7 +154,7 @@ def predict(
     from components.predict.prediction import predict_source
     from components.predict.settings import PredictSettings
     from components.shared.config import build_config
-    from pipelines.settings import parse_change
+    from pipelines.settings.presets import parse_change
 
     form = "KEY=VALUE, e.g. device=cpu"
     values = dict(parse_change(change, form) for change in changes or ())
@@ -189,7 +189,7 @@ def find_lr(
     require_extras("trainer", "pipelines")
     from components.shared.storage.store import open_store
     from pipelines.learning_rate import find_learning_rate
-    from pipelines.settings import load_preset
+    from pipelines.settings.presets import load_preset
 
     settings = load_preset(preset, changes or (), ("ingest", "split", "train"))
     _use_local_defaults()
@@ -224,9 +224,9 @@ def compile_pipelines(
     Example: brainseg compile --profile gpu --registry registry.example/team
     """
     require_extras("pipelines")
-    from pipelines.compilation import compile_all
-    from pipelines.images import read_images
-    from pipelines.resources import load_profile
+    from pipelines.placement.compilation import compile_all
+    from pipelines.placement.images import read_images
+    from pipelines.placement.profiles import load_profile
 
     images = read_images(registry, digests)
     for path in compile_all(output.expanduser(), profile=load_profile(profile), images=images):
@@ -332,8 +332,8 @@ def doctor(
         require_extras("pipelines")
         from pipelines.doctor.cluster.checks import run_cluster_checks
         from pipelines.doctor.cluster.target import Target
-        from pipelines.images import read_images
-        from pipelines.resources import load_profile
+        from pipelines.placement.images import read_images
+        from pipelines.placement.profiles import load_profile
 
         target = Target(
             load_profile(profile),

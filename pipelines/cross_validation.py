@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from kfp import dsl
 
+from components.aggregate.component import aggregate
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
-from components.pool.component import pool
 from components.profile.component import profile
 from components.split.component import fold, split
 from components.train.component import train
@@ -84,7 +84,7 @@ def train_folds(
             settings=evaluate_settings,
             label=one.label,
         )
-    pooled = pool(
+    pooled = aggregate(
         **data,
         models=dsl.Collected(trained.outputs["model"]),
         per_patient=dsl.Collected(evaluated.outputs["per_patient"]),

@@ -9,8 +9,8 @@ from typing import Literal
 from mlflow import MlflowClient
 
 from components.shared.config import Record
+from components.shared.dataset.gc_lock import Sweep, dead_marks, unnamed_volumes
 from components.shared.dataset.manifest import manifest_key
-from components.shared.dataset.sweep import Sweep, dead_marks, unnamed_volumes
 from components.shared.errors import UserError
 from components.shared.storage.outcome import RUNS
 from components.shared.storage.store import Store, StoredObject

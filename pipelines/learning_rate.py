@@ -11,6 +11,7 @@ from components.ingest.settings import IngestSettings
 from components.shared.config import Record
 from components.shared.dataset.manifest import fetch_manifest
 from components.shared.dataset.parts import SplitDataset
+from components.shared.model.network import build_segmenter
 from components.shared.process import cache_folder
 from components.shared.storage.store import FolderStore, Store
 from components.shared.tracking.local import ensure_local
@@ -19,13 +20,12 @@ from components.shared.tracking.runs import log_params, recording
 from components.shared.tracking.server import connect, open_experiment
 from components.split.settings import SplitSettings
 from components.split.splitting import split_dataset
+from components.train.data.slices import prepare_volumes
 from components.train.finder import search_learning_rate
-from components.train.network import build_segmenter
 from components.train.page import render_search, search_scope
 from components.train.recipe import Recipe
-from components.train.slices import prepare_volumes
 from components.train.training import Journal
-from pipelines.settings import Preset
+from pipelines.settings.presets import Preset
 
 _PAGE = "learning_rate.html"
 

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.detect.component import detect
+from components.check_data.component import check_data
 from components.ingest.component import ingest
 from components.notify.component import notify
 from pipelines.training import learn
@@ -47,7 +47,7 @@ def retraining(
     told = notify(**run, run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER, settings=notify_settings)
     with dsl.ExitHandler(told, name="retrain"):
         ingested = ingest(source=source, store=store, settings=ingest_settings)
-        detected = detect(
+        detected = check_data(
             **run,
             dataset_id=ingested.outputs["Output"],
             register_settings=register_settings,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from components.compare.contenders import Contender
+from components.compare.candidates import Contender
 from components.compare.ranking import Ranked
 from components.shared.report.chart_style import COLOURS, INK, SOFT_INK, point_style, style
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from components.compare.contenders import Contender, Trained, measure
+from components.compare.candidates import Contender, Trained, measure
 from components.compare.page import render_comparison
 from components.compare.ranking import Ranked, rank
 from components.compare.settings import CompareSettings

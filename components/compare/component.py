@@ -54,8 +54,8 @@ def compare(
         leaving_failure(store, process.pipeline_run, "compare"),
     ):
         with importing():
+            from components.compare.candidates import Trained
             from components.compare.comparison import ComparedFiles, compare_models
-            from components.compare.contenders import Trained
 
         left = {each.metadata["mlflow_run_id"]: Path(each.path) for each in histories}
         run_id = compare_models(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.compare.contenders import Contender
+from components.compare.candidates import Contender
 from components.shared.scoring.comparison import Comparison, compare
 
 

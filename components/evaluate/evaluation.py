@@ -17,11 +17,11 @@ from components.evaluate.results import (
 from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.volumes import Volume, Voxels
+from components.shared.model.segmenter import load_segmenter
 from components.shared.report.overlay import draw_slice, largest_tumour_slice
 from components.shared.report.slices import draw_overlays
 from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.metrics import HEADLINE, METRICS
-from components.shared.scoring.segmenter import load_segmenter
 from components.shared.scoring.table import write_patient_scores
 from components.shared.tracking.runs import log_headline, log_metrics, log_params, recording
 

@@ -10,11 +10,11 @@ from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import check_split
 from components.shared.dataset.volumes import Mask
+from components.shared.model.segmenter import Segmenter
 from components.shared.scoring.groups import first_of_each_third, group
 from components.shared.scoring.metrics import THRESHOLD, aggregate
 from components.shared.scoring.predicted import scored
 from components.shared.scoring.scores import PatientScore, VolumeScore
-from components.shared.scoring.segmenter import Segmenter
 
 
 @dataclass(frozen=True)

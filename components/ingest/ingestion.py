@@ -9,9 +9,9 @@ from typing import TypeVar
 from components.ingest.settings import IngestSettings
 from components.ingest.table import AttributeTable, join_attributes, read_attributes
 from components.ingest.workers import Accepted, Outcome, VolumeWork, usable_workers, work_on
+from components.shared.dataset.gc_lock import require_volumes
 from components.shared.dataset.ingest_account import IngestAccount, Quarantined
 from components.shared.dataset.manifest import Manifest, make_manifest, manifest_key
-from components.shared.dataset.sweep import require_volumes
 from components.shared.errors import UserError
 from components.shared.progress import track
 from components.shared.reading.scans import Listing, Scan, list_scans, nothing_accepted

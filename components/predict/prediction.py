@@ -18,6 +18,7 @@ from components.shared.config import Record
 from components.shared.dataset.ingest_account import Quarantined
 from components.shared.dataset.volumes import Mask, Probability, Volume
 from components.shared.errors import UserError
+from components.shared.model.segmenter import Segmenter, VolumeRefusedError, load_segmenter
 from components.shared.progress import track
 from components.shared.reading.scans import (
     BadScanError,
@@ -30,7 +31,6 @@ from components.shared.reading.sources.opening import open_source
 from components.shared.reading.sources.source import Source
 from components.shared.report.page import Picture
 from components.shared.scoring.decision import decision_text, find_tumour
-from components.shared.scoring.segmenter import Segmenter, VolumeRefusedError, load_segmenter
 from components.shared.storage.store import FolderStore
 
 logger = logging.getLogger(__name__)

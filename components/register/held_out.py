@@ -86,8 +86,8 @@ def score_model(
         UserError: If the model cannot be loaded, or gives something else than probabilities.
     """
     with importing():  # torch is large, and a first model is compared with nothing
+        from components.shared.model.segmenter import load_segmenter
         from components.shared.scoring.predicted import scored
-        from components.shared.scoring.segmenter import load_segmenter
 
     predicted = scored(load_segmenter(model, device), dataset, entries, threshold, what)
     return [one.score for one in predicted]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from components.shared.config import Record
 from components.shared.errors import UserError
 from components.shared.storage.store import Store, explain_disk, file_digest
-from components.train.processes import rank
+from components.train.distributed.processes import rank
 
 logger = logging.getLogger(__name__)
 

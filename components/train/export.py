@@ -13,12 +13,12 @@ from mlflow.types import Schema, TensorSpec
 
 from components.shared.dataset.volumes import CHANNELS, Voxels
 from components.shared.errors import UserError
-from components.shared.scoring.segmenter import (
+from components.shared.model.network import PairedSegmenter, VolumeSegmenter
+from components.shared.model.segmenter import (
     MIN_COMPONENT_SHARE,
     Segmenter,
     load_segmenter,
 )
-from components.train.network import PairedSegmenter, VolumeSegmenter
 
 ExportableSegmenter = VolumeSegmenter | PairedSegmenter
 
@@ -66,7 +66,7 @@ def export_segmenter(segmenter: ExportableSegmenter, folder: Path) -> float:
 
     Raises:
         RuntimeError: If the exported program disagrees with the segmenter.
-        UserError: If it has an operator that is not in `components.shared.scoring.operators`.
+        UserError: If it has an operator that is not in `components.shared.model.operators`.
     """
     # a plain memory layout: the exported program takes its strides from the weights
     segmenter.to(memory_format=torch.contiguous_format)

@@ -16,15 +16,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from components.shared.errors import UserError
+from components.shared.model.network import VolumeSegmenter
 from components.shared.report.learning_rate import LearningRateSearch, Suggestion
 from components.shared.storage.store import Store
 from components.train.checkpoints import Checkpoints
+from components.train.data.slices import PreparedVolume
+from components.train.distributed.processes import is_writer
 from components.train.fit import rehearse
 from components.train.memory import within_memory
-from components.train.network import VolumeSegmenter
-from components.train.processes import is_writer
 from components.train.recipe import Recipe, Sampling
-from components.train.slices import PreparedVolume
 
 logger = logging.getLogger(__name__)
 

@@ -14,14 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from components.shared.errors import UserError
 from components.shared.machine import usable_cores
-from components.shared.scoring.segmenter import pick_device
-from components.train.callbacks.agreement import ShareWeights
+from components.shared.model.network import VolumeSegmenter, freeze_unused
+from components.shared.model.segmenter import pick_device
 from components.train.callbacks.checkpoints import KeepCheckpoints
 from components.train.callbacks.compiling import CompileNetwork
 from components.train.callbacks.early_stopping import StopWithoutGain
-from components.train.callbacks.finite import StopAtNonFiniteLoss, advice_against
 from components.train.callbacks.history import Epoch, History
 from components.train.callbacks.interruption import StoreWithinEpochs
+from components.train.callbacks.nan_guard import StopAtNonFiniteLoss, advice_against
 from components.train.callbacks.progress import (
     EpochListener,
     LogProgress,
@@ -29,18 +29,18 @@ from components.train.callbacks.progress import (
     TellEpochs,
 )
 from components.train.callbacks.threads import ChooseThreads
+from components.train.callbacks.weight_sync import ShareWeights
 from components.train.checkpoints import Checkpoints
-from components.train.memory import keep_freed_memory, within_memory
-from components.train.network import VolumeSegmenter, freeze_unused
-from components.train.processes import trainer_arguments
-from components.train.recipe import Recipe, Sampling
-from components.train.slices import (
+from components.train.data.slices import (
     PreparedVolume,
     SliceDataset,
     SliceTensors,
     TumourSampler,
     VolumeSampler,
 )
+from components.train.distributed.processes import trainer_arguments
+from components.train.memory import keep_freed_memory, within_memory
+from components.train.recipe import Recipe, Sampling
 from components.train.task import PreparedTensors, SegmentationTask
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_e
 
 from components.shared.errors import UserError
 from components.train.checkpoints import Checkpoints
-from components.train.processes import count_processes
+from components.train.distributed.processes import count_processes
+from components.train.exit_codes import LOST_STATUS
 from components.train.recipe import Sampling
-from components.train.statuses import LOST_STATUS
 
 logger = logging.getLogger(__name__)
 

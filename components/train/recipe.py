@@ -4,86 +4,10 @@ from bisect import bisect
 from itertools import accumulate, pairwise
 from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from components.shared.config import Config
-
-Architecture = Literal[
-    "unet",
-    "unetplusplus",
-    "manet",
-    "linknet",
-    "fpn",
-    "pspnet",
-    "deeplabv3",
-    "deeplabv3plus",
-    "pan",
-    "upernet",
-    "segformer",
-    "dpt",
-    "plain_unet",
-]
-"""All decoders of `segmentation_models_pytorch`, which only the trainer's image has, and ours."""
-
-
-_STAGED_DECODERS = ("unet", "unetplusplus", "manet")  # with a width for each stage
-
-
-class Network(Config):
-    """What is trained.
-
-    Attributes:
-        architecture: A decoder of `segmentation_models_pytorch`, e.g. `unet`, `fpn`; or
-            `plain_unet`, the U-Net of Buda et al. 2019 without any encoder of a library.
-        encoder: An encoder of `segmentation_models_pytorch`, e.g. `resnet18`, or `tu-` and the
-            name of one of timm's networks.
-        encoder_weights: `imagenet` downloads weights; `none` starts from random ones.
-        encoder_depth: Stages of the encoder that are used; each halves the resolution.
-        decoder_channels: Widths of the decoder's stages, as many as the encoder has, where it has
-            some (U-Net, U-Net++, MA-Net); `None` takes the library's first ones.
-        image_size: Side in pixels to which slices are resized inside the model.
-        context_slices: Neighbours on each side that are shown to the network as channels
-            (a 2.5D network).
-        sequences: `all` three, or `flair` alone, which every scan has.
-        normalisation: `head` scales each sequence by its mean and deviation inside the head;
-            `percentiles` by those of the head's box cut to its 10th and 99th percentile (Buda et
-            al. 2019); `imagenet` by the statistics that ImageNet weights were trained with.
-        crop: Slices are cut to the `head`, or taken whole (`none`).
-        test_time_flip: Whether the answer is the mean of those for the slices and for their mirror
-            images (test-time augmentation), in training's validation as in the exported model;
-            a prediction takes twice the time.
-        min_component_share: Connected parts of a predicted mask, in three dimensions, are left
-            out if they have fewer pixels than this share of the largest part; 0 keeps all.
-    """
-
-    architecture: Architecture = "unet"
-    encoder: str = "resnet18"
-    encoder_weights: Literal["imagenet", "none"] = "imagenet"
-    encoder_depth: int = Field(default=5, ge=3, le=5)
-    decoder_channels: tuple[PositiveInt, ...] | None = None
-    image_size: int = Field(default=256, ge=32, le=1024, multiple_of=32)
-    context_slices: int = Field(default=1, ge=0, le=3)
-    sequences: Literal["all", "flair"] = "all"
-    normalisation: Literal["head", "percentiles", "imagenet"] = "head"
-    crop: Literal["head", "none"] = "head"
-    test_time_flip: bool = False
-    min_component_share: float = Field(default=0.0, ge=0.0, le=1.0)
-
-    @model_validator(mode="after")
-    def _decoder_fits(self) -> Self:
-        widths = self.decoder_channels
-        if widths is not None and self.architecture not in _STAGED_DECODERS:
-            having = ", ".join(_STAGED_DECODERS)
-            raise ValueError(f"decoder_channels are of {having}; {self.architecture} has none")
-        if widths is not None and len(widths) != self.encoder_depth:
-            raise ValueError(f"{len(widths)} widths for {self.encoder_depth} stages")
-        return self
-
-    @model_validator(mode="after")
-    def _weights_exist(self) -> Self:
-        if self.architecture == "plain_unet" and self.encoder_weights != "none":
-            raise ValueError("plain_unet has no encoder; it takes encoder_weights=none")
-        return self
+from components.shared.model.settings import Network
 
 
 class Sampling(Config):

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from components.shared.model.network import VolumeSegmenter, with_neighbours
 from components.shared.scoring.decision import find_tumour
-from components.train.augment import Rows, augment
-from components.train.batch_norm import SynchronisedBatchNorm
-from components.train.learning_rates import FollowPoints, learning_rates
-from components.train.losses import loss_of
-from components.train.network import VolumeSegmenter, with_neighbours
-from components.train.optimisers import build_optimizer
-from components.train.processes import sum_over_processes
+from components.train.data.augment import Rows, augment
+from components.train.data.slices import COVERAGE_LEVELS, SliceTensors
+from components.train.distributed.batch_norm import SynchronisedBatchNorm
+from components.train.distributed.processes import sum_over_processes
+from components.train.optimization.learning_rates import FollowPoints, learning_rates
+from components.train.optimization.losses import loss_of
+from components.train.optimization.optimizers import build_optimizer
 from components.train.recipe import Recipe
-from components.train.slices import COVERAGE_LEVELS, SliceTensors
 
 PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # the arrays of a `PreparedVolume`
 

@@ -11,6 +11,9 @@ from mlflow import MlflowClient
 
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import split_key
+from components.shared.model.library import TIMM_PREFIX
+from components.shared.model.network import PairedSegmenter, VolumeSegmenter, build_segmenter
+from components.shared.model.settings import Network
 from components.shared.report.learning_rate import LearningRateSearch, learning_rate_curve
 from components.shared.report.training_history import TrainingHistory
 from components.shared.threads import limit_threads
@@ -26,14 +29,12 @@ from components.shared.tracking.status import pipeline_run_of
 from components.shared.tracking.tree import open_run
 from components.train.callbacks.history import Epoch
 from components.train.checkpoints import Checkpoints
+from components.train.data.slices import prepare_volumes
+from components.train.distributed.processes import is_writer
 from components.train.export import ExportableSegmenter, export_segmenter, try_export
 from components.train.finder import search_learning_rate, search_once, with_found_rate
 from components.train.fit import fit
-from components.train.library import TIMM_PREFIX
-from components.train.network import PairedSegmenter, VolumeSegmenter, build_segmenter
-from components.train.processes import is_writer
-from components.train.recipe import Network, Recipe
-from components.train.slices import prepare_volumes
+from components.train.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 

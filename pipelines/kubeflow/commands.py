@@ -10,17 +10,17 @@ import typer
 
 from components.shared.errors import UserError
 from components.shared.printable import printable
-from pipelines import defaults
 from pipelines.extras import require_extras
+from pipelines.settings import defaults
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must be quick
-    from pipelines.images import Images
     from pipelines.kubeflow.client import Kubeflow
     from pipelines.kubeflow.cron import Cron
     from pipelines.kubeflow.follow import Outcome
     from pipelines.kubeflow.order import Prepared
     from pipelines.kubeflow.schedule import Existing, ScheduleFile
     from pipelines.kubeflow.submit import Submitted
+    from pipelines.placement.images import Images
 
 schedules = typer.Typer(
     name="schedule",
@@ -102,10 +102,10 @@ def submit(
     """
     require_extras("pipelines")
     from components.shared.config import build_config
-    from pipelines.images import read_images
     from pipelines.kubeflow.client import connect
     from pipelines.kubeflow.order import Order, prepare
     from pipelines.kubeflow.submit import submit as send
+    from pipelines.placement.images import read_images
 
     values = {
         "source": source,
@@ -166,8 +166,8 @@ def create(
     """
     require_extras("pipelines")
     from components.shared.config import build_config
-    from pipelines.images import read_images
     from pipelines.kubeflow.schedule import Schedule, ScheduleFile
+    from pipelines.placement.images import read_images
 
     values = {
         "name": name,
@@ -209,8 +209,8 @@ def apply(
     Example: brainseg schedule apply schedules.yaml --registry registry.example/team --prune
     """
     require_extras("pipelines")
-    from pipelines.images import read_images
     from pipelines.kubeflow.schedule import read_schedules
+    from pipelines.placement.images import read_images
 
     file = read_schedules(path.expanduser())
     _apply(file, read_images(registry, digests), endpoint, namespace, prune=prune, dry_run=dry_run)

@@ -13,14 +13,14 @@ from components.shared.errors import UserError
 from components.shared.kubernetes_names import ObjectNameOrNone
 from components.shared.reading.sources.opening import require_shared_source
 from components.shared.storage.s3 import parse_s3_uri
-from pipelines import defaults
-from pipelines.arguments import graph_arguments
 from pipelines.catalogue import find_pipeline
-from pipelines.compilation import compiled
 from pipelines.graph import check_arguments, images, step_names
-from pipelines.images import Images
 from pipelines.kubeflow.upload import Package, package
-from pipelines.resources import load_profile
+from pipelines.placement.compilation import compiled
+from pipelines.placement.images import Images
+from pipelines.placement.profiles import load_profile
+from pipelines.settings import defaults
+from pipelines.settings.arguments import graph_arguments
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "String": (str,),

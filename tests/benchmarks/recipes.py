@@ -30,16 +30,16 @@ from components.ingest.ingestion import ingest_source
 from components.ingest.settings import IngestSettings
 from components.shared.dataset.parts import SplitDataset
 from components.shared.machine import usable_cores
+from components.shared.model.network import build_segmenter, with_neighbours
 from components.shared.storage.store import open_store
 from components.shared.threads import limit_threads
 from components.split.assign import assign_folds
 from components.split.settings import FoldSettings
 from components.train.checkpoints import Checkpoints
+from components.train.data.slices import prepare_volumes
 from components.train.fit import fit
-from components.train.network import build_segmenter, with_neighbours
 from components.train.recipe import Recipe
-from components.train.slices import prepare_volumes
-from pipelines.settings import load_preset
+from pipelines.settings.presets import load_preset
 
 PARTS = ("validation", "test")
 KINDS = ("best", "last", "average")

@@ -38,20 +38,20 @@ from components.shared.dataset.manifest import fetch_manifest
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import fetch_split
 from components.shared.machine import usable_cores
+from components.shared.model.network import build_segmenter
 from components.shared.storage.store import open_store
 from components.shared.threads import limit_threads
 from components.shared.tracking.local import initialise_local
 from components.split.settings import SplitSettings
 from components.split.splitting import split_dataset
 from components.train.component import train
+from components.train.data.slices import Draw, SliceDataset, prepare_volumes
+from components.train.distributed.processes import sum_over_processes
 from components.train.fit import rehearse
-from components.train.losses import loss_of
-from components.train.network import build_segmenter
-from components.train.optimisers import build_optimizer
-from components.train.processes import sum_over_processes
+from components.train.optimization.losses import loss_of
+from components.train.optimization.optimizers import build_optimizer
 from components.train.recipe import Recipe
-from components.train.slices import Draw, SliceDataset, prepare_volumes
-from pipelines.settings import load_preset
+from pipelines.settings.presets import load_preset
 
 ROUNDS = 3
 BATCH = 16

@@ -10,11 +10,11 @@ import pytest
 
 from components.shared.storage.store import open_store
 from pipelines.catalogue import PIPELINES
-from pipelines.compilation import compile_all
 from pipelines.graph import settings_of
-from pipelines.images import Images
-from pipelines.resources import load_profile
-from pipelines.settings import load_preset, pipeline_arguments
+from pipelines.placement.compilation import compile_all
+from pipelines.placement.images import Images
+from pipelines.placement.profiles import load_profile
+from pipelines.settings.presets import load_preset, pipeline_arguments
 from tests.cluster.backend import Backend, job_name
 
 NAMESPACE = "brainseg"

@@ -14,8 +14,8 @@ import yaml
 
 from pipelines.doctor.cluster.checks import run_cluster_checks
 from pipelines.doctor.cluster.target import Target
-from pipelines.images import Images
-from pipelines.resources import load_profile
+from pipelines.placement.images import Images
+from pipelines.placement.profiles import load_profile
 from tests.cluster.conftest import MANIFESTS, OVERLAY, Kubectl, until
 from tests.cluster.test_manifests import moved
 from tests.kfp_api.backend import Backend

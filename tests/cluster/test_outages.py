@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from components.shared.storage.store import open_store
-from pipelines.compilation import compile_all
-from pipelines.images import Images
-from pipelines.resources import load_profile
+from pipelines.placement.compilation import compile_all
+from pipelines.placement.images import Images
+from pipelines.placement.profiles import load_profile
 from tests.cluster.conftest import (
     BUCKET,
     TREE,

@@ -13,9 +13,9 @@ from components.shared.process import ERROR_PREFIX
 from components.shared.storage.store import open_store
 from components.train.group.objects import group_objects
 from components.train.group.settings import GroupSettings
-from pipelines.compilation import compile_all
-from pipelines.images import Images
-from pipelines.resources import load_profile
+from pipelines.placement.compilation import compile_all
+from pipelines.placement.images import Images
+from pipelines.placement.profiles import load_profile
 from tests.cluster.backend import TaskFailed, job_name
 from tests.cluster.conftest import BUCKET, arguments, is_there, read, until
 from tests.components.train.group.pods import OWNER

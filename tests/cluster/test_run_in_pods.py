@@ -140,7 +140,7 @@ def test_a_retraining_ends_early_where_nothing_is_new(
 ):
     run_id = uuid.uuid4().hex[:8]
     tasks = backend.run(retraining, arguments(store), run_id)
-    assert list(tasks) == ["ingest", "detect", "notify"]
+    assert list(tasks) == ["ingest", "check-data", "notify"]
     assert f"{run_id}: nothing to do" in told_by_notify(deployed, run_id)
 
 

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from components.shared.step import DATA_IMAGE, TRAINER_IMAGE
-from pipelines.compilation import COMPONENTS
+from pipelines.placement.compilation import COMPONENTS
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

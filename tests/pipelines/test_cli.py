@@ -10,8 +10,8 @@ import pytest
 from components.shared.reading.sources.synthetic import write_synthetic
 from components.shared.report.learning_rate import LearningRateSearch, Suggestion
 from pipelines import cli
-from pipelines.compilation import COMPONENTS, PIPELINES
 from pipelines.learning_rate import FoundRate
+from pipelines.placement.compilation import COMPONENTS, PIPELINES
 
 FOUND = LearningRateSearch(
     learning_rates=(1e-4, 1e-3, 1e-2),

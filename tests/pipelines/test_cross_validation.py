@@ -9,8 +9,8 @@ from mlflow import MlflowClient
 
 from components.shared.storage.store import open_store
 from pipelines.cross_validation import cross_validation
-from pipelines.placement import placed
-from pipelines.resources import load_profile
+from pipelines.placement.placing import placed
+from pipelines.placement.profiles import load_profile
 
 _SETTINGS = (
     "fold.folds=2",
@@ -23,7 +23,7 @@ _SETTINGS = (
     "profile.montage_volumes=0",
     "evaluate.overlay_volumes=1",
     "evaluate.threshold=0.4",
-    "pool.overlay_volumes=2",
+    "aggregate.overlay_volumes=2",
 )
 
 
@@ -47,8 +47,8 @@ def test_the_number_of_folds_is_known_to_the_run_alone(spec):
 
 def test_nothing_is_registered(spec):
     steps = {name.removeprefix("comp-") for name in spec["components"]}
-    assert {"train", "evaluate", "pool"} <= steps
-    assert not {"register", "detect"} & steps
+    assert {"train", "evaluate", "aggregate"} <= steps
+    assert not {"register", "check-data"} & steps
 
 
 def test_nothing_is_taken_from_kubeflows_cache(spec):

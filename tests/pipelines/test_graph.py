@@ -2,8 +2,8 @@ import pytest
 
 from components.shared.errors import UserError
 from components.shared.step import DATA_IMAGE, TRAINER_IMAGE
-from pipelines.compilation import PIPELINES
 from pipelines.graph import check_arguments, count_steps, images, on_one_machine, step_names
+from pipelines.placement.compilation import PIPELINES
 from tests.pipelines import graphs
 
 GRAPHS = [*PIPELINES.values(), graphs.described, graphs.twice, graphs.summed, graphs.guarded]

@@ -11,7 +11,7 @@ from components.train import finder
 from components.train.finder import judge_sweep
 from pipelines import learning_rate
 from pipelines.learning_rate import find_learning_rate
-from pipelines.settings import load_preset
+from pipelines.settings.presets import load_preset
 
 _SMALL = (
     "train.network.encoder=mobilenet_v2",

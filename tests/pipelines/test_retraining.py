@@ -5,7 +5,7 @@ import json
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from pipelines.resources import load_profile
+from pipelines.placement.profiles import load_profile
 from pipelines.retraining import retraining
 from tests.components.notify.conftest import Webhook
 
@@ -33,7 +33,7 @@ class TestCompiled:
 
     def test_nothing_is_learned_unless_something_is_new(self, spec):
         tasks = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
-        assert set(tasks) == {"ingest", "detect", "condition-2"}
+        assert set(tasks) == {"ingest", "check-data", "condition-2"}
         condition = tasks["condition-2"]["triggerPolicy"]["condition"]
         assert condition.endswith("'pipelinechannel--detect-Output'] == 'changed'")
         learned = spec["components"]["comp-condition-2"]["dag"]["tasks"]
@@ -125,7 +125,7 @@ def test_an_unchanged_source_ends_early_and_green(first, same, folder):
     assert result["outcome"]["kind"] == "unchanged"
     assert "nothing new to learn" in result["outcome"]["reason"]
     assert f"  {result['outcome']['reason']}" in same.stderr.splitlines()  # of notify
-    assert list(result["seconds"]) == ["ingest", "detect", "notify", "total"]
+    assert list(result["seconds"]) == ["ingest", "check-data", "notify", "total"]
     assert result == json.loads((folder / "same" / "result.json").read_text())
 
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.volumes import Mask, Volume
+from components.shared.model.segmenter import Segmenter
 from components.shared.progress import track
 from components.shared.scoring.decision import find_tumour
 from components.shared.scoring.scores import VolumeScore, score_volume
-from components.shared.scoring.segmenter import Segmenter
 
 
 class Predicted(NamedTuple):

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from torch._dynamo.exc import TorchDynamoException
 
 from components.train.callbacks.rehearsal import rehearsal
-from components.train.slices import SliceTensors
+from components.train.data.slices import SliceTensors
 from components.train.task import SegmentationTask
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from components.train.callbacks.history import History
 from components.train.checkpoints import Checkpoints
-from components.train.slices import TumourSampler, VolumeSampler
-from components.train.statuses import PREEMPTED_STATUS
+from components.train.data.slices import TumourSampler, VolumeSampler
+from components.train.exit_codes import PREEMPTED_STATUS
 
 logger = logging.getLogger(__name__)
 

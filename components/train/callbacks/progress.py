@@ -8,8 +8,8 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from components.train.callbacks.history import Epoch, History
+from components.train.data.slices import SliceTensors
 from components.train.recipe import Recipe
-from components.train.slices import SliceTensors
 
 logger = logging.getLogger(__name__)
 

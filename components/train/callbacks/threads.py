@@ -10,8 +10,8 @@ from torch import nn
 
 from components.shared.threads import FastestThreads
 from components.train.callbacks.rehearsal import rehearsal
+from components.train.data.slices import SliceTensors
 from components.train.recipe import Compute
-from components.train.slices import SliceTensors
 
 
 class ChooseThreads(Callback):

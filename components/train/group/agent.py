@@ -10,7 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from components.shared.process import MISTAKE_STATUS
-from components.train.statuses import LOST_STATUS, PREEMPTED_STATUS
+from components.train.exit_codes import LOST_STATUS, PREEMPTED_STATUS
 
 _MEETING_S = 900  # until all pods are there; those that wait longer begin again
 

@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from components.shared.errors import OutageError, UserError
 from components.train.group.objects import Object
-from components.train.group.story import pod_number
+from components.train.group.pod_status import pod_number
 
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _TIMEOUT_S = (5, 30)  # to connect, to answer

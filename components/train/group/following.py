@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from components.shared.errors import OutageError, UserError
 from components.shared.printable import printable
 from components.shared.storage.store import Store, open_store
+from components.train.exit_codes import PREEMPTED_STATUS
 from components.train.group.cluster import Cluster
 from components.train.group.objects import (
     LEASE_S,
@@ -22,15 +23,7 @@ from components.train.group.objects import (
     job_name,
     service,
 )
-from components.train.group.result import (
-    PROFILE,
-    Result,
-    fetch_result,
-    find_result,
-    group_folder,
-)
-from components.train.group.settings import GroupSettings, Task
-from components.train.group.story import (
+from components.train.group.pod_status import (
     condition,
     ends,
     failure,
@@ -39,7 +32,14 @@ from components.train.group.story import (
     running,
     waiting_for,
 )
-from components.train.statuses import PREEMPTED_STATUS
+from components.train.group.result import (
+    PROFILE,
+    Result,
+    fetch_result,
+    find_result,
+    group_folder,
+)
+from components.train.group.settings import GroupSettings, Task
 
 logger = logging.getLogger(__name__)
 

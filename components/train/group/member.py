@@ -15,11 +15,11 @@ from components.shared.dataset.split import check_split, fetch_split
 from components.shared.errors import UserError
 from components.shared.process import step_process
 from components.shared.storage.store import open_store
+from components.train.distributed.processes import is_writer
+from components.train.exit_codes import LOST_STATUS
 from components.train.group.result import PROFILE, find_result, group_folder, leave_result
 from components.train.group.settings import Task
-from components.train.processes import is_writer
 from components.train.recipe import Recipe
-from components.train.statuses import LOST_STATUS
 from components.train.training import train_model
 
 logger = logging.getLogger(__name__)

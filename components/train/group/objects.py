@@ -5,8 +5,8 @@ from typing import Any
 
 from components.shared.config import Record
 from components.shared.process import MISTAKE_STATUS
+from components.train.exit_codes import PREEMPTED_STATUS
 from components.train.group.settings import SCRATCH_FOLDERS, GroupSettings, Task
-from components.train.statuses import PREEMPTED_STATUS
 
 Object = dict[str, Any]
 

@@ -11,7 +11,7 @@ import time
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 
-from components.train.statuses import LOST_STATUS, PREEMPTED_STATUS
+from components.train.exit_codes import LOST_STATUS, PREEMPTED_STATUS
 
 _SHORT_S = 60.0
 _SHORT_ROUNDS = 10  # so many in a row are no accident: the pod ends, and is counted

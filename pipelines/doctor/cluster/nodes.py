@@ -8,7 +8,7 @@ from kubernetes.utils.quantity import parse_quantity
 from pipelines.doctor.check import Check
 from pipelines.doctor.cluster.connection import Cluster, Json
 from pipelines.doctor.cluster.target import Target
-from pipelines.resources import NodeRequirement, PodSettings, Toleration
+from pipelines.placement.profiles import NodeRequirement, PodSettings, Toleration
 
 _ADVICE = (
     "such a pod waits for ever, unless an autoscaler adds a node: choose or change the pod profile"

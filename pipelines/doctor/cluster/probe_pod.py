@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.resources import EnvSource, PodSettings
+from pipelines.placement.profiles import EnvSource, PodSettings
 
 CONTAINER = "probe"
 LABELS = {"app.kubernetes.io/name": "brainseg-doctor"}

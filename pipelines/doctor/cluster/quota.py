@@ -8,7 +8,7 @@ from kubernetes.utils.quantity import parse_quantity
 from pipelines.doctor.check import Check
 from pipelines.doctor.cluster.connection import Cluster, Json
 from pipelines.doctor.cluster.target import Target
-from pipelines.resources import PodSettings
+from pipelines.placement.profiles import PodSettings
 
 # What a quota on one of these refuses is a container that names none of it, so that a LimitRange
 # has to: as Argo's containers (workflow-controller-configmap's `executor` sets no resources)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipelines.doctor.check import Check
 from pipelines.doctor.cluster.connection import Cluster, KubernetesError
 from pipelines.doctor.cluster.target import Target
-from pipelines.resources import EnvSource, PodSettings
+from pipelines.placement.profiles import EnvSource, PodSettings
 
 Values = Mapping[str, bytes]
 

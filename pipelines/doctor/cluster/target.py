@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from components.shared.step import DATA_IMAGE, TRAINER_IMAGE
 from components.train.group.settings import GroupSettings
-from pipelines.images import Images
-from pipelines.resources import PodProfile
+from pipelines.placement.images import Images
+from pipelines.placement.profiles import PodProfile
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from components.compare.contenders import Trained
+from components.compare.candidates import Trained
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
 from components.shared.storage.store import open_store

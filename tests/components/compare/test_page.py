@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from components.compare.contenders import measure
+from components.compare.candidates import measure
 from components.compare.page import render_comparison
 from components.compare.ranking import rank
 from components.compare.settings import CompareSettings

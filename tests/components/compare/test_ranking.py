@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from components.compare.contenders import Contender, Trained
+from components.compare.candidates import Contender, Trained
 from components.compare.ranking import is_clear, rank
 
 

@@ -8,9 +8,9 @@ from PIL import Image
 from components.evaluate.evaluation import evaluate_model
 from components.evaluate.settings import EvaluateSettings
 from components.shared.errors import UserError
+from components.shared.model.segmenter import load_segmenter
 from components.shared.scoring.metrics import HEADLINE, aggregate
 from components.shared.scoring.scores import score_volume
-from components.shared.scoring.segmenter import load_segmenter
 from components.shared.scoring.table import read_patient_scores
 from components.shared.tracking.status import pipeline_run_of
 

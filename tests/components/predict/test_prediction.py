@@ -11,8 +11,8 @@ from PIL import Image
 from components.predict.prediction import _encode_mask, predict_source
 from components.predict.settings import PredictSettings
 from components.shared.errors import UserError
+from components.shared.model.segmenter import load_segmenter
 from components.shared.scoring.decision import find_tumour
-from components.shared.scoring.segmenter import load_segmenter
 
 SETTINGS = PredictSettings(device="cpu")
 NAMES = ("TCGA_CS_0001_19990101", "TCGA_DU_0002_20010203")

@@ -11,9 +11,9 @@ from components.shared.dataset.manifest import manifest_key
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split, split_key
 from components.shared.dataset.volumes import fetch_volume
+from components.shared.model.segmenter import load_segmenter
 from components.shared.scoring.metrics import aggregate
 from components.shared.scoring.scores import score_volume
-from components.shared.scoring.segmenter import load_segmenter
 from components.shared.storage.store import open_store
 from components.shared.tracking.runs import log_metrics
 from components.shared.tracking.server import connect

@@ -13,7 +13,7 @@ from components.register.registration import Candidate
 from components.register.rollback import rollback
 from components.shared.dataset.split import make_split
 from components.shared.errors import UserError
-from components.shared.scoring.segmenter import load_segmenter
+from components.shared.model.segmenter import load_segmenter
 from components.shared.scoring.table import write_patient_scores
 from components.shared.tracking.server import connect
 

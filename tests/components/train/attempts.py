@@ -21,12 +21,12 @@ import torch._dynamo  # by the first optimiser; here once for all attempts
 from lightning.pytorch.callbacks import Callback
 
 from components.shared.dataset.parts import SplitDataset
+from components.shared.model.network import build_segmenter
 from components.shared.storage.store import FolderStore
 from components.train.checkpoints import Checkpoints
+from components.train.data.slices import prepare_volumes
 from components.train.fit import fit
-from components.train.network import build_segmenter
 from components.train.recipe import Recipe
-from components.train.slices import prepare_volumes
 
 
 @dataclass(frozen=True)

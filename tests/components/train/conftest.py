@@ -11,13 +11,13 @@ from components.shared.dataset.manifest import Manifest
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
 from components.shared.dataset.volumes import Volume
+from components.shared.model.network import build_segmenter
 from components.shared.storage.store import Store, open_store
 from components.shared.tracking.local import initialise_local
 from components.train.checkpoints import Checkpoints
+from components.train.data.slices import prepare_volumes
 from components.train.fit import Fit, fit
-from components.train.network import build_segmenter
 from components.train.recipe import Recipe
-from components.train.slices import prepare_volumes
 
 SLICES, SIDE = 6, 48
 

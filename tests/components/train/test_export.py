@@ -7,9 +7,9 @@ import torch
 import yaml
 
 from components.shared.errors import UserError
-from components.shared.scoring.segmenter import load_segmenter
+from components.shared.model.network import build_segmenter
+from components.shared.model.segmenter import load_segmenter
 from components.train.export import export_segmenter, synthetic_example, try_export
-from components.train.network import build_segmenter
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from components.shared.errors import UserError
+from components.shared.model.network import build_segmenter
 from components.train import finder
+from components.train.data.slices import prepare_volumes
 from components.train.finder import (
     STEPS,
     LearningRateSweep,
@@ -18,9 +20,7 @@ from components.train.finder import (
     search_once,
     with_found_rate,
 )
-from components.train.learning_rates import learning_rates
-from components.train.network import build_segmenter
-from components.train.slices import prepare_volumes
+from components.train.optimization.learning_rates import learning_rates
 
 RATES = [10 ** (7 * step / (STEPS - 1) - 7) for step in range(STEPS)]
 

@@ -8,10 +8,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from components.shared.errors import UserError
+from components.shared.model.network import build_segmenter
 from components.train.checkpoints import Checkpoints
+from components.train.data.slices import prepare_volumes
 from components.train.fit import fit
-from components.train.network import build_segmenter
-from components.train.slices import prepare_volumes
 from tests.components.train.conftest import Interruption, assert_same_fit
 from tests.components.train.test_checkpoints import Code, replace_last, saved, stored_states
 

@@ -2,9 +2,10 @@ import html
 
 import pytest
 
+from components.shared.model.settings import Network
 from components.shared.report.learning_rate import LearningRateSearch, Suggestion
 from components.train.page import render_search, search_scope
-from components.train.recipe import Network, Recipe
+from components.train.recipe import Recipe
 
 FOUND = LearningRateSearch(
     learning_rates=(1e-4, 1e-3, 1e-2),

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from components.shared.model.network import build_segmenter
 from components.shared.scoring.decision import find_tumour
-from components.train.network import build_segmenter
-from components.train.slices import prepare_volumes
+from components.train.data.slices import prepare_volumes
 from components.train.task import SegmentationTask, step_seed
 
 

@@ -10,19 +10,19 @@ import torch
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
 from components.shared.errors import UserError
+from components.shared.model.network import PairedSegmenter, build_segmenter, with_neighbours
+from components.shared.model.segmenter import load_segmenter
 from components.shared.report.training_history import TrainingHistory
-from components.shared.scoring.segmenter import load_segmenter
 from components.shared.tracking.server import EXPERIMENT, connect
 from components.shared.tracking.tree import end_pipeline_run
 from components.train import finder, training
+from components.train.data.slices import prepare_volumes
 from components.train.export import export_segmenter
 from components.train.finder import judge_sweep
 from components.train.fit import Fit, fit
-from components.train.network import PairedSegmenter, build_segmenter, with_neighbours
 from components.train.recipe import Recipe
-from components.train.slices import prepare_volumes
 from components.train.training import Journal, train_model
-from pipelines.settings import load_preset, load_recipes, preset_names
+from pipelines.settings.presets import load_preset, load_recipes, preset_names
 from tests.components.train.conftest import Interruption, ball_volume
 
 

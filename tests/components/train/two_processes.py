@@ -14,13 +14,13 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 
 from components.shared.errors import UserError
+from components.shared.model.network import build_segmenter
 from components.train import finder
 from components.train.checkpoints import Checkpoints
+from components.train.data.slices import prepare_volumes
+from components.train.distributed.processes import is_writer, rank
 from components.train.fit import fit
-from components.train.network import build_segmenter
-from components.train.processes import is_writer, rank
 from components.train.recipe import Sampling
-from components.train.slices import prepare_volumes
 from components.train.task import SegmentationTask
 
 

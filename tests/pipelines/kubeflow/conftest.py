@@ -4,10 +4,10 @@ from dataclasses import replace
 import kubernetes
 import pytest
 
-from pipelines.images import Images
 from pipelines.kubeflow.client import connect
 from pipelines.kubeflow.order import Order, prepare
 from pipelines.kubeflow.schedule import Schedule
+from pipelines.placement.images import Images
 from tests.kfp_api.backend import Backend
 from tests.kfp_api.server import serve
 

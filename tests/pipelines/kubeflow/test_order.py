@@ -1,8 +1,8 @@
 import pytest
 
 from components.shared.errors import UserError
-from pipelines.images import Images
 from pipelines.kubeflow.order import plugins_input, prepare
+from pipelines.placement.images import Images
 from tests.pipelines.kubeflow.conftest import IMAGES, ORDER
 
 
@@ -91,7 +91,7 @@ def test_retraining_is_prepared_as_any_pipeline():
     assert made.package.name == "brainseg-retraining"
     assert made.arguments["force"] is True
     assert "notify_settings" in made.arguments
-    assert made.steps >= {"ingest", "detect", "train", "register", "notify"}
+    assert made.steps >= {"ingest", "check-data", "train", "register", "notify"}
     refused("force='yes' must be of the type Boolean", **changes | {"parameters": {"force": "yes"}})
 
 

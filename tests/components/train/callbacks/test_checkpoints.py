@@ -2,10 +2,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
+from components.shared.model.network import build_segmenter
 from components.train import fit as fitting
 from components.train.checkpoints import Checkpoints
-from components.train.network import build_segmenter
-from components.train.slices import prepare_volumes
+from components.train.data.slices import prepare_volumes
 from components.train.task import SegmentationTask
 
 

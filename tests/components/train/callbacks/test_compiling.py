@@ -4,9 +4,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from components.shared.model.network import build_segmenter
 from components.train.callbacks import compiling
 from components.train.callbacks.compiling import CompileNetwork
-from components.train.network import build_segmenter
 from components.train.task import SegmentationTask
 from tests.components.train.conftest import assert_same_fit
 

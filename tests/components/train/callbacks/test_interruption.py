@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
-from components.train.statuses import PREEMPTED_STATUS
+from components.train.exit_codes import PREEMPTED_STATUS
 from tests.components.train.attempts import Attempts, End, Server
 from tests.components.train.conftest import Interruption, assert_same_fit
 

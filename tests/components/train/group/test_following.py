@@ -14,13 +14,13 @@ from components.shared.errors import OutageError, UserError
 from components.shared.storage.outcome import read_outcome
 from components.shared.storage.store import open_store
 from components.train.component import train_group
+from components.train.exit_codes import PREEMPTED_STATUS
 from components.train.group import following
 from components.train.group.cluster import Cluster
 from components.train.group.following import Group
 from components.train.group.objects import LEASE_S
 from components.train.group.result import group_folder, leave_result
 from components.train.group.settings import GroupSettings
-from components.train.statuses import PREEMPTED_STATUS
 from tests.components.train.group.pods import TASK_CONFIG
 
 

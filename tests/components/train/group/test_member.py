@@ -4,9 +4,9 @@ from torch.distributed import DistNetworkError
 from components.shared.errors import UserError
 from components.shared.storage.store import open_store
 from components.shared.tracking.local import initialise_local
+from components.train.exit_codes import LOST_STATUS
 from components.train.group.member import _meeting_again, train_task
 from components.train.group.result import PROFILE, find_result, group_folder
-from components.train.statuses import LOST_STATUS
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,9 @@ import pytest
 from components.shared.process import MISTAKE_STATUS
 from components.shared.storage.store import open_store
 from components.shared.tracking.local import initialise_local
+from components.train.exit_codes import PREEMPTED_STATUS
 from components.train.group.result import fetch_result, find_result, group_folder
 from components.train.group.settings import GroupSettings
-from components.train.statuses import PREEMPTED_STATUS
 
 
 class Pod:

@@ -7,8 +7,8 @@ import yaml
 
 from pipelines.doctor.cluster.connection import connect
 from pipelines.doctor.cluster.target import Target
-from pipelines.images import Images
-from pipelines.resources import load_profile
+from pipelines.placement.images import Images
+from pipelines.placement.profiles import load_profile
 from tests.pipelines.doctor.cluster.api_server import ApiServer, serving
 
 

@@ -2,7 +2,7 @@ import pytest
 from kubernetes.client import models
 
 from pipelines.doctor.cluster.probe_pod import probe_pod
-from pipelines.resources import load_profile
+from pipelines.placement.profiles import load_profile
 from tests.pipelines.doctor.cluster.conftest import target_of
 
 

@@ -1,0 +1,46 @@
+"""The numbers over all patients of a cross-validation."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from components.aggregate.folds import Fold
+from components.shared.scoring.intervals import mean_interval
+from components.shared.scoring.measures import pooled_dice
+from components.shared.scoring.metrics import BASELINE_SUFFIX, HIGH_SUFFIX, LOW_SUFFIX
+
+_MEAN = "patient_dice_mean"
+
+
+def pooled_figures(folds: Sequence[Fold]) -> dict[str, float]:
+    """Mean, median and standard deviation over patients, each predicted by its own fold's model.
+
+    The names are those of `components.shared.scoring.metrics` where they mean the same.
+
+    Args:
+        folds: At least two patients together.
+    """
+    scores = [score for fold in folds for score in fold.scores]
+    dice = [score.dice for score in scores]
+    low, high = mean_interval(dice)
+    mean, median, deviation = spread(dice)
+    assert deviation is not None  # two patients at least
+    _, _, apart = spread([spread([score.dice for score in fold.scores])[0] for fold in folds])
+    return {
+        "patients": float(len(scores)),
+        "folds": float(len(folds)),
+        _MEAN: mean,
+        _MEAN + LOW_SUFFIX: low,
+        _MEAN + HIGH_SUFFIX: high,
+        _MEAN + BASELINE_SUFFIX: float(np.mean([not score.tumour_pixels for score in scores])),
+        "patient_dice_median": median,
+        "patient_dice_sd": deviation,
+        "fold_dice_sd": apart or 0.0,
+        "pooled_dice": pooled_dice(scores),
+    }
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float | None]:
+    """Mean, median and standard deviation; `None` for that of a single value."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return float(np.mean(values)), float(np.median(values)), deviation

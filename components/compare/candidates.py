@@ -1,0 +1,131 @@
+"""What is known of each model that is compared: scores, time, size."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from mlflow import MlflowClient
+
+from components.compare.settings import CompareSettings
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.volumes import Probability, Voxels
+from components.shared.model.segmenter import Segmenter, load_segmenter
+from components.shared.report.overlay import draw_slice, largest_tumour_slice
+from components.shared.scoring.predicted import scored
+from components.shared.scoring.scores import PatientScore
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left.
+
+    Attributes:
+        run_id: Its MLflow run.
+        folder: MLflow model folder.
+        history: JSON of its `TrainingHistory`.
+    """
+
+    run_id: str
+    folder: Path
+    history: Path
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model on the validation patients.
+
+    Attributes:
+        label: The recipe's name.
+        trained: Where it comes from.
+        scores: One a validation patient.
+        parameters: Weights of the network.
+        train_minutes: From the opening of the training's MLflow run to its last validated epoch.
+        predict_seconds: A volume, median over the validation patients.
+        overlays: A drawn slice of each patient that is shown, under the volume's name.
+    """
+
+    label: str
+    trained: Trained
+    scores: tuple[PatientScore, ...]
+    parameters: int
+    train_minutes: float
+    predict_seconds: float
+    overlays: Mapping[str, Voxels]
+
+    @property
+    def dice(self) -> float:
+        """Mean patient Dice."""
+        return float(np.mean([score.dice for score in self.scores]))
+
+
+def measure(
+    trained: Trained,
+    dataset: SplitDataset,
+    settings: CompareSettings,
+    client: MlflowClient,
+    shown: Sequence[str],
+) -> Contender:
+    """Predicts the validation part, and no other, with a model.
+
+    Args:
+        trained: The model.
+        dataset: The data.
+        settings: Of the step.
+        client: Of the tracking server.
+        shown: Volumes that are drawn.
+
+    Raises:
+        UserError: If the model or a volume cannot be used.
+    """
+    label = client.get_run(trained.run_id).data.tags.get("label") or trained.run_id
+    segmenter = load_segmenter(trained.folder, settings.device)
+    timed = _Timed(segmenter)
+    scores, overlays = [], {}
+    entries, what = dataset.entries("validation"), f"validation volumes by {label}"
+    for entry, volume, mask, score in scored(timed, dataset, entries, settings.threshold, what):
+        scores.append(score)
+        if entry.volume in shown:
+            index = largest_tumour_slice(volume.mask > 0)
+            overlays[entry.volume] = draw_slice(volume, mask, index)
+    return Contender(
+        label=label,
+        trained=trained,
+        scores=tuple(scores),
+        parameters=segmenter.parameters,
+        train_minutes=_train_minutes(client, trained.run_id),
+        predict_seconds=float(np.median(timed.seconds)),
+        overlays=overlays,
+    )
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """A segmenter that is timed."""
+
+    segmenter: Segmenter
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def min_component_share(self) -> float:
+        """The segmenter's."""
+        return self.segmenter.min_component_share
+
+    def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
+        started = time.monotonic()
+        try:
+            return self.segmenter(image, name)
+        finally:
+            self.seconds.append(time.monotonic() - started)
+
+
+def _train_minutes(client: MlflowClient, run_id: str) -> float:
+    """By the server's times: those of a process know nothing of the attempts before it."""
+    points = [
+        point
+        for network in ("", "flair_")  # the second one is trained after the first
+        for point in client.get_metric_history(run_id, f"{network}validation_dice")
+    ]
+    last = max(point.timestamp for point in points)
+    return float((last - client.get_run(run_id).info.start_time) / 60_000)

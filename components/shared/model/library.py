@@ -1,0 +1,66 @@
+"""The encoders that the libraries have."""
+
+import segmentation_models_pytorch as smp
+import timm
+
+from components.shared.config import in_words, nearest
+from components.shared.errors import UserError
+from components.shared.model.settings import Network
+
+TIMM_PREFIX = "tu-"  # how smp marks the names of timm
+
+
+def check_encoder(network: Network, place: str) -> None:
+    """Refuses an encoder that the libraries lack.
+
+    Args:
+        network: Settings.
+        place: Of the settings, for the message, e.g. `train.network`.
+
+    Raises:
+        UserError: If smp has no encoder of the name, and timm no network.
+    """
+    if network.architecture == "plain_unet" or _is_known(network.encoder):
+        return
+    known = [
+        *smp.encoders.get_encoder_names(),
+        *(TIMM_PREFIX + name for name in timm.list_models()),
+    ]
+    found = in_words(nearest(network.encoder, known, most=3))
+    raise UserError(
+        f"{place}.encoder={network.encoder!r} is not known{found}; there are those of "
+        "https://smp.readthedocs.io/en/latest/encoders.html, and "
+        f"{TIMM_PREFIX}NAME for every NAME in timm.list_models()"
+    )
+
+
+def check_weights(network: Network, place: str) -> None:
+    """Refuses to begin with ImageNet weights where there are none for the encoder.
+
+    Args:
+        network: Settings, with an encoder that the libraries have.
+        place: Of the settings, for the message, e.g. `train.network`.
+
+    Raises:
+        UserError: If neither smp nor timm has any; how to go on is said.
+    """
+    if network.encoder_weights == "none" or _has_weights(network.encoder):
+        return
+    raise UserError(
+        f"{place}.encoder={network.encoder} has no ImageNet weights; begin with random ones by "
+        f"{place}.encoder_weights=none, or take another encoder"
+    )
+
+
+def _has_weights(encoder: str) -> bool:
+    if encoder.startswith(TIMM_PREFIX):
+        return bool(timm.is_model_pretrained(encoder.removeprefix(TIMM_PREFIX)))
+    return "imagenet" in smp.encoders.encoders[encoder]["pretrained_settings"]
+
+
+def _is_known(encoder: str) -> bool:
+    if not encoder.startswith(TIMM_PREFIX):
+        return encoder in smp.encoders.get_encoder_names()
+    name = encoder.removeprefix(TIMM_PREFIX)
+    with_weights = "." in name  # e.g. resnet18.a1_in1k
+    return name in timm.list_models(include_tags=True) if with_weights else timm.is_model(name)

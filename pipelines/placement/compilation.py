@@ -1,0 +1,78 @@
+"""Compilation of the pipelines and components to Kubeflow's YAML."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from kfp import compiler
+from kfp.dsl.base_component import BaseComponent
+from kfp.dsl.graph_component import GraphComponent
+
+from components.shared.errors import UserError
+from pipelines.catalogue import COMPONENTS, PIPELINES
+from pipelines.placement.images import Images
+from pipelines.placement.placing import placed
+from pipelines.placement.profiles import PodProfile, load_profile
+from pipelines.settings import defaults
+
+NODES_OWN = Images()
+
+
+def compiled(
+    pipeline: GraphComponent, profile: PodProfile, images: Images = NODES_OWN
+) -> GraphComponent:
+    """A copy of a graph with its pods' settings and the full names of its images.
+
+    Args:
+        pipeline: Any graph of this project's steps; it is not changed.
+        profile: Settings of the run and of every step's pods.
+        images: Where the cluster pulls from.
+
+    Raises:
+        UserError: If an image has no digest though others have.
+    """
+    copied = placed(pipeline, profile)
+    for executor in copied.pipeline_spec.deployment_spec["executors"].values():
+        executor["container"]["image"] = images.full_name(executor["container"]["image"])
+    return copied
+
+
+def compile_all(
+    folder: Path,
+    pipelines: Mapping[str, GraphComponent] = PIPELINES,
+    *,
+    profile: PodProfile | None = None,
+    images: Images = NODES_OWN,
+) -> list[Path]:
+    """Writes `PIPELINE.yaml` and `components/STEP.yaml` and returns the paths.
+
+    Args:
+        folder: Where to write; made where it is not there.
+        pipelines: The graphs by the names of their files.
+        profile: Pod settings of the pipelines; a component alone has none but its image.
+        images: Where the cluster pulls from.
+
+    Raises:
+        UserError: If the folder cannot be written, or an image has no digest though others have.
+    """
+    chosen = profile or load_profile(defaults.PROFILE)
+    targets: dict[Path, BaseComponent] = {
+        folder / f"{name}.yaml": compiled(graph, chosen, images)
+        for name, graph in pipelines.items()
+    }
+    targets |= {folder / "components" / f"{name}.yaml": step for name, step in _components(images)}
+    try:
+        (folder / "components").mkdir(parents=True, exist_ok=True)
+        for path, graph in targets.items():
+            compiler.Compiler().compile(graph, str(path))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}") from error
+    return list(targets)
+
+
+def _components(images: Images) -> Iterator[tuple[str, BaseComponent]]:
+    for name, step in COMPONENTS.items():
+        copied = copy.deepcopy(step)
+        container = copied.component_spec.implementation.container
+        container.image = images.full_name(container.image)
+        yield name, copied

@@ -1,0 +1,368 @@
+"""Pod profiles: named settings of all steps' pods, the only place for what a step may use."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from kubernetes.utils.quantity import parse_quantity
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
+
+from components.shared.config import Config, build_config, in_words, nearest
+from components.shared.errors import UserError
+from components.shared.kubernetes_names import (
+    DataKey,
+    LabelKey,
+    LabelKeyOrNone,
+    LabelValue,
+    ObjectName,
+    QueueNameOrNone,
+)
+from components.train.group.settings import SCRATCH_FOLDERS, GroupSettings
+from pipelines.catalogue import COMPONENTS
+from pipelines.settings import yaml_files
+from pipelines.settings.presets import merged
+
+_FOLDER = Path(__file__).parents[1] / "profiles"
+
+# what KFP 2.17.0 (backend/src/v2/compiler/argocompiler/container.go) and Argo mount in every pod
+_MOUNTED = (
+    *SCRATCH_FOLDERS,
+    *("/kfp-launcher", "/gcs", "/s3", "/minio", "/.local", "/.cache", "/.config", "/var/run/argo"),
+)
+
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+def _check_quantity(text: str) -> str:
+    """KFP's driver panics at one that it cannot parse (MustParse, backend/src/v2/driver/k8s.go)."""
+    if parse_quantity(text) <= 0:
+        raise ValueError("must be more than 0")
+    return text
+
+
+Quantity = Annotated[str, BeforeValidator(str), AfterValidator(_check_quantity)]
+
+
+def _check_folder(text: str) -> str:
+    path = PurePosixPath(re.sub("/+", "/", text))  # to Python //tmp is another folder than /tmp
+    if not path.is_absolute() or ".." in path.parts or ":" in text:
+        raise ValueError("must be an absolute path without .. and :")
+    if hidden := [folder for folder in _MOUNTED if PurePosixPath(folder).is_relative_to(path)]:
+        raise ValueError(f"{', '.join(hidden)} of the pod is there; give a folder of its own")
+    return str(path)
+
+
+Folder = Annotated[str, AfterValidator(_check_folder)]
+
+
+class Amount(Config):
+    """What a container is promised and what it may use at most.
+
+    Attributes:
+        request: The scheduler finds a node with so much left, e.g. 500m or 4Gi.
+        limit: More is throttled (CPU) or ends the container (memory).
+    """
+
+    request: Quantity
+    limit: Quantity
+
+    @model_validator(mode="after")
+    def _limit_holds_the_request(self) -> Self:
+        if parse_quantity(self.request) > parse_quantity(self.limit):
+            raise ValueError(f"the request {self.request} is above the limit {self.limit}")
+        return self
+
+
+class Gpu(Config):
+    """Whole devices of one kind.
+
+    Attributes:
+        type: The resource as the device plugin names it, e.g. nvidia.com/mig-1g.10gb.
+        count: How many.
+    """
+
+    type: str = Field("nvidia.com/gpu", pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")
+    count: PositiveInt = 1
+
+
+class Scratch(Config):
+    """Sizes of the folders that a step may write to; all are gone with the pod.
+
+    Attributes:
+        tmp: /tmp.
+        cache: /cache, for volumes fetched from the store.
+        shared_memory: /dev/shm, for the processes that load batches; it counts as memory.
+    """
+
+    tmp: Quantity = "2Gi"
+    cache: Quantity | None = None
+    shared_memory: Quantity | None = None
+
+
+class Toleration(Config):
+    """Lets pods onto tainted nodes; Kubernetes' own fields."""
+
+    key: LabelKeyOrNone = ""
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: LabelValue = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+
+    @model_validator(mode="after")
+    def _operator_has_what_it_needs(self) -> Self:
+        if self.operator == "Exists" and self.value:
+            raise ValueError(f"Exists takes no value, and {self.value!r} is given: take Equal")
+        if self.operator == "Equal" and not self.key:
+            raise ValueError("Equal needs a key; Exists without one tolerates every taint")
+        return self
+
+
+class NodeRequirement(Config):
+    """One condition on a node's labels; Kubernetes' own fields."""
+
+    key: LabelKey
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
+    values: Sequence[LabelValue] = ()
+
+    @model_validator(mode="after")
+    def _operator_has_what_it_needs(self) -> Self:
+        number = len(self.values)
+        if self.operator in ("In", "NotIn") and not number:
+            raise ValueError(f"{self.operator} needs values")
+        if self.operator in ("Exists", "DoesNotExist") and number:
+            raise ValueError(f"{self.operator} takes no values")
+        if self.operator in ("Gt", "Lt") and not (number == 1 and self.values[0].isdecimal()):
+            raise ValueError(f"{self.operator} takes one whole number")
+        return self
+
+
+class NodeAffinity(Config):
+    """Nodes that a pod needs, or with a weight prefers.
+
+    Attributes:
+        match: Conditions that hold together.
+        weight: 1 to 100 for a preference; none for a need.
+    """
+
+    match: Sequence[NodeRequirement]
+    weight: int | None = Field(None, ge=1, le=100)
+
+
+class EnvSource(Config):
+    """Environment variables from a Secret or a ConfigMap.
+
+    Attributes:
+        name: Of the Secret or ConfigMap.
+        env: Variable -> key in it.
+        optional: Whether pods start where it is missing.
+    """
+
+    name: ObjectName
+    env: Mapping[EnvName, DataKey]
+    optional: bool = False
+
+
+class Files(Config):
+    """The keys of a ConfigMap as files.
+
+    Attributes:
+        name: Of the ConfigMap.
+        path: The folder of the files.
+        optional: Whether pods start where it is missing.
+    """
+
+    name: ObjectName
+    path: Folder
+    optional: bool = False
+
+
+class PodSettings(Config):
+    """What one step's pods are like.
+
+    Attributes:
+        cpu: Cores.
+        memory: Bytes.
+        gpu: Devices; none is a step without any.
+        scratch: Writable folders.
+        user: Number of the user that runs the step; 0 is refused, as by "restricted" namespaces.
+        group: Number of its group.
+        node_selector: Labels that a node must have.
+        tolerations: Taints of nodes that are no hindrance.
+        affinity: Nodes that are needed or preferred.
+        queue: Kueue's LocalQueue that admits the pods.
+        labels: Further labels.
+        annotations: Further annotations.
+        env: Variables by value; nothing secret.
+        config: Variables from ConfigMaps.
+        secrets: Variables from Secrets.
+        files: ConfigMaps as files.
+        pull_policy: When the image is pulled.
+        pull_secrets: Secrets of the registry.
+        timeout_s: Seconds after which an attempt is ended.
+        retries: Attempts after the first.
+        backoff_s: Seconds before the second attempt; doubled each time.
+        pod_group: Pods that do the step's work together, each with these resources, on these
+            nodes; of the training only.
+    """
+
+    cpu: Amount
+    memory: Amount
+    gpu: Gpu | None = None
+    scratch: Scratch = Scratch()
+    user: PositiveInt = 1000
+    group: PositiveInt = 1000
+    node_selector: Mapping[LabelKey, LabelValue] = {}
+    tolerations: Sequence[Toleration] = ()
+    affinity: Sequence[NodeAffinity] = ()
+    queue: QueueNameOrNone = ""
+    labels: Mapping[LabelKey, LabelValue] = {}
+    annotations: Mapping[LabelKey, str] = {}
+    env: Mapping[EnvName, str] = {}
+    config: Sequence[EnvSource] = ()
+    secrets: Sequence[EnvSource] = ()
+    files: Sequence[Files] = ()
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    pull_secrets: Sequence[ObjectName] = ()
+    timeout_s: PositiveInt
+    retries: NonNegativeInt = 0
+    backoff_s: PositiveInt = 30
+    pod_group: GroupSettings | None = None
+
+    @model_validator(mode="after")
+    def _memory_holds_the_shared(self) -> Self:
+        shared = self.scratch.shared_memory
+        if shared and parse_quantity(shared) >= parse_quantity(self.memory.limit):
+            raise ValueError(
+                f"scratch.shared_memory {shared} is memory of the pod; its limit "
+                f"{self.memory.limit} must be above"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _files_are_in_folders_of_their_own(self) -> Self:
+        paths = [each.path for each in self.files]
+        if twice := sorted({path for path in paths if paths.count(path) > 1}):
+            raise ValueError(f"files: {', '.join(twice)} is of two ConfigMaps; give each a folder")
+        return self
+
+    @model_validator(mode="after")
+    def _every_device_has_a_process(self) -> Self:
+        if self.gpu and self.pod_group and self.gpu.count != self.pod_group.processes:
+            raise ValueError(
+                f"pod_group.processes {self.pod_group.processes}, gpu.count {self.gpu.count}: each "
+                "process trains on one device, so give as many"
+            )
+        return self
+
+    @property
+    def retry_window_s(self) -> int:
+        """Seconds in which all attempts fit, each with its full time, and a day of waiting.
+
+        Argo counts from the start of the first attempt: a failure after this is not tried
+        again, and an attempt that crosses it is ended (kubeflow/pipelines#14245).
+        """
+        attempts = self.retries + 1
+        waiting_s = int(self.backoff_s * (2**self.retries - 1))
+        return attempts * self.timeout_s + waiting_s + 24 * 3600
+
+
+class RunSettings(Config):
+    """What holds for a whole pipeline run.
+
+    Attributes:
+        deadline_s: Seconds after which the run is ended, whatever it does.
+        ttl_s: Seconds for which the cluster keeps the workflow of an ended run; MLflow, the
+            store and KFP's database keep what they have.
+    """
+
+    deadline_s: PositiveInt
+    ttl_s: PositiveInt
+
+
+class PodProfile(Config):
+    """Settings of a run and of every step's pods.
+
+    Attributes:
+        run: Of the whole run.
+        steps: Step -> its pods' settings.
+    """
+
+    run: RunSettings
+    steps: Mapping[str, PodSettings]
+
+    @model_validator(mode="after")
+    def _only_training_is_done_by_groups(self) -> Self:
+        others = [step for step in self.steps if step != "train" and self.steps[step].pod_group]
+        if others:
+            raise ValueError(f"pod_group is of train, not of {', '.join(others)}")
+        return self
+
+    @model_validator(mode="after")
+    def _the_deadline_holds_every_step(self) -> Self:
+        for step, settings in self.steps.items():
+            if settings.timeout_s > self.run.deadline_s:
+                raise ValueError(
+                    f"{step}.timeout_s {settings.timeout_s} is above run.deadline_s "
+                    f"{self.run.deadline_s}, which would end it before"
+                )
+        return self
+
+
+def profile_names() -> list[str]:
+    """The pod profiles that come with the package."""
+    return yaml_files.names(_FOLDER)
+
+
+def load_profile(name: str) -> PodProfile:
+    """Reads a pod profile.
+
+    A file has a section for the `run`, one for `all` steps and one for each step that differs
+    in something; `extends` names the profile whose settings hold where it is silent.
+
+    Args:
+        name: One of `profile_names()`, or the path of a YAML file.
+
+    Raises:
+        UserError: If there is no such profile, or a setting is unknown or out of range.
+    """
+    content = _read(name, ())
+    _check_sections(content, name)
+    told = f"profile {name}"
+    every = yaml_files.section(content, "all", told)
+    _settings(every, name, "all")  # told once, not for each step
+    steps = {
+        step: _settings(merged(every, yaml_files.section(content, step, told)), name, step)
+        for step in COMPONENTS
+    }
+    return build_config(
+        PodProfile, {"run": yaml_files.section(content, "run", told), "steps": steps}, told
+    )
+
+
+def _settings(values: dict[str, Any], name: str, section: str) -> PodSettings:
+    return build_config(PodSettings, values, f"profile {name}: {section}")
+
+
+def _check_sections(content: Mapping[str, Any], name: str) -> None:
+    sections = ("run", "all", *COMPONENTS)
+    for key in content:
+        if key not in sections:
+            raise UserError(
+                f"profile {name}: {key} is not a section{in_words(nearest(key, sections))}"
+                f"; there are extends, {', '.join(sections)}"
+            )
+
+
+def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    if name in seen:
+        raise UserError(f"profile {' extends '.join([*seen, name])}: that has no end")
+    content = dict(yaml_files.read(name, _FOLDER, "pod profile"))
+    below = content.pop("extends", None)
+    return merged(_read(str(below), (*seen, name)), content) if below else content

@@ -1,0 +1,239 @@
+"""Running a graph's steps in their images, through the API of Docker (podman has it too)."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import DockerException, ImageNotFound
+from docker.types import Mount
+from kfp import local
+from kfp.local import docker_task_handler, status
+
+from components.shared.errors import UserError
+from components.shared.process import ERROR_PREFIX, cache_folder
+from components.shared.tracking.address import sqlite_file
+
+_LABEL = "brainseg.output"  # the output folder of the run that a container belongs to
+_PASSED = ("AWS_", "BRAINSEG_", "KAGGLE_", "MLFLOW_")  # beginnings of variables for the steps
+_PASSED_TOO = ("KFP_RUN_ID", "OMP_NUM_THREADS", "PYTHONUNBUFFERED")
+_CACHE = "/cache"  # the images' BRAINSEG_CACHE
+_SHARED_MEMORY = "2g"  # for the loaders' processes; Docker gives 64 MB
+_WATCH = """
+import pathlib, sys
+sys.stdin.read()  # ends with the process that holds the other end
+import docker
+from pipelines.running.containers import remove_containers
+remove_containers(docker.from_env(), pathlib.Path(sys.argv[1]))
+"""
+
+
+@contextlib.contextmanager
+def docker_runner(
+    images: Iterable[str], arguments: Mapping[str, Any], output: Path
+) -> Iterator[local.DockerRunner]:
+    """Gives KFP's runner of containers; a task ends as its container did and tells its log.
+
+    A container is like a pod: read-only but for /tmp, /cache and what is mounted. Folders and
+    files that the arguments and the environment name are mounted under their own paths, the
+    source read-only, the cache at /cache. Files that it makes belong to the caller. The network is
+    this machine's; its GPUs are not used.
+
+    Args:
+        images: What the steps run in.
+        arguments: Of the pipeline.
+        output: The run's folder, which no other run uses at the same time.
+
+    Raises:
+        UserError: If Docker does not answer, an image is not there or a folder cannot be made.
+    """
+    with contextlib.closing(_connect()) as client:
+        _require(images, client)
+        remove_containers(client, output)  # of a machine that went down
+        (output / "pipeline").mkdir(parents=True, exist_ok=True)  # Docker's would be root's
+        with _handling_tasks(), _ending_with_this_process(output):
+            yield local.DockerRunner(
+                environment=_variables(),
+                mounts=_mounts(arguments),
+                user=_user(client),
+                network_mode="host",
+                read_only=True,
+                tmpfs={"/tmp": "mode=1777"},
+                shm_size=_SHARED_MEMORY,
+                security_opt=["label=disable"],  # else SELinux hides what is mounted
+                labels={_LABEL: str(output)},
+            )
+
+
+def remove_containers(client: docker.DockerClient, output: Path) -> None:
+    """Ends the containers of a run that is over, however it ended.
+
+    Args:
+        client: Of Docker.
+        output: The run's folder.
+    """
+    for container in client.containers.list(all=True, filters={"label": f"{_LABEL}={output}"}):
+        container.remove(force=True)
+
+
+class _Task(docker_task_handler.DockerTaskHandler):  # type: ignore[misc] # kfp has no types
+    """A task whose container stays until its log and exit code were read.
+
+    KFP lets Docker remove it: one that has ended before KFP asks is a success to it, with or
+    without a log (`run_docker_container` in kfp/local/docker_task_handler.py of 2.17.0).
+    """
+
+    def run(self) -> status.Status:
+        try:
+            with contextlib.closing(docker.from_env()) as client:
+                reason = self._run(client)
+        except (DockerException, OSError) as error:  # it refuses, or has gone
+            reason = f"Docker failed: {_one_line(error)}"
+        if reason:
+            print(f"{ERROR_PREFIX}{reason}")  # noqa: T201 - KFP indents what a task prints
+        return status.Status.FAILURE if reason is not None else status.Status.SUCCESS
+
+    def _run(self, client: docker.DockerClient) -> str | None:
+        """Returns why the task failed, empty where its log tells it; `None` if it did not."""
+        container = client.containers.run(
+            self.image,
+            self.full_command,
+            detach=True,
+            environment=self.env_vars,
+            volumes=self.get_volumes_to_mount(client),
+            **self.runner.container_run_args,
+        )
+        try:
+            for line in _lines(container.logs(stream=True)):
+                print(line)  # noqa: T201
+            code = container.wait()["StatusCode"]
+        finally:
+            container.remove(force=True)
+        if code:
+            return ""
+        return None if self._outputs().is_file() else f"it ended without {self._outputs()}"
+
+    def _outputs(self) -> Path:
+        """The file that KFP's executor writes last, with the outputs' values."""
+        executor_input = self.full_command[self.full_command.index("--executor_input") + 1]
+        return Path(json.loads(executor_input)["outputs"]["outputFile"])
+
+
+@contextlib.contextmanager
+def _handling_tasks() -> Iterator[None]:
+    given = docker_task_handler.DockerTaskHandler
+    docker_task_handler.DockerTaskHandler = _Task
+    try:
+        yield
+    finally:
+        docker_task_handler.DockerTaskHandler = given
+
+
+@contextlib.contextmanager
+def _ending_with_this_process(output: Path) -> Iterator[None]:
+    """Docker's containers go on when this process is killed; another one waits for that."""
+    watcher = subprocess.Popen(
+        [sys.executable, "-c", _WATCH, str(output)], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        watcher.kill()
+        watcher.communicate()
+
+
+def _connect() -> docker.DockerClient:
+    try:
+        return docker.from_env()
+    except DockerException as error:
+        address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        raise UserError(
+            f"--runner docker: no Docker answers at {address} ({_one_line(error)}); start it, or "
+            "name another by DOCKER_HOST (podman's begins by `podman system service --time=0 "
+            "unix:///run/podman/podman.sock`), or leave --runner away"
+        ) from error
+
+
+def _require(images: Iterable[str], client: docker.DockerClient) -> None:
+    missing = [image for image in sorted(images) if not _is_there(image, client)]
+    if missing:
+        raise UserError(
+            f"--runner docker: image {', '.join(missing)} is not there; `make images` builds all"
+        )
+
+
+def _is_there(image: str, client: docker.DockerClient) -> bool:
+    try:
+        client.images.get(image)
+    except ImageNotFound:
+        return False
+    return True
+
+
+def _user(client: docker.DockerClient) -> str:
+    # without root, Docker's or podman's "root" in a container is the caller
+    if "name=rootless" in client.info().get("SecurityOptions", ()):
+        return "0:0"
+    return f"{os.getuid()}:{os.getgid()}"
+
+
+def _variables() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if (name.startswith(_PASSED) and name != "BRAINSEG_CACHE") or name in _PASSED_TOO
+    }
+
+
+def _mounts(arguments: Mapping[str, Any]) -> list[Mount]:
+    made = [str(arguments.get("store", "")), *_databases()]
+    _make_folders([*made, str(cache_folder())])
+    read = [str(arguments.get("source", "")), *_variables().values()]
+    written = [str(value) for name, value in arguments.items() if name != "source"]
+    places = dict.fromkeys(_places(read), True) | dict.fromkeys(_places(written + made), False)
+    return [
+        Mount(_CACHE, str(cache_folder()), type="bind"),
+        *(
+            Mount(place, place, type="bind", read_only=read_only)
+            for place, read_only in sorted(places.items())
+        ),
+    ]
+
+
+def _databases() -> Iterator[str]:
+    """Folders of local MLflows: SQLite writes beside its file, and runs have their files there."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        file = sqlite_file(os.environ.get(name, ""))
+        if file is not None:
+            yield str(file.parent)
+
+
+def _make_folders(paths: Iterable[str]) -> None:
+    for path in filter(Path.is_absolute, map(Path, paths)):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"folder {path} cannot be made: {error.strerror}") from error
+
+
+def _places(values: Iterable[str]) -> Iterator[str]:
+    return (value for value in values if Path(value).is_absolute() and os.path.exists(value))
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
+    """Whole lines of a log, which comes in pieces that end anywhere."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from (line.decode(errors="replace") for line in lines)
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,227 @@
+"""Presets: named settings for all steps of a run."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.aggregate.settings import AggregateSettings
+from components.compare.settings import CompareSettings
+from components.evaluate.settings import EvaluateSettings
+from components.ingest.settings import IngestSettings
+from components.notify.settings import NotifySettings
+from components.profile.settings import ProfileSettings
+from components.register.settings import RegisterSettings
+from components.shared.config import Config, build_config, in_words, load_yaml, nearest
+from components.shared.errors import UserError
+from components.shared.tracking.identity import check_label
+from components.split.settings import FoldSettings, SplitSettings
+from components.train.recipe import Recipe
+from pipelines.settings import yaml_files
+
+STEPS: Mapping[str, type[Config]] = {
+    "ingest": IngestSettings,
+    "profile": ProfileSettings,
+    "split": SplitSettings,
+    "fold": FoldSettings,
+    "train": Recipe,
+    "compare": CompareSettings,
+    "evaluate": EvaluateSettings,
+    "aggregate": AggregateSettings,
+    "register": RegisterSettings,
+    "notify": NotifySettings,
+}
+"""The steps that have settings; each pipeline has some of them."""
+
+RECIPES = "recipes"  # a preset's section and a pipeline's parameter: what `comparison` compares
+
+_FOLDER = Path(__file__).parents[1] / "presets"
+# Networks that are known to work: the others are built to see whether they do
+USUAL_ENCODERS = frozenset({"resnet18", "resnet34", "resnet50", "mobilenet_v2"})
+USUAL_DEPTHS: Mapping[str, Collection[int]] = {
+    "unet": (3, 4, 5),
+    "unetplusplus": (3, 4, 5),
+    "plain_unet": (3, 4, 5),
+    "fpn": (5,),
+}
+_DEFAULT_RECIPES = Path(__file__).parents[1] / "recipes.yaml"
+
+Preset = Mapping[str, Config]
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package."""
+    return yaml_files.names(_FOLDER)
+
+
+def load_preset(
+    name: str, changes: Iterable[str] = (), steps: Collection[str] = tuple(STEPS)
+) -> Preset:
+    """Reads a preset and applies changes to it.
+
+    Args:
+        name: One of `preset_names()`, or the path of a YAML file with the same sections; it may
+            serve several pipelines, so those of other steps are read and left aside.
+        changes: `step.key=value` or `step.section.key=value` each, the value in YAML.
+        steps: Those of the pipeline, see `pipelines.graph.settings_of`.
+
+    Returns:
+        Validated settings of the steps.
+
+    Raises:
+        UserError: If there is no such preset, a setting is unknown or out of range, or a network
+            cannot be built, where the libraries for it are installed.
+    """
+    sections = _with_changes(_read(name), changes, steps)
+    preset = {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
+    if "train" in steps:
+        _check_networks(Recipe.model_validate(preset["train"]), "train")
+    return {step: preset[step] for step in steps}
+
+
+def load_recipes(name: str, changes: Iterable[str] = ()) -> dict[str, Recipe]:
+    """The recipes that a preset compares, by their labels.
+
+    Each entry of its section `recipes` is what a recipe changes of the section `train`, or the
+    name of a preset (or file) whose `train` it is. A preset without that section has the entries
+    of `pipelines/recipes.yaml`.
+
+    Args:
+        name: As for `load_preset`.
+        changes: `train.key=value` for all of the first kind, `recipes.label.key=value` for one.
+
+    Raises:
+        UserError: If an entry is no recipe; it is named.
+    """
+    sections = _read(name)
+    sections[RECIPES] = sections[RECIPES] or load_yaml(_DEFAULT_RECIPES.read_text())
+    sections = _with_changes(sections, changes, ("train", RECIPES))
+    for label in sections[RECIPES]:
+        check_label(str(label))
+    recipes = {
+        str(label): build_config(
+            Recipe, _recipe(entry, sections["train"], str(label)), f"{RECIPES}.{label}"
+        )
+        for label, entry in sections[RECIPES].items()
+    }
+    for label, recipe in recipes.items():
+        _check_networks(recipe, f"{RECIPES}.{label}")
+    return recipes
+
+
+def parse_change(change: str, form: str) -> tuple[str, Any]:
+    """Reads a change of a setting, `KEY=VALUE` with the value in YAML.
+
+    Args:
+        change: As it was given on the command line.
+        form: What is allowed, for the message.
+
+    Raises:
+        UserError: If it has no key or no value, or the value is not valid YAML.
+    """
+    key, equals, text = change.partition("=")
+    if not (key.strip() and equals):
+        raise _misunderstood(change, form)
+    try:
+        return key.strip(), load_yaml(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {change!r}: the value is not valid YAML") from error
+
+
+def pipeline_arguments(preset: Preset) -> dict[str, str]:
+    """The settings as a pipeline's string parameters."""
+    return {f"{step}_settings": config.model_dump_json() for step, config in preset.items()}
+
+
+def _check_networks(recipe: Recipe, name: str) -> None:
+    """Where the libraries are installed that can build them: `submit` needs none."""
+    unusual = {
+        section: network
+        for section, network in recipe.networks.items()
+        if network.encoder_depth not in USUAL_DEPTHS.get(network.architecture, ())
+        or network.encoder not in USUAL_ENCODERS
+    }
+    if not unusual or not find_spec("segmentation_models_pytorch"):
+        return
+    from components.shared.model.library import check_weights
+    from components.shared.model.network import (
+        build_segmenter,  # imports torch, which takes seconds
+    )
+
+    for section, network in unusual.items():
+        place = f"{name}.{section}"
+        without_weights = network.model_copy(update={"encoder_weights": "none"})
+        build_segmenter(without_weights, place, recipe.schedule.image_sizes)
+        check_weights(network, place)  # where they are not: nothing is downloaded here
+
+
+def _read(name: str) -> dict[str, dict[str, Any]]:
+    content = yaml_files.read(name, _FOLDER, "preset")
+    names = [*STEPS, RECIPES]
+    for key in content:
+        if key not in names:
+            raise UserError(
+                f"preset {name} must have only the sections {', '.join(names)}, not {key}"
+                + in_words(nearest(key, names))
+            )
+    return {step: yaml_files.section(content, step, f"preset {name}") for step in names}
+
+
+def _recipe(entry: object, train: Mapping[str, Any], label: str) -> dict[str, Any]:
+    if isinstance(entry, str):
+        return _read(entry)["train"]
+    if not isinstance(entry, Mapping | None):
+        raise UserError(
+            f"{RECIPES}.{label} must hold what it changes of `train`, or name a preset or a "
+            f".yaml file, not {entry!r}"
+        )
+    return merged(train, entry or {})
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings merge at every depth; anything else above replaces what is below."""
+    result = dict(below)
+    for key, value in above.items():
+        inner = result.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            value = merged(inner, value)
+        result[key] = value
+    return result
+
+
+def _with_changes(
+    sections: dict[str, dict[str, Any]], changes: Iterable[str], steps: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    form = f"STEP.KEY=VALUE, e.g. train.schedule.epochs=20, with STEP one of {', '.join(steps)}"
+    for change in changes:
+        key, value = parse_change(change, form)
+        sections = _changed(sections, _path(key, change, steps, form), value, change)
+    return sections
+
+
+def _path(key: str, change: str, steps: Collection[str], form: str) -> list[str]:
+    path = ("split.method" if key == "split" else key).split(".")  # as in split=report2020
+    if len(path) == 1 or not all(path):
+        raise _misunderstood(change, form)
+    if path[0] not in steps:
+        raise _misunderstood(change, form, in_words(nearest(path[0], steps)))
+    return path
+
+
+def _misunderstood(change: str, form: str, near: str = "") -> UserError:
+    return UserError(f"--set {change!r} is not understood{near}; the form is {form}")
+
+
+def _changed(
+    values: Mapping[str, Any], path: Sequence[str], value: object, change: str
+) -> dict[str, Any]:
+    """The values with one more, at the end of `path`; what lies on the way is copied."""
+    key, rest = path[0], path[1:]
+    inner = values.get(key)
+    if not rest:
+        return {**values, key: value}
+    if not isinstance(inner, Mapping | None):
+        raise UserError(f"--set {change!r}: {key} is {inner!r} and holds no {rest[0]}")
+    return {**values, key: _changed(inner or {}, rest, value, change)}

@@ -1,0 +1,59 @@
+"""Two folds with real models, whose scores are in a local MLflow."""
+
+import pytest
+
+from components.aggregate.folds import FoldFiles
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.split import split_key
+from components.shared.model.segmenter import load_segmenter
+from components.shared.scoring.predicted import scored
+from components.shared.scoring.table import write_patient_scores
+from components.shared.storage.store import open_store
+from components.shared.tracking.identity import CHECKPOINTS
+from components.shared.tracking.runs import log_metrics
+from components.shared.tracking.server import connect
+from components.split.assign import assign_folds
+from components.split.settings import FoldSettings
+from tests.components.conftest import new_run
+
+THRESHOLDS = (0.5, 0.4)
+
+
+class World:
+    """A data set of ten patients in two folds, each with a model that was trained so to say."""
+
+    def __init__(self, folder, publish, make_blob, threshold_model):
+        self.folder, self.cache = folder, folder / "cache"
+        self.store = open_store(str(folder / "store"))
+        self.manifest = publish(self.store, [make_blob(seed) for seed in range(10)])
+        (folder / "manifest").write_bytes(self.manifest.to_json())
+        splits = assign_folds(self.manifest, FoldSettings(folds=2))
+        self.files = [
+            self._train(number, split, threshold_model(140 + 10 * number))
+            for number, split in enumerate(splits, start=1)
+        ]
+
+    def _train(self, number, split, model):
+        self.store.write(split_key(split.split_id), split.to_json())
+        run_id = new_run(pipeline_run="cv", label=f"fold-{number}", split_id=split.split_id)
+        digest = connect().get_run(run_id).data.tags["brainseg.training"]
+        self.store.write(f"{CHECKPOINTS}{digest}/state", b"state")
+        threshold = THRESHOLDS[number - 1]
+        dataset = SplitDataset(self.store, self.cache, self.manifest, split)
+        predicted = scored(
+            load_segmenter(model, "cpu"), dataset, dataset.entries("test"), threshold
+        )
+        scores = [one.score for one in predicted]
+        log_metrics(connect(), run_id, {"threshold": threshold})
+        path = self.folder / f"per_patient-{number}"
+        write_patient_scores(scores, path)
+        return FoldFiles(run_id, model=model, per_patient=path)
+
+
+@pytest.fixture
+def world(tmp_path, no_mlflow, monkeypatch, publish, make_blob, threshold_model):
+    from components.shared.tracking.local import initialise_local
+
+    uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "artifacts")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return World(tmp_path, publish, make_blob, threshold_model)

@@ -1,0 +1,83 @@
+import csv
+import json
+import statistics
+
+import pytest
+from mlflow import MlflowClient
+
+from components.aggregate.aggregation import PoolFiles, aggregate_folds
+from components.aggregate.settings import AggregateSettings
+from components.shared.errors import UserError
+from components.shared.scoring.table import read_patient_scores
+from components.shared.tracking.server import connect
+
+SETTINGS = AggregateSettings(overlay_volumes=3, device="cpu")
+
+
+@pytest.fixture
+def pool(world):
+    results = PoolFiles(*(world.folder / name for name in ("report", "table", "metrics")))
+
+    def pool(files=None):
+        return aggregate_folds(
+            files or world.files,
+            world.manifest,
+            SETTINGS,
+            store=world.store,
+            cache=world.cache,
+            results=results,
+        )
+
+    return pool
+
+
+def _runs(run_id):
+    client = MlflowClient()
+    experiment = client.get_run(run_id).info.experiment_id
+    return {run.info.run_id: run for run in client.search_runs([experiment])}
+
+
+def test_every_patient_counts_once_by_the_score_of_the_own_fold(world, pool):
+    pooled = pool()
+
+    with open(world.folder / "table", newline="") as stream:
+        rows = {row["volume"]: row for row in csv.DictReader(stream)}
+    assert set(rows) == set(world.manifest.by_name())
+    for number, files in enumerate(world.files, start=1):
+        for score in read_patient_scores(files.per_patient):
+            assert rows[score.volume]["fold"] == f"fold-{number}"
+            assert float(rows[score.volume]["dice"]) == score.dice
+    dice = [float(row["dice"]) for row in rows.values()]
+    assert pooled.metrics["patient_dice_mean"] == pytest.approx(statistics.mean(dice))
+    assert pooled.metrics["patient_dice_median"] == pytest.approx(statistics.median(dice))
+    assert pooled.metrics["patient_dice_sd"] == pytest.approx(statistics.stdev(dice))
+    assert json.loads((world.folder / "metrics").read_text()) == pooled.metrics
+
+
+def test_the_pipeline_runs_run_has_the_result_and_all_runs_end(world, pool):
+    pooled = pool()
+
+    runs = _runs(pooled.run_id)
+    parent = runs.pop(pooled.run_id)
+    assert {run.info.status for run in [parent, *runs.values()]} == {"FINISHED"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {pooled.run_id}
+    assert parent.data.metrics["patient_dice_sd"] == pooled.metrics["patient_dice_sd"]
+    files = [item.path for item in connect().list_artifacts(pooled.run_id, "cross_validation")]
+    assert files == ["cross_validation/out_of_fold.csv", "cross_validation/report.html"]
+    assert list(world.store.keys("checkpoints/")) == []
+
+
+def test_a_second_attempt_writes_the_same(world, pool):
+    first, page = pool(), (world.folder / "report").read_bytes()
+    assert pool() == first
+    assert (world.folder / "report").read_bytes() == page
+    assert len(_runs(first.run_id)) == 3
+
+
+def test_a_failure_is_of_the_pipeline_run_and_of_no_fold(world, pool):
+    pooled = pool()
+    with pytest.raises(UserError, match="tested by no fold"):
+        pool(world.files[:1])
+    states = {run_id: run.info.status for run_id, run in _runs(pooled.run_id).items()}
+    assert states.pop(pooled.run_id) == "FAILED"
+    assert set(states.values()) == {"FINISHED"}

@@ -1,0 +1,55 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from components.aggregate.figures import pooled_figures
+from components.aggregate.folds import Fold
+from components.aggregate.page import render_pooled
+from components.shared.dataset.split import Split
+
+
+@pytest.fixture
+def fold(make_patient_score):
+    def fold(number, *dice):
+        names = [f"TCGA_CS_{number}{place}" for place in range(len(dice))]
+        scores = [
+            make_patient_score(name, 100, round(100 * one), predicted_pixels=100)
+            for name, one in zip(names, dice, strict=True)
+        ]
+        split = Split(train={"a": ("a",)}, validation={"b": ("b",)}, test={n: (n,) for n in names})
+        return Fold(f"fold-{number}", f"run{number}", Path(), split, 0.5, tuple(scores))
+
+    return fold
+
+
+def render(*folds):
+    return render_pooled(folds, pooled_figures(folds), {}, "da7a", "parent")
+
+
+def text_of(page):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page.partition("<main>")[2]))
+
+
+def test_the_headline_is_mean_with_interval_median_and_deviation(fold):
+    text = text_of(render(fold(1, 0.9, 0.8), fold(2, 0.7, 0.2)))
+    assert "predicted once, by the one of 2 models that never saw the patient" in text
+    assert "patient Dice, mean 0.650 95 % interval" in text
+    assert "patient Dice, median 0.750" in text
+    assert "standard deviation 0.311 between patients" in text
+
+
+def test_a_row_a_fold_and_a_row_a_patient_worst_first(fold):
+    page = render(fold(1, 0.9, 0.8), fold(2, 0.7, 0.2))
+    text = text_of(page)
+    assert re.search(r"fold-1 1 1 2 0.850 0.850 0.071 0.500 run1", text)
+    rows = re.findall(r"<td>(TCGA_CS_\d+)</td><td>(fold-\d)</td>", page)
+    assert rows[0] == ("TCGA_CS_21", "fold-2")
+    assert len(rows) == 4
+
+
+def test_it_says_that_nothing_was_registered_and_when_nothing_was_learned(fold):
+    text = text_of(render(fold(1, 0.0), fold(2, 0.0)))
+    assert "no model was registered" in text
+    assert "is not above the 0.000 of marking nothing" in text
+    assert "marking nothing" not in text_of(render(fold(1, 0.5), fold(2, 0.6)))

@@ -1,0 +1,143 @@
+"""Removing volumes beside an ingest: the two really run at once."""
+
+import json
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from components.ingest.ingestion import ingest_source
+from components.ingest.settings import IngestSettings
+from components.shared.dataset import gc_lock
+from components.shared.dataset.gc_lock import Sweep, require_volumes, unnamed_volumes
+from components.shared.dataset.manifest import manifest_key
+from components.shared.errors import UserError
+from components.shared.storage.store import open_store
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request, tmp_path):
+    if request.param == "s3":
+        return open_store(request.getfixturevalue("s3_store_uri"))
+    return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def publish_blobs(store, publish, make_blob):
+    def publish_blobs(*seeds):
+        manifest = publish(store, [make_blob(seed) for seed in seeds])
+        store.write(manifest_key(manifest.dataset_id), manifest.to_json())
+        return manifest
+
+    return publish_blobs
+
+
+def keys(manifest):
+    return {gc_lock.volume_key(entry.digest) for entry in manifest.volumes}
+
+
+def test_a_volume_is_needed_while_any_data_set_names_it(store, publish_blobs):
+    one, two = publish_blobs(1, 2, 3), publish_blobs(2, 3, 4)
+    assert unnamed_volumes(store) == []
+    store.delete(manifest_key(one.dataset_id))
+    assert {found.key for found in unnamed_volumes(store)} == keys(one) - keys(two)
+
+
+def test_other_files_in_the_folder_are_not_ours(store, publish_blobs):
+    publish_blobs(1)
+    for name in ("scan.nii", "ab/scan.safetensors", f"cd/ab{'0' * 62}.safetensors"):
+        store.write(f"volumes/{name}", b"somebody's")
+    assert unnamed_volumes(store) == []
+
+
+def test_a_manifest_that_cannot_be_read_names_everything(store, publish_blobs):
+    key = manifest_key(publish_blobs(1).dataset_id)
+    store.write(key, b"{}")
+    with pytest.raises(UserError, match="is not data set"):
+        unnamed_volumes(store)
+
+
+def test_a_mark_is_there_while_volumes_are_removed(store):
+    with Sweep(store) as sweeping:
+        sweeping.check()
+        (key,) = store.keys("gc/")
+        assert gc_lock._is_alive(store, key)
+    assert list(store.keys("gc/")) == []
+    with pytest.raises(ZeroDivisionError), Sweep(store):
+        raise ZeroDivisionError
+    assert list(store.keys("gc/")) == []
+
+
+def test_a_mark_is_kept_fresh(store, monkeypatch):
+    monkeypatch.setattr(gc_lock, "_REFRESH_S", 0.02)
+    with Sweep(store):
+        (key,) = store.keys("gc/")
+        before, deadline = store.read(key), time.monotonic() + 20
+        while store.read(key) == before:
+            assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("refresh_s", [0.01, 60])
+def test_who_was_stopped_removes_nothing_more(store, monkeypatch, refresh_s):
+    monkeypatch.setattr(gc_lock, "_REFRESH_S", refresh_s)
+    with Sweep(store) as sweeping:
+        monkeypatch.setattr(gc_lock, "_PAUSE", timedelta(0))
+        time.sleep(0.3)  # a thread that wakes first must not hide it
+        monkeypatch.setattr(gc_lock, "_PAUSE", timedelta(minutes=5 if refresh_s < 1 else 0))
+        with pytest.raises(UserError, match="stopped for a while"):
+            sweeping.check()
+
+
+def test_ingest_waits_for_the_end_of_a_removal(store, publish_blobs, monkeypatch):
+    monkeypatch.setattr(gc_lock, "_POLL_S", 0.01)
+    manifest, order = publish_blobs(1, 2), []
+
+    def ingest():
+        require_volumes(store, manifest)
+        order.append("ingest")
+
+    with Sweep(store):
+        waiting = threading.Thread(target=ingest)
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        order.append("gc")
+    waiting.join(10)
+    assert order == ["gc", "ingest"]
+
+
+def test_nobody_waits_for_the_dead(store, publish_blobs):
+    manifest = publish_blobs(1)
+    killed = datetime.now(UTC) - timedelta(minutes=16)
+    store.write("gc/dead.json", json.dumps({"time": killed.isoformat()}).encode())
+    require_volumes(store, manifest)
+
+
+def test_a_volume_that_was_removed_meanwhile_is_told(store, publish_blobs):
+    manifest = publish_blobs(1, 2)
+    store.delete(min(keys(manifest)))
+    with pytest.raises(UserError, match=r"1 volumes of data set .* ingest again: they are written"):
+        require_volumes(store, manifest)
+
+
+def test_an_ingest_that_found_a_volume_which_then_went_is_mended_by_the_next(
+    tmp_path, synthetic_folder, monkeypatch
+):
+    store = open_store(str(tmp_path / "store"))
+    first = ingest_source(str(synthetic_folder), store, IngestSettings(), workers=1)
+    store.delete(manifest_key(first.manifest.dataset_id))
+    doomed = min(keys(first.manifest))
+    real = store.write
+
+    def write(key, data):  # just after all volumes were looked at, just before the manifest
+        store.delete(doomed)
+        real(key, data)
+
+    monkeypatch.setattr(store, "write", write)
+    with pytest.raises(UserError, match="ingest again"):
+        ingest_source(str(synthetic_folder), store, IngestSettings(), workers=1)
+    monkeypatch.undo()
+    again = ingest_source(str(synthetic_folder), store, IngestSettings(), workers=1)
+    assert again.account.objects_written == 1
+    assert unnamed_volumes(store) == []

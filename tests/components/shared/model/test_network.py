@@ -1,0 +1,185 @@
+from typing import get_args
+
+import numpy as np
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+
+from components.shared.errors import UserError
+from components.shared.model.network import (
+    PairedSegmenter,
+    build_segmenter,
+    freeze_unused,
+    with_neighbours,
+)
+from components.shared.model.settings import Architecture
+from components.train.export import export_segmenter
+
+
+def test_brightness_and_contrast_of_a_scanner_make_no_difference(recipe):
+    generator = np.random.default_rng(0)
+    dim = np.zeros((3, 64, 64, 3), np.uint8)
+    dim[:, 8:56, 8:56] = generator.integers(50, 100, (3, 48, 48, 3))
+    segmenter = build_segmenter(recipe.network)
+    once = segmenter.prepare(torch.from_numpy(dim))[:, :, 4:28, 4:28]
+    twice = segmenter.prepare(torch.from_numpy(dim * 2))[:, :, 4:28, 4:28]
+    torch.testing.assert_close(once, twice, atol=1e-4, rtol=1e-4)
+
+
+def test_neighbours_are_the_slices_before_and_after():
+    slices = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 2, 2)
+    stacked = with_neighbours(slices, 2)
+    assert stacked.shape == (4, 15, 2, 2)
+    assert stacked[:, ::3, 0, 0].tolist() == [
+        [0, 0, 0, 1, 2],
+        [0, 0, 1, 2, 3],
+        [0, 1, 2, 3, 3],
+        [1, 2, 3, 3, 3],
+    ]
+
+
+@pytest.mark.parametrize("shape", [(2, 32, 32), (5, 48, 40), (3, 20, 100)])
+def test_a_volume_of_any_size_gives_a_probability_a_voxel(recipe, shape):
+    volume = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        probability = build_segmenter(recipe.network).eval()(volume)
+    assert probability.shape == shape
+    assert probability.dtype == torch.float32
+    assert 0 <= probability.min() <= probability.max() <= 1
+
+
+def test_missing_weights_say_how_to_go_on(make_recipe, monkeypatch, tmp_path):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"cannot be downloaded.*train.network.encoder_weights=none"
+    ):
+        build_segmenter(make_recipe(network={"encoder_weights": "imagenet"}).network)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder": "resnet19"}, r"train.network.encoder='resnet19' is not known \(nearest: resn"),
+        (  # smp refuses by a KeyError
+            {"architecture": "linknet", "encoder": "mit_b0"},
+            "no network linknet with encoder mit_b0: ",
+        ),
+        (  # timm by a RuntimeError
+            {"encoder": "tu-mixer_s32_224"},
+            "no network unet with encoder tu-mixer_s32_224: ",
+        ),
+        (  # by an IndexError
+            {"encoder": "tu-nest_tiny", "image_size": 224},
+            "no network unet with encoder tu-nest_tiny: list index out of range",
+        ),
+        (  # and by an AssertionError once it is shown a slice
+            {"architecture": "upernet", "encoder": "tu-swin_tiny_patch4_window7_224"},
+            "upernet with encoder tu-swin_tiny_patch4_window7_224 cannot take slices of 32 x 32 "
+            r"\(.*\(224\).*\); try another",
+        ),
+    ],
+)
+def test_an_impossible_network_is_named(make_recipe, change, message):
+    network = {"decoder_channels": None, **change}
+    with pytest.raises(UserError, match=message):
+        build_segmenter(make_recipe(network=network).network)
+
+
+@pytest.mark.parametrize("architecture", ["unet", "unetplusplus", "manet"])
+@pytest.mark.parametrize("depth", [3, 4, 5])
+def test_a_decoder_without_widths_has_the_librarys_first_ones(make_recipe, architecture, depth):
+    network = {"architecture": architecture, "encoder_depth": depth, "decoder_channels": None}
+    with torch.device("meta"):
+        made = build_segmenter(make_recipe(network=network).network).network
+    assert made.segmentation_head[0].in_channels == (256, 128, 64, 32, 16)[depth - 1]
+
+
+@pytest.mark.parametrize(("depth", "unused"), [(5, False), (3, True)])
+def test_stages_behind_the_encoders_depth_are_not_trained(make_recipe, depth, unused):
+    widths = (16, 16, 8, 8, 8)[:depth]
+    network = {"encoder": "resnet18", "encoder_depth": depth, "decoder_channels": widths}
+    segmenter = build_segmenter(make_recipe(network=network).network)
+    before = {name: value.clone() for name, value in segmenter.state_dict().items()}
+    freeze_unused(segmenter)
+    frozen = [name for name, value in segmenter.named_parameters() if not value.requires_grad]
+    assert bool(frozen) is unused
+    assert all(".encoder." in name for name in frozen)
+    torch.testing.assert_close(segmenter.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("normalisation", ["head", "percentiles"])
+def test_a_network_for_flair_sees_nothing_else(make_recipe, normalisation):
+    network = {"sequences": "flair", "context_slices": 1, "normalisation": normalisation}
+    segmenter = build_segmenter(make_recipe(network=network).network).eval()
+    assert segmenter.network.network.encoder.out_channels[0] == 3
+    volume = torch.randint(0, 100, (3, 48, 48, 3), dtype=torch.uint8)
+    volume[..., 1] *= 0
+    volume[:, 8:40, 8:40, 1] = torch.randint(100, 200, (3, 32, 32), dtype=torch.uint8)
+    others = volume.clone()
+    others[..., [0, 2]] = torch.randint(0, 256, (3, 48, 48, 2), dtype=torch.uint8)
+    with torch.inference_mode():
+        torch.testing.assert_close(segmenter(volume), segmenter(others), rtol=0, atol=0)
+        torch.testing.assert_close(segmenter.box(volume), segmenter.box(others), rtol=0, atol=0)
+        stacked = with_neighbours(segmenter.prepare(volume), 1)
+        blanked = stacked.clone()
+        blanked[:, ::3] = blanked[:, 2::3] = 0
+        torch.testing.assert_close(
+            segmenter.network(stacked), segmenter.network(blanked), rtol=0, atol=0
+        )
+
+
+@pytest.mark.parametrize(
+    ("lost", "chosen"), [((), "whole"), ((0,), "flair"), ((2,), "flair"), ((0, 2), "flair")]
+)
+def test_a_scan_that_lacks_a_sequence_goes_to_the_second_network(make_recipe, lost, chosen):
+    whole = build_segmenter(make_recipe().network).eval()
+    flair = build_segmenter(make_recipe(network={"sequences": "flair"}).network).eval()
+    volume = torch.randint(0, 256, (3, 40, 40, 3), dtype=torch.uint8)
+    for sequence in lost:
+        volume[..., sequence] = volume[..., 1]
+    with torch.inference_mode():
+        paired = PairedSegmenter(whole, flair)(volume)
+        expected = {"whole": whole, "flair": flair}[chosen](volume)
+    torch.testing.assert_close(paired, expected, rtol=0, atol=0)
+
+
+def test_a_whole_slice_can_be_taken(make_recipe):
+    segmenter = build_segmenter(make_recipe(network={"crop": "none"}).network)
+    volume = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    volume[:, 20:40, 20:40] = torch.randint(50, 200, (2, 20, 20, 3), dtype=torch.uint8)
+    assert segmenter.box(volume).tolist() == [0, 0, 1, 1]
+    prepared = segmenter.prepare(volume)
+    assert (prepared[:, :, :10] == prepared[0, :, 0, 0].view(3, 1, 1)).all()
+
+
+@pytest.mark.parametrize("test_time_flip", [False, True])
+def test_with_test_time_flip_a_mirror_image_gets_the_mirror_answer(make_recipe, test_time_flip):
+    torch.manual_seed(0)
+    network = {"test_time_flip": test_time_flip}
+    segmenter = build_segmenter(make_recipe(network=network).network).eval()
+    stacked = torch.randn(2, 9, 32, 32)
+    with torch.inference_mode():
+        difference = segmenter.answer(stacked) - segmenter.answer(stacked.flip(3)).flip(3)
+    assert (difference.abs().max() < 1e-5) == test_time_flip
+
+
+def test_a_recipe_can_ask_for_every_architecture_of_the_library_and_the_papers():
+    assert set(get_args(Architecture)) == {*smp.MODEL_ARCHITECTURES_MAPPING, "plain_unet"}
+
+
+@pytest.mark.parametrize("architecture", sorted(smp.MODEL_ARCHITECTURES_MAPPING))
+def test_every_architecture_of_the_library_works_and_exports(make_recipe, architecture, tmp_path):
+    network = {"architecture": architecture, "encoder": "resnet18", "decoder_channels": None}
+    network |= {"image_size": 128}
+    if architecture == "dpt":  # a decoder of vision transformers, which has four stages
+        network |= {"encoder": "tu-vit_tiny_patch16_224", "encoder_depth": 4, "image_size": 224}
+    elif architecture == "pspnet":  # enlarges by 8, whatever the depth
+        network |= {"encoder_depth": 3}
+    segmenter = build_segmenter(make_recipe(network=network).network)
+    volume = torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert segmenter.eval()(volume).shape == (2, 40, 40)
+    export_segmenter(segmenter, tmp_path / "model")  # compares what both predict

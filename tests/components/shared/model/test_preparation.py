@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+import torch
+
+from components.shared.model.preparation import NORMALISATIONS, head_box, head_statistics
+
+
+def test_head_statistics_are_those_of_the_voxels_inside_the_head():
+    generator = np.random.default_rng(0)
+    volume = np.zeros((4, 40, 40, 3), np.uint8)
+    volume[:, 8:32, 8:32] = generator.integers(90, 160, (4, 24, 24, 3))
+    mean, deviation = head_statistics(torch.from_numpy(volume))
+    inside = volume[:, ::4, ::4][:, 2:8, 2:8].reshape(-1, 3).astype(float)
+    np.testing.assert_allclose(mean.numpy(), inside.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(deviation.numpy(), inside.std(0), rtol=1e-5)
+
+
+def test_an_empty_volume_has_usable_statistics():
+    mean, deviation = head_statistics(torch.zeros(2, 8, 8, 3, dtype=torch.uint8))
+    assert mean.tolist() == [0, 0, 0]
+    assert deviation.tolist() == [1, 1, 1]
+
+
+def test_the_box_is_the_square_around_the_head():
+    volume = np.zeros((2, 100, 80, 3), np.uint8)
+    volume[0, 20:60, 30:50] = 200
+    volume[1, 5, 5] = 255  # a bright speck is not the head
+    x, y, half_width, half_height = head_box(torch.from_numpy(volume)).tolist()
+    assert (x, y) == pytest.approx((0.0, -0.2), abs=0.01)
+    assert half_width * 40 == pytest.approx(half_height * 50)
+    assert half_height * 50 == pytest.approx(20, rel=0.1)
+
+
+def test_an_empty_volume_is_not_cut():
+    box = head_box(torch.zeros(2, 20, 20, 3, dtype=torch.uint8))
+    assert box.tolist() == pytest.approx([0, 0, 1.05, 1.05], abs=0.06)
+
+
+def test_percentiles_around_the_head_bound_all_sequences_before_they_are_standardised():
+    generator = np.random.default_rng(0)
+    volume = np.zeros((4, 80, 80, 3), np.uint8)
+    volume[:, 20:60, 12:52] = generator.integers(0, 200, (4, 40, 40, 3))
+    volume[0, 20:24, 12:16] = 255
+    air = np.where(volume < 25.5, 0, volume)  # a tenth of the brightest
+    seen = air[:, 20:60:4, 12:52:4].astype(float)  # the box's margin is less than four pixels
+    low, high = np.percentile(seen, (10, 99), method="inverted_cdf")
+    bounded = np.clip(seen, low, high)
+    mean, deviation = bounded.mean((0, 1, 2)), bounded.std((0, 1, 2))
+    wanted = (np.clip(air[:, ::4, ::4], low, high) - mean) / deviation
+    normal = NORMALISATIONS["percentiles"](torch.from_numpy(volume))[:, :, ::4, ::4]
+    np.testing.assert_allclose(normal.permute(0, 2, 3, 1).numpy(), wanted, atol=1e-4)
+
+
+def test_imagenet_statistics_are_torchvision_s():
+    from torchvision.models import ResNet18_Weights
+
+    preset = ResNet18_Weights.IMAGENET1K_V1.transforms()
+    volume = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)
+    normal = NORMALISATIONS["imagenet"](volume)
+    wanted = (volume.permute(0, 3, 1, 2) / 255 - torch.tensor(preset.mean).view(1, 3, 1, 1)) / (
+        torch.tensor(preset.std).view(1, 3, 1, 1)
+    )
+    torch.testing.assert_close(normal, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("way", NORMALISATIONS)
+def test_an_empty_volume_stays_finite(way):
+    assert NORMALISATIONS[way](torch.zeros(2, 8, 8, 3, dtype=torch.uint8)).isfinite().all()

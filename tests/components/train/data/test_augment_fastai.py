@@ -1,0 +1,48 @@
+import torch
+
+from components.shared.model.preparation import NORMALISATIONS
+from components.train.data.augment_fastai import augment_as_fastai
+
+
+def _batch(count):
+    volume = torch.zeros(count, 64, 64, 3, dtype=torch.uint8)
+    volume[:, 20:44, 12:30] = 200
+    masks = torch.zeros(count, 1, 64, 64)
+    masks[:, :, 20:44, 12:30] = 1
+    return NORMALISATIONS["imagenet"](volume), masks
+
+
+def test_mask_and_image_move_together():
+    images, masks = _batch(16)
+    changed, moved = augment_as_fastai(images, masks, torch.rand(16))
+    assert changed.shape == images.shape
+    assert moved.shape == masks.shape
+    bright = changed[:, :1] > changed.amin((1, 2, 3), keepdim=True).add(1)
+    assert (bright == (moved > 0.5)).float().mean() > 0.98
+    assert (moved != masks).any((1, 2, 3)).float().mean() > 0.8
+
+
+def test_what_is_done_to_a_slice_hangs_on_its_draw_alone():
+    images, masks = _batch(4)
+    draws = torch.rand(4)
+    whole, _ = augment_as_fastai(images, masks, draws)
+    part, _ = augment_as_fastai(images[1::2], masks[1::2], draws[1::2])
+    torch.testing.assert_close(part, whole[1::2], rtol=0, atol=0)
+
+
+def test_neighbours_are_changed_as_their_slice_is():
+    images, masks = _batch(2)
+    changed, _ = augment_as_fastai(images.repeat(1, 3, 1, 1), masks, torch.rand(2))
+    torch.testing.assert_close(changed[:, :3], changed[:, 6:], rtol=0, atol=0)
+
+
+def test_some_slices_stay_as_they_were():
+    """A quarter of the chances miss: about one slice in five hundred is not changed at all."""
+    images, masks = _batch(1)
+    for seed in range(3000):
+        changed, _ = augment_as_fastai(
+            images[:, :, ::4, ::4], masks[:, :, ::4, ::4], torch.tensor([seed / 3000])
+        )
+        if torch.allclose(changed, images[:, :, ::4, ::4], atol=1e-4):
+            return
+    raise AssertionError("every slice was changed")
