@@ -30,7 +30,7 @@ PIPELINES: Mapping[str, GraphComponent] = {
 }
 COMPONENTS: Mapping[str, BaseComponent] = {
     "ingest": ingest,
-    "check-data": check_data,
+    "check_data": check_data,
     "profile": profile,
     "split": split,
     "fold": fold,
