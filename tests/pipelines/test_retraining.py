@@ -35,7 +35,7 @@ class TestCompiled:
         tasks = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
         assert set(tasks) == {"ingest", "check-data", "condition-2"}
         condition = tasks["condition-2"]["triggerPolicy"]["condition"]
-        assert condition.endswith("'pipelinechannel--detect-Output'] == 'changed'")
+        assert condition.endswith("'pipelinechannel--check-data-Output'] == 'changed'")
         learned = spec["components"]["comp-condition-2"]["dag"]["tasks"]
         assert set(learned) == {"profile", "split", "train", "evaluate", "register"}
 
