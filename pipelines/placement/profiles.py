@@ -28,7 +28,6 @@ from components.shared.kubernetes_names import (
 from components.train.group.settings import SCRATCH_FOLDERS, GroupSettings
 from pipelines.catalogue import COMPONENTS
 from pipelines.settings import yaml_files
-from pipelines.settings.presets import merged
 
 _FOLDER = Path(__file__).parents[1] / "profiles"
 
@@ -338,7 +337,9 @@ def load_profile(name: str) -> PodProfile:
     every = yaml_files.section(content, "all", told)
     _settings(every, name, "all")  # told once, not for each step
     steps = {
-        step: _settings(merged(every, yaml_files.section(content, step, told)), name, step)
+        step: _settings(
+            yaml_files.merged(every, yaml_files.section(content, step, told)), name, step
+        )
         for step in COMPONENTS
     }
     return build_config(
@@ -365,4 +366,4 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise UserError(f"profile {' extends '.join([*seen, name])}: that has no end")
     content = dict(yaml_files.read(name, _FOLDER, "pod profile"))
     below = content.pop("extends", None)
-    return merged(_read(str(below), (*seen, name)), content) if below else content
+    return yaml_files.merged(_read(str(below), (*seen, name)), content) if below else content

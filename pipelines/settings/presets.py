@@ -177,18 +177,7 @@ def _recipe(entry: object, train: Mapping[str, Any], label: str) -> dict[str, An
             f"{RECIPES}.{label} must hold what it changes of `train`, or name a preset or a "
             f".yaml file, not {entry!r}"
         )
-    return merged(train, entry or {})
-
-
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings merge at every depth; anything else above replaces what is below."""
-    result = dict(below)
-    for key, value in above.items():
-        inner = result.get(key)
-        if isinstance(inner, Mapping) and isinstance(value, Mapping):
-            value = merged(inner, value)
-        result[key] = value
-    return result
+    return yaml_files.merged(train, entry or {})
 
 
 def _with_changes(

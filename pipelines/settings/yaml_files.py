@@ -50,3 +50,14 @@ def section(content: Mapping[str, Any], name: str, told: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{told}: {name} must hold `key: value` pairs, not {found!r}")
     return found
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings at every depth; any other value in `above` replaces that in `below`."""
+    result = dict(below)
+    for key, value in above.items():
+        inner = result.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            value = merged(inner, value)
+        result[key] = value
+    return result
