@@ -21,7 +21,7 @@ NAME_cli := brainseg-cli-python
 FOLDERS := data mlflow cli trainer
 TAGS := $(foreach folder,$(FOLDERS),$(NAME_$(folder)):$(VERSION))
 
-.PHONY: run test cluster-test check format images push clean
+.PHONY: run test cluster-test check format docs docs-serve images push clean
 
 run: $(READY)  ## the whole chain on built-in synthetic volumes
 	$(BIN)/brainseg run --source synthetic:24 --preset demo --output brainseg-runs/demo
@@ -50,6 +50,12 @@ check: $(READY)  ## style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY)  ## the documentation into site/; a broken link or anchor fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: $(READY)  ## the documentation at http://127.0.0.1:8000, rebuilt when a page changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -74,4 +80,4 @@ push:  ## images to REGISTRY, and the digests that it has them under to the file
 	images/push $(CONTAINER) $(REGISTRY) $(DIGESTS) $(TAGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
