@@ -20,7 +20,7 @@ from tests.pipelines.conftest import clean_environment
 _RECIPE = (
     "{network: {encoder: %s, encoder_depth: 3, encoder_weights: none, image_size: 32, "
     "decoder_channels: [16, 8, 8]}, schedule: {epochs: 2}, sampling: {batch_size: 8}, "
-    "optimiser: {learning_rate: 0.002}}"
+    "optimizer: {learning_rate: 0.002}}"
 )
 _AT_ONCE = [
     {"label": "small", "recipe": _RECIPE % "mobilenet_v2"},

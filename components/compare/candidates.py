@@ -108,9 +108,9 @@ class _Timed:
     seconds: list[float] = field(default_factory=list)
 
     @property
-    def min_component_share(self) -> float:
+    def min_component_fraction(self) -> float:
         """The segmenter's."""
-        return self.segmenter.min_component_share
+        return self.segmenter.min_component_fraction
 
     def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
         started = time.monotonic()

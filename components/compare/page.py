@@ -146,10 +146,10 @@ def _patients(ranked: Sequence[Ranked]) -> list[Block]:
 def _definitions(settings: CompareSettings) -> list[Block]:
     return [
         "All recipes were trained on the same patients. Those that keep their best epoch "
-        "(train.schedule.keep=best) chose it by the same validation patients: their scores here "
-        "are a little too good. "
+        "(train.schedule.checkpoint=best) chose it by the same validation patients: their scores "
+        "here are a little too good. "
         f"A pixel is tumour from a probability of {settings.threshold:g} on, "
-        "but for the small components that a recipe leaves out (network.min_component_share).",
+        "but for the small components that a recipe leaves out (network.min_component_fraction).",
         "Of equal means the network with fewer parameters is chosen. The intervals are of each "
         "difference alone; with many recipes some lies beyond its interval by chance.",
         "Training: minutes from the opening of its MLflow run to its last validated epoch, with "

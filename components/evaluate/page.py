@@ -264,7 +264,7 @@ def _curves(history: TrainingHistory) -> list[Block]:
 
 def _definitions(evaluation: Evaluation, settings: EvaluateSettings) -> list[Block]:
     return [
-        decision_text(settings.threshold, evaluation.min_component_share)
+        decision_text(settings.threshold, evaluation.min_component_fraction)
         + " The model that is scored is the exported one, as it is registered and served.",
         "Dice is 2 x true positives / (predicted pixels + true tumour pixels). The Dice of a "
         "patient is over the whole volume at once. Where a patient has no tumour it is 1 if "

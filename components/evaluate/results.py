@@ -42,7 +42,7 @@ class Evaluation:
 
     Attributes:
         scores: One a patient, by the volume's name.
-        min_component_share: Of the segmenter.
+        min_component_fraction: Of the segmenter.
         predictions: The predicted masks under the volumes' names.
         metrics: Over all patients, see `components.shared.scoring.metrics.aggregate`, and
             `threshold`: from which probability on a pixel was tumour for all of this.
@@ -50,7 +50,7 @@ class Evaluation:
     """
 
     scores: tuple[VolumeScore, ...]
-    min_component_share: float
+    min_component_fraction: float
     predictions: Mapping[str, PackedMask]
     metrics: Mapping[str, float]
     groups: Mapping[str, Mapping[str, float]]
@@ -78,7 +78,7 @@ def evaluate_test_part(
     for entry, _, mask, score in scored(segmenter, dataset, entries, settings.threshold):
         scores.append(score)
         predictions[entry.volume] = PackedMask.pack(mask)
-    return _evaluation(scores, predictions, segmenter.min_component_share, settings)
+    return _evaluation(scores, predictions, segmenter.min_component_fraction, settings)
 
 
 def ranked_volumes(scores: Sequence[PatientScore], count: int) -> dict[str, list[str]]:
@@ -111,12 +111,12 @@ def recurring_volumes(scores: Sequence[PatientScore], count: int) -> list[str]:
 def _evaluation(
     scores: Sequence[VolumeScore],
     predictions: Mapping[str, PackedMask],
-    min_component_share: float,
+    min_component_fraction: float,
     settings: EvaluateSettings,
 ) -> Evaluation:
     return Evaluation(
         scores=tuple(scores),
-        min_component_share=min_component_share,
+        min_component_fraction=min_component_fraction,
         predictions=predictions,
         metrics={**aggregate(scores), THRESHOLD: settings.threshold},
         groups={name: aggregate(some) for name, some in group(scores).items()},

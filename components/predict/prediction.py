@@ -118,7 +118,7 @@ def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Picture]) -> Vol
     except BadScanError as error:
         logger.warning("%s is not predicted: %s", name, error)
         return _refuse(task, name, str(error))
-    mask = find_tumour(probability, task.threshold, task.segmenter.min_component_share)
+    mask = find_tumour(probability, task.threshold, task.segmenter.min_component_fraction)
     task.output.write(_mask_key(name), _encode_mask(mask))
     if len(snapshots) < task.settings.most_pictures:
         snapshots.append(take_snapshot(name, volume, mask))
@@ -198,6 +198,6 @@ def _result(
 
 
 def _write_page(result: PredictResult, snapshots: Sequence[Picture], task: _Task) -> None:
-    decision = decision_text(task.threshold, task.segmenter.min_component_share)
+    decision = decision_text(task.threshold, task.segmenter.min_component_fraction)
     page = render_predictions(result.model, result.source, result.volumes, snapshots, decision)
     task.output.write(_PAGE, page.encode())

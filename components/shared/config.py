@@ -2,9 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -21,9 +21,14 @@ class Record(BaseModel):
 
 
 class Config(Record):
-    """Settings of one step: unknown keys and values out of range are refused."""
+    """Settings of one step: unknown keys and values out of range are refused.
+
+    Attributes:
+        renamed: Former names of settings and values, in all sections, with the present ones.
+    """
 
     model_config = ConfigDict(allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     @field_validator("*", mode="before")
     @classmethod
@@ -128,14 +133,17 @@ def _describe(problem: ErrorDetails, kind: type[Config], name: str) -> str:
     given = problem["input"]
     # of a section that does not fit together the message names what
     shown = key if isinstance(given, dict) else f"{key}={given!r}"
-    return f"{shown}: {problem['msg']}" + _nearest_value(problem)
+    return f"{shown}: {problem['msg']}" + _nearest_value(problem, kind)
 
 
-def _nearest_value(problem: ErrorDetails) -> str:
-    if problem["type"] != "literal_error" or not isinstance(problem["input"], str):
+def _nearest_value(problem: ErrorDetails, kind: type[Config]) -> str:
+    given = problem["input"]
+    if problem["type"] != "literal_error" or not isinstance(given, str):
         return ""
     allowed = re.findall("'(.*?)'", problem["ctx"]["expected"])
-    return in_words(nearest(problem["input"], allowed))
+    if kind.renamed.get(given) in allowed:
+        return f" ({given} is now {kind.renamed[given]})"
+    return in_words(nearest(given, allowed))
 
 
 def _is_unknown(problem: ErrorDetails) -> bool:
@@ -148,10 +156,12 @@ def _suggest(place: Sequence[int | str], kind: type[Config], name: str) -> str:
     paths: dict[str, str] = {}
     for path in _paths(kind):
         paths.setdefault(path.rpartition(".")[2], path)
-    if wanted in paths and not section:  # from before the settings had sections
-        return f"{key} is now {name}.{paths[wanted]}"
     beside = _section(kind, place[:-1]).model_fields
     paths |= {own: ".".join([*section, own]) for own in beside}
+    present = kind.renamed.get(wanted, wanted)
+    # a flat setting is from before the settings had sections
+    if present in paths and (present != wanted or not section):
+        return f"{key} is now {name}.{paths[present]}"
     found = [f"{name}.{paths[one]}" for one in nearest(wanted, paths)]
     return f"{key} is not a setting{in_words(found)}"
 

@@ -15,7 +15,7 @@ from components.shared.dataset.volumes import CHANNELS, Voxels
 from components.shared.errors import UserError
 from components.shared.model.network import PairedSegmenter, VolumeSegmenter
 from components.shared.model.segmenter import (
-    MIN_COMPONENT_SHARE,
+    MIN_COMPONENT_FRACTION,
     Segmenter,
     load_segmenter,
 )
@@ -80,7 +80,7 @@ def export_segmenter(segmenter: ExportableSegmenter, folder: Path) -> float:
         metadata={
             "channels": list(CHANNELS),
             "context_slices": segmenter.context_slices,
-            MIN_COMPONENT_SHARE: segmenter.min_component_share,
+            MIN_COMPONENT_FRACTION: segmenter.min_component_fraction,
         },
     )
     return _check(segmenter, folder)

@@ -107,12 +107,12 @@ def with_found_rate(recipe: Recipe, search: LearningRateSearch) -> Recipe:
     if search.suggestion is None:
         raise UserError(
             f"{search.reason} Look at the masks and at train.augmentation, or train with "
-            f"learning_rate={recipe.optimiser.learning_rate:g} by "
-            "train.optimiser.find_learning_rate=false"
+            f"learning_rate={recipe.optimizer.learning_rate:g} by "
+            "train.optimizer.find_learning_rate=false"
         )
-    rate = search.suggestion.learning_rate / recipe.schedule.phases[0].rate_factor
-    optimiser = recipe.optimiser.model_copy(update={"learning_rate": rate})
-    return recipe.model_copy(update={"optimiser": optimiser})
+    rate = search.suggestion.learning_rate / recipe.schedule.phases[0].lr_factor
+    optimizer = recipe.optimizer.model_copy(update={"learning_rate": rate})
+    return recipe.model_copy(update={"optimizer": optimizer})
 
 
 # Not Lightning's own finder (2.6): it gives all groups of parameters one rate, takes our

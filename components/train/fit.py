@@ -195,10 +195,10 @@ def _wished(recipe: Recipe, history: History) -> Iterator[Callback]:
         yield CompileNetwork(recipe.image_size_at)
     if recipe.schedule.patience:
         yield StopWithoutGain(history, recipe.schedule.patience)
-    if recipe.optimiser.ema_decay:
+    if recipe.optimizer.ema_decay:
         # said here: Lightning 2.6 asks the network before it is on the GPU
         device = pick_device(recipe.compute.device)
-        yield EMAWeightAveraging(device, decay=recipe.optimiser.ema_decay)
+        yield EMAWeightAveraging(device, decay=recipe.optimizer.ema_decay)
 
 
 def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
@@ -225,7 +225,7 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
         max_epochs=recipe.schedule.epochs,
         check_val_every_n_epoch=recipe.schedule.validation_interval,
         accumulate_grad_batches=recipe.sampling.accumulate,
-        gradient_clip_val=recipe.optimiser.gradient_clip,
+        gradient_clip_val=recipe.optimizer.gradient_clip,
         callbacks=callbacks,
         use_distributed_sampler=False,  # TumourSampler deals the slices out itself
         logger=False,
@@ -244,9 +244,9 @@ def _training_loader(
         raise UserError("no slice of the training part has tumour; nothing can be learned")
     sampler = TumourSampler(
         slices.has_tumour,
-        tumour_share=sampling.tumour_share,
+        foreground_fraction=sampling.foreground_fraction,
         seed=recipe.seed,
-        carvemix_share=lambda epoch: recipe.augmentation_at(epoch).carvemix_share,
+        carvemix_prob=lambda epoch: recipe.augmentation_at(epoch).carvemix_prob,
         rank=rank,
         ranks=ranks,
     )
@@ -284,7 +284,7 @@ def _loader_workers(asked: int) -> int:
 
 
 class _WholeSteps(DataLoader[SliceTensors]):
-    """Micro-batches of whole optimiser steps; reading begins when the first is asked for.
+    """Micro-batches of whole optimizer steps; reading begins when the first is asked for.
 
     Lightning makes the iterator before it knows where a resumed training stands, and processes
     that read ahead would begin with the first slices of the first epoch.

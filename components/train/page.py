@@ -37,27 +37,27 @@ def search_scope(search: LearningRateSearch, recipe: Recipe) -> str:
     if recipe.flair_network is not None:
         sentences.append(
             "It is for the first of the recipe's two networks, on scans that have all sequences; "
-            "with train.optimiser.find_learning_rate=true a training looks for each."
+            "with train.optimizer.find_learning_rate=true a training looks for each."
         )
-    factor = recipe.schedule.phases[0].rate_factor
+    factor = recipe.schedule.phases[0].lr_factor
     if factor != 1 and search.suggestion:
-        rate = with_found_rate(recipe, search).optimiser.learning_rate
+        rate = with_found_rate(recipe, search).optimizer.learning_rate
         sentences.append(
-            f"It is the peak of the first phase, whose rate_factor is {factor:g}: "
-            f"train.optimiser.learning_rate={rate:.2g} gives it."
+            f"It is the peak of the first phase, whose lr_factor is {factor:g}: "
+            f"train.optimizer.learning_rate={rate:.2g} gives it."
         )
     return " ".join(sentences)
 
 
 def _use(search: LearningRateSearch, recipe: Recipe) -> list[Block]:
-    now = f"The recipe has {recipe.optimiser.learning_rate:.2g}."
+    now = f"The recipe has {recipe.optimizer.learning_rate:.2g}."
     if not search.suggestion:
         return [f"{now} Look at the masks and the augmentation before training with it."]
-    rate = with_found_rate(recipe, search).optimiser.learning_rate
+    rate = with_found_rate(recipe, search).optimizer.learning_rate
     return [
-        f"{now} To train with the suggestion, add --set train.optimiser.learning_rate={rate:.2g} "
+        f"{now} To train with the suggestion, add --set train.optimizer.learning_rate={rate:.2g} "
         "to brainseg run, or write it into the recipe. With "
-        "train.optimiser.find_learning_rate=true each training looks for its own.",
+        "train.optimizer.find_learning_rate=true each training looks for its own.",
         "It is a peak for a schedule that warms up, and holds for this network, image size, batch "
         "size, loss and augmentation: look again when one of them changes. Two searches with "
         "other seeds may differ by a factor of four.",

@@ -1,30 +1,47 @@
 """Everything that decides how a model is trained, in sections by what one thinks about."""
 
 from bisect import bisect
+from collections.abc import Mapping
 from itertools import accumulate, pairwise
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from components.shared.config import Config
 from components.shared.model.settings import Network
 
+_RENAMED = {
+    "optimiser": "optimizer",
+    "course": "lr_schedule",
+    "warm_up": "warmup_fraction",
+    "rate_factor": "lr_factor",
+    "keep": "checkpoint",
+    "tumour_share": "foreground_fraction",
+    "shading": "bias_field",
+    "missing_sequence_share": "modality_dropout_prob",
+    "carvemix_share": "carvemix_prob",
+    "sizes": "custom",  # augmentation.policy
+    "normalisation": "normalization",
+    "min_component_share": "min_component_fraction",
+}
+"""Former names of settings, and of one value, with the present ones."""
+
 
 class Sampling(Config):
     """Which slices a step and an epoch see.
 
     Attributes:
-        batch_size: Slices an optimiser step, over all devices together.
+        batch_size: Slices an optimizer step, over all devices together.
         accumulate: Micro-batches in which each device takes its part of a step, one after the
-            other, for as many times less memory. Batch normalisation and the Dice part of the
+            other, for as many times less memory. Batch normalization and the Dice part of the
             loss are those of one micro-batch, on all devices.
-        tumour_share: Share of sampled slices that hold tumour (foreground oversampling); all
+        foreground_fraction: Share of sampled slices that hold tumour (foreground oversampling); all
             such slices are drawn once an epoch.
     """
 
     batch_size: int = Field(default=32, ge=2)
     accumulate: int = Field(default=1, ge=1)
-    tumour_share: float = Field(default=0.6, gt=0.0, le=1.0)
+    foreground_fraction: float = Field(default=0.6, gt=0.0, le=1.0)
 
     @model_validator(mode="after")
     def _can_be_shared_out(self) -> Self:
@@ -41,9 +58,9 @@ class Augmentation(Config):
     """How far slices are changed at random.
 
     Attributes:
-        policy: `sizes` turns, zooms, mirrors, bends, brightens, shades and sharpens as the other
+        policy: `custom` turns, zooms, mirrors, bends, brightens, shades and sharpens as the other
             settings say; `fastai` is that library's default for photographs, asks for ImageNet
-            normalisation and takes no other of these settings but `carvemix_share`.
+            normalization and takes no other of these settings but `carvemix_prob`.
         rotation_degrees: Largest rotation, either way.
         scale_factor: Largest relative zoom, either way.
         intensity_shift: Largest change of a sequence's brightness (in standard deviations of the
@@ -53,38 +70,38 @@ class Augmentation(Config):
             their least and largest are raised.
         sharpness_shift: How far a slice is blurred or sharpened at most: the share of its
             difference to a copy of half the resolution that is taken off or added.
-        shading: Largest factor, less one, of a smooth random field by which a sequence's
+        bias_field: Largest factor, less one, of a smooth random field by which a sequence's
             intensities above the least are multiplied or divided, as by the coil's bias field.
-        missing_sequence_share: Share of slices whose pre- or post-contrast sequence is
+        modality_dropout_prob: Share of slices whose pre- or post-contrast sequence is
             replaced by FLAIR, as in scans that lack it (modality dropout).
-        carvemix_share: Share of slices into which the tumour of another one is pasted with a
+        carvemix_prob: Share of slices into which the tumour of another one is pasted with a
             margin around it (CarveMix), under both policies and before the other changes.
     """
 
-    policy: Literal["sizes", "fastai"] = "sizes"
+    policy: Literal["custom", "fastai"] = "custom"
     rotation_degrees: float = Field(default=15.0, ge=0.0, le=180.0)
     scale_factor: float = Field(default=0.15, ge=0.0, lt=1.0)
     intensity_shift: float = Field(default=0.2, ge=0.0)
     elastic_shift: float = Field(default=0.0, ge=0.0, le=0.2)
     gamma: float = Field(default=1.0, ge=1.0, le=4.0)
     sharpness_shift: float = Field(default=0.0, ge=0.0, le=1.0)
-    shading: float = Field(default=0.0, ge=0.0, le=2.0)
-    missing_sequence_share: float = Field(default=0.1, ge=0.0, le=1.0)
-    carvemix_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    bias_field: float = Field(default=0.0, ge=0.0, le=2.0)
+    modality_dropout_prob: float = Field(default=0.1, ge=0.0, le=1.0)
+    carvemix_prob: float = Field(default=0.0, ge=0.0, le=1.0)
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
         changed = [
             name
             for name, field in type(self).model_fields.items()
-            if name not in ("policy", "carvemix_share") and getattr(self, name) != field.default
+            if name not in ("policy", "carvemix_prob") and getattr(self, name) != field.default
         ]
         if self.policy == "fastai" and changed:
             raise ValueError(f"policy=fastai does not take {', '.join(changed)}")
         return self
 
 
-class Optimiser(Config):
+class OptimizerSettings(Config):
     """How weights follow the loss.
 
     Attributes:
@@ -121,16 +138,16 @@ class Phase(Config):
         length: Of the phase, relative to the others.
         image_size: Side in pixels of what is learned from; `None` is the network's. Validated is
             what would be exported: at the network's size.
-        freeze_encoder: The encoder's weights stay, but for its batch normalisation.
-        rate_factor: The peak is the optimiser's learning rate times this.
-        encoder_factor: As the optimiser's; `None` takes that.
+        freeze_encoder: The encoder's weights stay, but for its batch normalization.
+        lr_factor: The peak is the optimizer's learning rate times this.
+        encoder_factor: As the optimizer's; `None` takes that.
         augmentation: As the recipe's section, in its place; `None` takes that.
     """
 
     length: float = Field(default=1.0, gt=0.0)
     image_size: int | None = Field(default=None, ge=32, le=1024, multiple_of=32)
     freeze_encoder: bool = False
-    rate_factor: float = Field(default=1.0, gt=0.0, le=1.0)
+    lr_factor: float = Field(default=1.0, gt=0.0, le=1.0)
     encoder_factor: float | None = Field(default=None, gt=0.0, le=1.0)
     augmentation: Augmentation | None = None
 
@@ -141,14 +158,14 @@ class Schedule(Config):
     Attributes:
         epochs: Passes over the sampled slices, in all phases together.
         phases: Divide the epochs, each with its own course of the learning rate.
-        course: Of the learning rate: `one_cycle` warms up, falls and moves the momentum
+        lr_schedule: Of the learning rate: `one_cycle` warms up, falls and moves the momentum
             against it; `cosine` warms up and falls.
-        warm_up: Share of a phase until the peak.
+        warmup_fraction: Share of a phase until the peak.
         validate_every_epochs: Most epochs between two validations; fewer where the last epoch
             would not be validated.
         patience: Validations without a better one, in the last phase, after which the training
             ends; `None` goes to the end.
-        keep: What is exported: the weights of the `best` epoch of the last phase, by
+        checkpoint: What is exported: the weights of the `best` epoch of the last phase, by
             validation Dice, or those of the `last` epoch.
         store_every_s: Time between two stored states; 0 stores after every step. A kill without
             warning costs no more, but for the time to store and for the validation at hand:
@@ -157,11 +174,11 @@ class Schedule(Config):
 
     epochs: int = Field(default=40, ge=1)
     phases: tuple[Phase, ...] = Field(default=(Phase(),), min_length=1)
-    course: Literal["one_cycle", "cosine"] = "one_cycle"
-    warm_up: float = Field(default=0.2, gt=0.0, lt=1.0)
+    lr_schedule: Literal["one_cycle", "cosine"] = "one_cycle"
+    warmup_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
     validate_every_epochs: int = Field(default=1, ge=1)
     patience: int | None = Field(default=None, ge=1)
-    keep: Literal["best", "last"] = "best"
+    checkpoint: Literal["best", "last"] = "best"
     store_every_s: float = Field(default=240.0, ge=0.0)  # five minutes with what is said above
 
     @model_validator(mode="after")
@@ -229,18 +246,20 @@ class Recipe(Config):
             and predicts, whole scans only. `None`: one network takes all.
         sampling: Which slices a step and an epoch see.
         augmentation: How far slices are changed at random.
-        optimiser: How weights follow the loss.
+        optimizer: How weights follow the loss.
         schedule: How long, and how often validated.
         compute: On what.
         seed: Of the initial weights, the sampling and the augmentation alike, so it is in no
             section.
     """
 
+    renamed: ClassVar[Mapping[str, str]] = _RENAMED
+
     network: Network = Network()
     flair_network: Network | None = None
     sampling: Sampling = Sampling()
     augmentation: Augmentation = Augmentation()
-    optimiser: Optimiser = Optimiser()
+    optimizer: OptimizerSettings = OptimizerSettings()
     schedule: Schedule = Schedule()
     compute: Compute = Compute()
     seed: int = Field(default=0, ge=0, lt=2**32)  # the CPU's generator takes 32 bits
@@ -262,19 +281,21 @@ class Recipe(Config):
     def _policy_fits(self) -> Self:
         own = [phase.augmentation for phase in self.schedule.phases if phase.augmentation]
         if any(each.policy == "fastai" for each in (self.augmentation, *own)) and any(
-            network.normalisation != "imagenet" for network in self.networks.values()
+            network.normalization != "imagenet" for network in self.networks.values()
         ):
-            raise ValueError("augmentation.policy=fastai takes network.normalisation=imagenet")
+            raise ValueError("augmentation.policy=fastai takes network.normalization=imagenet")
         return self
 
     @model_validator(mode="after")
     def _second_fits(self) -> Self:
         if self.flair_network and self.flair_network.sequences != "flair":
             raise ValueError("flair_network is for scans without the others: sequences=flair")
-        shares = {each.min_component_share: name for name, each in self.networks.items()}
-        if len(shares) > 1:
-            told = " and ".join(f"{name} {share:g}" for share, name in shares.items())
-            raise ValueError(f"min_component_share has to be the same in both networks, not {told}")
+        fractions = {each.min_component_fraction: name for name, each in self.networks.items()}
+        if len(fractions) > 1:
+            given = " and ".join(f"{name} {value:g}" for value, name in fractions.items())
+            raise ValueError(
+                f"min_component_fraction has to be the same in both networks, not {given}"
+            )
         return self
 
     @property

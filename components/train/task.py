@@ -28,7 +28,7 @@ _STREAM_STRIDE = 2_654_435_761  # 2**32 / golden ratio: far apart also in the lo
 
 
 class SegmentationTask(lightning.LightningModule):
-    """Loss, optimiser and validation.
+    """Loss, optimizer and validation.
 
     Args:
         segmenter: Its network is trained.
@@ -40,7 +40,7 @@ class SegmentationTask(lightning.LightningModule):
         super().__init__()
         self.segmenter = segmenter
         self._recipe = recipe
-        self._optimiser = recipe.optimiser
+        self._optimizer = recipe.optimizer
         self._schedule = recipe.schedule
         self._validation_batch = min(micro_batch, _VALIDATION_BATCH)
         self._measured = torch.zeros(3)
@@ -61,10 +61,10 @@ class SegmentationTask(lightning.LightningModule):
         alone = self.trainer.world_size == 1
         with contextlib.nullcontext() if alone else SynchronisedBatchNorm():
             logits = self._learn(images.contiguous(memory_format=torch.channels_last))
-        return loss_of(self._optimiser.loss, logits.float(), masks, sum_over_processes)
+        return loss_of(self._optimizer.loss, logits.float(), masks, sum_over_processes)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Keeps a frozen encoder's weights; its batch normalisation goes on, as in fastai."""
+        """Keeps a frozen encoder's weights; its batch normalization goes on, as in fastai."""
         del optimizer
         if self._schedule.phase_at(self.current_epoch).freeze_encoder:
             for weight in _convolutions(self._encoder):
@@ -81,7 +81,7 @@ class SegmentationTask(lightning.LightningModule):
         probability = self.segmenter.restore(logits, box, truth.shape[1], truth.shape[2])
         dice = _dice(self._decide(probability), truth.bool())
         covered = masks[:, None].float() / COVERAGE_LEVELS
-        loss = loss_of(self._optimiser.loss, logits, covered)
+        loss = loss_of(self._optimizer.loss, logits, covered)
         self._measured += torch.stack([dice, loss, torch.ones_like(loss)])
 
     def on_validation_epoch_end(self) -> None:
@@ -94,9 +94,9 @@ class SegmentationTask(lightning.LightningModule):
         encoder = list(self._encoder.parameters())
         known = {id(weight) for weight in encoder}
         rest = [weight for weight in self.parameters() if id(weight) not in known]
-        optimizer = build_optimizer(self._optimiser, rest, encoder)
+        optimizer = build_optimizer(self._optimizer, rest, encoder)
         steps = int(self.trainer.estimated_stepping_batches)
-        points = learning_rates(self._schedule, self._optimiser, steps)
+        points = learning_rates(self._schedule, self._optimizer, steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": FollowPoints(optimizer, points), "interval": "step"},
@@ -143,13 +143,13 @@ class SegmentationTask(lightning.LightningModule):
         return torch.cat(parts)
 
     def _decide(self, probability: Tensor) -> Tensor:
-        share = self.segmenter.min_component_share
+        share = self.segmenter.min_component_fraction
         mask = find_tumour(probability.cpu().numpy(), 0.5, share)
         return torch.from_numpy(mask).to(probability.device)
 
 
 def _convolutions(encoder: nn.Module) -> Iterator[nn.Parameter]:
-    """All weights but those of batch normalisation."""
+    """All weights but those of batch normalization."""
     for module in encoder.modules():
         if not isinstance(module, nn.modules.batchnorm._BatchNorm):
             yield from module.parameters(recurse=False)

@@ -141,7 +141,7 @@ class Journal:
             self.client.log_figure(self.run_id, learning_rate_curve(search), f"{path}.png")
         self.client.log_text(self.run_id, search.reason, f"{path}.txt")
         if search.suggestion:
-            name = f"train.optimiser.{self.prefix}found_learning_rate"
+            name = f"train.optimizer.{self.prefix}found_learning_rate"
             log_params(self.client, self.run_id, {name: search.suggestion.learning_rate})
 
 
@@ -189,7 +189,7 @@ def _fit_network(
         for part in ("train", "validation")
     )
     search = None
-    if recipe.optimiser.find_learning_rate:
+    if recipe.optimizer.find_learning_rate:
         look = functools.partial(search_learning_rate, recipe, segmenter, train, checkpoints)
         search = search_once(dataset.store, folder, look)
         logger.info("%s", search.reason)

@@ -4,7 +4,7 @@
         [--threads 2] [--decay 0.99] [--set STEP.KEY=VALUE ...]
     python -m tests.benchmarks.recipes table FOLDER
 
-`train` trains the preset with changes, such as `train.optimiser.loss=dice`, once a fold, dealt as
+`train` trains the preset with changes, such as `train.optimizer.loss=dice`, once a fold, dealt as
 the cross-validation pipeline deals them (`fold.validation_fraction=0.03`), and scores three sets of
 weights: of the last epoch, of the best one by the validation patients, and a moving average. Choose
 by the validation patients of all folds; the patients of the folds, which no training has seen, say
@@ -62,7 +62,7 @@ def main():
     if options.way == "table":
         tell(options.folder)
         return
-    own = [f"train.compute.threads={options.threads}", "train.schedule.keep=best"]
+    own = [f"train.compute.threads={options.threads}", "train.schedule.checkpoint=best"]
     preset = load_preset(options.preset, [*options.changes, *own])
     recipe = Recipe.model_validate(preset["train"])
     folds = FoldSettings.model_validate(preset["fold"])

@@ -1,4 +1,4 @@
-"""The train step on prepared volumes: seconds to its first optimiser step, and memory.
+"""The train step on prepared volumes: seconds to its first optimizer step, and memory.
 
 `tests.benchmarks.training` runs it, with a folder that it made and the time at which it did.
 """

@@ -6,7 +6,7 @@
 
 A U-Net with ResNet-18 at 128 pixels with 16 slices a step, from random weights, on all cores; the
 network is that of the preset quick, the augmentation about that of fastai. `brainseg` is a training
-with reading, sampling and augmentation; `bare` runs forward, loss, backward and optimiser step on
+with reading, sampling and augmentation; `bare` runs forward, loss, backward and optimizer step on
 one fixed batch. The two are processes that take turns of a few steps: a machine's speed may change
 within seconds. `fastai` is its `unet_learner` with its own defaults (augmentation, float32, one-
 cycle) on the same slices as PNG files that have the size already. All is measured ROUNDS times;
@@ -14,7 +14,7 @@ ratios are medians. Without fastai its row is left out. The train step of quick,
 started on its own with two numbers of volumes, those of the sources.
 
 Goals: 0.97 of bare; 17 times fastai where the CPU has AMX, 6 times where not; 10 s from the start
-of the step's process to its first optimiser step; 2 GB of memory, and of what is not mapped files
+of the step's process to its first optimizer step; 2 GB of memory, and of what is not mapped files
 less than 1 MB for each volume more, a quarter of one.
 """
 
@@ -59,7 +59,7 @@ CHANGES = (
     "train.network.image_size=128",
     f"train.sampling.batch_size={BATCH}",
     # about what fastai does: mirrors, turns, zooms, brightness and contrast
-    "train.augmentation={policy: sizes, rotation_degrees: 10, scale_factor: 0.1}",
+    "train.augmentation={policy: custom, rotation_degrees: 10, scale_factor: 0.1}",
 )
 WARM_UP = 10  # steps: kernels are made, threads are chosen
 CHUNK = 6  # steps of the one, then of the other
@@ -258,14 +258,14 @@ def train_brainseg(folder):
 
 
 def train_bare(folder):
-    """Does CHUNK steps of the network and its optimiser for each line that it is given."""
+    """Does CHUNK steps of the network and its optimizer for each line that it is given."""
     slices = slice_dataset(folder)
     network = build_segmenter(recipe().network).network.to(memory_format=torch.channels_last)
     chosen = np.flatnonzero(slices.has_tumour)[:BATCH]
     images = torch.stack([slices[Draw(number)][0] for number in chosen]).float()
     images = images.contiguous(memory_format=torch.channels_last)
     masks = torch.stack([slices[Draw(number)][1] for number in chosen])
-    settings = recipe().optimiser
+    settings = recipe().optimizer
     optimizer = build_optimizer(settings, list(network.parameters()), [])
     for group in optimizer.param_groups:
         group["lr"] = settings.learning_rate

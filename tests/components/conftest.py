@@ -94,9 +94,9 @@ def any_mlflow(request, no_mlflow, monkeypatch):
 class Answering:
     """A segmenter of tests: a function of an image and its name."""
 
-    def __init__(self, answer, min_component_share=0.0):
+    def __init__(self, answer, min_component_fraction=0.0):
         self._answer = answer
-        self.min_component_share = min_component_share
+        self.min_component_fraction = min_component_fraction
 
     def __call__(self, image, name="a volume"):
         return self._answer(image, name)

@@ -15,7 +15,7 @@ profile: {montage_volumes: 0, min_patients: 6}
 split: {validation_fraction: 0.3}
 train:
   network: {encoder_weights: none, encoder_depth: 3, image_size: 32, decoder_channels: [16, 8, 8]}
-  optimiser: {learning_rate: 0.002}
+  optimizer: {learning_rate: 0.002}
   sampling: {batch_size: 8}
   schedule: {epochs: 1}
   compute: {threads: 1}

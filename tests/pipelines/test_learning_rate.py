@@ -38,7 +38,7 @@ def test_a_source_and_the_data_set_it_became_give_the_same(tmp_path, monkeypatch
     found = find_learning_rate(preset, store, tmp_path / "out", source="synthetic:8")
     page = found.report.read_text()
     assert found.report.parent == tmp_path / "out"
-    assert f"--set train.optimiser.learning_rate={found.learning_rate:.2g}" in page
+    assert f"--set train.optimizer.learning_rate={found.learning_rate:.2g}" in page
     assert found.reason in page
     assert page.count("data:image/svg+xml") == 1
     dataset_id = re.search(r"data set ([0-9a-f]{16})", page)[1]
@@ -49,7 +49,7 @@ def test_a_source_and_the_data_set_it_became_give_the_same(tmp_path, monkeypatch
     assert run.info.status == "FINISHED"
     assert run.data.tags["dataset_id"] == dataset_id
     assert run.data.params["train.network.encoder"] == "mobilenet_v2"
-    assert float(run.data.params["train.optimiser.found_learning_rate"]) == found.learning_rate
+    assert float(run.data.params["train.optimizer.found_learning_rate"]) == found.learning_rate
     files = MlflowClient().list_artifacts(run.info.run_id, "training")
     path = "training/learning_rate_search"
     assert [file.path for file in files] == [f"{path}.png", f"{path}.txt"]

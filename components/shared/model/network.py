@@ -1,4 +1,4 @@
-"""The segmenter: normalisation, resizing and network in one exportable module."""
+"""The segmenter: normalization, resizing and network in one exportable module."""
 
 import copy
 import inspect
@@ -13,7 +13,7 @@ from components.shared.dataset.volumes import CHANNELS, FLAIR
 from components.shared.errors import UserError
 from components.shared.model.library import check_encoder, check_weights
 from components.shared.model.plain_unet import PlainUnet
-from components.shared.model.preparation import NORMALISATIONS, cut, head_box, inverse, sample
+from components.shared.model.preparation import NORMALIZATIONS, cut, head_box, inverse, sample
 from components.shared.model.settings import Network
 
 # how smp, timm and torch refuse what does not go together, when a network is made and when it is
@@ -33,8 +33,8 @@ class VolumeSegmenter(nn.Module):
         self.network = network
         self.image_size = settings.image_size
         self.context_slices = settings.context_slices
-        self.min_component_share = settings.min_component_share
-        self._normalise = NORMALISATIONS[settings.normalisation]
+        self.min_component_fraction = settings.min_component_fraction
+        self._normalize = NORMALIZATIONS[settings.normalization]
         self._crop = settings.crop
         self._flair_only = settings.sequences == "flair"
         self._mirrored_too = settings.test_time_flip
@@ -63,7 +63,7 @@ class VolumeSegmenter(nn.Module):
         return torch.tensor([0.0, 0.0, 1.0, 1.0], device=volume.device)
 
     def prepare(self, volume: Tensor) -> Tensor:
-        """Normalises a volume and cuts its slices to the head.
+        """Normalizes a volume and cuts its slices to the head.
 
         Args:
             volume: uint8, slices x height x width x 3.
@@ -71,7 +71,7 @@ class VolumeSegmenter(nn.Module):
         Returns:
             float32, slices x 3 x image_size x image_size, in standard deviations.
         """
-        return cut(self._normalise(self._seen(volume)), self.box(volume), self.image_size)
+        return cut(self._normalize(self._seen(volume)), self.box(volume), self.image_size)
 
     def _seen(self, volume: Tensor) -> Tensor:
         """A network for FLAIR has nothing of the others, in box and statistics neither.
@@ -181,7 +181,7 @@ class PairedSegmenter(nn.Module):
         self.flair = flair
         self.image_size = max(whole.image_size, flair.image_size)
         self.context_slices = max(whole.context_slices, flair.context_slices)
-        self.min_component_share = whole.min_component_share  # and flair's, says the recipe
+        self.min_component_fraction = whole.min_component_fraction  # and flair's, says the recipe
 
     def forward(self, volume: Tensor) -> Tensor:
         """As `VolumeSegmenter.forward`."""

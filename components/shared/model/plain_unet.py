@@ -10,7 +10,7 @@ FIRST_WIDTH = 32
 
 
 class PlainUnet(nn.Module):
-    """Ronneberger's U-Net with batch normalisation and padding, 32 channels wide at first.
+    """Ronneberger's U-Net with batch normalization and padding, 32 channels wide at first.
 
     Each stage halves the side and doubles the channels: with four of them 32 to 512, as in the
     paper.

@@ -140,7 +140,7 @@ def _by_imagenet(volume: Tensor) -> Tensor:
     return _standardised(_slices(volume) / 255, mean, deviation)
 
 
-NORMALISATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+NORMALIZATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "head": _by_head,
     "percentiles": _by_percentiles,
     "imagenet": _by_imagenet,

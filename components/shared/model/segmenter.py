@@ -17,7 +17,7 @@ from components.shared.model.archive import BadArchiveError, describe, load_prog
 from components.shared.model.model_folder import read_model_folder
 from components.shared.threads import FastestThreads, limit_threads
 
-MIN_COMPONENT_SHARE = "min_component_share"
+MIN_COMPONENT_FRACTION = "min_component_fraction"
 """In the metadata of a model folder, see `decision.find_tumour`."""
 
 _REHEARSED = 4  # slices of a volume, to find the fastest number of threads
@@ -36,10 +36,10 @@ class VolumeRefusedError(UserError):
 
 
 class Segmenter(Protocol):
-    """Predicts a volume; normalisation and resizing are inside."""
+    """Predicts a volume; normalization and resizing are inside."""
 
     @property
-    def min_component_share(self) -> float:
+    def min_component_fraction(self) -> float:
         """What the mask of a prediction leaves out, see `decision.find_tumour`."""
 
     def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
@@ -63,14 +63,14 @@ class ExportedSegmenter:
 
     Attributes:
         metadata: Of the folder.
-        min_component_share: As the recipe of the training said; 0 where nothing is said.
+        min_component_fraction: As the recipe of the training said; 0 where nothing is said.
     """
 
     def __init__(
         self, program: torch.nn.Module, device: torch.device, metadata: Mapping[str, object]
     ) -> None:
         self.metadata = metadata
-        self.min_component_share = _share(metadata.get(MIN_COMPONENT_SHARE, 0))
+        self.min_component_fraction = _share(metadata.get(MIN_COMPONENT_FRACTION, 0))
         self._program = program
         self._device = device
         self._threads = FastestThreads("predicting", limit_threads())
@@ -122,7 +122,7 @@ def load_segmenter(uri: str | Path, device: str = "auto") -> ExportedSegmenter:
     Raises:
         UserError: If there is no such model, or its folder holds anything that an exported
             segmenter does not (see `components.shared.model.archive`), or it says a
-            `min_component_share` that is none.
+            `min_component_fraction` that is none.
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -154,7 +154,7 @@ def _share(told: object) -> float:
         share = math.nan
     if not 0 <= share <= 1:
         raise UserError(
-            f"the model says that its {MIN_COMPONENT_SHARE} is {told!r}, not a number in 0..1; "
+            f"the model says that its {MIN_COMPONENT_FRACTION} is {told!r}, not a number in 0..1; "
             "set it in its MLmodel to what it was trained with, or to 0"
         )
     return share

@@ -43,14 +43,14 @@ class Network(Config):
         context_slices: Neighbours on each side that are shown to the network as channels
             (a 2.5D network).
         sequences: `all` three, or `flair` alone, which every scan has.
-        normalisation: `head` scales each sequence by its mean and deviation inside the head;
+        normalization: `head` scales each sequence by its mean and deviation inside the head;
             `percentiles` by those of the head's box cut to its 10th and 99th percentile (Buda et
             al. 2019); `imagenet` by the statistics that ImageNet weights were trained with.
         crop: Slices are cut to the `head`, or taken whole (`none`).
         test_time_flip: Whether the answer is the mean of those for the slices and for their mirror
             images (test-time augmentation), in training's validation as in the exported model;
             a prediction takes twice the time.
-        min_component_share: Connected parts of a predicted mask, in three dimensions, are left
+        min_component_fraction: Connected parts of a predicted mask, in three dimensions, are left
             out if they have fewer pixels than this share of the largest part; 0 keeps all.
     """
 
@@ -62,10 +62,10 @@ class Network(Config):
     image_size: int = Field(default=256, ge=32, le=1024, multiple_of=32)
     context_slices: int = Field(default=1, ge=0, le=3)
     sequences: Literal["all", "flair"] = "all"
-    normalisation: Literal["head", "percentiles", "imagenet"] = "head"
+    normalization: Literal["head", "percentiles", "imagenet"] = "head"
     crop: Literal["head", "none"] = "head"
     test_time_flip: bool = False
-    min_component_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    min_component_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
 
     @model_validator(mode="after")
     def _decoder_fits(self) -> Self:

@@ -8,34 +8,34 @@ from components.shared.dataset.volumes import Mask, Probability
 _TOUCHING = np.ones((3, 3, 3))  # faces, edges and corners
 
 
-def find_tumour(probability: Probability, threshold: float, min_component_share: float) -> Mask:
+def find_tumour(probability: Probability, threshold: float, min_component_fraction: float) -> Mask:
     """Which pixels of a volume are predicted as tumour.
 
     Args:
         probability: Slices x height x width.
         threshold: A pixel counts from this probability on.
-        min_component_share: Connected parts in three dimensions (one corner suffices) are left
+        min_component_fraction: Connected parts in three dimensions (one corner suffices) are left
             out if they have fewer pixels than this share of the largest part.
 
     Returns:
         Slices x height x width.
     """
     mask: Mask = probability >= threshold
-    if not min_component_share:
+    if not min_component_fraction:
         return mask
     components, _ = ndimage.label(mask, _TOUCHING)
     pixels = np.bincount(components.ravel())[1:]
-    kept = pixels >= min_component_share * pixels.max(initial=0)
+    kept = pixels >= min_component_fraction * pixels.max(initial=0)
     chosen: Mask = np.append(False, kept)[components]
     return chosen
 
 
-def decision_text(threshold: float, min_component_share: float) -> str:
+def decision_text(threshold: float, min_component_fraction: float) -> str:
     """What `find_tumour` does, in a sentence for reports."""
     text = f"A pixel is predicted as tumour if its probability is {threshold:g} or more"
-    if not min_component_share:
+    if not min_component_fraction:
         return f"{text}."
     return (
         f"{text}, and the connected part that it belongs to, in three dimensions, has at least "
-        f"{min_component_share:.0%} of the pixels of the largest part."
+        f"{min_component_fraction:.0%} of the pixels of the largest part."
     )

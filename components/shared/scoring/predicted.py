@@ -52,5 +52,5 @@ def scored(
     for entry in track(entries, len(entries), what):
         volume = dataset.volume(entry)
         probability = segmenter(volume.image, entry.volume)
-        mask = find_tumour(probability, threshold, segmenter.min_component_share)
+        mask = find_tumour(probability, threshold, segmenter.min_component_fraction)
         yield Predicted(entry, volume, mask, score_volume(entry, volume, probability, mask))

@@ -49,7 +49,7 @@ class PatientScore:
         hd95: 95th percentile Hausdorff distance in pixels; `None` where prediction or truth
             is empty.
         surface_dice: Share of both surfaces that lies within `SURFACE_TOLERANCE_PIXELS` of the
-            other (normalised surface Dice); empty against empty is 1.
+            other (normalized surface Dice); empty against empty is 1.
     """
 
     volume: str

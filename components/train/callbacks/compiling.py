@@ -41,7 +41,7 @@ class CompileNetwork(Callback):
         if self._tried:
             return
         self._tried = True
-        if trainer.world_size > 1:  # batch normalisation over processes is no part of a program
+        if trainer.world_size > 1:  # batch normalization over processes is no part of a program
             reason: str | None = "several processes train together"
         else:
             side = self._side_at(trainer.current_epoch)

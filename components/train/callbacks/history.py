@@ -30,7 +30,7 @@ class History(Callback):
     def __init__(self, schedule: Schedule) -> None:
         self.epochs: list[Epoch] = []
         self.trained: Epoch = {}
-        self._keep = schedule.keep
+        self._keep = schedule.checkpoint
         self._counted_from = schedule.phase_starts[-2] + 1
         self._loss_sum = torch.zeros((), dtype=torch.float64)
         self._steps = 0

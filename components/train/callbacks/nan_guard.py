@@ -109,10 +109,10 @@ class StopAtNonFiniteLoss(Callback):
 
 def advice_against(recipe: Recipe) -> str:
     """What may help against losses that are no numbers, of what the recipe does not do yet."""
-    advice = "lower train.optimiser.learning_rate"
-    if recipe.optimiser.find_learning_rate:
+    advice = "lower train.optimizer.learning_rate"
+    if recipe.optimizer.find_learning_rate:
         advice += (
-            f" ({recipe.optimiser.learning_rate:.2g} was found), with find_learning_rate=false"
+            f" ({recipe.optimizer.learning_rate:.2g} was found), with find_learning_rate=false"
         )
     if recipe.compute.precision != "32-true":
         advice += ", or use train.compute.precision=32-true"

@@ -8,7 +8,7 @@ from torch import distributed
 class ShareWeights(Callback):
     """Gives all processes the weights of the first one before each epoch.
 
-    Each does the optimiser's step by itself from the same gradient. On CPUs of different kinds,
+    Each does the optimizer's step by itself from the same gradient. On CPUs of different kinds,
     or with different numbers of threads, the last bits of what Muon makes of it are different.
     """
 

@@ -16,7 +16,7 @@ from components.train.data.augment_fastai import augment_as_fastai
 from components.train.recipe import Augmentation
 
 _BENDING_POINTS = 5  # a side, of the grid whose points elastic deformation moves
-_SHADING_POINTS = 3  # a side, of the grid between whose points shading goes smoothly
+_BIAS_FIELD_POINTS = 3  # a side, of the grid between whose points the bias field is smooth
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Rows:
 
 
 def augment(
-    images: Tensor, masks: Tensor, sizes: Augmentation, rows: Rows
+    images: Tensor, masks: Tensor, settings: Augmentation, rows: Rows
 ) -> tuple[Tensor, Tensor]:
     """Turns, zooms, mirrors, bends, brightens, shades and impoverishes each slice by its own draw.
 
@@ -50,32 +50,32 @@ def augment(
         images: float, batch x channels x side x side; channels are whole slices of three
             sequences, see `components.shared.model.network.with_neighbours`.
         masks: float in 0..1, batch x 1 x side x side; moved with its image.
-        sizes: Of the changes.
+        settings: Sizes and probabilities of the changes.
         rows: Which slices of the step's batch these are.
 
     Returns:
         Changed images and masks of the same shapes.
     """
-    if sizes.policy == "fastai":
+    if settings.policy == "fastai":
         return augment_as_fastai(images, masks, rows.rand())
-    placements = _placements(rows, sizes)
+    placements = _placements(rows, settings)
     grid = functional.affine_grid(placements, list(masks.shape), align_corners=False)
-    if sizes.elastic_shift:
-        grid = grid + _bend(rows, sizes.elastic_shift, masks.shape[-1])
+    if settings.elastic_shift:
+        grid = grid + _bend(rows, settings.elastic_shift, masks.shape[-1])
     images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     masks = functional.grid_sample(masks, grid, padding_mode="border", align_corners=False)
     # in place from here: memory that is new at each of so many operations took half of the time
-    if sizes.sharpness_shift:
-        _sharpen(images, sizes.sharpness_shift, rows)
+    if settings.sharpness_shift:
+        _sharpen(images, settings.sharpness_shift, rows)
     count, channels, side, _ = images.shape
     sequences = images.view(count, channels // len(CHANNELS), len(CHANNELS), side, side)
-    _change_intensities(sequences, sizes, rows)
-    return _lose_sequences(sequences, sizes.missing_sequence_share, rows).flatten(1, 2), masks
+    _change_intensities(sequences, settings, rows)
+    return _lose_sequences(sequences, settings.modality_dropout_prob, rows).flatten(1, 2), masks
 
 
-def _placements(rows: Rows, sizes: Augmentation) -> Tensor:
-    angle = _draw(rows, math.radians(sizes.rotation_degrees))
-    zoom = 1 + _draw(rows, sizes.scale_factor)
+def _placements(rows: Rows, settings: Augmentation) -> Tensor:
+    angle = _draw(rows, math.radians(settings.rotation_degrees))
+    zoom = 1 + _draw(rows, settings.scale_factor)
     mirror = torch.where(rows.rand() < 0.5, -1.0, 1.0)
     cosine, sine, zero = angle.cos() * zoom, angle.sin() * zoom, torch.zeros_like(angle)
     first_row = torch.stack([cosine * mirror, -sine, zero], dim=1)
@@ -106,7 +106,7 @@ def _sharpen(images: Tensor, limit: float, rows: Rows) -> None:
     images.lerp_(blurred, _draw(rows, limit, 1, 1, 1))
 
 
-def _change_intensities(sequences: Tensor, sizes: Augmentation, rows: Rows) -> None:
+def _change_intensities(sequences: Tensor, settings: Augmentation, rows: Rows) -> None:
     """Bends their scale between the least and the largest, which stay; shades; brightens.
 
     Each pass over all pixels takes its time, so the three are one: what is left of the least and
@@ -114,25 +114,25 @@ def _change_intensities(sequences: Tensor, sizes: Augmentation, rows: Rows) -> N
     """
     least: Tensor | float = 0.0
     worth: Tensor | float = 1.0
-    if sizes.gamma > 1 or sizes.shading:
+    if settings.gamma > 1 or settings.bias_field:
         least = sequences.amin((-2, -1), keepdim=True)
         sequences.sub_(least)
-    if sizes.gamma > 1:
+    if settings.gamma > 1:
         worth = sequences.amax((-2, -1), keepdim=True).clamp(min=1e-6)
-        exponent = _draw(rows, math.log(sizes.gamma), 1, len(CHANNELS), 1, 1).exp()
+        exponent = _draw(rows, math.log(settings.gamma), 1, len(CHANNELS), 1, 1).exp()
         # logarithms: a quarter of the time of pow_
         sequences.mul_(1 / worth).clamp_(0, 1).log_().mul_(exponent).exp_()
-    if sizes.shading:
-        worth = _shades(rows, sizes.shading, sequences.shape[-1]) * worth
+    if settings.bias_field:
+        worth = _bias_field(rows, settings.bias_field, sequences.shape[-1]) * worth
     shape = (1, len(CHANNELS), 1, 1)
-    gain = 1 + _draw(rows, sizes.intensity_shift, *shape)
-    base = gain * least + _draw(rows, sizes.intensity_shift, *shape)
+    gain = 1 + _draw(rows, settings.intensity_shift, *shape)
+    base = gain * least + _draw(rows, settings.intensity_shift, *shape)
     sequences.mul_(gain * worth).add_(base)
 
 
-def _shades(rows: Rows, limit: float, side: int) -> Tensor:
+def _bias_field(rows: Rows, limit: float, side: int) -> Tensor:
     """Smooth fields of factors, the same for neighbouring slices."""
-    points = _draw(rows, math.log1p(limit), len(CHANNELS), _SHADING_POINTS, _SHADING_POINTS)
+    points = _draw(rows, math.log1p(limit), len(CHANNELS), _BIAS_FIELD_POINTS, _BIAS_FIELD_POINTS)
     return _between(points, side).exp()[:, None]
 
 

@@ -32,7 +32,7 @@ def augment_as_fastai(images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Ten
     """Changes each slice, with its neighbours, by its own draw.
 
     Args:
-        images: float, batch x channels x side x side, normalised by ImageNet's statistics;
+        images: float, batch x channels x side x side, normalized by ImageNet's statistics;
             channels are whole slices of three sequences.
         masks: float in 0..1, batch x 1 x side x side; moved with its image.
         draws: Uniform in 0..1, one a slice.

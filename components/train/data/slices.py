@@ -60,7 +60,7 @@ class PreparedVolume:
 def prepare_volumes(
     dataset: SplitDataset, part: Part, segmenter: VolumeSegmenter, *, whole_scans: bool = False
 ) -> list[PreparedVolume]:
-    """Normalises and cuts the volumes of a part once, into files in the cache.
+    """Normalizes and cuts the volumes of a part once, into files in the cache.
 
     The files are checked by their digests before they are used again, and made anew if they
     were changed or the way of preparing is another. Of several processes with one cache the
@@ -221,9 +221,9 @@ class TumourSampler(Sampler[Draw]):
 
     Args:
         has_tumour: Whether each slice holds tumour.
-        tumour_share: Of the sampled slices (foreground oversampling).
+        foreground_fraction: Of the sampled slices (foreground oversampling).
         seed: Of the order.
-        carvemix_share: Of an epoch's slices into which a tumour is pasted.
+        carvemix_prob: Of an epoch's slices into which a tumour is pasted.
         rank: Number of this process in the training.
         ranks: Processes in the training; all get equally many slices.
     """
@@ -232,18 +232,18 @@ class TumourSampler(Sampler[Draw]):
         self,
         has_tumour: np.ndarray,
         *,
-        tumour_share: float,
+        foreground_fraction: float,
         seed: int,
-        carvemix_share: Callable[[int], float] = lambda _: 0.0,
+        carvemix_prob: Callable[[int], float] = lambda _: 0.0,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
         self._tumour = np.flatnonzero(has_tumour)
         self._others = np.flatnonzero(~has_tumour)
-        wanted = round(len(self._tumour) * (1 - tumour_share) / tumour_share)
+        wanted = round(len(self._tumour) * (1 - foreground_fraction) / foreground_fraction)
         self._drawn = min(wanted, len(self._others))
         self._seed = seed
-        self._carvemix_share = carvemix_share
+        self._carvemix_prob = carvemix_prob
         self._rank, self._ranks = rank, ranks
         self._epoch = 0
         self._skipped = 0
@@ -263,7 +263,7 @@ class TumourSampler(Sampler[Draw]):
         generator = np.random.default_rng([self._seed, self._epoch])
         others = generator.choice(self._others, self._drawn, replace=False)
         order = generator.permutation(np.concatenate([self._tumour, others]))
-        pasted = generator.random(len(order)) < self._carvemix_share(self._epoch)
+        pasted = generator.random(len(order)) < self._carvemix_prob(self._epoch)
         donors = generator.choice(self._tumour, len(order))
         margins = generator.uniform(LEAST_MARGIN, LARGEST_MARGIN, len(order))
         skipped, self._skipped = self._skipped, 0

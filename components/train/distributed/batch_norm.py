@@ -1,4 +1,4 @@
-"""Batch normalisation over the batches of all processes that train together."""
+"""Batch normalization over the batches of all processes that train together."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ class SynchronisedBatchNorm(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401  # whatever the function gives
-        """Calls what torch would call, but for the batch normalisation."""
+        """Calls what torch would call, but for the batch normalization."""
         del types
         called = _batch_norm if func is functional.batch_norm else func
         return called(*args, **(kwargs or {}))

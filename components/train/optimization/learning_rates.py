@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from components.train.optimization.optimizers import BETAS
-from components.train.recipe import Optimiser, Phase, Schedule
+from components.train.recipe import OptimizerSettings, Phase, Schedule
 
 _FIRST_SHARE = 1 / 25  # of the peak, at which `cosine` begins; OneCycleLR begins there too
 
@@ -36,25 +36,27 @@ class Point:
     beta: float
 
 
-def learning_rates(schedule: Schedule, optimiser: Optimiser, steps: int) -> list[Point]:
+def learning_rates(schedule: Schedule, optimizer: OptimizerSettings, steps: int) -> list[Point]:
     """The points of all steps.
 
     Args:
         schedule: Phases and the course within each.
-        optimiser: Its rate and factor hold where a phase has none of its own.
+        optimizer: Its rate and factor hold where a phase has none of its own.
         steps: Of the whole training; those of an epoch are equally many.
     """
     starts = [start * steps // schedule.epochs for start in schedule.phase_starts]
     return [
         point
         for phase, (first, end) in zip(schedule.phases, pairwise(starts), strict=True)
-        for point in _points(phase, schedule, optimiser, end - first)
+        for point in _points(phase, schedule, optimizer, end - first)
     ]
 
 
-def _points(phase: Phase, schedule: Schedule, optimiser: Optimiser, steps: int) -> Iterator[Point]:
-    factor = phase.encoder_factor or optimiser.encoder_factor
-    peak = optimiser.learning_rate * phase.rate_factor
+def _points(
+    phase: Phase, schedule: Schedule, optimizer: OptimizerSettings, steps: int
+) -> Iterator[Point]:
+    factor = phase.encoder_factor or optimizer.encoder_factor
+    peak = optimizer.learning_rate * phase.lr_factor
     for rate, beta in _course(schedule, peak, steps):
         yield Point(rest=rate, encoder=rate * factor, beta=beta)
 
@@ -72,11 +74,11 @@ def _course(schedule: Schedule, peak: float, steps: int) -> Iterator[tuple[float
 
 
 def _scheduler(trial: Optimizer, schedule: Schedule, peak: float, steps: int) -> LRScheduler:
-    if schedule.course == "one_cycle":
+    if schedule.lr_schedule == "one_cycle":
         # torch divides by the warm-up's steps less one; where that is 0 it is to begin at the peak
-        share = schedule.warm_up * (0.999 if schedule.warm_up * steps == 1 else 1)
+        share = schedule.warmup_fraction * (0.999 if schedule.warmup_fraction * steps == 1 else 1)
         return OneCycleLR(trial, max_lr=peak, total_steps=steps, pct_start=share)
-    warm = min(max(1, round(schedule.warm_up * steps)), max(1, steps - 1))
+    warm = min(max(1, round(schedule.warmup_fraction * steps)), max(1, steps - 1))
     rising = LinearLR(trial, start_factor=_FIRST_SHARE, total_iters=warm)
     falling = CosineAnnealingLR(trial, T_max=max(1, steps - warm))
     return SequentialLR(trial, [rising, falling], milestones=[warm])
@@ -106,5 +108,5 @@ class FollowPoints(LRScheduler):
         return {"last_epoch": self.last_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on after that step; the optimiser keeps its present rates itself."""
+        """Goes on after that step; the optimizer keeps its present rates itself."""
         self.last_epoch = state_dict["last_epoch"]

@@ -11,7 +11,7 @@ _TINY = 1e-7
 
 
 def loss_of(name: str, logits: Tensor, masks: Tensor, add_up: AddUp | None = None) -> Tensor:
-    """The loss, see `components.train.recipe.Optimiser`.
+    """The loss, see `components.train.recipe.OptimizerSettings`.
 
     Args:
         name: Of the recipe, e.g. `bce+dice`.

@@ -1,4 +1,4 @@
-"""The optimisers, which the libraries have."""
+"""The optimizers, which the libraries have."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,15 @@ from timm.optim.muon import Muon
 from torch import nn
 from torch.optim import Optimizer
 
-from components.train.recipe import Optimiser
+from components.train.recipe import OptimizerSettings
 
 BETAS = (0.9, 0.999)  # of AdamW, where the course of the learning rate does not move them
 
 
 def build_optimizer(
-    settings: Optimiser, rest: Sequence[nn.Parameter], encoder: Sequence[nn.Parameter]
+    settings: OptimizerSettings, rest: Sequence[nn.Parameter], encoder: Sequence[nn.Parameter]
 ) -> Optimizer:
-    """Makes the optimiser that the settings name.
+    """Makes the optimizer that the settings name.
 
     Muon takes matrices: the weights of a convolution are one, with a row for each channel that
     goes out. Its steps are as large as AdamW's would be (arXiv:2502.16982), so that one learning

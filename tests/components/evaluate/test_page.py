@@ -147,5 +147,5 @@ def test_one_patient_without_tumour_still_makes_a_page(dataset):
 
 
 def test_says_what_the_model_leaves_out(dataset):
-    _, page = render(Answering(bright_flair, min_component_share=0.1), dataset)
+    _, page = render(Answering(bright_flair, min_component_fraction=0.1), dataset)
     assert "at least 10% of the pixels of the largest part. The model that is scored" in page

@@ -118,7 +118,7 @@ def test_a_model_that_wants_small_components_left_out_gets_it(
     probability = expected(threshold_model(146), make_blob(3))
     model = shutil.copytree(threshold_model(146), tmp_path / "model")
     with open(model / "MLmodel", "a") as stream:
-        stream.write("metadata:\n  min_component_share: 1\n")
+        stream.write("metadata:\n  min_component_fraction: 1\n")
     result = predict_source(str(model), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
     kept = find_tumour(probability, 0.5, 1).sum()
     assert result.volumes[0].tumour_pixels == kept < (probability >= 0.5).sum()
@@ -133,8 +133,10 @@ def test_a_model_that_says_no_share_is_refused(
     write_scan(tmp_path / "in", make_blob(3))
     model = shutil.copytree(threshold_model(150), tmp_path / "model")
     with open(model / "MLmodel", "a") as stream:
-        stream.write(f"metadata:\n  min_component_share: {told}\n")
-    with pytest.raises(UserError, match=f"min_component_share is '{told}', not a number in 0..1"):
+        stream.write(f"metadata:\n  min_component_fraction: {told}\n")
+    with pytest.raises(
+        UserError, match=f"min_component_fraction is '{told}', not a number in 0..1"
+    ):
         predict_source(str(model), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
 
 

@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 from pydantic import Field, PositiveInt
@@ -21,6 +21,12 @@ class Parcel(Config):
 class Stop(Config):
     town: str = ""
     sizes: Sizes | None = None
+
+
+class Garden(Config):
+    renamed: ClassVar[Mapping[str, str]] = {"hight": "height", "wide": "breadth", "dirt": "earth"}
+    sizes: Sizes = Sizes()
+    ground: Literal["earth", "sand"] = "earth"
 
 
 class Transport(Config):
@@ -58,6 +64,21 @@ def test_tells_what_is_wrong(text, message):
 def test_names_every_problem_at_once():
     with pytest.raises(UserError, match=r"width=0.*; sizes\.depth is not a setting"):
         build_config(Sizes, {"width": 0, "depth": 1}, "sizes")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sizes: {hight: 1}", r"^garden\.sizes\.hight is now garden\.sizes\.height\. Settings"),
+        ("hight: 1", r"^garden\.hight is now garden\.sizes\.height\. Settings of garden: "),
+        ("wide: 1", r"^garden\.wide is not a setting"),  # there is no breadth
+        ("ground: dirt", r"'earth' or 'sand' \(dirt is now earth\)$"),
+        ("ground: hight", r"'earth' or 'sand'$"),
+    ],
+)
+def test_former_names_are_refused_with_the_present_ones(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_config(Garden, text, "garden")
 
 
 def test_settings_cannot_be_changed():

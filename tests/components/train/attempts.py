@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch._dynamo  # by the first optimiser; here once for all attempts
+import torch._dynamo  # by the first optimizer; here once for all attempts
 from lightning.pytorch.callbacks import Callback
 
 from components.shared.dataset.parts import SplitDataset

@@ -58,9 +58,9 @@ def test_the_example_in_the_folder_is_made_up(segmenter, folder):
 
 
 def test_the_loaded_segmenter_leaves_out_what_the_recipe_says(make_recipe, tmp_path):
-    segmenter = build_segmenter(make_recipe(network={"min_component_share": 0.125}).network)
+    segmenter = build_segmenter(make_recipe(network={"min_component_fraction": 0.125}).network)
     export_segmenter(segmenter.eval(), tmp_path / "model")
-    assert load_segmenter(tmp_path / "model", "cpu").min_component_share == 0.125
+    assert load_segmenter(tmp_path / "model", "cpu").min_component_fraction == 0.125
 
 
 def test_the_folder_says_what_it_takes_gives_and_needs(segmenter, folder):
@@ -74,7 +74,7 @@ def test_the_folder_says_what_it_takes_gives_and_needs(segmenter, folder):
     assert found.metadata == {
         "channels": channels,
         "context_slices": segmenter.context_slices,
-        "min_component_share": 0,
+        "min_component_fraction": 0,
     }
     requirements = (folder / "requirements.txt").read_text().split()
     assert requirements == [

@@ -201,16 +201,16 @@ def test_a_damaged_result_is_searched_again(store, caplog):
 
 
 def test_only_the_learning_rate_of_the_recipe_changes(make_recipe):
-    recipe = make_recipe(optimiser={"find_learning_rate": True})
+    recipe = make_recipe(optimizer={"find_learning_rate": True})
     found = with_found_rate(recipe, FOUND)
     rate = FOUND.suggestion.learning_rate
-    assert found == make_recipe(optimiser={"find_learning_rate": True, "learning_rate": rate})
+    assert found == make_recipe(optimizer={"find_learning_rate": True, "learning_rate": rate})
 
 
 def test_the_first_phase_peaks_at_the_rate_that_was_found(make_recipe):
-    phases = ({"rate_factor": 0.25}, {})
+    phases = ({"lr_factor": 0.25}, {})
     found = with_found_rate(make_recipe(schedule={"phases": phases}), FOUND)
-    points = learning_rates(found.schedule, found.optimiser, 400)
+    points = learning_rates(found.schedule, found.optimizer, 400)
     peak = max(point.rest for point in points[:200])
     assert peak == pytest.approx(FOUND.suggestion.learning_rate)
 

@@ -27,7 +27,7 @@ def _interrupt_after(number):
 def test_training_learns(train, make_recipe):
     recipe = make_recipe(
         schedule={"epochs": 24, "validate_every_epochs": 8},
-        augmentation={"missing_sequence_share": 0.0},
+        augmentation={"modality_dropout_prob": 0.0},
     )
     history = train(recipe, "learn").history
     assert [epoch["epoch"] for epoch in history] == [8, 16, 24]
@@ -188,7 +188,7 @@ def test_clipped_gradients_move_the_weights_less(train, make_recipe):
 
     def moved(name, clip):
         recipe = make_recipe(
-            optimiser={"gradient_clip": clip, "weight_decay": 0}, schedule={"epochs": 1}
+            optimizer={"gradient_clip": clip, "weight_decay": 0}, schedule={"epochs": 1}
         )
         torch.manual_seed(recipe.seed)
         before, after = (

@@ -31,13 +31,13 @@ def shown():
 
 
 def test_the_page_says_how_to_train_with_the_suggestion(shown):
-    page = shown(network={"encoder": "resnet34", **PLAIN}, optimiser={"learning_rate": 0.002})
+    page = shown(network={"encoder": "resnet34", **PLAIN}, optimizer={"learning_rate": 0.002})
     assert (
         "unet with resnet34, 256 pixels, batches of 32; data set da7a, 7 training volumes" in page
     )
     assert FOUND.reason in page
     assert "The recipe has 0.002. To train with the suggestion" in page
-    assert "--set train.optimiser.learning_rate=0.0003" in page
+    assert "--set train.optimizer.learning_rate=0.0003" in page
     assert page.count("data:image/svg+xml") == 1
 
 
@@ -46,14 +46,14 @@ def test_without_a_suggestion_none_is_to_be_used(shown):
     page = shown(nothing, network=PLAIN)
     assert "The loss falls nowhere." in page
     assert "Look at the masks and the augmentation" in page
-    assert "--set train.optimiser.learning_rate" not in page
+    assert "--set train.optimizer.learning_rate" not in page
 
 
 def test_the_suggestion_is_the_peak_of_the_first_phase(shown):
-    page = shown(network=PLAIN, schedule={"epochs": 2, "phases": [{"rate_factor": 0.1}]})
-    assert "--set train.optimiser.learning_rate=0.003 " in page
-    assert "whose rate_factor is 0.1: train.optimiser.learning_rate=0.003 gives it." in page
-    assert "rate_factor" not in shown(network=PLAIN)
+    page = shown(network=PLAIN, schedule={"epochs": 2, "phases": [{"lr_factor": 0.1}]})
+    assert "--set train.optimizer.learning_rate=0.003 " in page
+    assert "whose lr_factor is 0.1: train.optimizer.learning_rate=0.003 gives it." in page
+    assert "lr_factor" not in shown(network=PLAIN)
 
 
 def test_of_two_networks_it_is_said_which_was_searched(shown):

@@ -33,23 +33,23 @@ def test_defaults_are_a_valid_recipe():
         ("schedule: {epochs: yes}", "train.schedule.epochs=True: Input should be a number, not"),
         ("network: {architecture: unett}", r"or 'plain_unet' \(nearest: unet\)$"),
         ("network: {architecture: fnp, decoder_channels: [8]}", r"'plain_unet' \(nearest: fpn\)$"),
-        ("optimiser: {loss: Dice}", r"or 'bce' \(nearest: dice\)$"),
-        ("schedule: {course: onecycle}", r"or 'cosine' \(nearest: one_cycle\)$"),
-        ("network: {normalisation: imagnet}", r"or 'imagenet' \(nearest: imagenet\)$"),
-        ("optimiser: {learning_rate: .nan}", "train.optimiser.learning_rate=nan"),
+        ("optimizer: {loss: Dice}", r"or 'bce' \(nearest: dice\)$"),
+        ("schedule: {lr_schedule: onecycle}", r"or 'cosine' \(nearest: one_cycle\)$"),
+        ("network: {normalization: imagnet}", r"or 'imagenet' \(nearest: imagenet\)$"),
+        ("optimizer: {learning_rate: .nan}", "train.optimizer.learning_rate=nan"),
         ("seed: 4294967296", "train.seed=4294967296: Input should be less than"),
-        ("augmentation: {policy: fastai}", "fastai takes network.normalisation=imagenet"),
+        ("augmentation: {policy: fastai}", "fastai takes network.normalization=imagenet"),
         (
             "augmentation: {policy: fastai, gamma: 2, rotation_degrees: 30}",
             "policy=fastai does not take rotation_degrees, gamma",
         ),
         (
             "schedule: {phases: [{augmentation: {policy: fastai}}]}",
-            "fastai takes network.normalisation=imagenet",
+            "fastai takes network.normalization=imagenet",
         ),
         (
-            "{network: {min_component_share: 0.1}, flair_network: {sequences: flair}}",
-            "^train: Value error, min_component_share .* not network 0.1 and flair_network 0$",
+            "{network: {min_component_fraction: 0.1}, flair_network: {sequences: flair}}",
+            "^train: Value error, min_component_fraction .* not network 0.1 and flair_network 0$",
         ),
         ("schedule: 3", "train.schedule=3: Input should be a valid dictionary"),
         ("[1, 2]", "must be `key: value` pairs"),
@@ -88,6 +88,56 @@ def test_the_last_epoch_is_always_validated(epochs, asked, used):
     assert Schedule(epochs=epochs, validate_every_epochs=asked).validation_interval == used
 
 
+@pytest.mark.parametrize(
+    ("text", "former", "present"),
+    [
+        ("optimiser: {method: muon}", "optimiser", "optimizer"),
+        ("schedule: {course: cosine}", "schedule.course", "schedule.lr_schedule"),
+        ("schedule: {warm_up: 0.1}", "schedule.warm_up", "schedule.warmup_fraction"),
+        (
+            "schedule: {phases: [{}, {rate_factor: 0.1}]}",
+            "schedule.phases.1.rate_factor",
+            "schedule.phases.1.lr_factor",
+        ),
+        ("schedule: {keep: last}", "schedule.keep", "schedule.checkpoint"),
+        ("sampling: {tumour_share: 0.5}", "sampling.tumour_share", "sampling.foreground_fraction"),
+        ("augmentation: {shading: 0.3}", "augmentation.shading", "augmentation.bias_field"),
+        (
+            "augmentation: {missing_sequence_share: 0.3}",
+            "augmentation.missing_sequence_share",
+            "augmentation.modality_dropout_prob",
+        ),
+        (
+            "augmentation: {carvemix_share: 0.3}",
+            "augmentation.carvemix_share",
+            "augmentation.carvemix_prob",
+        ),
+        ("network: {normalisation: head}", "network.normalisation", "network.normalization"),
+        (
+            "network: {min_component_share: 0.1}",
+            "network.min_component_share",
+            "network.min_component_fraction",
+        ),
+        (
+            "flair_network: {sequences: flair, normalisation: head}",
+            "flair_network.normalisation",
+            "flair_network.normalization",
+        ),
+        ("tumour_share: 0.5", "tumour_share", "sampling.foreground_fraction"),
+        ("schedule: {tumour_share: 0.5}", "schedule.tumour_share", "sampling.foreground_fraction"),
+    ],
+)
+def test_a_former_name_is_refused_with_the_present_one(text, former, present):
+    with pytest.raises(UserError) as caught:
+        parse_config(Recipe, text, "train")
+    assert str(caught.value).startswith(f"train.{former} is now train.{present}. Settings of train")
+
+
+def test_a_former_value_is_refused_with_the_present_one():
+    with pytest.raises(UserError, match=r"'custom' or 'fastai' \(sizes is now custom\)$"):
+        parse_config(Recipe, "augmentation: {policy: sizes}", "train")
+
+
 # the recipe before it had sections
 _FLAT = {
     "network": (
@@ -99,14 +149,14 @@ _FLAT = {
         "image_size",
         "context_slices",
     ),
-    "sampling": ("batch_size", "tumour_share"),
+    "sampling": ("batch_size", "foreground_fraction"),
     "augmentation": (
         "rotation_degrees",
         "scale_factor",
         "intensity_shift",
-        "missing_sequence_share",
+        "modality_dropout_prob",
     ),
-    "optimiser": ("learning_rate", "weight_decay"),
+    "optimizer": ("learning_rate", "weight_decay"),
     "schedule": ("epochs", "validate_every_epochs"),
     "compute": ("precision", "device", "loader_workers"),
 }
@@ -127,7 +177,7 @@ def test_a_misspelt_setting_names_the_nearest_and_those_of_its_section():
         "train.network.encodr is not a setting (nearest: train.network.encoder); "
         "train.epoch is not a setting (nearest: train.schedule.epochs). "
         "Settings of train.network: architecture, encoder, encoder_weights, encoder_depth, "
-        "decoder_channels, image_size, context_slices, sequences, normalisation, crop, "
-        "test_time_flip, min_component_share. Settings of train: network, flair_network, sampling, "
-        "augmentation, optimiser, schedule, compute, seed"
+        "decoder_channels, image_size, context_slices, sequences, normalization, crop, "
+        "test_time_flip, min_component_fraction. Settings of train: network, flair_network, "
+        "sampling, augmentation, optimizer, schedule, compute, seed"
     )

@@ -91,7 +91,7 @@ def test_the_chance_of_a_step_is_its_own_and_repeats(task):
 
 
 def test_a_phase_may_change_slices_in_a_way_of_its_own(make_recipe):
-    still = {"rotation_degrees": 0, "scale_factor": 0, "missing_sequence_share": 0}
+    still = {"rotation_degrees": 0, "scale_factor": 0, "modality_dropout_prob": 0}
     schedule = {"phases": [{}, {"augmentation": {**still, "intensity_shift": 0}}]}
     task = _task(make_recipe(schedule=schedule))
     task.segmenter.network = Seen()
@@ -192,7 +192,7 @@ class Bright(nn.Module):
 def test_a_validation_leaves_out_what_the_exported_model_will(make_recipe, dataset):
     measured = []
     for share in (0, 1):
-        task = _task(make_recipe(network={"min_component_share": share}))
+        task = _task(make_recipe(network={"min_component_fraction": share}))
         task.segmenter.network = Bright()
         (volume,) = prepare_volumes(dataset, "validation", task.segmenter)
         _validate(task, (volume.images, volume.box, volume.masks, volume.truth))

@@ -159,21 +159,21 @@ def test_a_found_learning_rate_is_trained_with_shown_and_kept(
 ):
     monkeypatch.setattr(finder, "STEPS", 40)
     recipe = make_recipe(
-        optimiser={"find_learning_rate": True, "learning_rate": 1e-6}, schedule={"epochs": 2}
+        optimizer={"find_learning_rate": True, "learning_rate": 1e-6}, schedule={"epochs": 2}
     )
     second = recipe.network.model_copy(update={"sequences": "flair"})
     recipe = recipe.model_copy(update={"flair_network": second})
     run_id = train_model(recipe, dataset, **_arguments(tmp_path / "one"))
     history = json.loads((tmp_path / "one" / "history.json").read_text())
     found = history["learning_rate_search"]["suggestion"]["learning_rate"]
-    told = make_recipe(optimiser={"learning_rate": found}, schedule={"epochs": 2})
+    told = make_recipe(optimizer={"learning_rate": found}, schedule={"epochs": 2})
     assert list(train(told, "told").history) == history["epochs"]  # the search left no trace
 
     client = connect()
     params = client.get_run(run_id).data.params
-    assert params["train.optimiser.learning_rate"] == "1e-06"
-    assert params["train.optimiser.found_learning_rate"] == str(found)
-    assert "train.optimiser.flair_found_learning_rate" in params
+    assert params["train.optimizer.learning_rate"] == "1e-06"
+    assert params["train.optimizer.found_learning_rate"] == str(found)
+    assert "train.optimizer.flair_found_learning_rate" in params
     assert [file.path for file in client.list_artifacts(run_id, "training")] == [
         "training/flair_learning_rate_search.png",
         "training/flair_learning_rate_search.txt",
@@ -293,7 +293,7 @@ _SHRUNK = [
     "train.network.encoder_weights=none",
     "train.schedule.validate_every_epochs=8",
     "train.compute.precision=32-true",
-    "train.optimiser.find_learning_rate=false",  # two steps show no valley
+    "train.optimizer.find_learning_rate=false",  # two steps show no valley
 ]
 
 

@@ -180,7 +180,7 @@ def _search(training):
 
 
 def _torch_refusal():
-    """What torch's own batch normalisation over processes says of the CPU."""
+    """What torch's own batch normalization over processes says of the CPU."""
     try:
         torch.nn.SyncBatchNorm(3)(torch.zeros(2, 3, 4, 4))
     except ValueError as error:

@@ -67,10 +67,10 @@ def test_a_change_replaces_one_setting():
 
 
 def test_changes_in_a_section_leave_its_other_settings():
-    changes = ["train.network.encoder_weights=imagenet", "train.optimiser.learning_rate=0.1"]
+    changes = ["train.network.encoder_weights=imagenet", "train.optimizer.learning_rate=0.1"]
     quick, changed = load_preset("quick")["train"], load_preset("quick", changes)["train"]
     assert changed.network.encoder_weights == "imagenet"
-    assert changed.optimiser.learning_rate == 0.1
+    assert changed.optimizer.learning_rate == 0.1
     same = {"encoder_weights": "none"}
     assert changed.network.model_copy(update=same) == quick.network
     assert changed.sampling == quick.sampling

@@ -110,9 +110,9 @@ def test_stages_behind_the_encoders_depth_are_not_trained(make_recipe, depth, un
     torch.testing.assert_close(segmenter.state_dict(), before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("normalisation", ["head", "percentiles"])
-def test_a_network_for_flair_sees_nothing_else(make_recipe, normalisation):
-    network = {"sequences": "flair", "context_slices": 1, "normalisation": normalisation}
+@pytest.mark.parametrize("normalization", ["head", "percentiles"])
+def test_a_network_for_flair_sees_nothing_else(make_recipe, normalization):
+    network = {"sequences": "flair", "context_slices": 1, "normalization": normalization}
     segmenter = build_segmenter(make_recipe(network=network).network).eval()
     assert segmenter.network.network.encoder.out_channels[0] == 3
     volume = torch.randint(0, 100, (3, 48, 48, 3), dtype=torch.uint8)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.shared.model.preparation import NORMALISATIONS, head_box, head_statistics
+from components.shared.model.preparation import NORMALIZATIONS, head_box, head_statistics
 
 
 def test_head_statistics_are_those_of_the_voxels_inside_the_head():
@@ -47,7 +47,7 @@ def test_percentiles_around_the_head_bound_all_sequences_before_they_are_standar
     bounded = np.clip(seen, low, high)
     mean, deviation = bounded.mean((0, 1, 2)), bounded.std((0, 1, 2))
     wanted = (np.clip(air[:, ::4, ::4], low, high) - mean) / deviation
-    normal = NORMALISATIONS["percentiles"](torch.from_numpy(volume))[:, :, ::4, ::4]
+    normal = NORMALIZATIONS["percentiles"](torch.from_numpy(volume))[:, :, ::4, ::4]
     np.testing.assert_allclose(normal.permute(0, 2, 3, 1).numpy(), wanted, atol=1e-4)
 
 
@@ -56,13 +56,13 @@ def test_imagenet_statistics_are_torchvision_s():
 
     preset = ResNet18_Weights.IMAGENET1K_V1.transforms()
     volume = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)
-    normal = NORMALISATIONS["imagenet"](volume)
+    normal = NORMALIZATIONS["imagenet"](volume)
     wanted = (volume.permute(0, 3, 1, 2) / 255 - torch.tensor(preset.mean).view(1, 3, 1, 1)) / (
         torch.tensor(preset.std).view(1, 3, 1, 1)
     )
     torch.testing.assert_close(normal, wanted, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("way", NORMALISATIONS)
+@pytest.mark.parametrize("way", NORMALIZATIONS)
 def test_an_empty_volume_stays_finite(way):
-    assert NORMALISATIONS[way](torch.zeros(2, 8, 8, 3, dtype=torch.uint8)).isfinite().all()
+    assert NORMALIZATIONS[way](torch.zeros(2, 8, 8, 3, dtype=torch.uint8)).isfinite().all()

@@ -49,13 +49,13 @@ def small_model(tmp_path_factory):
         def __init__(self):
             super().__init__()
             self.convolution = torch.nn.Conv2d(3, 2, 3, padding=1)
-            self.normalisation = torch.nn.BatchNorm2d(2)
+            self.normalization = torch.nn.BatchNorm2d(2)
 
         def forward(self, volume):
             slices = (
                 volume.permute(0, 3, 1, 2).float() * torch.tensor([1.0, 0.5, 2.0])[:, None, None]
             )
-            logits = self.normalisation(self.convolution(slices[:, :, ::2, ::2] / 100))
+            logits = self.normalization(self.convolution(slices[:, :, ::2, ::2] / 100))
             wide = torch.nn.functional.interpolate(logits, size=tuple(volume.shape[1:3]))
             return torch.sigmoid(wide.amax(1))
 

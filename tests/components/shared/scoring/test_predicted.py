@@ -61,7 +61,7 @@ def test_leaves_out_what_the_model_wants_left_out(dataset):
     entries = dataset.entries("test")
     plain, filtered = (
         list(scored(segmenter, dataset, entries, threshold=0.75))
-        for segmenter in (bright, Answering(bright, min_component_share=1))
+        for segmenter in (bright, Answering(bright, min_component_fraction=1))
     )
     pixels = [
         (one.mask.sum(), other.mask.sum()) for one, other in zip(plain, filtered, strict=True)

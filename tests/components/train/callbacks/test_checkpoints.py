@@ -41,7 +41,7 @@ class InterruptAt(Callback):
 @pytest.fixture(params=["before", "behind"])
 def train(request, make_recipe, dataset, tmp_path, monkeypatch):
     """Trains with averaged weights; the averaging stands on either side of our callbacks."""
-    recipe = make_recipe(schedule={"epochs": 6}, optimiser={"learning_rate": 0.01})
+    recipe = make_recipe(schedule={"epochs": 6}, optimizer={"learning_rate": 0.01})
     ours = fitting._callbacks
 
     def train(name, *further):

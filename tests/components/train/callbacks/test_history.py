@@ -68,8 +68,8 @@ def test_the_best_epoch_has_more_dice_than_all_before():
 
 
 def test_the_last_epoch_is_kept_where_the_recipe_says_so():
-    for keep, kept in (("best", 2), ("last", 3)):
-        history = History(Schedule(keep=keep))
+    for checkpoint, kept in (("best", 2), ("last", 3)):
+        history = History(Schedule(checkpoint=checkpoint))
         assert history.kept is None
         for epoch, dice in enumerate((0.25, 0.75, 0.5), 1):
             _end(epoch, history, dice=dice)

@@ -158,7 +158,7 @@ def test_the_signal_is_given_back(train, recipe):
 
 @pytest.fixture
 def attempts(make_recipe, dataset, tmp_path):
-    """At recipes with all that has a state: phases, averaged weights, the one or other optimiser.
+    """At recipes with all that has a state: phases, averaged weights, the one or other optimizer.
 
     With timm's network for tests. Between the two phases the encoder thaws and the slices grow.
     """
@@ -167,7 +167,7 @@ def attempts(make_recipe, dataset, tmp_path):
     recipes = [
         make_recipe(
             network={**small, "image_size": 64},
-            optimiser={"method": method, "ema_decay": 0.9},
+            optimizer={"method": method, "ema_decay": 0.9},
             schedule={"epochs": 3, "phases": phases, "store_every_s": 0.1},
         )
         for method in ("adamw", "muon")

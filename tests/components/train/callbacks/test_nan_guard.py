@@ -72,7 +72,7 @@ def _run(batches):
     trainer.fit(Slope(), DataLoader(batches, batch_size=None), torch.zeros(1))
 
 
-_RATE = "train.optimiser.learning_rate"
+_RATE = "train.optimizer.learning_rate"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -95,7 +95,7 @@ def test_on_the_cpu_the_very_step_is_named_with_its_rate_and_volumes(value):
 )
 def test_the_advice_is_of_what_the_recipe_does_not_do_yet(make_recipe, found, precision, advice):
     recipe = make_recipe(
-        optimiser={"find_learning_rate": found, "learning_rate": 0.003},
+        optimizer={"find_learning_rate": found, "learning_rate": 0.003},
         compute={"precision": precision},
     )
     assert advice_against(recipe) == advice

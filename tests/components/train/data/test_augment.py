@@ -5,7 +5,7 @@ from components.train.data.augment import Rows, augment
 from components.train.recipe import Augmentation
 
 _STILL = Augmentation(
-    rotation_degrees=0, scale_factor=0, intensity_shift=0, missing_sequence_share=0
+    rotation_degrees=0, scale_factor=0, intensity_shift=0, modality_dropout_prob=0
 )
 
 
@@ -22,8 +22,8 @@ def _batch():
 def test_the_mask_moves_with_its_image():
     images, masks = _batch()
     torch.manual_seed(0)
-    sizes = Augmentation(intensity_shift=0, missing_sequence_share=0)
-    changed, moved = augment(images, masks, sizes, _all(images))
+    settings = Augmentation(intensity_shift=0, modality_dropout_prob=0)
+    changed, moved = augment(images, masks, settings, _all(images))
     torch.testing.assert_close(changed[:, :1], moved)
     assert not torch.equal(moved, masks)
 
@@ -50,8 +50,8 @@ def test_without_changes_only_mirroring_is_left():
 def test_a_lost_sequence_is_a_copy_of_flair():
     images = torch.arange(9.0).view(1, 9, 1, 1).expand(64, 9, 8, 8)
     torch.manual_seed(0)
-    sizes = _STILL.model_copy(update={"missing_sequence_share": 0.5})
-    changed, _ = augment(images, images[:, :1], sizes, _all(images))
+    settings = _STILL.model_copy(update={"modality_dropout_prob": 0.5})
+    changed, _ = augment(images, images[:, :1], settings, _all(images))
     found = {tuple(slices[:, 4, 4].round().int().tolist()) for slices in changed}
     assert found == {
         (0, 1, 2, 3, 4, 5, 6, 7, 8),
@@ -71,7 +71,7 @@ def test_each_sequence_has_its_own_brightness():
     assert len({round(float(level), 4) for level in levels[:, :3].flatten()}) == 24
 
 
-_STRONG = Augmentation(elastic_shift=0.05, gamma=1.5, sharpness_shift=0.5, shading=0.3)
+_STRONG = Augmentation(elastic_shift=0.05, gamma=1.5, sharpness_shift=0.5, bias_field=0.3)
 
 
 def test_bending_moves_the_mask_with_its_image_and_no_further_than_told():
@@ -106,7 +106,7 @@ def test_gamma_keeps_least_and_largest_and_the_order():
 def test_shading_is_a_smooth_factor_of_what_is_above_the_least_and_neighbours_share_it():
     images = torch.full((16, 9, 32, 32), 2.0)
     images[..., 0, 0] = images[..., -1, -1] = images[..., 0, -1] = images[..., -1, 0] = -1.0
-    shaded = _STILL.model_copy(update={"shading": 0.5})
+    shaded = _STILL.model_copy(update={"bias_field": 0.5})
     torch.manual_seed(0)
     changed, masks = augment(images, images[:, :1], shaded, _all(images))
     torch.testing.assert_close(masks, images[:, :1])
@@ -131,15 +131,15 @@ def test_slices_are_blurred_and_sharpened():
     assert any(image.max() <= 1 + 1e-5 and image.min() >= -1e-5 for image in changed)
 
 
-@pytest.mark.parametrize("sizes", [Augmentation(), _STRONG])
-def test_a_slice_is_changed_alike_in_a_batch_that_is_dealt_out(sizes):
+@pytest.mark.parametrize("settings", [Augmentation(), _STRONG])
+def test_a_slice_is_changed_alike_in_a_batch_that_is_dealt_out(settings):
     generator = torch.Generator().manual_seed(1)
     images = torch.rand((16, 9, 32, 32), generator=generator)
     masks = (torch.rand((16, 1, 32, 32), generator=generator) > 0.5).float()
     torch.manual_seed(0)
-    whole = augment(images, masks, sizes, _all(images))
+    whole = augment(images, masks, settings, _all(images))
     for rows in (slice(1, 8, 2), slice(8, 16, 2)):
         torch.manual_seed(0)
-        dealt = augment(images[rows], masks[rows], sizes, Rows(rows, 16, images.device))
+        dealt = augment(images[rows], masks[rows], settings, Rows(rows, 16, images.device))
         for one, other in zip(dealt, whole, strict=True):
             torch.testing.assert_close(one, other[rows], rtol=0, atol=0)

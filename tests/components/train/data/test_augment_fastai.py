@@ -1,6 +1,6 @@
 import torch
 
-from components.shared.model.preparation import NORMALISATIONS
+from components.shared.model.preparation import NORMALIZATIONS
 from components.train.data.augment_fastai import augment_as_fastai
 
 
@@ -9,7 +9,7 @@ def _batch(count):
     volume[:, 20:44, 12:30] = 200
     masks = torch.zeros(count, 1, 64, 64)
     masks[:, :, 20:44, 12:30] = 1
-    return NORMALISATIONS["imagenet"](volume), masks
+    return NORMALIZATIONS["imagenet"](volume), masks
 
 
 def test_mask_and_image_move_together():

@@ -64,7 +64,7 @@ def test_masks_come_back_where_they_were(dataset, make_recipe):
 
 def test_an_epoch_draws_all_tumour_slices_and_the_share_of_others():
     has_tumour = np.arange(100) < 30
-    sampler = TumourSampler(has_tumour, tumour_share=0.6, seed=0)
+    sampler = TumourSampler(has_tumour, foreground_fraction=0.6, seed=0)
     drawn = [draw.index for draw in sampler]
     assert len(drawn) == len(set(drawn)) == len(sampler) == 50
     assert set(range(30)) <= set(drawn)
@@ -72,7 +72,7 @@ def test_an_epoch_draws_all_tumour_slices_and_the_share_of_others():
 
 def test_the_order_depends_on_seed_and_epoch_alone():
     has_tumour = np.arange(40) % 3 == 0
-    one, two = (TumourSampler(has_tumour, tumour_share=0.5, seed=3) for _ in range(2))
+    one, two = (TumourSampler(has_tumour, foreground_fraction=0.5, seed=3) for _ in range(2))
     one.set_epoch(5)
     two.set_epoch(5)
     assert list(one) == list(two)
@@ -84,9 +84,9 @@ def test_the_share_of_an_epoch_gets_tumours_of_other_slices():
     has_tumour = np.arange(1000) % 3 == 0
     shares = {0: 0.0, 1: 0.4, 2: 1.0}
     sampler = TumourSampler(
-        has_tumour, tumour_share=0.6, seed=0, carvemix_share=lambda epoch: shares[epoch]
+        has_tumour, foreground_fraction=0.6, seed=0, carvemix_prob=lambda epoch: shares[epoch]
     )
-    plain = TumourSampler(has_tumour, tumour_share=0.6, seed=0)
+    plain = TumourSampler(has_tumour, foreground_fraction=0.6, seed=0)
     for epoch, share in shares.items():
         sampler.set_epoch(epoch)
         plain.set_epoch(epoch)
@@ -113,7 +113,7 @@ def test_a_slice_with_a_donor_shows_both(dataset, recipe):
 
 def test_processes_deal_the_slices_of_one_process_out_among_themselves():
     has_tumour = np.arange(101) % 3 == 0
-    settings = {"tumour_share": 0.6, "seed": 1, "carvemix_share": lambda _: 0.5}
+    settings = {"foreground_fraction": 0.6, "seed": 1, "carvemix_prob": lambda _: 0.5}
     alone = TumourSampler(has_tumour, **settings)
     dealt = [TumourSampler(has_tumour, **settings, rank=rank, ranks=3) for rank in range(3)]
     for epoch in range(2):

@@ -74,11 +74,11 @@ def recipes(make_recipe):
         make_recipe(
             network={**network, "image_size": 64},
             sampling={"batch_size": 4, "accumulate": accumulate},
-            augmentation={"carvemix_share": 0.5},
-            optimiser={"learning_rate": 1e-4, **optimiser},
+            augmentation={"carvemix_prob": 0.5},
+            optimizer={"learning_rate": 1e-4, **optimizer},
             schedule={"epochs": 3, "phases": phases},
         )
-        for accumulate, phases, optimiser in (
+        for accumulate, phases, optimizer in (
             (1, ({},), {"gradient_clip": 0.5}),
             (2, _FREEZE_THEN_TUNE, {"method": "muon", "ema_decay": 0.5}),
         )

@@ -126,7 +126,7 @@ def test_pods_that_are_ended_or_killed_are_replaced_and_the_training_goes_on(
 
 
 def test_a_mistake_ends_all_pods_with_its_status(start, make_task):
-    task = make_task(optimiser={"learning_rate": 1.0}, network={"encoder": "no-such-encoder"})
+    task = make_task(optimizer={"learning_rate": 1.0}, network={"encoder": "no-such-encoder"})
     first, second = start(0, task), start(1, task)
     assert {first.process.wait(120), second.process.wait(120)} == {MISTAKE_STATUS}
     assert "no-such-encoder" in first.log.read_text()

@@ -3,21 +3,21 @@ import torch
 from torch import nn
 
 from components.train.optimization.optimizers import build_optimizer
-from components.train.recipe import Optimiser
+from components.train.recipe import OptimizerSettings
 
 RATE = 0.01
 
 
 @pytest.fixture
 def step():
-    """How a step with each method moves a convolution of 16 channels and its normalisation."""
+    """How a step with each method moves a convolution of 16 channels and its normalization."""
 
     def move(method, **settings):
         torch.manual_seed(0)
         convolution, norm = nn.Conv2d(8, 16, 3, bias=False), nn.BatchNorm2d(16)
         weights = [convolution.weight, norm.weight]
         before = [weight.detach().clone() for weight in weights]
-        options = Optimiser(method=method, **{"weight_decay": 0, **settings})
+        options = OptimizerSettings(method=method, **{"weight_decay": 0, **settings})
         optimizer = build_optimizer(options, weights, [nn.Parameter(torch.zeros(1))])
         for group in optimizer.param_groups:
             group["lr"] = RATE
