@@ -25,10 +25,12 @@ class Config(Record):
 
     Attributes:
         renamed: Former names of settings and values, in all sections, with the present ones.
+        removed: Former settings, in all sections, with the reason and what to do.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
     renamed: ClassVar[Mapping[str, str]] = {}
+    removed: ClassVar[Mapping[str, str]] = {}
 
     @field_validator("*", mode="before")
     @classmethod
@@ -153,6 +155,8 @@ def _is_unknown(problem: ErrorDetails) -> bool:
 def _suggest(place: Sequence[int | str], kind: type[Config], name: str) -> str:
     *section, wanted = map(str, place)
     key = ".".join([name, *section, wanted])
+    if wanted in kind.removed:
+        return f"{key} was removed: {kind.removed[wanted]}"
     paths: dict[str, str] = {}
     for path in _paths(kind):
         paths.setdefault(path.rpartition(".")[2], path)

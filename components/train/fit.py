@@ -17,7 +17,6 @@ from components.shared.machine import usable_cores
 from components.shared.model.network import VolumeSegmenter, freeze_unused
 from components.shared.model.segmenter import pick_device
 from components.train.callbacks.checkpoints import KeepCheckpoints
-from components.train.callbacks.compiling import CompileNetwork
 from components.train.callbacks.early_stopping import StopWithoutGain
 from components.train.callbacks.history import Epoch, History
 from components.train.callbacks.interruption import StoreWithinEpochs
@@ -191,8 +190,6 @@ def _callbacks(
 
 def _wished(recipe: Recipe, history: History) -> Iterator[Callback]:
     """Callbacks that a recipe asks for."""
-    if recipe.compute.compile:
-        yield CompileNetwork(recipe.image_size_at)
     if recipe.schedule.patience:
         yield StopWithoutGain(history, recipe.schedule.patience)
     if recipe.optimizer.ema_decay:

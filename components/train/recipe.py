@@ -26,6 +26,8 @@ _RENAMED = {
 }
 """Former names of settings, and of one value, with the present ones."""
 
+_REMOVED = {"compile": "torch.compile gained nothing where it was measured; leave the setting out"}
+
 
 class Sampling(Config):
     """Which slices a step and an epoch see.
@@ -223,9 +225,6 @@ class Compute(Config):
             bit: torch takes deterministic algorithms only, and where `threads` is unset a step
             uses all CPU cores, whatever is fastest. Slower; on a GPU some networks have
             operations for which torch has no such algorithm, and it says so.
-        compile: Whether `torch.compile` makes a program of the network's part of a step, which
-            takes a minute or so and pays on a GPU; where it cannot be done, the training says why
-            and goes on without.
     """
 
     precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
@@ -233,7 +232,6 @@ class Compute(Config):
     loader_workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
     deterministic: bool = False
-    compile: bool = False
 
 
 class Recipe(Config):
@@ -254,6 +252,7 @@ class Recipe(Config):
     """
 
     renamed: ClassVar[Mapping[str, str]] = _RENAMED
+    removed: ClassVar[Mapping[str, str]] = _REMOVED
 
     network: Network = Network()
     flair_network: Network | None = None

@@ -1,7 +1,7 @@
 """What one training step and one validation do, apart from how long and on what."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import lightning
 import torch
@@ -44,11 +44,6 @@ class SegmentationTask(lightning.LightningModule):
         self._schedule = recipe.schedule
         self._validation_batch = min(micro_batch, _VALIDATION_BATCH)
         self._measured = torch.zeros(3)
-        self._learn: Callable[[Tensor], Tensor] = self._run
-
-    def compile_network(self) -> None:
-        """Lets `torch.compile` make a program of what a training step runs of the network."""
-        self._learn = torch.compile(self._run)
 
     def training_step(self, batch: SliceTensors, index: int) -> Tensor:
         images, masks, _ = batch
@@ -60,7 +55,9 @@ class SegmentationTask(lightning.LightningModule):
         self._seed_step(1 + micro_batch * self.trainer.world_size + self.global_rank)  # dropout
         alone = self.trainer.world_size == 1
         with contextlib.nullcontext() if alone else SynchronisedBatchNorm():
-            logits = self._learn(images.contiguous(memory_format=torch.channels_last))
+            logits: Tensor = self.segmenter.network(
+                images.contiguous(memory_format=torch.channels_last)
+            )
         return loss_of(self._optimizer.loss, logits.float(), masks, sum_over_processes)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -129,10 +126,6 @@ class SegmentationTask(lightning.LightningModule):
 
     def _seed_step(self, stream: int) -> None:
         torch.manual_seed(step_seed(self._recipe.seed, self.global_step, stream))
-
-    def _run(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.segmenter.network(images)
-        return logits
 
     def _predict(self, images: Tensor) -> Tensor:
         stacked = with_neighbours(images.float(), self.segmenter.context_slices)

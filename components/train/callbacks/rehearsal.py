@@ -14,8 +14,6 @@ def rehearsal(
     trainer: lightning.Trainer,
     images: Tensor,
     side: int,
-    *,
-    compiled: bool = False,
 ) -> Work:
     """Forward and backward of a batch through a copy, whose gradients nobody uses.
 
@@ -24,11 +22,8 @@ def rehearsal(
         trainer: Whose precision it is done in.
         images: Of the batch, in any precision.
         side: In pixels, of what the network sees of them; here a corner is as good.
-        compiled: Whether `torch.compile` makes a program of it, at its first use.
     """
     copied = copy.deepcopy(network)
-    if compiled:
-        copied.compile()
     batch = images[..., :side, :side].float().contiguous(memory_format=torch.channels_last)
 
     def work() -> None:

@@ -25,6 +25,7 @@ class Stop(Config):
 
 class Garden(Config):
     renamed: ClassVar[Mapping[str, str]] = {"hight": "height", "wide": "breadth", "dirt": "earth"}
+    removed: ClassVar[Mapping[str, str]] = {"fence": "nobody climbs over; leave it out"}
     sizes: Sizes = Sizes()
     ground: Literal["earth", "sand"] = "earth"
 
@@ -74,6 +75,8 @@ def test_names_every_problem_at_once():
         ("wide: 1", r"^garden\.wide is not a setting"),  # there is no breadth
         ("ground: dirt", r"'earth' or 'sand' \(dirt is now earth\)$"),
         ("ground: hight", r"'earth' or 'sand'$"),
+        ("fence: 1", r"^garden\.fence was removed: nobody climbs over; leave it out\. Settings"),
+        ("sizes: {fence: 1}", r"^garden\.sizes\.fence was removed: nobody climbs over"),
     ],
 )
 def test_former_names_are_refused_with_the_present_ones(text, message):

@@ -138,6 +138,11 @@ def test_a_former_value_is_refused_with_the_present_one():
         parse_config(Recipe, "augmentation: {policy: sizes}", "train")
 
 
+def test_the_removed_compile_is_refused_with_the_reason():
+    with pytest.raises(UserError, match=r"^train\.compute\.compile was removed: torch\.compile "):
+        parse_config(Recipe, "compute: {compile: true}", "train")
+
+
 # the recipe before it had sections
 _FLAT = {
     "network": (
