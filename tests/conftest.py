@@ -2,6 +2,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from pathlib import Path
@@ -15,6 +16,12 @@ from components.shared.dataset.manifest import ChannelIntensity, VolumeEntry, ma
 from components.shared.errors import UserError
 from components.shared.reading.sources.synthetic import write_synthetic
 from components.shared.storage.s3 import connect, explain_s3_errors
+from tests.sharing import once, run_folder
+
+
+def pytest_configure(config):
+    """Lets a test run that is ended by SIGTERM clean up as it does after Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture
@@ -38,6 +45,28 @@ def _remove(client, bucket):
     for item in client.list_objects(bucket, recursive=True):
         client.remove_object(bucket, item.object_name)
     client.remove_bucket(bucket)
+
+
+@pytest.fixture(scope="session")
+def make_mlflow(tmp_path_factory):
+    """Makes a local MLflow in a folder and returns its URI.
+
+    Its database is a copy of one that is made once for all tests, which takes MLflow 2 s.
+    """
+
+    def make(folder: Path) -> str:
+        from mlflow import MlflowClient
+
+        from components.shared.tracking.local import initialise_local
+
+        empty = once(
+            run_folder(tmp_path_factory) / "empty-mlflow.db",
+            lambda path: MlflowClient(f"sqlite:///{path}"),
+        )
+        shutil.copyfile(empty, folder / "mlflow.db")
+        return initialise_local(folder / "mlflow.db", folder / "mlartifacts")
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,10 @@
 """MLflow as users have it: a local file and a server process; and a segmenter of one weight."""
 
-import contextlib
 import itertools
 import os
-import signal
 import socket
-import subprocess
 import sys
-import time
-import urllib.request
 import uuid
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -21,52 +15,35 @@ from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.volumes import Volume, encode_volume, volume_key
 from components.shared.reading.tcga import parse_scan_name
 from components.shared.scoring.scores import PatientScore
+from tests.sharing import once, run_folder, serve
 
 
 @pytest.fixture(scope="session")
-def local_mlflow_uri(tmp_path_factory):
-    from components.shared.tracking.local import initialise_local
-
-    folder = tmp_path_factory.mktemp("mlflow")
-    return initialise_local(folder / "mlflow.db", folder / "artifacts")
+def local_mlflow_uri(tmp_path_factory, make_mlflow):
+    return make_mlflow(tmp_path_factory.mktemp("mlflow"))
 
 
 @pytest.fixture(scope="session")
 def mlflow_server_uri(tmp_path_factory):
-    """A server process on a free loopback port, with its own SQLite file."""
-    folder = tmp_path_factory.mktemp("mlflow-server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = {
-        "--host": "127.0.0.1",
-        "--port": str(port),
-        "--backend-store-uri": f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination": str(folder / "artifacts"),
-        "--workers": "1",
-    }
-    command = [sys.executable, "-m", "mlflow", "server", *itertools.chain(*options.items())]
-    # the job runner is eight more processes
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen(
-            command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        _wait(process, f"http://127.0.0.1:{port}/health", folder / "log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+    """A server process on a free loopback port, with its own SQLite file; one for all workers."""
 
+    def start(written):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        options = {
+            "--host": "127.0.0.1",
+            "--port": str(port),
+            "--backend-store-uri": f"sqlite:///{address.with_suffix('.db')}",
+            "--artifacts-destination": str(address.with_suffix(".artifacts")),
+            "--workers": "1",
+        }
+        command = [sys.executable, "-m", "mlflow", "server", *itertools.chain(*options.items())]
+        serve(address.with_suffix(".server"), port, command)
+        written.write_text(f"http://127.0.0.1:{port}")
 
-def _wait(process, url, log):
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
-            return
-        time.sleep(0.2)
-    pytest.fail(f"the MLflow server did not start: {Path(log).read_text()}")
+    address = run_folder(tmp_path_factory) / "mlflow-address"
+    return once(address, start).read_text()
 
 
 @pytest.fixture

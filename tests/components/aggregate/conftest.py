@@ -51,9 +51,6 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path, no_mlflow, monkeypatch, publish, make_blob, threshold_model):
-    from components.shared.tracking.local import initialise_local
-
-    uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "artifacts")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+def world(tmp_path, no_mlflow, monkeypatch, make_mlflow, publish, make_blob, threshold_model):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", make_mlflow(tmp_path))
     return World(tmp_path, publish, make_blob, threshold_model)

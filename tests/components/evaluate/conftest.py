@@ -10,7 +10,6 @@ from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
 from components.shared.dataset.volumes import FLAIR, Volume
 from components.shared.storage.store import open_store
-from components.shared.tracking.local import initialise_local
 from tests.components.conftest import new_run
 
 SLICES, HEIGHT, WIDTH = 5, 40, 32
@@ -58,11 +57,10 @@ def history(tmp_path):
 
 
 @pytest.fixture
-def mlflow_run_id(tmp_path, monkeypatch):
+def mlflow_run_id(tmp_path, monkeypatch, make_mlflow):
     """A run in a fresh local MLflow."""
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "artifacts")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", make_mlflow(tmp_path))
     return new_run()
 
 

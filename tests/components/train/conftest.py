@@ -13,7 +13,6 @@ from components.shared.dataset.split import make_split
 from components.shared.dataset.volumes import Volume
 from components.shared.model.network import build_segmenter
 from components.shared.storage.store import Store, open_store
-from components.shared.tracking.local import initialise_local
 from components.train.checkpoints import Checkpoints
 from components.train.data.slices import prepare_volumes
 from components.train.fit import Fit, fit
@@ -90,8 +89,10 @@ def recipe(make_recipe: Callable[..., Recipe]) -> Recipe:
 
 
 @pytest.fixture
-def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "mlartifacts")
+def tracking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_mlflow: Callable[[Path], str]
+) -> str:
+    uri = make_mlflow(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     return uri

@@ -15,7 +15,7 @@ def test_initialising_twice_keeps_the_runs(local_mlflow_uri, local_mlflow, tmp_p
     database = Path(local_mlflow_uri.removeprefix("sqlite:///"))
     assert initialise_local(database, tmp_path) == local_mlflow_uri
     run = client.get_run(run_id)
-    assert run.info.artifact_uri.startswith(f"file://{database.parent}/artifacts/")
+    assert run.info.artifact_uri.startswith(f"file://{database.parent}/mlartifacts/")
 
 
 def test_two_launchers_may_initialise_at_once(no_mlflow, tmp_path):

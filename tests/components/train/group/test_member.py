@@ -3,16 +3,14 @@ from torch.distributed import DistNetworkError
 
 from components.shared.errors import UserError
 from components.shared.storage.store import open_store
-from components.shared.tracking.local import initialise_local
 from components.train.exit_codes import LOST_STATUS
 from components.train.group.member import _meeting_again, train_task
 from components.train.group.result import PROFILE, find_result, group_folder
 
 
 @pytest.fixture(autouse=True)
-def _tracking(tmp_path, monkeypatch):
-    uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "mlartifacts")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+def _tracking(tmp_path, monkeypatch, make_mlflow):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", make_mlflow(tmp_path))
 
 
 def test_a_training_that_has_left_its_result_is_not_repeated(make_task, tmp_path):

@@ -14,7 +14,6 @@ import pytest
 
 from components.shared.process import MISTAKE_STATUS
 from components.shared.storage.store import open_store
-from components.shared.tracking.local import initialise_local
 from components.train.exit_codes import PREEMPTED_STATUS
 from components.train.group.result import fetch_result, find_result, group_folder
 from components.train.group.settings import GroupSettings
@@ -69,7 +68,7 @@ def _below(pid):
 
 
 @pytest.fixture
-def environment(tmp_path):
+def environment(tmp_path, make_mlflow):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -81,7 +80,7 @@ def environment(tmp_path):
         "BRAINSEG_GROUP_GRACE_S": "60",
         "BRAINSEG_GROUP_MASTER": f"localhost:{port}",
         "BRAINSEG_CACHE": str(tmp_path / "cache"),
-        "MLFLOW_TRACKING_URI": initialise_local(tmp_path / "mlflow.db", tmp_path / "mlartifacts"),
+        "MLFLOW_TRACKING_URI": make_mlflow(tmp_path),
     }
 
 
