@@ -21,13 +21,22 @@ NAME_cli := brainseg-cli-python
 FOLDERS := data mlflow cli trainer
 TAGS := $(foreach folder,$(FOLDERS),$(NAME_$(folder)):$(VERSION))
 
-.PHONY: run test cluster-test check format docs docs-serve images push clean
+.PHONY: run test test-slow test-all cluster-test check format docs docs-serve images push clean
 
 run: $(READY)  ## the whole chain on built-in synthetic volumes
 	$(BIN)/brainseg run --source synthetic:24 --preset demo --output brainseg-runs/demo
 
-test: $(READY)  ## all tests, as many files at once as there are cores, on a thread each
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadfile
+# one process for each core, on one thread each
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist worksteal
+
+test: $(READY)  ## the fast tests
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)  ## the tests that `make test` leaves out
+	$(PYTEST) -m slow
+
+test-all: $(READY)  ## all tests, with more random examples
+	$(PYTEST) --hypothesis-profile thorough
 
 cluster-test: $(READY)  ## the manifests and a run in pods, on the cluster that KUBECONFIG names
 	@kubectl get --raw=/readyz --request-timeout=10s >/dev/null || { echo "$$NO_CLUSTER"; exit 1; }

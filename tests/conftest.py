@@ -11,6 +11,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import settings
 
 from components.shared.dataset.manifest import ChannelIntensity, VolumeEntry, make_manifest
 from components.shared.errors import UserError
@@ -22,6 +23,16 @@ from tests.sharing import once, run_folder
 def pytest_configure(config):
     """Lets a test run that is ended by SIGTERM clean up as it does after Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Runs whole chains first: no idle worker then takes half of a module that shares one."""
+    items.sort(key=lambda item: "pipelines" not in item.path.parts)
+
+
+settings.register_profile("fast", max_examples=60, deadline=None)
+settings.register_profile("thorough", max_examples=1000, deadline=None)
+settings.load_profile("fast")
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from components.split.component import split
 from components.train.component import train
 from tests.pipelines.conftest import clean_environment
 
+pytestmark = pytest.mark.slow
+
 _RECIPE = (
     "{network: {encoder: %s, encoder_depth: 3, encoder_weights: none, image_size: 32, "
     "decoder_channels: [16, 8, 8]}, schedule: {epochs: 2}, sampling: {batch_size: 8}, "

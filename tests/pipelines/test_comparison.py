@@ -74,6 +74,7 @@ def runs(result):
     }
 
 
+@pytest.mark.slow
 def test_the_best_on_validation_patients_is_registered_as_its_own_run(result, runs):
     with open(result["reports"]["recipes"], newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -85,6 +86,7 @@ def test_the_best_on_validation_patients_is_registered_as_its_own_run(result, ru
     assert runs[""].data.tags["chosen_on_validation"] == best["recipe"]
 
 
+@pytest.mark.slow
 def test_only_the_chosen_model_met_the_test_patients(result, runs):
     (loser,) = {"light", "pyramid"} - {runs[""].data.tags["chosen_on_validation"]}
     assert "patient_dice_mean" not in runs[loser].data.metrics
@@ -94,6 +96,7 @@ def test_only_the_chosen_model_met_the_test_patients(result, runs):
     assert runs[""].data.tags["decision"] in ("promoted", "rejected")
 
 
+@pytest.mark.slow
 def test_all_runs_end_and_no_state_is_left(result, runs, work):
     assert set(runs) == {"", "light", "pyramid"}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}

@@ -105,6 +105,7 @@ def runs(done):
     }
 
 
+@pytest.mark.slow
 def test_every_patient_was_predicted_by_a_model_that_never_saw_it(done, work, runs):
     result, _ = done
     with open(result["reports"]["out_of_fold"], newline="") as stream:
@@ -118,6 +119,7 @@ def test_every_patient_was_predicted_by_a_model_that_never_saw_it(done, work, ru
         assert row["patient"] not in {*split["train"], *split["validation"]}
 
 
+@pytest.mark.slow
 def test_the_runs_end_as_one_parent_with_a_child_a_fold(done, runs):
     result, _ = done
     assert set(runs) == {"", "fold-1", "fold-2"}
@@ -134,12 +136,14 @@ def test_the_runs_end_as_one_parent_with_a_child_a_fold(done, runs):
         assert parent.data.metrics[name] == result["metrics"][name]
 
 
+@pytest.mark.slow
 def test_people_see_which_fold_is_worked_on(done):
     _, told = done
     assert [line for line in told.splitlines() if line.startswith("  fold-1: exported segmenter")]
     assert [line for line in told.splitlines() if line.startswith("  fold-2: exported segmenter")]
 
 
+@pytest.mark.slow
 def test_no_state_is_left(done, work):
     store = open_store(str(work / "brainseg-runs" / "store"))
     assert list(store.keys("checkpoints/")) == []

@@ -137,6 +137,7 @@ def test_a_webhook_that_is_down_fails_nothing_and_stays_a_secret(same, folder):
     assert "n0b0dy-may-read-th1s" not in same.stderr + same.stdout
 
 
+@pytest.mark.slow
 def test_new_patients_are_learned_from_and_everyone_keeps_the_part(first, grown, folder):
     run, told = grown
     assert run.returncode == 0, run.stderr
@@ -153,6 +154,7 @@ def test_new_patients_are_learned_from_and_everyone_keeps_the_part(first, grown,
     assert json.loads(_task(folder, "first", "profile/profile").read_text())["drift"] is None
 
 
+@pytest.mark.slow
 def test_a_failure_is_told_too_and_the_run_has_failed(same, folder, brainseg, webhook):
     limit = ("--set", "profile.min_patients=50", "--force")
     failed = _run(brainseg, folder, "synthetic:10,seed=3", "failed", webhook, *limit)

@@ -2,7 +2,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from components.shared.dataset.manifest import make_manifest
@@ -13,7 +13,6 @@ from components.split.report2020 import REPORT2020_VOLUMES
 from components.split.settings import FoldSettings, SplitSettings
 
 DEFAULT = SplitSettings()
-FEW = settings(max_examples=60, deadline=None)
 
 sites = st.sampled_from(["CS", "DU", "EZ", "FG", "HT"])
 patients_of_sites = st.lists(st.tuples(sites, st.integers(1, 5000)), min_size=3, max_size=120)
@@ -44,7 +43,6 @@ def build(make_entry):
     return build
 
 
-@FEW
 @given(pairs=patients_of_sites, options=split_settings)
 def test_every_volume_is_in_one_part_and_sizes_are_within_one_of_the_fractions(
     build, pairs, options
@@ -60,7 +58,6 @@ def test_every_volume_is_in_one_part_and_sizes_are_within_one_of_the_fractions(
         assert abs(len(split.part(part)) - target) <= within
 
 
-@FEW
 @given(pairs=with_few_tumours, options=split_settings)
 def test_every_part_has_tumour_if_three_patients_do(build, pairs, options):
     manifest = build(pairs)
@@ -95,7 +92,6 @@ def test_a_previous_split_may_leave_a_part_without_tumour(build):
     assert all(after[volume] == before[volume] for volume in before)
 
 
-@FEW
 @given(
     pairs=patients_of_sites | with_few_tumours,
     options=split_settings,
@@ -109,7 +105,6 @@ def test_the_order_of_the_volumes_has_no_influence(build, pairs, options, order)
     assert assign_split(manifest, options, None) == assign_split(other, options, None)
 
 
-@FEW
 @given(pairs=patients_of_sites, options=split_settings)
 def test_each_site_is_shared_in_about_the_fractions(build, pairs, options):
     manifest = build(pairs)
@@ -122,7 +117,6 @@ def test_each_site_is_shared_in_about_the_fractions(build, pairs, options):
             assert abs(found[site] - share * count) <= 1.5
 
 
-@FEW
 @given(
     old=patients_of_sites,
     new=st.lists(st.tuples(st.sampled_from(["CS", "XX"]), st.integers(1, 5000)), max_size=60),
@@ -299,7 +293,6 @@ def part_of(split):
     return {volume: part for part in PARTS for volume in split.part(part)}
 
 
-@FEW
 @given(
     pairs=st.lists(st.tuples(sites, st.integers(1, 5000)), min_size=10, max_size=120),
     folds=st.integers(2, 5),

@@ -297,7 +297,16 @@ _SHRUNK = [
 ]
 
 
-@pytest.mark.parametrize("name", [*preset_names(), *load_recipes("quick")])
+_FAST = ("demo", "best")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in _FAST else pytest.mark.slow)
+        for name in (*preset_names(), *load_recipes("quick"))
+    ],
+)
 @pytest.mark.usefixtures("tracking")
 def test_a_recipe_trains_and_exports(name, dataset, tmp_path):
     report, model = tmp_path / "profile.html", tmp_path / "model"

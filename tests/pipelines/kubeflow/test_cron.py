@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from components.shared.errors import UserError
@@ -76,7 +76,6 @@ def parsed(text):
         return None, str(error)
 
 
-@settings(max_examples=400, deadline=None)
 @given(EXPRESSIONS, STARTS)
 def test_what_is_shown_is_when_the_controller_runs(controller, expression, start):
     cron, refusal = parsed(expression)
@@ -87,7 +86,6 @@ def test_what_is_shown_is_when_the_controller_runs(controller, expression, start
         assert controller(cron.six_fields, start) == shown
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.text("0123456789*/-, ?LSUNjan", max_size=24))
 def test_whatever_is_taken_the_controller_takes_too(controller, text):
     cron, _ = parsed(text)
@@ -95,7 +93,6 @@ def test_whatever_is_taken_the_controller_takes_too(controller, text):
         assert controller(cron.six_fields)[0] != 0
 
 
-@settings(max_examples=400, deadline=None)
 @given(
     st.lists(
         st.one_of(

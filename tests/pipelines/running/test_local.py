@@ -18,7 +18,7 @@ from pipelines.running.local import LocalRun, run_locally
 from tests.pipelines import graphs
 from tests.pipelines.conftest import clean_environment, command
 
-_REAL_DATA = Path(__file__).parents[4] / "shared" / "data" / "lgg71.tar.xz"
+_REAL_DATA = Path(os.environ.get("BRAINSEG_TEST_LGG", "/nowhere"))  # a .tar.xz with kaggle_3m/
 _REAL_PATIENTS = 10
 _SOURCE = "synthetic:12,seed=3"
 _STEPS = ("ingest", "profile", "split", "train", "evaluate", "register")
@@ -279,6 +279,7 @@ def test_the_reports_agree_with_each_other(killed, first):
     assert mean == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_second_run_has_the_same_ids_and_keeps_the_champion(killed, first, second):
     assert second.returncode == 0, second.stderr
     one, two = _result(killed, "first"), json.loads(second.stdout)
@@ -288,6 +289,7 @@ def test_a_second_run_has_the_same_ids_and_keeps_the_champion(killed, first, sec
     assert two["reason"]
 
 
+@pytest.mark.slow
 def test_mlflow_holds_one_run_per_pipeline_run_and_its_training_beneath(killed, first, second):
     client = MlflowClient(_result(killed, "first")["tracking_uri"])
     (experiment,) = [e for e in client.search_experiments() if e.name == "brainseg"]
@@ -306,6 +308,7 @@ def test_mlflow_holds_one_run_per_pipeline_run_and_its_training_beneath(killed, 
     assert champion.run_id == _result(killed, "first")["mlflow_run_id"]
 
 
+@pytest.mark.slow
 def test_the_champion_predicts(killed, first, brainseg):
     predicted = brainseg(
         *("predict", "--source", "synthetic:2,seed=9", "--output", "masks", "--json"),
@@ -340,7 +343,10 @@ def test_two_runs_do_not_share_an_output_folder(tmp_path, brainseg):
     assert "another run is writing" in refused.stderr
 
 
-@pytest.mark.skipif(not _REAL_DATA.exists(), reason="no real volumes in ../shared/data")
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not _REAL_DATA.exists(), reason="BRAINSEG_TEST_LGG names no archive of the LGG set"
+)
 def test_the_chain_runs_on_real_volumes(tmp_path, brainseg):
     with tarfile.open(_REAL_DATA) as archive:
         patients = set()

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -19,7 +19,6 @@ SHAPE = (3, 6, 5)
 MASKS = arrays(np.uint8, SHAPE, elements=st.integers(0, 1))
 
 
-@settings(max_examples=60, deadline=None)
 @given(MASKS, MASKS, MASKS, MASKS)
 def test_pooled_dice_is_the_dice_of_the_volumes_joined(
     score, truth, predicted, truth_2, predicted_2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -23,7 +23,6 @@ from components.shared.scoring.scores import BINS, Reliability, VolumeScore
 SHAPE = (3, 6, 5)
 PROBABILITIES = arrays(np.float32, SHAPE, elements=st.floats(0, 1, width=32))
 MASKS = arrays(np.uint8, SHAPE, elements=st.integers(0, 1))
-FAST = settings(max_examples=60, deadline=None)
 
 README = Path(__file__).parents[4] / "README.md"
 
@@ -122,7 +121,6 @@ def test_numbers_are_what_they_have_always_been():
     assert {name: now[name] for name in before} == before
 
 
-@FAST
 @given(MASKS, PROBABILITIES)
 def test_the_baseline_is_what_a_probability_of_zero_scores(score, truth, probability):
     found = aggregate([score(truth, probability)])
@@ -133,7 +131,6 @@ def test_the_baseline_is_what_a_probability_of_zero_scores(score, truth, probabi
         assert alone == (expected.get(metric.name) if metric.baseline else None)
 
 
-@FAST
 @given(st.lists(st.tuples(MASKS, PROBABILITIES), min_size=1, max_size=4))
 def test_aggregates_are_consistent_and_hold_no_nan(score, pairs):
     scores = [score(truth, probability) for truth, probability in pairs]

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -11,7 +11,6 @@ from components.shared.scoring.scores import BINS, calibration_curve, empty_scor
 SHAPE = (3, 6, 5)
 PROBABILITIES = arrays(np.float32, SHAPE, elements=st.floats(0, 1, width=32))
 MASKS = arrays(np.uint8, SHAPE, elements=st.integers(0, 1))
-FAST = settings(max_examples=60, deadline=None)
 
 
 def test_scores_a_case_computed_by_hand(score):
@@ -64,7 +63,6 @@ def test_a_patient_without_tumour_counts_1_if_left_empty_else_0(score):
     assert score(one, nothing).recall == 0
 
 
-@FAST
 @given(MASKS, MASKS)
 def test_dice_and_surfaces_are_symmetric_and_bounded(score, one, other):
     forth, back = score(one, other), score(other, one)
@@ -83,7 +81,6 @@ def test_dice_and_surfaces_are_symmetric_and_bounded(score, one, other):
         assert (forth.dice == 1) <= (forth.hd95 == 0)
 
 
-@FAST
 @given(MASKS, PROBABILITIES)
 def test_the_empty_score_is_what_a_probability_of_zero_scores(score, truth, probability):
     found, zero = score(truth, probability), score(truth, np.zeros(SHAPE))
@@ -104,7 +101,6 @@ def test_reliability_by_hand(score):
     assert found.squared_error == pytest.approx(3 * 0.75**2 + 7 * 0.25**2)
 
 
-@FAST
 @given(MASKS, PROBABILITIES, MASKS, PROBABILITIES)
 def test_calibration_adds_up_over_volumes(score, truth, probability, truth_2, probability_2):
     joined = score(np.concatenate([truth, truth_2]), np.concatenate([probability, probability_2]))

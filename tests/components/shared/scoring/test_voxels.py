@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -94,7 +94,6 @@ def test_empty_masks_agree():
     assert found.within(0) == 1
 
 
-@settings(max_examples=60, deadline=None)
 @given(PAIRS)
 def test_distances_are_those_between_all_pixels_of_the_surfaces(masks):
     predicted, truth = masks

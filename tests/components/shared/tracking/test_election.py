@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
@@ -109,7 +109,6 @@ def play(server, schedule, deaths):
 numbers = st.integers(0, PROCESSES - 1)
 
 
-@settings(max_examples=500, deadline=None)
 @given(
     order=st.permutations(range(2 * PROCESSES)),
     schedule=st.lists(numbers, max_size=60),

@@ -194,6 +194,7 @@ def files(tmp_path):
     return lambda *names: {name: dsl.Artifact(uri=str(tmp_path / name)) for name in names}
 
 
+@pytest.mark.slow
 def test_a_pipeline_run_by_its_real_steps(plugin, files, tmp_path, monkeypatch):
     monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
     store = str(tmp_path / "store")

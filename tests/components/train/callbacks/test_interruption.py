@@ -197,6 +197,7 @@ def _ends():
     return others
 
 
+@pytest.mark.slow
 def test_a_training_that_is_ended_at_twenty_points_ends_as_if_it_had_not_been(attempts):
     """In a step, a validation, a save, between phases; SIGTERM costs no step and 10 s at most."""
     for which, attempt in enumerate(attempts):
