@@ -53,11 +53,12 @@ an S3 service must answer at the address in manifests/overlays/test/settings.env
 endef
 export NO_CLUSTER
 
-check: $(READY)  ## style, types, import rules
+check: $(READY)  ## style, types, import rules, prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/tools/prose.py --report --rooms
 
 docs: $(READY)  ## the documentation into site/; a broken link or anchor fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
