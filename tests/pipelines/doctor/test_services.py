@@ -1,7 +1,6 @@
 import socket
 import sqlite3
 import threading
-import time
 
 import pytest
 from mlflow import MlflowClient
@@ -46,12 +45,10 @@ class TestMlflow:
         assert check_mlflow().status == "ok"
 
     def test_a_server_that_is_down(self, asked):
-        started = time.monotonic()
         check = asked("http://127.0.0.1:1")
         assert check.status == "error"
         assert "MLflow at http://127.0.0.1:1 cannot be used: connection refused" in check.found
         assert "MLFLOW_TRACKING_URI" in check.found
-        assert time.monotonic() - started < 30
 
     def test_a_server_that_answers(self, server, asked):
         check = asked(server(200, {"experiment": {"lifecycle_stage": "active"}}))

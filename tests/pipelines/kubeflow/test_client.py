@@ -2,7 +2,6 @@ import ipaddress
 import json
 import socket
 import ssl
-import time
 from datetime import UTC, datetime, timedelta
 
 import kubernetes
@@ -66,11 +65,10 @@ def test_without_any_address_it_says_where_one_can_be_given(capsys):
 )
 def test_a_status_is_one_message_at_once(server, status, told):
     server.accidents.append(Accident("healthz", str(status), times=9))
-    begun = time.monotonic()
     with pytest.raises(KubeflowError, match=f"{server.url}.*{told}") as error:
         connect(server.url)
     assert error.value.status == status
-    assert time.monotonic() - begun < 4  # kfp's own client tries for 25 s
+    assert len(server.requests) == 1  # kfp's own client tries for 25 s
 
 
 def test_a_page_to_log_in_is_told(server):

