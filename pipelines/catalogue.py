@@ -1,56 +1,43 @@
-"""The graphs and steps that there are, by the names of their files."""
+"""The pipelines and components of the project, found by their modules."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
 
 from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.graph_component import GraphComponent
 
-from components.aggregate.component import aggregate
-from components.check_data.component import check_data
-from components.compare.component import compare
-from components.evaluate.component import evaluate
-from components.ingest.component import ingest
-from components.notify.component import notify
-from components.predict.component import predict
-from components.profile.component import profile
-from components.register.component import register
+import components
+from components.shared.config import in_words, nearest
 from components.shared.errors import UserError
-from components.split.component import fold, split
-from components.train.component import train
-from pipelines.comparison import comparison
-from pipelines.cross_validation import cross_validation
-from pipelines.retraining import retraining
-from pipelines.training import training
+from pipelines.discovery import module_name, pipeline_summaries
+
+# A pod profile puts it in the place of `train`: it has no pods or settings of its own.
+_STAND_INS = ("train_group",)
+
+
+def _components() -> Iterator[tuple[str, BaseComponent]]:
+    for path in sorted(Path(components.__path__[0]).glob("*/component.py")):
+        module = import_module(f"components.{path.parent.name}.component")
+        for name, value in vars(module).items():
+            if isinstance(value, BaseComponent) and name not in _STAND_INS:
+                yield name, value
+
 
 PIPELINES: Mapping[str, GraphComponent] = {
-    "training": training,
-    "retraining": retraining,
-    "cross-validation": cross_validation,
-    "comparison": comparison,
+    name: getattr(import_module(f"pipelines.{module_name(name)}"), module_name(name))
+    for name in pipeline_summaries()
 }
-COMPONENTS: Mapping[str, BaseComponent] = {
-    "ingest": ingest,
-    "check_data": check_data,
-    "profile": profile,
-    "split": split,
-    "fold": fold,
-    "train": train,
-    "compare": compare,
-    "evaluate": evaluate,
-    "aggregate": aggregate,
-    "register": register,
-    "predict": predict,
-    "notify": notify,
-}
+COMPONENTS: Mapping[str, BaseComponent] = dict(_components())
 
 
 def find_pipeline(name: str) -> GraphComponent:
-    """A pipeline by its short name.
+    """A pipeline by its name, e.g. `cross-validation`.
 
     Raises:
         UserError: If there is none of this name.
     """
-    try:
-        return PIPELINES[name]
-    except KeyError as error:
-        raise UserError(f"no pipeline {name!r}; there are {', '.join(PIPELINES)}") from error
+    if name not in PIPELINES:
+        near = in_words(nearest(name, PIPELINES))
+        raise UserError(f"no pipeline {name!r}{near}; there are {', '.join(PIPELINES)}")
+    return PIPELINES[name]

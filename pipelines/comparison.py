@@ -116,7 +116,7 @@ def comparison(
     register_settings: str = "",
     run_name: str = "",
 ) -> ComparisonOutputs:
-    """Trains several recipes on one split and registers the best of them.
+    """Trains several recipes and registers the best of them.
 
     Which is best is said by the validation patients. Only that model meets the test patients and
     the gate.

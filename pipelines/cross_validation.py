@@ -112,7 +112,7 @@ def cross_validation(
     pool_settings: str = "",
     run_name: str = "",
 ) -> CrossValidationOutputs:
-    """Scores every patient of a source by a model that never saw the patient.
+    """Scores each patient by a model trained on the others.
 
     The patients are dealt to folds; for each a model is trained on the others. Nothing is
     registered, and no champion changes: the result is about the recipe.

@@ -22,7 +22,7 @@ def retraining(
     notify_settings: str = "",
     run_name: str = "",
 ) -> None:
-    """Trains on a source that has changed, and tells people how the run ended.
+    """Retrains if the source has changed, and sends a report.
 
     The source has changed if no version of the model was trained with what it holds. Then the
     new patients are compared with those that the champion knows, everyone keeps the part that

@@ -143,7 +143,7 @@ def training(
     register_settings: str = "",
     run_name: str = "",
 ) -> TrainingOutputs:
-    """Ingests a source, trains on it and registers the model; checks may stop it on the way.
+    """Trains on a source, evaluates the model and registers it.
 
     Args:
         source: Where the volumes come from: a folder, a .zip, s3://bucket/prefix,

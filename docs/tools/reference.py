@@ -265,7 +265,8 @@ def _files(names: Iterable[str], folder: Path) -> Iterator[str]:
 
 def _prose(text: str) -> Iterator[str]:
     """Paragraphs of a docstring; those with an example as code."""
-    for paragraph in inspect.cleandoc(text).split("\n\n"):
+    without_marks = inspect.cleandoc(text).replace("\b", "").replace("\\\n", "\n")
+    for paragraph in without_marks.split("\n\n"):
         joined = " ".join(paragraph.split())
         if joined.startswith("Example: "):
             yield f"    {joined.removeprefix('Example: ')}"

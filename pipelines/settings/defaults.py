@@ -1,4 +1,5 @@
-"""What holds where nobody says anything: on the command line, in schedules, in compilation."""
+"""Defaults of the command line, of schedules and of compilation."""
 
-PROFILE = "cpu"  # a graph that asks for a GPU waits for ever on a cluster without
+PIPELINE = "training"
+PROFILE = "cpu"  # a pipeline that asks for a GPU waits forever on a cluster without one
 PRESET = "quick"

@@ -1,7 +1,9 @@
 import json
 import os
 import re
+import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from unittest import mock
 
@@ -12,6 +14,7 @@ from components.shared.report.learning_rate import LearningRateSearch, Suggestio
 from pipelines import cli
 from pipelines.learning_rate import FoundRate
 from pipelines.placement.compilation import COMPONENTS, PIPELINES
+from tests.pipelines.conftest import clean_environment
 
 FOUND = LearningRateSearch(
     learning_rates=(1e-4, 1e-3, 1e-2),
@@ -48,6 +51,53 @@ def test_help_lists_all_commands(call):
     code, out, _ = call("--help")
     assert code == 0
     assert all(name in out for name in COMMANDS)
+
+
+def test_help_lists_every_pipeline_with_its_summary(call):
+    code, out, _ = call("run", "--help")
+    lines = [line.split(maxsplit=1) for line in out.splitlines()]
+    assert code == 0
+    for name, graph in PIPELINES.items():
+        assert [name, graph.description.partition("\n")[0]] in lines
+
+
+def test_help_fits_a_terminal_of_80_columns(call):
+    for name in COMMANDS:
+        assert max(map(len, call(name, "--help")[1].splitlines())) <= 80
+
+
+def test_help_and_version_import_nothing_heavy(tmp_path):
+    code = (
+        "import sys\nfrom pipelines import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit: print(*{'kfp', 'torch', 'mlflow', 'pydantic', 'rich'} & {*sys.modules})"
+    )
+    for option in ("--help", "--version"):
+        shown = subprocess.run(
+            [sys.executable, "-c", code, option],
+            cwd=tmp_path,
+            env=clean_environment(PYTHONPATH=str(Path(cli.__file__).parents[1])),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert shown.stdout.endswith("\n\n")
+
+
+def test_the_version_is_the_distributions(call):
+    assert call("--version") == (0, f"brainseg {metadata.version('brainseg')}\n", "")
+
+
+def test_a_shell_completes_names(brainseg, tmp_path):
+    def completions(words):
+        variables = {"_BRAINSEG_COMPLETE": "complete_bash", "COMP_WORDS": words}
+        shown = brainseg(cwd=tmp_path, **variables, COMP_CWORD=str(len(words.split())))
+        return shown.stdout.split()
+
+    assert set(completions("brainseg run --pipeline ")) == set(PIPELINES)
+    assert "quick" in completions("brainseg run --preset ")
+    assert "gpu" in completions("brainseg compile --profile ")
+    assert "doctor" in completions("brainseg ")
 
 
 def test_a_wrong_option_is_a_usage_error(call):
@@ -94,7 +144,7 @@ def test_force_is_of_retraining_only(call):
 
 def test_another_pipeline_is_not_there(call):
     code, _, err = call("run", "--source", "synthetic:4", "--pipeline", "x")
-    names = "training, retraining, cross-validation, comparison"
+    names = "comparison, cross-validation, retraining, training"
     assert (code, err) == (1, f"error: no pipeline 'x'; there are {names}")
 
 
@@ -233,7 +283,7 @@ def test_a_hostile_mlflow_server_does_not_speak_through_doctor(call, server, mon
 
 
 def test_a_result_with_hostile_names_is_told_without_harm(capsys):
-    cli._tell_result(
+    cli._print_result(
         {
             "metrics": {"patient_dice_mean": 0.5, "patient_dice_mean_empty_baseline": 0.0},
             "model_uri": f"models:/{HOSTILE}/1",
@@ -279,7 +329,7 @@ def test_a_home_folder_is_the_users(call, tmp_path, monkeypatch):
 
 def test_one_test_patient_has_no_interval(capsys):
     metrics = {"patient_dice_mean": 0.5, "patient_dice_mean_empty_baseline": 0.0}
-    cli._tell_result(
+    cli._print_result(
         {
             "metrics": metrics,
             "model_uri": "models:/brainseg/1",
@@ -297,7 +347,7 @@ def test_one_test_patient_has_no_interval(capsys):
 
 def test_a_cross_validation_tells_its_mean_and_of_no_champion(capsys):
     metrics = {"patient_dice_mean": 0.5, "patient_dice_mean_empty_baseline": 0.0}
-    cli._tell_result(
+    cli._print_result(
         {
             "metrics": {
                 **metrics,
