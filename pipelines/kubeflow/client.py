@@ -15,8 +15,8 @@ import urllib3
 from kfp import client as kfp_client
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 
+from components.shared.cluster import NoClusterError, login
 from components.shared.errors import UserError
-from pipelines.kubeflow.pods import NoClusterError, find_cluster
 
 Answer = TypeVar("Answer")
 
@@ -187,7 +187,7 @@ def _client(endpoint: str) -> kfp.Client:
 def _require_cluster() -> None:
     """KFP's client itself would go on with http://localhost."""
     try:
-        find_cluster()
+        login()
     except NoClusterError as error:
         raise UserError(
             "no Kubeflow Pipelines is named: give --endpoint https://HOST (or port-forward its "

@@ -7,7 +7,8 @@ import uuid
 import kubernetes
 import pytest
 
-from pipelines.kubeflow.pods import Pods, find_cluster
+from components.shared.cluster import login
+from pipelines.kubeflow.pods import Pods
 
 pytestmark = pytest.mark.cluster
 
@@ -20,7 +21,7 @@ def core(request):
         pytest.skip("changes the cluster that KUBECONFIG names: run `make cluster-test`")
     if not os.environ.get("KUBECONFIG"):
         pytest.skip("no cluster: KUBECONFIG is not set")
-    find_cluster()
+    login()
     return kubernetes.client.CoreV1Api()
 
 

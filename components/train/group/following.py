@@ -10,14 +10,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from components.shared.cluster import Json
 from components.shared.errors import OutageError, UserError
 from components.shared.printable import printable
 from components.shared.storage.store import Store, open_store
 from components.train.exit_codes import PREEMPTED_STATUS
-from components.train.group.cluster import Cluster
+from components.train.group.cluster import GroupCluster
 from components.train.group.objects import (
     LEASE_S,
-    Object,
     PodSettings,
     group_objects,
     job_name,
@@ -84,7 +84,7 @@ def train_in_group(
     result = find_result(store, folder)
     if result is None:
         store.upload(profile_report, f"{folder}/{PROFILE}")
-        result = Group(Cluster.inside(), settings, task, task_config).train(store, folder)
+        result = Group(GroupCluster.inside(), settings, task, task_config).train(store, folder)
     fetch_result(store, folder, result, model=model, history=history)
     return result.mlflow_run_id
 
@@ -101,7 +101,7 @@ class Group:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: GroupCluster,
         settings: GroupSettings,
         task: Task,
         task_config: Mapping[str, Any],
@@ -114,7 +114,7 @@ class Group:
         pods = PodSettings(pod=own, task_config=task_config)
         self._objects = group_objects(settings, task, pods, self._owner)
         job = {"name": job_name(settings, task)}
-        self._job: Object = {"apiVersion": "batch/v1", "kind": "Job", "metadata": job}
+        self._job: Json = {"apiVersion": "batch/v1", "kind": "Job", "metadata": job}
         self._log = _GroupLog(cluster)
         self._waiting_since: float | None = None
         self._told = ""  # what is waited for
@@ -165,13 +165,13 @@ class Group:
             told = True
             time.sleep(_LOOK_S)
 
-    def _adopt(self, made: Object) -> None:
+    def _adopt(self, made: Json) -> None:
         """Makes this step's pod an owner too: it goes on when the pod of an attempt before goes."""
         logger.info("%s %s is there already; following it", made["kind"], self._task.name)
         add = {"op": "add", "path": "/metadata/ownerReferences/-", "value": self._owner}
         _patiently(self._cluster.patch, made, [add])
 
-    def _follow(self) -> Object:
+    def _follow(self) -> Json:
         """Looks until the Job has ended; returns it."""
         while True:
             job = _patiently(self._look)
@@ -184,7 +184,7 @@ class Group:
                 return job
             time.sleep(_LOOK_S)
 
-    def _look(self) -> Object | None:
+    def _look(self) -> Json | None:
         job = self._cluster.get(self._job)
         if job is None:  # deleted, or Trainer has not made it yet
             return {} if self._cluster.get(self._objects[-1]) else None
@@ -192,12 +192,12 @@ class Group:
         self._wait(job, self._pods())
         return job
 
-    def _pods(self) -> list[Object]:
+    def _pods(self) -> list[Json]:
         pods = self._cluster.pods(self._job["metadata"]["name"])
         self._log.write(pods)
         return pods
 
-    def _renew(self, job: Object) -> None:
+    def _renew(self, job: Json) -> None:
         """Puts the pods' deadline off: so long as this is done, the step is there."""
         started = job.get("status", {}).get("startTime")
         if started and not has_ended(job) and time.monotonic() - self._renewed > _RENEW_S:
@@ -207,7 +207,7 @@ class Group:
             self._cluster.patch(self._job, [{"op": "replace", "path": path, "value": deadline}])
             self._renewed = time.monotonic()
 
-    def _wait(self, job: Object, pods: Sequence[Object]) -> None:
+    def _wait(self, job: Json, pods: Sequence[Json]) -> None:
         """Tells what the group waits for, and gives up at last.
 
         Raises:
@@ -227,7 +227,7 @@ class Group:
                 "; mend it, or set group.wait_s"
             )
 
-    def _refused(self, pods: Sequence[Object]) -> str:
+    def _refused(self, pods: Sequence[Json]) -> str:
         """Why the Job cannot make a pod, e.g. a quota."""
         if len(pods) >= self._settings.pods:
             return ""
@@ -254,12 +254,12 @@ class _GroupLog:
         cluster: Where the pods are.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: GroupCluster) -> None:
         self._cluster = cluster
         self._read: dict[str, tuple[str, float]] = {}  # pod -> last line's time, and when read
         self._ended: set[str] = set()
 
-    def write(self, pods: Sequence[Object]) -> None:
+    def write(self, pods: Sequence[Json]) -> None:
         """Writes what is new since the last time."""
         for pod in pods:
             name = pod["metadata"]["name"]
@@ -282,7 +282,7 @@ class _GroupLog:
         self._read[pod] = (last, now)
 
 
-def _owner(version: str, kind: str, owner: Object) -> Object:
+def _owner(version: str, kind: str, owner: Json) -> Json:
     """What makes an object go when its last owner goes."""
     name, uid = owner["metadata"]["name"], owner["metadata"]["uid"]
     return {"apiVersion": version, "kind": kind, "name": name, "uid": uid}

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.shared.cluster import Json
 from components.shared.config import Record
 from components.shared.process import MISTAKE_STATUS
 from components.train.exit_codes import PREEMPTED_STATUS
 from components.train.group.settings import SCRATCH_FOLDERS, GroupSettings, Task
-
-Object = dict[str, Any]
 
 TRAINER = "trainer.kubeflow.org/v1alpha1"
 LEASE_S = 240  # the pods end so long after the step last said that it is there
@@ -33,8 +32,8 @@ class PodSettings(Record):
 
 
 def group_objects(
-    settings: GroupSettings, task: Task, pods: PodSettings, owner: Object
-) -> list[Object]:
+    settings: GroupSettings, task: Task, pods: PodSettings, owner: Json
+) -> list[Json]:
     """The objects to make, in this order; they go when their owner, the step's pod, goes."""
     if settings.backend == "job":
         return [_with(owner, _labelled(settings, task, job(settings, task, pods)))]
@@ -47,7 +46,7 @@ def job_name(settings: GroupSettings, task: Task) -> str:
     return task.name if settings.backend == "job" else f"{task.name}-{_CONTAINER}-0"
 
 
-def job(settings: GroupSettings, task: Task, pods: PodSettings) -> Object:
+def job(settings: GroupSettings, task: Task, pods: PodSettings) -> Json:
     """An indexed Job."""
     return {
         "apiVersion": "batch/v1",
@@ -63,7 +62,7 @@ def job(settings: GroupSettings, task: Task, pods: PodSettings) -> Object:
     }
 
 
-def service(task: Task, owner: Object) -> Object:
+def service(task: Task, owner: Json) -> Json:
     """Gives the pods of a Job names by which they find each other."""
     made = {
         "apiVersion": "v1",
@@ -78,7 +77,7 @@ def service(task: Task, owner: Object) -> Object:
     return _with(owner, made)
 
 
-def training_runtime(settings: GroupSettings, task: Task, pods: PodSettings) -> Object:
+def training_runtime(settings: GroupSettings, task: Task, pods: PodSettings) -> Json:
     """A TrainingRuntime with the whole pod.
 
     A TrainJob has no field for a pod's volumes, nodes and rules that Trainer 2.0 and 2.3 share
@@ -106,7 +105,7 @@ def training_runtime(settings: GroupSettings, task: Task, pods: PodSettings) -> 
     }
 
 
-def train_job(task: Task) -> Object:
+def train_job(task: Task) -> Json:
     """A TrainJob of this runtime."""
     return {
         "apiVersion": TRAINER,
@@ -116,7 +115,7 @@ def train_job(task: Task) -> Object:
     }
 
 
-def _job_spec(settings: GroupSettings, task: Task, pods: PodSettings) -> Object:
+def _job_spec(settings: GroupSettings, task: Task, pods: PodSettings) -> Json:
     return {
         "backoffLimit": settings.failures * settings.pods,
         "activeDeadlineSeconds": LEASE_S,  # renewed while the step follows
@@ -129,8 +128,8 @@ def _job_spec(settings: GroupSettings, task: Task, pods: PodSettings) -> Object:
     }
 
 
-def _rules() -> Sequence[Object]:
-    def status(code: int) -> Object:
+def _rules() -> Sequence[Json]:
+    def status(code: int) -> Json:
         return {"containerName": _CONTAINER, "operator": "In", "values": [code]}
 
     return (
@@ -140,7 +139,7 @@ def _rules() -> Sequence[Object]:
     )
 
 
-def _pod_spec(settings: GroupSettings, task: Task, pods: PodSettings) -> Object:
+def _pod_spec(settings: GroupSettings, task: Task, pods: PodSettings) -> Json:
     own, config = pods.pod["spec"], pods.task_config
     main = _main(own)
     volumes, mounts = _scratch(own)
@@ -183,7 +182,7 @@ def _main(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     return next((each for each in containers if each["name"] == "main"), containers[0])
 
 
-def _scratch(spec: Mapping[str, Any]) -> tuple[list[Object], list[Object]]:
+def _scratch(spec: Mapping[str, Any]) -> tuple[list[Json], list[Json]]:
     """The emptyDirs that a profile gives to a step; KFP and Argo add others for themselves."""
     mounts = [
         each for each in _main(spec).get("volumeMounts", ()) if each["mountPath"] in SCRATCH_FOLDERS
@@ -192,7 +191,7 @@ def _scratch(spec: Mapping[str, Any]) -> tuple[list[Object], list[Object]]:
     return [each for each in spec.get("volumes", ()) if each["name"] in names], mounts
 
 
-def _restricted(own: Mapping[str, Any]) -> Object:
+def _restricted(own: Mapping[str, Any]) -> Json:
     """What a namespace that enforces "restricted" asks for, with the step's own user."""
     users = {key: own[key] for key in ("runAsUser", "runAsGroup") if own.get(key) is not None}
     return {
@@ -205,9 +204,7 @@ def _restricted(own: Mapping[str, Any]) -> Object:
     }
 
 
-def _environment(
-    settings: GroupSettings, task: Task, config: Mapping[str, Any]
-) -> Sequence[Object]:
+def _environment(settings: GroupSettings, task: Task, config: Mapping[str, Any]) -> Sequence[Json]:
     """The step's own variables, and the pod's place in the group."""
     passed = [each for each in config.get("env") or () if not _is_of_labels(each)]
     master = f"{job_name(settings, task)}-0.{task.name}"
@@ -228,7 +225,7 @@ def _is_of_labels(variable: Mapping[str, Any]) -> bool:
     return str(field.get("fieldPath", "")).startswith(("metadata.labels", "metadata.annotations"))
 
 
-def _labels(task: Task) -> Object:
+def _labels(task: Task) -> Json:
     return {
         "app.kubernetes.io/name": "brainseg",
         "app.kubernetes.io/component": "pod-group",
@@ -236,16 +233,16 @@ def _labels(task: Task) -> Object:
     }
 
 
-def _labelled(settings: GroupSettings, task: Task, made: Object) -> Object:
+def _labelled(settings: GroupSettings, task: Task, made: Json) -> Json:
     if settings.queue:
         made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = settings.queue
     return made
 
 
-def _with(owner: Object, made: Object) -> Object:
+def _with(owner: Json, made: Json) -> Json:
     made["metadata"]["ownerReferences"] = [owner]
     return made
 
 
-def _filled(values: Mapping[str, Any]) -> Object:
+def _filled(values: Mapping[str, Any]) -> Json:
     return {key: value for key, value in values.items() if value}

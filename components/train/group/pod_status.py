@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 
+from components.shared.cluster import Json
 from components.shared.config import Record
 from components.shared.errors import OutageError, UserError
+from components.shared.pod_reasons import waits_for
 from components.shared.process import (
     ERROR_PREFIX,
     MISTAKE_STATUS,
     OUTAGE_PREFIX,
     OUTAGE_STATUS,
 )
-from components.train.group.objects import Object
 
 _TOLD = 3  # ends of pods in a message; the log has all
 
@@ -36,40 +37,41 @@ class End(Record):
         return f"pod {self.number} ended with {self.status}{reason}{message}"
 
 
-def pod_number(pod: Object) -> int:
+def pod_number(pod: Json) -> int:
     """Which of its group a pod is, from 0."""
     return int(pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"])
 
 
-def condition(job: Object, kind: str) -> Object | None:
+def condition(job: Json, kind: str) -> Json | None:
     """A condition of a Job, such as Complete or Failed, if it holds."""
-    conditions: Sequence[Object] = job.get("status", {}).get("conditions") or ()
+    conditions: Sequence[Json] = job.get("status", {}).get("conditions") or ()
     holding = (each for each in conditions if each["status"] == "True")
     return next((each for each in holding if each["type"] == kind), None)
 
 
-def has_ended(job: Object) -> bool:
+def has_ended(job: Json) -> bool:
     """Whether no pod of the Job will run any more."""
     return bool(condition(job, "Complete") or condition(job, "Failed"))
 
 
-def running(pods: Sequence[Object]) -> int:
+def running(pods: Sequence[Json]) -> int:
     """How many pods have what they need."""
     phases = [pod["status"].get("phase") for pod in pods]
     return phases.count("Running") + phases.count("Succeeded")
 
 
-def waiting_for(pods: Sequence[Object]) -> str:
-    """Why the first pod that does not run does not; empty where Kubernetes does not say."""
-    return next(filter(None, map(_waiting_for, pods)), "")
+def waiting_for(pods: Sequence[Json]) -> str:
+    """Return what the first waiting pod waits for; empty if Kubernetes gives no reason."""
+    reasons = ((pod_number(pod), waits_for(pod)) for pod in pods)
+    return next((f"pod {number} waits for {reason}" for number, reason in reasons if reason), "")
 
 
-def ends(pods: Sequence[Object]) -> list[End]:
+def ends(pods: Sequence[Json]) -> list[End]:
     """How those pods failed that did, in the order in which they are given."""
     return [end for pod in pods for end in _ends(pod)]
 
 
-def failure(job: Object, pods: Sequence[Object]) -> Exception:
+def failure(job: Json, pods: Sequence[Json]) -> Exception:
     """Why a group left no result: a mistake or an outage in the words of the pod that met it."""
     ended = ends(pods)
     told = {end.status: end.message for end in ended}
@@ -82,18 +84,7 @@ def failure(job: Object, pods: Sequence[Object]) -> Exception:
     return RuntimeError(f"the pods failed ({failed['reason']}: {failed['message']}){last}")
 
 
-def _waiting_for(pod: Object) -> str:
-    for each in pod["status"].get("conditions") or ():
-        if each["type"] == "PodScheduled" and each["status"] == "False":
-            return f"no node takes pod {pod_number(pod)}: {each.get('message', '')}"
-    for each in pod["status"].get("containerStatuses") or ():
-        waiting = each["state"].get("waiting") or {}
-        if waiting.get("message"):
-            return f"pod {pod_number(pod)}: {waiting['reason']}: {waiting['message']}"
-    return ""
-
-
-def _ends(pod: Object) -> Sequence[End]:
+def _ends(pod: Json) -> Sequence[End]:
     states = [each["state"] for each in pod["status"].get("containerStatuses") or ()]
     return [
         End(

@@ -4,9 +4,9 @@ import json
 import re
 from collections.abc import Iterator
 
+from components.shared.cluster import Cluster
 from components.shared.errors import UserError
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.connection import Cluster
 from pipelines.doctor.cluster.kubeflow import find_installation
 from pipelines.doctor.cluster.target import Target
 

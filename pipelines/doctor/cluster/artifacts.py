@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import yaml
 
+from components.shared.cluster import Json
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.connection import Json
 from pipelines.doctor.cluster.kubeflow import Installation
 from pipelines.doctor.cluster.target import Target
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+from components.shared.cluster import Cluster, KubernetesError, connect
 from pipelines.doctor.check import Check
 from pipelines.doctor.cluster.api import check_api
-from pipelines.doctor.cluster.connection import Cluster, KubernetesError, connect, unknown
 from pipelines.doctor.cluster.installation import check_installation
 from pipelines.doctor.cluster.namespace import check_namespace
 from pipelines.doctor.cluster.nodes import check_nodes
@@ -13,7 +13,7 @@ from pipelines.doctor.cluster.probe import check_pods
 from pipelines.doctor.cluster.queues import check_queues, check_trainer
 from pipelines.doctor.cluster.quota import check_quota
 from pipelines.doctor.cluster.rights import check_own_rights, check_run_rights
-from pipelines.doctor.cluster.server import check_server
+from pipelines.doctor.cluster.server import check_server, unknown
 from pipelines.doctor.cluster.sources import check_sources
 from pipelines.doctor.cluster.target import Target
 

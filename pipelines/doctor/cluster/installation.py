@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 
+from components.shared.cluster import Cluster, KubernetesError
 from pipelines.doctor.check import Check
 from pipelines.doctor.cluster.artifacts import check_artifacts
-from pipelines.doctor.cluster.connection import Cluster, KubernetesError, unknown
 from pipelines.doctor.cluster.kubeflow import SCHEDULER, SERVER, Installation, find_installation
 from pipelines.doctor.cluster.plugin import check_plugin
 from pipelines.doctor.cluster.retry import check_retry_rule
+from pipelines.doctor.cluster.server import unknown
 from pipelines.doctor.cluster.target import Target
 
 

@@ -6,7 +6,7 @@ Their names are those of KFP's own manifests (manifests/kustomize at 2.17.0).
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pipelines.doctor.cluster.connection import Cluster, Json, KubernetesError
+from components.shared.cluster import Cluster, Json, KubernetesError
 
 SERVER, SCHEDULER = "ml-pipeline", "ml-pipeline-scheduledworkflow"
 

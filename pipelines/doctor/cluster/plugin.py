@@ -2,8 +2,8 @@
 
 import json
 
+from components.shared.cluster import Json
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.connection import Json
 from pipelines.doctor.cluster.kubeflow import SERVER, Installation, container
 from pipelines.doctor.cluster.rights import Right, missing_of_runs
 from pipelines.doctor.cluster.target import Target

@@ -9,14 +9,12 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from kubernetes.client import V1ContainerState, V1Pod
-
+from components.shared.cluster import Cluster, Json, KubernetesError
+from components.shared.pod_reasons import container_statuses, failed_by, waits_for
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.connection import Cluster, KubernetesError
 from pipelines.doctor.cluster.probe_pod import probe_pod
 from pipelines.doctor.cluster.server import check_clock
 from pipelines.doctor.cluster.target import Target
-from pipelines.kubeflow.pods import failed_by, waits_for
 
 _EVERY_S = 1.0
 _RESERVE_S = 2.0  # of the time for questions: what is asked last must not be refused for it
@@ -68,7 +66,7 @@ def _deleted_at_the_end(cluster: Cluster, names: Mapping[str, str]) -> Iterator[
 
 def _delete(cluster: Cluster, name: str) -> None:
     try:
-        cluster.delete(f"pods/{name}")
+        cluster.delete(f"pods/{name}", gracePeriodSeconds="0")
     except KubernetesError as error:
         if error.status != 404:
             told = "the pod %s cannot be deleted (%s): kubectl -n %s delete pod %s"
@@ -111,23 +109,31 @@ def _refusal(kind: str, error: KubernetesError) -> Check:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A pod, and when it was seen so, by this machine's clock."""
+    """A pod, and this machine's time when it was seen.
 
-    pod: V1Pod
+    Attributes:
+        pod: Pod in Kubernetes' JSON.
+        at: Time in seconds.
+    """
+
+    pod: Json
     at: float
+
+    @property
+    def phase(self) -> str:
+        """The pod's phase, e.g. Pending."""
+        return str(self.pod["status"].get("phase"))
 
     @property
     def is_settled(self) -> bool:
         """Whether waiting changes nothing."""
-        waiting = self.state.waiting if self.state else None
-        is_stuck = waiting and (waiting.reason or "").startswith(_FINAL)
-        return self.pod.status.phase in ("Succeeded", "Failed") or bool(is_stuck)
+        reason = str((self.state.get("waiting") or {}).get("reason"))
+        return self.phase in ("Succeeded", "Failed") or reason.startswith(_FINAL)
 
     @property
-    def state(self) -> V1ContainerState | None:
-        """Of its only container; none before it is on a node."""
-        statuses = self.pod.status.container_statuses
-        return statuses[0].state if statuses else None
+    def state(self) -> Json:
+        """State of the only container; empty before the pod has a node."""
+        return dict(next((each["state"] for each in container_statuses(self.pod)), {}))
 
 
 def _followed(cluster: Cluster, names: Mapping[str, str]) -> dict[str, _Seen]:
@@ -136,8 +142,7 @@ def _followed(cluster: Cluster, names: Mapping[str, str]) -> dict[str, _Seen]:
     open_ones = dict(names)
     while open_ones and cluster.left_s > _RESERVE_S:
         for kind, name in list(open_ones.items()):
-            pod, _ = cluster.ask("GET", f"pods/{name}", response_type="V1Pod")
-            seen[kind] = _Seen(pod, time.time())
+            seen[kind] = _Seen(cluster.get(f"pods/{name}"), time.time())
             if seen[kind].is_settled:
                 del open_ones[kind]
         if open_ones:
@@ -146,7 +151,7 @@ def _followed(cluster: Cluster, names: Mapping[str, str]) -> dict[str, _Seen]:
 
 
 def _checks(kind: str, image: str, seen: _Seen | None) -> Iterator[Check]:
-    name, phase = f"pod, {kind}", seen.pod.status.phase if seen else ""
+    name, phase = f"pod, {kind}", seen.phase if seen else ""
     if seen and phase == "Succeeded":
         yield Check(name, "ok", f"{image} starts")
         yield from _answers(kind, seen)
@@ -172,7 +177,7 @@ def _advice(image: str, reason: str) -> str:
 
 
 def _answers(kind: str, seen: _Seen) -> Iterator[Check]:
-    answer = json.loads(seen.state.terminated.message)  # type: ignore[union-attr] # it has ended
+    answer = json.loads(seen.state["terminated"]["message"])
     clock = check_clock(f"clock, {kind}", "the pod's node", answer["time"] - seen.at)
     if clock.status != "ok":
         yield clock

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from components.shared.cluster import Cluster
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.connection import Cluster
 from pipelines.doctor.cluster.target import Target
 
 _KUEUE, _TRAINER = "kueue.x-k8s.io", "trainer.kubeflow.org"

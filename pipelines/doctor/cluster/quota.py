@@ -5,8 +5,8 @@ from decimal import Decimal
 
 from kubernetes.utils.quantity import parse_quantity
 
+from components.shared.cluster import Cluster, Json
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.connection import Cluster, Json
 from pipelines.doctor.cluster.target import Target
 from pipelines.placement.profiles import PodSettings
 

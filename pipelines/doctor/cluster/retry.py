@@ -2,8 +2,8 @@
 
 import yaml
 
+from components.shared.cluster import Json
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.connection import Json
 from pipelines.doctor.cluster.kubeflow import SERVER, Installation
 from pipelines.doctor.cluster.target import Target
 

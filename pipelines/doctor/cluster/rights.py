@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from components.shared.cluster import Cluster, Json, KubernetesError
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.connection import Cluster, Json, KubernetesError
 from pipelines.doctor.cluster.target import Target
 
 _AT_ONCE = 8

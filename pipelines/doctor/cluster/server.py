@@ -5,9 +5,11 @@ import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 
+from components.shared.cluster import Cluster, KubernetesError
+from components.shared.errors import UserError
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.connection import Cluster, KubernetesError, refusal
 
+_LOGIN = "log in again with the tool that wrote the kubeconfig, or choose another context"
 _OLDEST = (1, 31)  # a group's Job says which failures count: podFailurePolicy, stable since
 _ANONYMOUS = "system:anonymous"
 
@@ -27,11 +29,20 @@ def check_server(cluster: Cluster) -> Iterator[Check]:
         version, headers = cluster.ask("GET", "/version")
         now = (before + time.time()) / 2
     except KubernetesError as error:
-        raise refusal(cluster, error) from error
+        raise _refusal(cluster, error) from error
     yield _check_version(str(version["gitVersion"]), f"{cluster.address}, as {user}")
     if "Date" in headers:
         date = parsedate_to_datetime(headers["Date"]).timestamp() + 0.5  # it has whole seconds
         yield check_clock("clock", "the API server", date - now)
+
+
+def unknown(name: str, error: KubernetesError) -> Check:
+    """The check of something that the API server does not show."""
+    if error.status == 403:
+        advice = "ask someone who may look, or have this right given to you"
+    else:
+        advice = "try again; if it stays so, ask who runs the cluster"
+    return Check(name, "unknown", str(error), advice)
 
 
 def check_clock(name: str, whose: str, ahead_s: float) -> Check:
@@ -48,6 +59,18 @@ def check_clock(name: str, whose: str, ahead_s: float) -> Check:
     found = f"{whose} is {off_s:.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine"
     advice = "set both clocks by NTP: S3 refuses requests that are 15 minutes off"
     return Check(name, "error" if off_s >= _SKEW_ERROR_S else "warning", found, advice)
+
+
+def _refusal(cluster: Cluster, error: KubernetesError) -> UserError:
+    if error.status in (401, 403):
+        return UserError(
+            f"Kubernetes at {cluster.address} does not know who asks ({error.status}): the "
+            f"kubeconfig's token or certificate is missing or has expired; {_LOGIN}"
+        )
+    return UserError(
+        f"Kubernetes at {cluster.address} cannot be asked: {error}; check the network or VPN, and "
+        "the context: `kubectl config current-context`"
+    )
 
 
 def _user(cluster: Cluster) -> str:

@@ -4,8 +4,8 @@ import base64
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from components.shared.cluster import Cluster, KubernetesError
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.connection import Cluster, KubernetesError
 from pipelines.doctor.cluster.target import Target
 from pipelines.placement.profiles import EnvSource, PodSettings
 

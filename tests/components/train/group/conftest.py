@@ -3,12 +3,13 @@
 import copy
 
 import pytest
-from kubernetes import client
+from kubernetes.client import ApiClient, Configuration
 
+from components.shared.cluster import Cluster
 from components.shared.dataset.manifest import manifest_key
 from components.shared.dataset.split import split_key
 from components.shared.tracking.identity import Training
-from components.train.group.cluster import Cluster
+from components.train.group.cluster import GroupCluster
 from components.train.group.result import PROFILE, group_folder
 from components.train.group.settings import Task
 from tests.components.train.conftest import *  # noqa: F403  # the small data set and recipe
@@ -44,6 +45,5 @@ def api():
 
 @pytest.fixture
 def cluster(api):
-    configuration = client.Configuration(host=api.url)
-    configuration.retries = False  # urllib3's own; of a connection that is refused
-    return Cluster(client.ApiClient(configuration), "brainseg", "train-1")
+    connection = Cluster(ApiClient(Configuration(host=api.url)), "brainseg")
+    return GroupCluster(connection, "train-1")

@@ -1,8 +1,9 @@
 import pytest
-from kubernetes import client
+from kubernetes.client import ApiClient, Configuration
 
+from components.shared.cluster import Cluster
 from components.shared.errors import OutageError, UserError
-from components.train.group.cluster import Cluster
+from components.train.group.cluster import GroupCluster
 
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a", "ownerReferences": []}}
 TRAIN_JOB = {
@@ -67,13 +68,14 @@ def test_a_trainer_that_has_not_seen_the_runtime_yet_is_no_mistake(cluster, api)
 
 
 def test_an_api_that_is_away_is_no_mistake():
-    configuration = client.Configuration(host="http://127.0.0.1:9")  # nobody listens there
+    configuration = Configuration(host="http://127.0.0.1:9")  # nobody listens there
     configuration.retries = False
+    connection = Cluster(ApiClient(configuration), "brainseg")
     with pytest.raises(OutageError, match="does not answer"):
-        Cluster(client.ApiClient(configuration), "brainseg", "a").get(JOB)
+        GroupCluster(connection, "a").get(JOB)
 
 
 def test_outside_of_a_pod_there_is_no_group(monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(UserError, match="on one machine train without"):
-        Cluster.inside()
+        GroupCluster.inside()

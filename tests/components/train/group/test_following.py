@@ -16,7 +16,7 @@ from components.shared.storage.store import open_store
 from components.train.component import train_group
 from components.train.exit_codes import PREEMPTED_STATUS
 from components.train.group import following
-from components.train.group.cluster import Cluster
+from components.train.group.cluster import GroupCluster
 from components.train.group.following import Group
 from components.train.group.objects import LEASE_S
 from components.train.group.result import group_folder, leave_result
@@ -48,7 +48,7 @@ def train(cluster, task):
 @pytest.fixture
 def run_step(cluster, task, tmp_path, monkeypatch):
     """Runs the body of the step, in a pod of this cluster."""
-    monkeypatch.setattr(Cluster, "inside", lambda: cluster)
+    monkeypatch.setattr(GroupCluster, "inside", lambda: cluster)
     monkeypatch.delenv("KFP_RUN_ID", raising=False)
     (tmp_path / "report").write_text("<html></html>")
 
@@ -294,9 +294,10 @@ NO_NODE = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are 
 
 def test_a_group_waits_for_its_pods_only_so_long(train, api, task, caplog):
     Controller(api, task, lambda api, job: start_pods(api, job, "Pending", conditions=[NO_NODE]))
-    with pytest.raises(UserError, match=r"after 1 s 0 of the group's 2 pods run: no node takes"):
+    waiting = "0 of the group's 2 pods run: pod 0 waits for a node: 0/1"
+    with pytest.raises(UserError, match=f"after 1 s {waiting}"):
         train(wait_s=1)
-    assert caplog.text.count("0 of the group's 2 pods run: no node takes pod 0") == 1
+    assert caplog.text.count(waiting) == 1
     assert_gone(api, task)
 
 

@@ -7,7 +7,7 @@ from components.train.group.pod_status import ends, failure, has_ended, running,
 def pod(number, phase, state=None, conditions=(), reason=None):
     status = {"phase": phase, "conditions": list(conditions)}
     if state:
-        status["containerStatuses"] = [{"name": "node", "state": state}]
+        status["containerStatuses"] = [{"name": "node", "image": "r/x", "state": state}]
     if reason:
         status["reason"] = reason
     labels = {"batch.kubernetes.io/job-completion-index": str(number)}
@@ -33,11 +33,12 @@ NO_NODE = {
 
 def test_what_pods_wait_for_is_what_kubernetes_says():
     assert waiting_for([pod(0, "Running"), pod(1, "Pending", conditions=[NO_NODE])]) == (
-        "no node takes pod 1: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+        "pod 1 waits for a node with a free GPU: "
+        "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     )
     image = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image r/x"}}
     assert waiting_for([pod(0, "Pending", image)]) == (
-        "pod 0: ImagePullBackOff: Back-off pulling image r/x"
+        "pod 0 waits for the image r/x: Back-off pulling image r/x"
     )
     starting = {"waiting": {"reason": "ContainerCreating"}}
     assert waiting_for([pod(0, "Pending", starting), pod(1, "Running")]) == ""

@@ -5,7 +5,7 @@ import kubernetes
 import pytest
 import yaml
 
-from pipelines.doctor.cluster.connection import connect
+from components.shared.cluster import connect
 from pipelines.doctor.cluster.target import Target
 from pipelines.placement.images import Images
 from pipelines.placement.profiles import load_profile

@@ -1,6 +1,6 @@
 import pytest
 
-from pipelines.doctor.cluster.connection import KubernetesError
+from components.shared.cluster import KubernetesError
 from pipelines.doctor.cluster.namespace import check_namespace
 from tests.pipelines.doctor.cluster.api_server import OF_RUNS
 

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from components.shared.cluster import KubernetesError, connect
 from pipelines.doctor.cluster import probe
-from pipelines.doctor.cluster.connection import KubernetesError, connect
 from pipelines.doctor.cluster.probe import check_pods
 from tests.pipelines.doctor.cluster.api_server import terminated, unschedulable, waiting
 

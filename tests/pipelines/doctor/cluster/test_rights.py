@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from pipelines.doctor.cluster.connection import KubernetesError
+from components.shared.cluster import KubernetesError
 from pipelines.doctor.cluster.rights import OWN, RUNS, check_own_rights, check_run_rights
 from tests.pipelines.doctor.cluster.api_server import OF_RUNS
 from tests.test_layout import PROJECT

@@ -1,8 +1,12 @@
 import re
+import socket
 
 import pytest
 
+from components.shared.errors import UserError
+from pipelines.doctor.cluster.checks import run_cluster_checks
 from pipelines.doctor.cluster.server import check_server
+from tests.pipelines.doctor.cluster.conftest import write_kubeconfig
 
 
 def looked(cluster):
@@ -49,3 +53,29 @@ def test_a_clock_that_is_off(cluster, server, ahead_s, status, told):
     assert check.status == status
     assert re.search(told, check.found)
     assert bool(check.advice) == (status != "ok")
+
+
+def test_a_token_that_has_expired(server, target):
+    server.user = ""
+    with pytest.raises(UserError, match=r"does not know who asks \(401\).*log in again"):
+        run_cluster_checks(target)
+
+
+def test_a_kubeconfig_without_a_token(server, target):
+    server.user = "system:anonymous"
+    with pytest.raises(UserError, match=r"does not know who asks \(401\).*log in again"):
+        run_cluster_checks(target)
+
+
+def test_a_server_that_is_away(target, kubeconfig):
+    write_kubeconfig(kubeconfig, "http://127.0.0.1:1")
+    with pytest.raises(UserError, match=r"127.0.0.1:1 cannot be asked: no answer .*VPN"):
+        run_cluster_checks(target)
+
+
+def test_a_server_that_never_answers(target, kubeconfig, timed):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        write_kubeconfig(kubeconfig, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(UserError, match="cannot be asked: no answer"):
+            run_cluster_checks(target, limit_s=0.5)
+    assert timed() < 5

@@ -1,67 +1,40 @@
 import json
-import socket
 import sys
 
 import pytest
 import yaml
 
+from components.shared import cluster as connection
+from components.shared.cluster import KubernetesError, connect, login
 from components.shared.errors import UserError
-from pipelines.doctor.cluster import connection
-from pipelines.doctor.cluster.checks import run_cluster_checks
-from pipelines.doctor.cluster.connection import KubernetesError, connect
+from tests.pipelines.doctor.cluster.conftest import *  # noqa: F403  # a cluster and its kubeconfig
 from tests.pipelines.doctor.cluster.conftest import write_kubeconfig
 
 
-def test_without_a_kubeconfig(target):
+def test_without_a_kubeconfig():
     with pytest.raises(UserError, match=r"no cluster is named \(Invalid kube-config.*KUBECONFIG"):
-        run_cluster_checks(target)
+        login()
 
 
-def test_a_context_that_is_not_there(server, target, kubeconfig):
+def test_a_context_that_is_not_there(server, kubeconfig):
     write_kubeconfig(kubeconfig, server.url, context="gone")
     with pytest.raises(UserError, match=r"with name gone .*kubectl config use-context"):
-        run_cluster_checks(target)
+        login()
 
 
-def test_a_kubeconfig_that_is_no_yaml(target, kubeconfig):
+def test_a_kubeconfig_that_is_no_yaml(kubeconfig):
     kubeconfig.write_text("{")
     with pytest.raises(UserError, match="no cluster is named"):
-        run_cluster_checks(target)
+        login()
 
 
-def test_a_token_that_has_expired(server, target):
-    server.user = ""
-    with pytest.raises(UserError, match=r"does not know who asks \(401\).*log in again"):
-        run_cluster_checks(target)
-
-
-def test_a_kubeconfig_without_a_token(server, target):
-    server.user = "system:anonymous"
-    with pytest.raises(UserError, match=r"does not know who asks \(401\).*log in again"):
-        run_cluster_checks(target)
-
-
-def test_a_server_that_is_away(target, kubeconfig):
-    write_kubeconfig(kubeconfig, "http://127.0.0.1:1")
-    with pytest.raises(UserError, match=r"127.0.0.1:1 cannot be asked: no answer .*VPN"):
-        run_cluster_checks(target)
-
-
-def test_a_server_that_never_answers(target, kubeconfig, timed):
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        write_kubeconfig(kubeconfig, f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with pytest.raises(UserError, match="cannot be asked: no answer"):
-            run_cluster_checks(target, limit_s=0.5)
-    assert timed() < 5
-
-
-def test_a_login_that_waits_for_someone(target, kubeconfig, monkeypatch, timed):
+def test_a_login_that_waits_for_someone(kubeconfig, monkeypatch, timed):
     monkeypatch.setattr(connection, "_LOGIN_S", 0.5)
     command = {"command": sys.executable, "args": ["-c", "import time; time.sleep(3)"]}
     version = "client.authentication.k8s.io/v1"
     write_kubeconfig(kubeconfig, "http://127.0.0.1:1", exec={"apiVersion": version, **command})
     with pytest.raises(UserError, match=r"has not ended within 0 s.*kubectl get namespaces"):
-        run_cluster_checks(target)
+        login()
     assert timed() < 3
 
 
@@ -111,5 +84,5 @@ def test_a_page_of_a_proxy_is_told_by_its_status(cluster, server, monkeypatch):
 def test_deleting_needs_no_time_left(server):
     server.sent["x"] = {}
     late = connect("brainseg", 0)
-    late.delete("pods/x")
+    late.delete("pods/x", gracePeriodSeconds="0")
     assert not server.sent
