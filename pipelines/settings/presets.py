@@ -1,6 +1,7 @@
 """Presets: named settings for all steps of a run."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,52 @@ _DEFAULT_RECIPES = Path(__file__).parents[1] / "recipes.yaml"
 Preset = Mapping[str, Config]
 
 
+@dataclass(frozen=True)
+class PresetSummary:
+    """The first lines of a preset's file.
+
+    Attributes:
+        name: Value of `--preset`.
+        purpose: Noun phrase, e.g. `a first run`.
+        scores: Measured scores and the data that they are of, or `not measured`.
+    """
+
+    name: str
+    purpose: str
+    scores: str
+
+
+_SUMMARY = ("purpose", "scores")  # keys of a preset that are no sections
+
+
 def preset_names() -> list[str]:
     """The presets that come with the package."""
     return yaml_files.names(_FOLDER)
+
+
+def list_presets() -> list[PresetSummary]:
+    """The presets that come with the package, with their purpose and scores."""
+    contents = {name: yaml_files.read(name, _FOLDER, "preset") for name in preset_names()}
+    return [
+        PresetSummary(name, *(str(content[key]) for key in _SUMMARY))
+        for name, content in contents.items()
+    ]
+
+
+def show_preset(name: str, changes: Iterable[str] = ()) -> str:
+    """Every setting of a preset, as YAML that is a preset itself.
+
+    Args:
+        name: As for `load_preset`.
+        changes: As for `load_preset`.
+
+    Raises:
+        UserError: As `load_preset`.
+    """
+    preset = load_preset(name, changes)
+    settings = {step: config.model_dump(mode="json") for step, config in preset.items()}
+    recipes = _read(name)[RECIPES]
+    return yaml.safe_dump(settings | ({RECIPES: recipes} if recipes else {}), sort_keys=False)
 
 
 def load_preset(
@@ -161,10 +205,10 @@ def _read(name: str) -> dict[str, dict[str, Any]]:
     content = yaml_files.read(name, _FOLDER, "preset")
     names = [*STEPS, RECIPES]
     for key in content:
-        if key not in names:
+        if key not in (*names, *_SUMMARY):
             raise UserError(
-                f"preset {name} must have only the sections {', '.join(names)}, not {key}"
-                + in_words(nearest(key, names))
+                f"preset {name} must have only the sections {', '.join(names)} (and "
+                f"{' and '.join(_SUMMARY)}), not {key}" + in_words(nearest(key, names))
             )
     return {step: yaml_files.section(content, step, f"preset {name}") for step in names}
 
