@@ -61,7 +61,7 @@ check: $(READY)  ## style, types, import rules, prose
 	$(BIN)/python docs/tools/prose.py --report --rooms
 
 docs: $(READY)  ## the documentation into site/; a broken link or anchor fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-serve: $(READY)  ## the documentation at http://127.0.0.1:8000, rebuilt when a page changes
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve

@@ -134,6 +134,11 @@ def attribute_docs(kind: type) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in found}
 
 
+def sections_of(annotation: object) -> list[type[Config]]:
+    """The classes of settings in a type, e.g. `Phase` in `tuple[Phase, ...] | None`."""
+    return [each for each in _classes(annotation) if issubclass(each, Config)]
+
+
 def _command(command: TyperCommand | TyperGroup, name: str, level: int) -> Iterator[str]:
     """One heading and table of options for a command, then its subcommands."""
     if level > 1:
@@ -174,7 +179,7 @@ def _sections(
     told = attribute_docs(kind)
     rows, inner = [], []
     for name, field in kind.model_fields.items():
-        sections = [each for each in _classes(field.annotation) if issubclass(each, Config)]
+        sections = sections_of(field.annotation)
         inner += [(each, f"{place}.{name}") for each in sections if each not in seen]
         rows.append((f"`{name}`", _allowed(field), _default(field), told.get(name, "")))
     if rows:

@@ -9,7 +9,7 @@ from kubernetes.utils.quantity import parse_quantity
 from tests.manifests.conftest import MANIFESTS, Objects, build
 from tests.manifests.schema import complaints
 
-README = (MANIFESTS / "README.md").read_text()
+GUIDE = (MANIFESTS.parent / "docs/get-started/cluster.md").read_text()
 KFP_S3 = {"app": "seaweedfs"}
 PROFILES = sorted((MANIFESTS.parent / "pipelines" / "profiles").glob("*.yaml"))
 
@@ -266,7 +266,7 @@ def references(container):
 
 
 def assert_exists(objects, kind, name, key, optional, user):
-    """What is optional or secret is made by people: the README must say how."""
+    """What is optional or secret is made by people: the guide must say how."""
     if kind == "ConfigMap" and not optional:
         (data,) = {
             each["metadata"]["name"]: each["data"]
@@ -275,8 +275,8 @@ def assert_exists(objects, kind, name, key, optional, user):
         }.values()
         assert key is None or key in data, f"{user}: {name} has no {key}"
     else:
-        assert name in README, f"{user}: {name}"
-        assert key in README, f"{user}: {name} {key}"
+        assert name in GUIDE, f"{user}: {name}"
+        assert key in GUIDE, f"{user}: {name} {key}"
 
 
 def selections(policy):

@@ -36,8 +36,8 @@ def connect() -> psycopg2.extensions.connection:
             reason = " ".join(str(error).split())
             if "authentication failed" in reason:
                 sys.exit(
-                    f"brainseg error: {reason}. The database keeps the password that it was made "
-                    "with; Secret brainseg-postgres must hold that one (manifests/README.md)"
+                    f"brainseg error: {reason}. The database keeps the password of its creation; "
+                    "the Secret brainseg-postgres must hold it (docs/get-started/cluster.md)"
                 )
             if time.monotonic() > end:
                 sys.exit(f"brainseg error: no PostgreSQL within {PATIENCE_S} s: {reason}")

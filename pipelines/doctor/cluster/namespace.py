@@ -18,7 +18,7 @@ def check_namespace(cluster: Cluster, target: Target) -> Iterator[Check]:
     name = target.namespace
     found = cluster.find(f"/api/v1/namespaces/{name}")
     if found is None:
-        advice = "give another by --namespace, or make it: manifests/README.md has the commands"
+        advice = "give another by --namespace, or create it: see docs/get-started/cluster.md"
         yield Check("namespace", "error", f"there is no namespace {name}", advice)
         return
     if found["status"]["phase"] == "Terminating":

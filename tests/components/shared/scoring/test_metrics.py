@@ -1,7 +1,5 @@
 import json
 import random
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,8 +21,6 @@ from components.shared.scoring.scores import BINS, Reliability, VolumeScore
 SHAPE = (3, 6, 5)
 PROBABILITIES = arrays(np.float32, SHAPE, elements=st.floats(0, 1, width=32))
 MASKS = arrays(np.uint8, SHAPE, elements=st.integers(0, 1))
-
-README = Path(__file__).parents[4] / "README.md"
 
 NAMES = {metric.name for metric in METRICS}
 
@@ -76,16 +72,6 @@ def test_the_rows_of_the_table_fit_together():
     assert {metric.undefined for metric in METRICS} <= NAMES | {""}
     assert all(metric.baseline for metric in METRICS if metric.champion_beats_baseline)
     assert len({metric.label for metric in METRICS}) == len(METRICS)
-
-
-def test_the_readme_names_metrics_of_the_table_and_all_headlines():
-    section = README.read_text("utf-8").split("## How each number is defined")[1].split("\n## ")[0]
-    first_column = "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))
-
-    named = set(re.findall(r"`(\w+)`", first_column)) - {"NAME" + BASELINE_SUFFIX}
-
-    assert named <= NAMES
-    assert named >= {metric.name for metric in METRICS if metric.headline}
 
 
 def test_numbers_are_what_they_have_always_been():

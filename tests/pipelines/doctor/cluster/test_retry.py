@@ -46,8 +46,8 @@ def test_argos_own_rule_tries_again_mistakes_too(checked, defaults):
     assert "mistakes too" in check.found
 
 
-def test_the_readme_says_the_same():
-    assert SPARING in (PROJECT / "README.md").read_text()
+def test_the_documentation_has_the_same_expression():
+    assert SPARING in (PROJECT / "docs/how-to/production.md").read_text()
 
 
 def test_an_expression_without_a_rule_means_always(checked):
