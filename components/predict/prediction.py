@@ -16,19 +16,14 @@ from components.predict.settings import PredictSettings
 from components.predict.volume_prediction import VolumePrediction
 from components.shared.config import Record
 from components.shared.dataset.ingest_account import Quarantined
-from components.shared.dataset.volumes import Mask, Probability, Volume
+from components.shared.dataset.volumes import Mask, Volume
 from components.shared.errors import UserError
 from components.shared.model.segmenter import Segmenter, VolumeRefusedError, load_segmenter
 from components.shared.progress import track
-from components.shared.reading.scans import (
-    BadScanError,
-    Scan,
-    list_scans,
-    nothing_accepted,
-    read_scan,
-)
+from components.shared.reading.scans import Scan, list_scans, nothing_accepted, read_scan
 from components.shared.reading.sources.opening import open_source
 from components.shared.reading.sources.source import Source
+from components.shared.reading.workers import Refused, run_in_workers
 from components.shared.report.page import Picture
 from components.shared.scoring.decision import decision_text, find_tumour
 from components.shared.storage.store import FolderStore
@@ -71,7 +66,7 @@ def predict_source(
     Writes `VOLUME_mask.tif` (uint8, 0 or 255, one page a slice, in order), `predictions.csv`
     and `predictions.html`. A volume that cannot be read has its reason in the table, and no
     mask, even if an earlier call left one; the others go on. One volume is in memory at a time,
-    and every file appears whole or not at all.
+    the next one in the process that reads it, and every file appears whole or not at all.
 
     Args:
         model: `champion`, a URI that MLflow reads, or a model folder.
@@ -88,10 +83,14 @@ def predict_source(
         uri = resolve_model(model, settings.model_name)
         segmenter = load_segmenter(uri, settings.device)
         threshold = scored_threshold(uri, segmenter.metadata)
-        task = _Task(source, segmenter, threshold, FolderStore(output), settings)
+        task = _Task(segmenter, threshold, FolderStore(output), settings)
         snapshots: list[Picture] = []
-        scans = track(listing.scans, len(listing.scans), "volumes")
-        predicted = [_predict_or_refuse(task, scan, snapshots) for scan in scans]
+        work = _ReadImages(source, settings.max_file_mib)
+        volumes = run_in_workers(work, listing.scans, workers=1)
+        predicted = [
+            _predict_or_refuse(task, scan.name.volume, volume, snapshots)
+            for scan, volume in track(volumes, len(listing.scans), "volumes")
+        ]
     refused = [_refuse(task, bad.volume, bad.reason) for bad in listing.quarantined]
     rows = sorted([*predicted, *refused], key=lambda row: row.volume)
     _write_table(rows, task.output)
@@ -102,22 +101,33 @@ def predict_source(
 
 
 @dataclass(frozen=True)
-class _Task:
+class _ReadImages:
+    """Reads a scan without masks, in a worker process."""
+
     source: Source
+    max_file_mib: float
+
+    def __call__(self, scan: Scan) -> Volume:
+        return read_scan(self.source, scan, self.max_file_mib, with_masks=False)
+
+
+@dataclass(frozen=True)
+class _Task:
     segmenter: Segmenter
     threshold: float
     output: FolderStore
     settings: PredictSettings
 
 
-def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Picture]) -> VolumePrediction:
-    name = scan.name.volume
+def _predict_or_refuse(
+    task: _Task, name: str, volume: Volume | Refused, snapshots: list[Picture]
+) -> VolumePrediction:
+    if isinstance(volume, Refused):
+        return _refuse(task, name, volume.reason)
     try:
-        volume = read_scan(task.source, scan, task.settings.max_file_mib, with_masks=False)
-        probability = _apply(task.segmenter, volume, name)
-    except BadScanError as error:
-        logger.warning("%s is not predicted: %s", name, error)
-        return _refuse(task, name, str(error))
+        probability = task.segmenter(volume.image, name)
+    except VolumeRefusedError as error:
+        return _refuse(task, name, error.reason)
     mask = find_tumour(probability, task.threshold, task.segmenter.min_component_fraction)
     task.output.write(_mask_key(name), _encode_mask(mask))
     if len(snapshots) < task.settings.most_pictures:
@@ -132,14 +142,8 @@ def _predict_or_refuse(task: _Task, scan: Scan, snapshots: list[Picture]) -> Vol
     )
 
 
-def _apply(segmenter: Segmenter, volume: Volume, name: str) -> Probability:
-    try:
-        return segmenter(volume.image, name)
-    except VolumeRefusedError as error:
-        raise BadScanError(error.reason) from error
-
-
 def _refuse(task: _Task, volume: str, reason: str) -> VolumePrediction:
+    logger.warning("%s is not predicted: %s", volume, reason)
     task.output.delete(_mask_key(volume))  # of an earlier call: it would pass for this one's
     return VolumePrediction(volume=volume, status="refused", reason=reason)
 

@@ -22,8 +22,7 @@ from components.shared.reading.tcga import (
     parse_scan_name,
     parse_slice_name,
 )
-from components.shared.reading.tiff import decode_tiff
-from components.shared.reading.tiff_tags import BadTiffError
+from components.shared.reading.tiff import BadTiffError, decode_tiff
 
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _SYSTEM_FOLDERS = ("__MACOSX",)

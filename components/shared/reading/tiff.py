@@ -1,170 +1,296 @@
-"""Strict reading of slices: TIFF files of one page of 8-bit pixels.
+"""Slices: TIFF files of one page of 8-bit pixels, read by tifffile and imagecodecs.
 
-Only what slices are written with is read; all else is refused. A general reader (tifffile) takes
-nearly every TIFF there is at its word: it unpacks as much as a stream yields, loads as many
-values as the tags claim, and goes on without a tag that is cut off.
+Both take a file at its word: they load as many tags and unpack as many bytes as it claims, log some
+damage instead of raising, and fill missing pixels. So the declared page is checked before anything
+is unpacked, and every strip or tile before it becomes pixels. Damage that passes all checks can
+still take memory or time: call this under a limit, see `components.shared.reading.workers`.
 """
 
-import enum
+import io
+import logging
+import lzma
 import math
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+import imagecodecs
 import numpy as np
+import numpy.typing as npt
+import tifffile
+from tifffile import COMPRESSION, FILLORDER
+from tifffile.tifffile import jpeg_shape
 
 from components.shared.dataset.volumes import Voxels
-from components.shared.reading.tiff_compression import unpack_segment
-from components.shared.reading.tiff_tags import BadTiffError, Tags, cut, read_tags
+from components.shared.printable import printable
 
-_UNSIGNED = {1, 4}  # sample formats: unsigned, not said which
-_SAMPLE_TYPES = {1: "uint", 2: "int", 3: "float"}
-_PREDICTORS = {1: False, 2: True}  # whether samples are differences to their left neighbours
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
+_AXES = ("YX", "YXS", "SYX")  # grey, channels of a pixel side by side, one channel after another
+_PREDICTORS = (1, 2)  # none, differences to the left neighbor
+_LZMA_BYTES = 2**27  # the strongest preset of xz needs 65 MiB to unpack
+# Tags that say where and what the pixels are, by their number of values. tifffile guesses what is
+# missing, and readers disagree on which of two is meant.
+_SINGLE = (256, 257, 259, 266, 277, 278, 284, 317, 322, 323)
+_PER_SAMPLE = (258, 339)  # bits, sample format
+_PER_PART = (273, 279, 324, 325)  # offsets and byte counts of strips and tiles
 
-class _Tag(enum.IntEnum):
-    """Where the pixels lie and what they are, TIFF 6.0."""
-
-    WIDTH = 256
-    HEIGHT = 257
-    BITS = 258
-    COMPRESSION = 259
-    FILL_ORDER = 266
-    STRIP_OFFSETS = 273
-    SAMPLES = 277
-    STRIP_HEIGHT = 278
-    STRIP_BYTES = 279
-    PLANAR = 284
-    PREDICTOR = 317
-    TILE_WIDTH = 322
-    TILE_HEIGHT = 323
-    TILE_OFFSETS = 324
-    TILE_BYTES = 325
-    SAMPLE_FORMAT = 339
+_Bytes = bytes | bytearray
+# depth x height x width x samples, and the place in planes x depth x height x width x samples
+_Part = tuple[npt.NDArray[Any] | None, tuple[int, int, int, int, int]]
 
 
-@dataclass(frozen=True)
-class _Page:
-    """Its segments are strips or tiles; a strip is as wide as the page."""
+# A slice's directory takes a few hundred bytes. Values may overlap: without a limit, the tags of a
+# small file take minutes.
+_TAG_BYTES = 2**21
 
-    shape: tuple[int, int, int]  # height, width, samples
-    segment: tuple[int, int]  # height and width
-    segments: tuple[tuple[int, int], ...]  # first byte and number of bytes
-    tiled: bool
-    compression: int
-    differences: bool
 
-    @property
-    def segment_bytes(self) -> int:
-        return math.prod(self.segment) * self.shape[2]
+class BadTiffError(Exception):
+    """A file is not a whole TIFF with one page that can be read; the text is the reason."""
 
 
 def decode_tiff(data: bytes, max_bytes: int) -> Voxels:
     """Decodes the only page of a TIFF file.
 
-    Beside the file it takes at most four times `max_bytes` of memory (and 128 MiB for LZMA),
-    whatever the file holds.
+    Deflate and LZMA streams carry checksums, which are verified. Of uncompressed, PackBits and LZW
+    pixels only the number is; of JPEG the size and both ends of the stream.
 
     Args:
         data: The file.
-        max_bytes: A page that declares more bytes of pixels is refused before it is decoded.
+        max_bytes: Most bytes of pixels; a page that declares more is refused before it is decoded.
 
     Returns:
         Height x width, and x samples if there are several.
 
     Raises:
         BadTiffError: If the file is empty, truncated, damaged, no TIFF, has several pages,
-            other pixels than 8-bit unsigned, or a compression other than none, deflate,
-            PackBits and LZMA.
+            pixels other than 8-bit unsigned, or a compression that cannot be verified.
     """
     if not data:
         raise BadTiffError("empty file")
-    page = _page(read_tags(data, frozenset(_Tag)))
-    _check_size(page, len(data), max_bytes)
-    pixels = np.empty(page.shape, np.uint8)
-    for index, (start, size) in enumerate(page.segments):
-        _fill(pixels, page, index, cut(data, start, size))
-    return pixels if page.shape[2] > 1 else pixels[..., 0]
+    try:
+        page = _only_page(data)
+        _check_page(page, max_bytes)
+        return _pixels(page, _segments(page, data))
+    except (BadTiffError, MemoryError):
+        raise
+    except Exception as error:  # what these libraries raise for a damaged file is not limited
+        raise BadTiffError(f"damaged: {_text(error)}") from error
 
 
-def _page(tags: Tags) -> _Page:
-    height, width = _one(tags, _Tag.HEIGHT), _one(tags, _Tag.WIDTH)
-    samples = _one(tags, _Tag.SAMPLES, 1)
-    _check_samples(tags, samples)
-    tiled = _Tag.TILE_WIDTH in tags
-    return _Page(
-        shape=(height, width, samples),
-        segment=(
-            (_one(tags, _Tag.TILE_HEIGHT), _one(tags, _Tag.TILE_WIDTH))
-            if tiled
-            else (min(_one(tags, _Tag.STRIP_HEIGHT, height), height), width)
-        ),
-        segments=_places(tags, tiled),
-        tiled=tiled,
-        compression=_one(tags, _Tag.COMPRESSION, 1),
-        differences=_differences(tags),
-    )
+def _only_page(data: bytes) -> tifffile.TiffPage:
+    # formats with tags of their own, from which tifffile would load further pages
+    others = dict.fromkeys(("is_lsm", "is_ndpi", "is_scanimage"), False)
+    with _strict_logger(), tifffile.TiffFile(_Directory(data), **others) as file:  # type: ignore[arg-type]
+        try:
+            page = file.pages.first
+        except IndexError as error:
+            raise BadTiffError("no page in the TIFF") from error
+        try:
+            file.pages[1]
+        except IndexError:
+            return page
+        raise BadTiffError("several pages in one TIFF, expected 1")
 
 
-def _one(tags: Tags, tag: _Tag, default: int = 0) -> int:
-    value = tags.get(tag, (default,))[0]
-    if value < 1:
-        raise BadTiffError(f"tag {tag.name} is missing or 0")
-    return value
+class _Directory(io.BytesIO):
+    """A file of which only the tags are read."""
+
+    _left = _TAG_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self._count(len(data))
+        return data
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        size = super().readinto(buffer)
+        self._count(size)
+        return size
+
+    def _count(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise BadTiffError(f"damaged: tags of more than {_TAG_BYTES // 2**20} MiB")
 
 
-def _check_samples(tags: Tags, samples: int) -> None:
-    bits, formats = set(tags.get(_Tag.BITS, (1,))), set(tags.get(_Tag.SAMPLE_FORMAT, (1,)))
-    if bits != {8} or not formats <= _UNSIGNED:
-        kind = _SAMPLE_TYPES.get(min(formats - _UNSIGNED, default=1), "unknown")
-        raise BadTiffError(f"pixels are {kind}{min(bits - {8}, default=8)}, expected uint8")
-    if samples > 1 and _one(tags, _Tag.PLANAR, 1) != 1:
-        raise BadTiffError("its channels are stored one after the other, expected pixel by pixel")
-    if _one(tags, _Tag.FILL_ORDER, 1) != 1:
-        raise BadTiffError("the bits of its bytes are in reverse order")
+@contextmanager
+def _strict_logger() -> Iterator[None]:
+    """Raises what tifffile logs as an error; its warnings are on tags that hold no pixels."""
+    logger, errors = logging.getLogger("tifffile"), list[str]()
+
+    def collect(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            errors.append(record.getMessage())
+        return False
+
+    logger.addFilter(collect)
+    try:
+        yield
+    finally:
+        logger.removeFilter(collect)
+        if errors:
+            raise BadTiffError(f"damaged: {_text(errors[0])}")
 
 
-def _differences(tags: Tags) -> bool:
-    predictor = _one(tags, _Tag.PREDICTOR, 1)
-    if predictor not in _PREDICTORS:
-        raise BadTiffError(f"predictor {predictor}, expected 1 or 2")
-    return _PREDICTORS[predictor]
+def _text(error: object) -> str:
+    return printable(" ".join(str(error).split()))[:200] or type(error).__name__
 
 
-def _places(tags: Tags, tiled: bool) -> tuple[tuple[int, int], ...]:
-    offsets = tags.get(_Tag.TILE_OFFSETS if tiled else _Tag.STRIP_OFFSETS, ())
-    sizes = tags.get(_Tag.TILE_BYTES if tiled else _Tag.STRIP_BYTES, ())
-    if not offsets or len(offsets) != len(sizes) or 0 in sizes:
-        raise BadTiffError("pixels are missing")
-    return tuple(zip(offsets, sizes, strict=True))
-
-
-def _check_size(page: _Page, file_bytes: int, max_bytes: int) -> None:
-    declared = max(math.prod(page.shape), page.segment_bytes)
+def _check_page(page: tifffile.TiffPage, max_bytes: int) -> None:
+    _check_tags(page)
+    if page.bitspersample != 8 or page.dtype != np.uint8:
+        kind = page.dtype if page.dtype and page.bitspersample != 1 else f"{page.bitspersample}-bit"
+        raise BadTiffError(f"pixels are {kind}, expected uint8")
+    if page.compression not in (*_UNPACKERS, COMPRESSION.JPEG):
+        name = getattr(page.compression, "name", page.compression)
+        raise BadTiffError(
+            f"compression {name}, expected none, LZW, JPEG, deflate, PackBits or LZMA"
+        )
+    if page.predictor not in _PREDICTORS:
+        raise BadTiffError(f"predictor {page.predictor:d}, expected 1 or 2")
+    if page.axes not in _AXES:
+        raise BadTiffError(f"axes {page.axes}, expected one of {', '.join(_AXES)}")
+    lengths = (*page.shape, *_segment_shape(page))
+    if not all(isinstance(length, int) and length > 0 for length in lengths):
+        raise BadTiffError("damaged: a length is 0 or no whole number")
+    declared = max(math.prod(page.shape), math.prod(_segment_shape(page)))
     if declared > max_bytes:
         raise BadTiffError(f"declares {declared / 2**20:.0f} MiB of pixels, beyond the limit")
-    lengths = zip(page.shape[:2], page.segment, strict=True)
-    expected = math.prod(math.ceil(length / part) for length, part in lengths)
-    if len(page.segments) != expected:
-        raise BadTiffError(f"pixels are in {len(page.segments)} parts, expected {expected}")
+
+
+def _check_tags(page: tifffile.TiffPage) -> None:
+    allowed: dict[int, tuple[int, ...]] = {
+        **dict.fromkeys(_SINGLE, (1,)),
+        **dict.fromkeys(_PER_SAMPLE, (1, page.samplesperpixel)),
+        **dict.fromkeys(_PER_PART, (len(page.databytecounts),)),
+    }
+    for tag in page.tags:
+        if tag.code not in allowed:
+            continue
+        if tag.count not in allowed[tag.code]:
+            raise BadTiffError(f"damaged: tag {tag.name} has {tag.count} values")
+        allowed[tag.code] = ()  # a second one has no allowed number
+
+
+def _segment_shape(page: tifffile.TiffPage) -> tuple[int, int, int]:
+    """Height, width and samples of a whole strip or tile."""
+    samples = page.shaped[-1]
+    if page.is_tiled:
+        return page.tilelength, page.tilewidth, samples
+    return page.rowsperstrip, page.imagewidth, samples
+
+
+def _segments(page: tifffile.TiffPage, data: bytes) -> Iterator[bytes]:
+    """Bytes of every strip or tile, as the file holds them."""
+    planes, _, height, width, _ = page.shaped
+    rows, columns, _ = _segment_shape(page)
+    expected = planes * math.ceil(height / rows) * math.ceil(width / columns)
+    starts, sizes = page.dataoffsets, page.databytecounts
+    if not len(starts) == len(sizes) == expected:
+        raise BadTiffError(f"pixels are in {len(sizes)} parts, expected {expected}")
+    if min(starts) < 0 or min(sizes) < 1:
+        raise BadTiffError("pixels are missing")
     # parts that overlap would make the work as large as parts times file
-    taken = sum(size for _, size in page.segments)
-    if taken > file_bytes:
-        raise BadTiffError(f"truncated: {file_bytes} bytes, its pixels alone take {taken}")
+    end = max(sum(sizes), *(start + size for start, size in zip(starts, sizes, strict=True)))
+    if end > len(data):
+        raise BadTiffError(f"truncated: {len(data)} bytes of {end}")
+    return (data[start : start + size] for start, size in zip(starts, sizes, strict=True))
 
 
-def _fill(pixels: Voxels, page: _Page, index: int, data: bytes) -> None:
-    rows, columns = page.segment
-    across = math.ceil(page.shape[1] / columns)
-    top, left = index // across * rows, index % across * columns
-    if not page.tiled:
-        rows = min(rows, page.shape[0] - top)
-    part = unpack_segment(data, page.compression, page.segment_bytes)
-    size = rows * columns * page.shape[2]
-    if len(part) < size:
-        raise BadTiffError(
-            f"pixels are missing: part {index + 1} holds {len(part)} of {size} bytes"
-        )
-    block = np.frombuffer(part, np.uint8, size).reshape(rows, columns, -1)
-    if page.differences:
-        block = np.add.accumulate(block, axis=1, dtype=np.uint8)
-    place = pixels[top : top + rows, left : left + columns]
-    place[:] = block[: place.shape[0], : place.shape[1]]
+def _pixels(page: tifffile.TiffPage, segments: Iterator[bytes]) -> Voxels:
+    planes, _, height, width, samples = page.shaped
+    image = np.empty((planes, height, width, samples), np.uint8)
+    for part, (plane, _, top, left, _) in _parts(page, segments):
+        assert part is not None, "only a part without bytes has no pixels"
+        place = image[plane, top : top + part.shape[1], left : left + part.shape[2]]
+        place[:] = part[0, : place.shape[0], : place.shape[1]]
+    pixels = np.moveaxis(image, 0, 2).reshape(height, width, planes * samples)
+    return pixels if planes * samples > 1 else pixels[..., 0]
+
+
+def _parts(page: tifffile.TiffPage, segments: Iterator[bytes]) -> Iterator[_Part]:
+    if page.compression == COMPRESSION.JPEG:
+        for index, segment in enumerate(segments):
+            _check_jpeg(segment, page, _size(page, index))
+            yield page.decode(segment, index, jpegtables=page.jpegtables)[:2]
+        return
+    unpack, reverse = _UNPACKERS[page.compression], page.fillorder == FILLORDER.LSB2MSB
+    page.compression, page.fillorder = COMPRESSION.NONE, FILLORDER.MSB2LSB
+    for index, segment in enumerate(segments):
+        packed = imagecodecs.bitorder_decode(segment) if reverse else segment
+        pixels = unpack(packed, math.prod(_segment_shape(page)))
+        _check_number(pixels, page, index)
+        yield page.decode(pixels, index)[:2]
+
+
+def _check_number(pixels: _Bytes, page: tifffile.TiffPage, index: int) -> None:
+    size = _size(page, index)
+    if len(pixels) < size:
+        held = f"{len(pixels)} of {size} bytes"
+        raise BadTiffError(f"pixels are missing: part {index + 1} holds {held}")
+
+
+def _size(page: tifffile.TiffPage, index: int) -> int:
+    """Bytes of a strip or tile; the last strip may be lower than the others."""
+    rows, columns, samples = _segment_shape(page)
+    if not page.is_tiled:
+        height = page.shaped[2]
+        rows = min(rows, height - index % math.ceil(height / rows) * rows)
+    return rows * columns * samples
+
+
+def _check_jpeg(data: bytes, page: tifffile.TiffPage, size: int) -> None:
+    # libjpeg fills what is missing with gray, and its warnings do not come through
+    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
+        raise BadTiffError("damaged: the JPEG stream has no start or no end")
+    bits, height, width, samples = jpeg_shape(data)
+    whole, pixels = _segment_shape(page), height * width * samples
+    if bits != 8 or (width, samples) != whole[1:] or not size <= pixels <= math.prod(whole):
+        raise BadTiffError(f"damaged: the JPEG is {height} x {width} x {samples}, {bits} bits")
+
+
+def _plain(data: _Bytes, limit: int) -> _Bytes:
+    return data[:limit]  # some writers pad
+
+
+def _deflate(data: _Bytes, limit: int) -> _Bytes:
+    return _stream(zlib.decompressobj(), data, limit)
+
+
+def _lzma(data: _Bytes, limit: int) -> _Bytes:
+    return _stream(lzma.LZMADecompressor(memlimit=_LZMA_BYTES), data, limit)
+
+
+def _stream(stream: "zlib._Decompress | lzma.LZMADecompressor", data: _Bytes, limit: int) -> _Bytes:
+    # not by imagecodecs, which stops at the wanted size, before the checksum
+    unpacked = stream.decompress(data, limit + 1)
+    if not stream.eof and len(unpacked) <= limit:
+        raise BadTiffError("damaged: the compressed stream has no end")
+    return _limited(unpacked, limit)
+
+
+def _lzw(data: _Bytes, limit: int) -> _Bytes:
+    return _limited(imagecodecs.lzw_decode(data, out=limit + 1), limit)
+
+
+def _packbits(data: _Bytes, limit: int) -> _Bytes:
+    return _limited(imagecodecs.packbits_decode(data, out=limit + 1), limit)
+
+
+def _limited(unpacked: _Bytes, limit: int) -> _Bytes:
+    if len(unpacked) > limit:
+        raise BadTiffError(f"pixels unpack to more than the declared {limit} bytes")
+    return unpacked
+
+
+_UNPACKERS: Mapping[int, Callable[[_Bytes, int], _Bytes]] = {
+    COMPRESSION.NONE: _plain,
+    COMPRESSION.LZW: _lzw,
+    COMPRESSION.ADOBE_DEFLATE: _deflate,
+    COMPRESSION.DEFLATE: _deflate,
+    COMPRESSION.PACKBITS: _packbits,
+    COMPRESSION.LZMA: _lzma,
+}

@@ -170,15 +170,19 @@ def test_two_at_once_give_one_version(many, tmp_path):
     assert list(store.rglob(".part-*")) == []
 
 
-def test_killed_worker_is_told(many, tmp_path):
+def test_killed_worker_costs_its_volume_only(many, tmp_path):
     process = start(many, tmp_path / "store")
     wait_for(lambda: len(objects(tmp_path / "store")) >= 3)
     workers = [pid for pid in living(group=process.pid) if pid != process.pid]
     os.kill(workers[0], signal.SIGKILL)
-    errors = process.communicate(timeout=20)[1]
-    assert process.returncode == 1
-    assert "one of its processes was killed, most likely for want of memory" in errors
-    assert manifests(tmp_path / "store") == []
+    account = json.loads(process.communicate(timeout=60)[0])
+    assert account["volumes"] + len(account["quarantined"]) == 60
+    reasons = [bad["reason"] for bad in account["quarantined"]]
+    assert reasons in (
+        [],
+        ["its process was killed, most likely for want of memory; give each process 1 GiB"],
+    )  # none if it was between two volumes
+    assert len(manifests(tmp_path / "store")) == 1
 
 
 def test_memory_does_not_grow_with_the_number_of_volumes(tmp_path, write_volume):
@@ -258,7 +262,7 @@ class TestQuarantine:
         assert account.volumes == 3
         (bad,) = account.quarantined
         assert bad.volume == self.BAD
-        assert bad.reason.startswith(f"{self.BAD}_2.tif: damaged pixels: ")
+        assert bad.reason.startswith(f"{self.BAD}_2.tif: damaged: ")
 
     def test_one_patient_in_two_folders(self, source, run, write_volume):
         write_volume(source, "TCGA_DU_0002_20000202")
@@ -387,11 +391,23 @@ class TestStoreThatRefuses:
         return ingest_source(str(source), open_store(str(store)), SETTINGS, workers)
 
 
-def test_same_voxels_make_the_same_object(synthetic_folder, tmp_path):
-    """A fixed digest: a change of the format would orphan every store."""
+# of synthetic:6; a change of the format would orphan every store
+DATASET_ID = "2a3dd642a2073025"
+DIGESTS = {
+    "TCGA_CS_0001_20020815": "aa13420dccc5ea8ff4eec5687141e0575ca91544f3a41670f5a9c5289ac09b23",
+    "TCGA_CS_0005_19961113": "862059ec0951cdc87012f69d37c19eea941991d06eac9440223ad95d45f5efbd",
+    "TCGA_DU_0002_19971128": "de9bd958cc0ed6181a66e3cf8f8b6209a88a88f21bbc272a9f5e2a07eb0b7aa5",
+    "TCGA_DU_0006_20000524": "6a53ef1fd419798f29a8ed3a2cb6da6c1e316ed0856738f2c107308dd61f9216",
+    "TCGA_FG_0003_20040109": "c141c0bdc32244bd4d60b70493a733e0b804ecf1ffcec6553808b5f8089e2ada",
+    "TCGA_HT_0004_19971127": "dd266f2845ecfb345ba8fdb19c3dd9cb5963413a014d85665a4fe8ffb058b19c",
+}
+
+
+def test_the_same_voxels_have_the_same_ids_as_ever(synthetic_folder, tmp_path):
     store = open_store(str(tmp_path))
     manifest = ingest_source(str(synthetic_folder), store, SETTINGS, 1).manifest
-    assert manifest.dataset_id == "2a3dd642a2073025"
+    assert {entry.volume: entry.digest for entry in manifest.volumes} == DIGESTS
+    assert manifest.dataset_id == DATASET_ID
     assert all(store.exists(volume_key(entry.digest)) for entry in manifest.volumes)
 
 
