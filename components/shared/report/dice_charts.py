@@ -1,7 +1,6 @@
-"""Drawings of the Dice of patients, the same in every report."""
+"""Charts of patient Dice that several reports show."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -9,37 +8,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from components.shared.report.chart_style import COLOURS, SOFT_INK, point_style, style
+from components.shared.report.chart_style import COLORS, SOFT_INK, point_style, style
+from components.shared.scoring.scores import PatientScore
 
 
-class Scored(Protocol):
-    """What is drawn of a patient's score."""
-
-    @property
-    def site(self) -> str:
-        """Code of the site, e.g. CS."""
-
-    @property
-    def tumour_pixels(self) -> int:
-        """Pixels that are tumour in truth."""
-
-    @property
-    def dice(self) -> float:
-        """Of the whole volume."""
-
-
-def dice_by_size(scores: Sequence[Scored]) -> Figure:
-    """Patient Dice against true tumour size, one colour a site; no patient without tumour."""
+def dice_by_size(scores: Sequence[PatientScore]) -> Figure:
+    """Plots patient Dice against true tumour size, colored by site, without empty patients."""
     figure = Figure(figsize=(9.6, 3.8))
     axes = style(figure.subplots(), "true tumour pixels (log scale)", "patient Dice")
     for index, site in enumerate(sorted({score.site for score in scores})):
         points = [score for score in scores if score.site == site and score.tumour_pixels]
-        colour, marker = point_style(index)
+        color, marker = point_style(index)
         axes.scatter(
             [score.tumour_pixels for score in points],
             [score.dice for score in points],
             s=42,
-            color=colour,
+            color=color,
             marker=marker,
             alpha=0.85,
             edgecolors="white",
@@ -52,8 +36,8 @@ def dice_by_size(scores: Sequence[Scored]) -> Figure:
     return figure
 
 
-def dice_by_group(groups: Mapping[str, Sequence[Scored]]) -> Figure:
-    """Patient Dice of each group: every patient a point, with box and median."""
+def dice_by_group(groups: Mapping[str, Sequence[PatientScore]]) -> Figure:
+    """Plots patient Dice of each group: a point per patient, with box and median."""
     figure = Figure(figsize=(9.6, 0.45 * len(groups) + 1.2))
     axes = style(figure.subplots(), "patient Dice")
     for row, scores in enumerate(groups.values()):
@@ -67,9 +51,9 @@ def dice_by_group(groups: Mapping[str, Sequence[Scored]]) -> Figure:
             boxprops={"color": SOFT_INK},
             whiskerprops={"color": SOFT_INK},
             capprops={"color": SOFT_INK},
-            medianprops={"color": COLOURS[1], "linewidth": 2},
+            medianprops={"color": COLORS[1], "linewidth": 2},
         )
-        axes.scatter(dice, row + _spread(len(dice)), s=20, color=COLOURS[0], alpha=0.7, zorder=3)
+        axes.scatter(dice, row + _spread(len(dice)), s=20, color=COLORS[0], alpha=0.7, zorder=3)
     names = [f"{name.replace('/', ' ')} ({len(scores)})" for name, scores in groups.items()]
     axes.set_yticks(range(len(groups)), names)
     axes.set_ylim(len(groups) - 0.4, -0.6)
@@ -87,5 +71,5 @@ def _log_scale(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _spread(count: int) -> npt.NDArray[np.float64]:
-    # points of one group beside each other, the same way each time
+    # points of one group lie next to each other, in the same order each time
     return np.resize(np.array([0.0, 0.13, -0.13, 0.06, -0.06]), count)

@@ -1,18 +1,18 @@
-"""A slice with the contours of tumour on it, the same in every report."""
+"""Slices with tumour outlines, drawn alike in every report."""
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 from components.shared.dataset.volumes import FLAIR, Mask, Volume, Voxels
 
-TRUTH_COLOUR = (46, 204, 64)  # green
-PREDICTION_COLOUR = (240, 18, 190)  # magenta
-_SIDE_PX = 384  # contours stay thin beside the anatomy
+TRUTH_COLOR = (46, 204, 64)  # green
+PREDICTION_COLOR = (240, 18, 190)  # magenta
+_SIDE_PX = 384  # outlines stay thin compared with the anatomy
 _LINE_PX = 2
 
 
 def largest_tumour_slice(tumour: Mask) -> int:
-    """The slice (from 0) with most tumour; the middle one where there is none."""
+    """Returns the index of the slice with most tumour; the middle slice if there is none."""
     areas = tumour.sum(axis=(1, 2))
     return int(areas.argmax()) if areas.any() else len(tumour) // 2
 
@@ -20,26 +20,26 @@ def largest_tumour_slice(tumour: Mask) -> int:
 def draw_slice(
     volume: Volume, predicted: Mask | None, index: int, side_px: int = _SIDE_PX
 ) -> Voxels:
-    """Draws a slice of FLAIR, truth outlined in green, prediction (if any) in magenta.
+    """Draws a slice of FLAIR with the true outline in green and the predicted one in magenta.
 
     Args:
-        volume: The truth is its mask.
-        predicted: Slices x height x width.
-        index: Of the slice, from 0.
-        side_px: Length of the drawn slice's longer side.
+        volume: Voxels with the true mask.
+        predicted: bool mask, slices x height x width; `None` draws no prediction.
+        index: Index of the slice, counted from 0.
+        side_px: Longer side of the drawing in pixels.
 
     Returns:
         uint8, height x width x 3.
     """
     drawn = draw_channel(volume, FLAIR, index, side_px)
-    drawn[_contour(volume.mask[index] > 0, drawn.shape, inside=False)] = TRUTH_COLOUR
+    drawn[_contour(volume.mask[index] > 0, drawn.shape, inside=False)] = TRUTH_COLOR
     if predicted is not None:
-        drawn[_contour(predicted[index], drawn.shape, inside=True)] = PREDICTION_COLOUR
+        drawn[_contour(predicted[index], drawn.shape, inside=True)] = PREDICTION_COLOR
     return drawn
 
 
 def draw_channel(volume: Volume, channel: int, index: int, side_px: int) -> Voxels:
-    """Draws a slice of one channel in grey; arguments and result as for `draw_slice`."""
+    """Draws a slice of one channel in gray; arguments and result as for `draw_slice`."""
     pixels = _window(volume.image[..., channel], index)
     scale = side_px / max(pixels.shape)
     height, width = (max(1, round(side * scale)) for side in pixels.shape)

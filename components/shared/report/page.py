@@ -1,10 +1,11 @@
-"""Self-contained HTML pages: one look for the reports of all steps."""
+"""Self-contained HTML pages: blocks, tables and pictures of all reports."""
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import jinja2
 import matplotlib
@@ -14,13 +15,14 @@ from PIL import Image
 
 from components.shared.dataset.volumes import Voxels
 from components.shared.printable import printable
-from components.shared.report.chart_style import PAGE_COLOURS
+from components.shared.report.chart_style import PAGE_COLORS
 
 Cell = str | float | int | None
+Item = TypeVar("Item")
 
 
 def _visible(value: object) -> object:
-    return printable(value) if type(value) is str else value  # not what is HTML already
+    return printable(value) if type(value) is str else value  # HTML stays as it is
 
 
 _TEMPLATE = jinja2.Environment(
@@ -34,29 +36,39 @@ _TEMPLATE = jinja2.Environment(
 
 @dataclass(frozen=True)
 class Figures:
-    """Numbers in large print: (label, value, note below)."""
+    """Numbers in large print: (label, value, note below the value)."""
 
     items: Sequence[tuple[str, str, str]]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; a click on a column's head sorts it. Numbers are aligned right.
+    """A table that a click on a column's head sorts. Numbers are aligned right.
 
     Attributes:
-        columns: Heads.
-        rows: Cells; those beyond `most_rows` are left out, and the page says so.
-        most_rows: A page of a hundred thousand rows opens in no browser.
+        columns: Heads of the columns.
+        rows: Cells; the page mentions the rows beyond `most_rows`, but leaves them out.
+        most_rows: Limit, because no browser opens a page of a hundred thousand rows.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     most_rows: int = 1000
 
+    @classmethod
+    def of(cls, items: Iterable[Item], columns: Mapping[str, Callable[[Item], Cell]]) -> "Table":
+        """Makes a table with one row per item.
+
+        Args:
+            items: Rows, top to bottom.
+            columns: Function from item to cell, by head of the column.
+        """
+        return cls(list(columns), [[cell(item) for cell in columns.values()] for item in items])
+
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing or an image made by `draw` or `photograph`, with a caption."""
+    """A chart made by `draw` or an image made by `photograph`, with a caption."""
 
     source: str
     caption: str
@@ -65,14 +77,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures side by side, wrapping."""
+    """Pictures side by side, wrapped into lines."""
 
     pictures: Sequence[Picture]
 
 
 @dataclass(frozen=True)
 class Notice:
-    """A sentence that must be seen; `kind` is `good`, `warning` or `bad`."""
+    """A highlighted sentence; `kind` is `good`, `warning` or `bad`."""
 
     kind: str
     text: str
@@ -83,16 +95,16 @@ Block = str | Figures | Table | Picture | Gallery | Notice
 
 @dataclass(frozen=True)
 class Section:
-    """A headed part of a page; a plain string is a paragraph."""
+    """A part of a page with a heading; a plain string is a paragraph."""
 
     title: str
     blocks: Sequence[Block]
 
 
 def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """Renders a page that needs no network: styles, pictures and script are inside.
+    """Renders a page that needs no network: styles, pictures and script are inline.
 
-    All text is escaped, control characters visibly: names come from the user's data.
+    All text is escaped, and control characters become visible: names come from the user's data.
     """
     return _TEMPLATE.render(
         title=title,
@@ -102,12 +114,12 @@ def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         show=show,
         number=_number,
         numeric=_numeric,
-        colours=PAGE_COLOURS,
+        colors=PAGE_COLORS,
     )
 
 
 def show(cell: Cell) -> str:
-    """A cell as people write it: a number with the digits that matter, a dash for none."""
+    """Formats a cell: numbers with three or four significant digits, a dash for `None` and NaN."""
     if cell is None or cell != cell:
         return "-"
     if not isinstance(cell, float):
@@ -119,7 +131,7 @@ def show(cell: Cell) -> str:
 
 
 def draw(figure: Figure) -> str:
-    """A matplotlib figure as a data URI (SVG)."""
+    """Encodes a matplotlib figure as a data URI (SVG)."""
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "brainseg"}):  # equal figures, equal bytes
         figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
@@ -127,7 +139,7 @@ def draw(figure: Figure) -> str:
 
 
 def photograph(pixels: Voxels) -> str:
-    """An image (height x width, or x 3, uint8) as a data URI (WebP)."""
+    """Encodes an image (uint8, height x width or height x width x 3) as a data URI (WebP)."""
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(stream, format="WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()

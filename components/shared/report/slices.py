@@ -1,4 +1,4 @@
-"""The slices of a volume that tell most about its prediction."""
+"""The most informative slices of a predicted volume."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ import numpy as np
 from components.shared.dataset.volumes import Mask, Volume, Voxels
 from components.shared.report.overlay import draw_slice, largest_tumour_slice
 
-_SLICES = 3  # drawn of each volume
+_SLICES = 3  # per volume
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """One slice, drawn.
+    """A drawn slice.
 
     Attributes:
         pixels: uint8, height x width x 3.
-        caption: Which slice (counted from 1) and why this one.
+        caption: Number of the slice, counted from 1, and the reason to show it.
     """
 
     pixels: Voxels
@@ -24,18 +24,17 @@ class Overlay:
 
 
 def draw_overlays(volume: Volume, predicted: Mask) -> list[Overlay]:
-    """Draws the slices of a volume that tell most: largest tumour, most missed, most false.
+    """Draws the slices with the largest tumour, most missed tumour and most false positives.
 
-    A slice is drawn once though it may be two of these; other slices with much tumour make
-    up for it.
+    No slice is drawn twice. If fewer than three are left, slices with much tumour are added.
     """
     return [
         Overlay(draw_slice(volume, predicted, index), f"slice {index + 1}: {reason}")
-        for index, reason in _telling_slices(volume.mask > 0, predicted).items()
+        for index, reason in _informative_slices(volume.mask > 0, predicted).items()
     ]
 
 
-def _telling_slices(truth: Mask, predicted: Mask) -> dict[int, str]:
+def _informative_slices(truth: Mask, predicted: Mask) -> dict[int, str]:
     reasons = {largest_tumour_slice(truth): "largest tumour area" if truth.any() else "middle"}
     missed, false = truth & ~predicted, predicted & ~truth
     for mask, what in ((missed, "most missed tumour"), (false, "most false positives")):

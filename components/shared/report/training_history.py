@@ -1,4 +1,4 @@
-"""What a training leaves for the reports."""
+"""History of a training run, for the reports."""
 
 from typing import Self
 
@@ -7,13 +7,13 @@ from components.shared.report.learning_rate import LearningRateSearch
 
 
 class TrainingHistory(Record):
-    """The course of the training of a network.
+    """Figures of a network's training by epoch.
 
     Attributes:
-        epochs: One mapping a validated epoch, from the names of figures to their values.
-        exported: Number of the epoch whose weights are the model's; `None` without epochs.
-        learning_rate_search: What chose the learning rate; `None` if the recipe did.
-        flair: Of the second network, for scans that lack a sequence, where there is one.
+        epochs: One mapping per validated epoch, from names of figures to values.
+        exported: Number of the epoch with the exported weights; `None` without epochs.
+        learning_rate_search: Search that chose the learning rate; `None` if the recipe sets it.
+        flair: History of the second network, for scans without a sequence, if there is one.
     """
 
     epochs: tuple[dict[str, float], ...] = ()

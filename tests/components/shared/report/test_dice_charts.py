@@ -12,7 +12,7 @@ def patient(make_patient_score):
     return patient
 
 
-def test_dice_by_size_shows_each_patient_with_tumour_in_its_sites_colour(patient):
+def test_dice_by_size_shows_each_patient_with_tumour_in_its_sites_color(patient):
     scores = [patient(0, 100), patient(1, 900), patient(2, 0), patient(3, 300, site="DU")]
 
     (axes,) = dice_by_size(scores).axes
@@ -21,8 +21,8 @@ def test_dice_by_size_shows_each_patient_with_tumour_in_its_sites_colour(patient
     assert list(points) == ["CS (2)", "DU (1)"]
     assert points["CS (2)"] == [[100, scores[0].dice], [900, scores[1].dice]]
     assert axes.get_xscale() == "log"
-    colours = [tuple(one.get_facecolor()[0]) for one in axes.collections]
-    assert len(set(colours)) == 2
+    colors = [tuple(one.get_facecolor()[0]) for one in axes.collections]
+    assert len(set(colors)) == 2
 
 
 @pytest.mark.parametrize("sizes", [[0], [11, 13], [7], [10, 100_000]])
@@ -35,7 +35,7 @@ def test_the_size_axis_always_has_a_tick(patient, sizes):
         assert low < min(sizes) <= max(sizes) < high
 
 
-def test_more_sites_than_colours_stay_apart(patient):
+def test_more_sites_than_colors_stay_apart(patient):
     scores = [patient(index, 100 + index, site=f"S{index:02}") for index in range(20)]
 
     (axes,) = dice_by_size(scores).axes

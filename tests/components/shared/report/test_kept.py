@@ -5,16 +5,18 @@ from components.shared.storage.store import open_store
 
 
 @pytest.mark.parametrize("kind", ["folder", "s3"])
-def test_a_report_is_told_by_where_it_is(kind, tmp_path, request):
+def test_the_sentence_has_the_address_of_the_report(kind, tmp_path, request):
     uri = str(tmp_path) if kind == "folder" else request.getfixturevalue("s3_store_uri")
     store = open_store(uri)
-    told = [keep_report(store, "profile.html", b"<html></html>", noun="page") for _ in range(2)]
+    sentence = [keep_report(store, "profile.html", b"<html></html>", noun="page") for _ in range(2)]
     (key,) = store.keys("reports/")
-    assert told == [f"The page {uri}/{key} shows more"] * 2
+    assert sentence == [f"The page {uri}/{key} shows more"] * 2
     assert store.read(key) == b"<html></html>"
 
 
 def test_a_store_that_refuses_does_not_hide_the_reason(tmp_path):
     (tmp_path / "file").touch()
-    told = keep_report(open_store(str(tmp_path / "file")), "profile.html", b"", noun="page")
-    assert told.startswith(f"The page could not be kept: store {tmp_path}/file: a file stands")
+    sentence = keep_report(open_store(str(tmp_path / "file")), "profile.html", b"", noun="page")
+    assert sentence.startswith(
+        f"The page could not be stored: store {tmp_path}/file: a file stands"
+    )

@@ -2,8 +2,8 @@ import numpy as np
 
 from components.shared.dataset.volumes import Volume
 from components.shared.report.overlay import (
-    PREDICTION_COLOUR,
-    TRUTH_COLOUR,
+    PREDICTION_COLOR,
+    TRUTH_COLOR,
     draw_channel,
     draw_slice,
     largest_tumour_slice,
@@ -14,8 +14,8 @@ def volume(mask):
     return Volume(np.full((*mask.shape, 3), 60, dtype=np.uint8), mask.astype(np.uint8))
 
 
-def coloured(pixels, colour):
-    return (pixels == colour).all(axis=-1)
+def colored(pixels, color):
+    return (pixels == color).all(axis=-1)
 
 
 def test_outlines_stand_where_truth_and_prediction_are():
@@ -27,14 +27,14 @@ def test_outlines_stand_where_truth_and_prediction_are():
 
     assert (pixels.shape, pixels.dtype) == ((384, 288, 3), np.uint8)
     scale = 384 / 64
-    for colour, (top, left) in ((TRUTH_COLOUR, (10, 4)), (PREDICTION_COLOUR, (40, 30))):
-        rows, columns = coloured(pixels, colour).nonzero()
+    for color, (top, left) in ((TRUTH_COLOR, (10, 4)), (PREDICTION_COLOR, (40, 30))):
+        rows, columns = colored(pixels, color).nonzero()
         assert np.allclose([rows.min(), columns.min()], np.multiply((top, left), scale), atol=4)
         assert np.allclose(
             [rows.max(), columns.max()], np.multiply((top + 10, left + 10), scale), atol=4
         )
         middle = np.multiply((top + 5, left + 5), scale).astype(int)
-        assert len(set(pixels[tuple(middle)])) == 1  # the anatomy stays visible, grey
+        assert len(set(pixels[tuple(middle)])) == 1  # the anatomy stays visible, gray
 
 
 def test_neither_outline_hides_the_other_where_they_agree():
@@ -43,14 +43,14 @@ def test_neither_outline_hides_the_other_where_they_agree():
 
     pixels = draw_slice(volume(mask), mask, 0)
 
-    for colour in (TRUTH_COLOUR, PREDICTION_COLOUR):
-        assert coloured(pixels, colour).sum() > 4 * 20 * 6
+    for color in (TRUTH_COLOR, PREDICTION_COLOR):
+        assert colored(pixels, color).sum() > 4 * 20 * 6
 
 
 def test_an_area_ends_where_the_picture_does():
     everything = np.ones((1, 32, 32), dtype=bool)
 
-    magenta = coloured(draw_slice(volume(everything), everything, 0), PREDICTION_COLOUR)
+    magenta = colored(draw_slice(volume(everything), everything, 0), PREDICTION_COLOR)
 
     assert magenta[[0, 1, -2, -1]].all()
     assert magenta[:, [0, 1, -2, -1]].all()
@@ -63,7 +63,7 @@ def test_the_truth_alone_is_drawn_as_with_an_empty_prediction():
 
     alone = draw_slice(volume(mask), None, 0)
 
-    assert coloured(alone, TRUTH_COLOUR).any()
+    assert colored(alone, TRUTH_COLOR).any()
     assert np.array_equal(alone, draw_slice(volume(mask), np.zeros_like(mask), 0))
 
 

@@ -17,7 +17,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from components.shared.report.chart_style import COLOURS, INK
+from components.shared.report.chart_style import COLORS, INK
 from components.shared.report.page import (
     Figures,
     Gallery,
@@ -60,12 +60,12 @@ def test_names_its_sections_twice_heading_and_link():
     assert '<section id="s2">' in page
 
 
-# of a viewer that frames pages, as KFP's does; what it is told, it tells the server, and when
+# of a viewer that frames pages, as KFP's does; it sends messages on to the server, and when
 # it is itself in the frame it says so
 VIEWER = """<!doctype html><title>viewer</title>
 <script>
-const tell = what => fetch("/told", { method: "POST", body: JSON.stringify(what) });
-addEventListener("message", event => tell(event.data));
+const send = what => fetch("/message", { method: "POST", body: JSON.stringify(what) });
+addEventListener("message", event => send(event.data));
 if (parent !== self) parent.postMessage("the viewer's own page", "*");
 </script>
 <iframe sandbox="allow-scripts" width="900" height="600" srcdoc="PAGE"></iframe>"""
@@ -84,13 +84,13 @@ addEventListener("load", () => setTimeout(() => {  // the frame has its size by 
 
 @pytest.fixture
 def show_in_viewer(tmp_path):
-    """Shows a page in a viewer in Chromium, and returns what is told from inside the frame."""
+    """Shows a page in a viewer in Chromium, and returns the message from inside the frame."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if not browser:
         pytest.skip("no Chromium")
 
     def show(page):
-        told = queue.Queue()
+        messages = queue.Queue()
         viewer = VIEWER.replace("PAGE", html.escape(page)).encode()
 
         class Server(BaseHTTPRequestHandler):
@@ -101,7 +101,7 @@ def show_in_viewer(tmp_path):
                 self.wfile.write(viewer)
 
             def do_POST(self):
-                told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                messages.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 self.send_response(204)
                 self.end_headers()
 
@@ -112,7 +112,7 @@ def show_in_viewer(tmp_path):
             threading.Thread(target=server.serve_forever, daemon=True).start()
             try:
                 with browse(browser, f"http://127.0.0.1:{server.server_port}/", tmp_path):
-                    return told.get(timeout=60)
+                    return messages.get(timeout=60)
             finally:
                 server.shutdown()
 
@@ -142,11 +142,11 @@ def long_page():
 
 
 def test_a_section_link_scrolls_inside_a_viewers_frame(show_in_viewer):
-    told = show_in_viewer(long_page())
+    found = show_in_viewer(long_page())
 
-    assert told["title"] == "Report"
-    assert told["scrolled"] > 1000
-    assert abs(told["top"]) < 50
+    assert found["title"] == "Report"
+    assert found["scrolled"] > 1000
+    assert abs(found["top"]) < 50
 
 
 def test_the_viewer_would_replace_a_page_whose_links_do_not_scroll(show_in_viewer):
@@ -156,11 +156,11 @@ def test_the_viewer_would_replace_a_page_whose_links_do_not_scroll(show_in_viewe
     assert show_in_viewer(page) == "the viewer's own page"
 
 
-def test_the_page_has_the_colours_of_the_drawings():
+def test_the_page_has_the_colors_of_the_drawings():
     page = page_of()
     defined = dict(re.findall(r"--(\w+): (#\w+);", page))
     assert set(re.findall(r"var\(--(\w+)\)", page)) == set(defined)
-    assert (defined["accent"], defined["ink"]) == (COLOURS[0], INK)
+    assert (defined["accent"], defined["ink"]) == (COLORS[0], INK)
 
 
 def test_escapes_all_text():

@@ -1,6 +1,6 @@
 import numpy as np
 
-from components.shared.scoring.groups import group, size_thirds
+from components.shared.scoring.groups import first_of_each_third, group, size_thirds
 
 SHAPE = (3, 6, 5)
 
@@ -38,3 +38,11 @@ def test_every_patient_is_in_one_site_and_one_size(some_scores):
         names = [one.volume for key, some in groups.items() if key.startswith(kind) for one in some]
         assert sorted(names) == [one.volume for one in sorted(scores, key=lambda one: one.volume)]
     assert list(group(scores[:1])) == ["site/CS", "size/small"]
+
+
+def test_the_first_of_each_third_do_not_depend_on_the_model(make_patient_score):
+    scores = [make_patient_score(f"v{n:02}", 100 * n, 50 * n) for n in range(9)]
+    worse = [make_patient_score(one.volume, one.tumour_pixels, 0) for one in reversed(scores)]
+    names = first_of_each_third(scores, 2)
+    assert names == ["v00", "v01", "v03", "v04", "v06", "v07"]
+    assert first_of_each_third(worse, 2) == names

@@ -1,0 +1,83 @@
+"""Tables, charts and galleries of patients that several reports show."""
+
+from collections.abc import Mapping, Sequence
+
+from components.shared.report.dice_charts import dice_by_group, dice_by_size
+from components.shared.report.page import Block, Gallery, Notice, Picture, Table, draw, photograph
+from components.shared.report.slices import Overlay
+from components.shared.scoring.groups import group, size_thirds
+from components.shared.scoring.metrics import BASELINE_SUFFIX
+from components.shared.scoring.scores import PATIENT_FIGURES, PatientScore
+
+OUTLINES = "FLAIR, with the true outline in green and the predicted outline in magenta."
+BOXES = "Every point is a patient. The box holds the middle half, the line is the median."
+
+
+def baseline_notice(metrics: Mapping[str, float]) -> list[Notice]:
+    """Warns if the mean patient Dice is not above that of an all-empty prediction."""
+    mean = metrics["patient_dice_mean"]
+    baseline = metrics["patient_dice_mean" + BASELINE_SUFFIX]
+    if mean > baseline:
+        return []
+    text = (
+        f"The mean patient Dice of {mean:.3f} is not above the {baseline:.3f} of an all-empty "
+        "prediction: the model has not learned to find tumours."
+    )
+    return [Notice("bad", text)]
+
+
+def dice_pictures(scores: Sequence[PatientScore]) -> list[Block]:
+    """Charts of patient Dice by tumour size, and by site and size group."""
+    without = sum(not score.tumour_pixels for score in scores)
+    note = f" Patients without tumour, not shown: {without}." if without else ""
+    return [
+        Picture(
+            draw(dice_by_size(scores)),
+            f"Every point is a patient: Dice against true tumour size.{note}",
+        ),
+        Picture(
+            draw(dice_by_group(group(scores))),
+            f"{BOXES} Small, medium and large are thirds of these patients by tumour pixels.",
+        ),
+    ]
+
+
+def overlay_gallery(overlays: Sequence[Overlay]) -> Gallery:
+    """Gallery of a volume's drawn slices."""
+    return Gallery([Picture(photograph(one.pixels), one.caption, width_px=320) for one in overlays])
+
+
+def patient_line(score: PatientScore) -> str:
+    """Dice and tumour size of a patient in one line."""
+    return (
+        f"{score.volume}, site {score.site}: Dice {score.dice:.3f}, {score.tumour_pixels:,} "
+        f"tumour pixels, {score.predicted_pixels:,} predicted"
+    )
+
+
+def patient_table(scores: Sequence[PatientScore], folds: Mapping[str, str] = {}) -> list[Block]:
+    """Table of all figures of each patient, worst Dice first.
+
+    Args:
+        scores: One per patient.
+        folds: Label of the fold by volume; empty for a single test part.
+    """
+    thirds = size_thirds(scores)
+    figures = [figure for figure in PATIENT_FIGURES if figure.label]
+    rows = [
+        (
+            score.volume,
+            *([folds[score.volume]] if folds else []),
+            score.site,
+            thirds[score.volume],
+            *(getattr(score, figure.name) for figure in figures),
+        )
+        for score in sorted(scores, key=lambda score: score.dice)
+    ]
+    columns = ("volume", *(["fold"] if folds else []), "site", "size")
+    return [
+        "Worst patient first; click on a column's head to sort by it. HD95, tumour, predicted, "
+        "false (predicted outside the tumour) and volume difference (unsigned) are in pixels. The "
+        "relative difference is a fraction of the tumour. A dash is an undefined value.",
+        Table((*columns, *(figure.label for figure in figures)), rows),
+    ]
