@@ -1,4 +1,4 @@
-"""The genomic and clinical columns of `data.csv`, summed up over patients."""
+"""Statistics over patients of the genomic and clinical columns of `data.csv`."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,28 +8,28 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from pydantic import Field
 
-from components.profile.quantiles import Quantiles, quantiles
+from components.profile.measures import Quantiles, quantiles
 from components.shared.config import Record
 from components.shared.dataset.manifest import Manifest
 from components.shared.reading.tcga import ATTRIBUTES
 
 Value = float | str | None
 
-_MOST_VALUES = 12  # more are a measurement, not a code
+_MOST_VALUES = 12  # a column with more distinct numbers is a measurement, not a code
 
 
 class Attribute(Record):
-    """One column.
+    """Statistics of one column.
 
     Attributes:
-        column: Its name.
-        meaning: What it holds; empty for a column that the public set does not have.
-        kind: `codes` and `text` are counted, of `numbers` the quantiles are given.
-        filled: Patients with a value.
-        empty: Patients without one.
-        counts: Patients by value, of text the most frequent ones only; of numbers by the
-            lower end of bins of equal width.
-        quantiles: Of numbers.
+        column: Name of the column.
+        meaning: Description; empty for a column that the public data set does not have.
+        kind: `codes` and `text` have counts, `numbers` have counts of bins and quantiles.
+        filled: Number of patients with a value.
+        empty: Number of patients without a value.
+        counts: Number of patients by value, for text only the most frequent values. Numbers
+            are counted in bins of equal width under the lower end of each.
+        quantiles: Quantiles of numbers.
     """
 
     column: str
@@ -42,7 +42,7 @@ class Attribute(Record):
 
 
 def describe_attributes(manifest: Manifest) -> list[Attribute]:
-    """Sums up every column, those of the public set first."""
+    """Computes statistics of every column, those of the public data set first."""
     people = {entry.patient: entry.attributes for entry in manifest.volumes}
     found = {column: None for attributes in people.values() for column in attributes}
     known = [column for column in ATTRIBUTES if column in found]

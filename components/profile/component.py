@@ -1,4 +1,4 @@
-"""Describes a data set version and stops the run if it is not fit for training."""
+"""Profile: describe a data set version, and stop the run if it is not fit for training."""
 
 from kfp import dsl
 
@@ -16,20 +16,20 @@ def profile(
     report: dsl.Output[dsl.HTML],
     reference_id: str = "",
 ) -> None:
-    """Describes a data set version for people and checks it against limits.
+    """Describes a data set version and checks it against limits.
 
-    Only a few volumes are read, for the pictures; all numbers come from the manifest.
+    All numbers come from the manifest; only the few volumes with pictures are read.
 
     Args:
-        store: `s3://bucket/prefix` or a local folder.
-        dataset_id: The data set version.
-        manifest: Its list of volumes.
-        ingest_account: What ingest accepted, quarantined and ignored (JSON).
-        settings: YAML of `components.profile.settings.ProfileSettings`: the limits.
-        profile: The description for machines (JSON).
-        report: The description for people, one self-contained page.
-        reference_id: The version that the new patients are compared with: in retraining the
-            champion's. Empty: none.
+        store: URI of the store: `s3://bucket/prefix` or a local folder.
+        dataset_id: Id of the data set version.
+        manifest: List of volumes of the data set version.
+        ingest_account: JSON with the files that ingest accepted, quarantined and ignored.
+        settings: YAML of `components.profile.settings.ProfileSettings`.
+        profile: JSON with the description.
+        report: Self-contained HTML page with the description.
+        reference_id: Data set version to compare new patients with, in retraining the
+            champion's; empty for no comparison.
     """
     from pathlib import Path
 

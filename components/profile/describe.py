@@ -1,13 +1,12 @@
-"""What a data set version consists of, for machines: the profile's JSON."""
+"""Description of a data set version, as the profile's JSON has it."""
 
 import numpy as np
 
 from components.profile.attributes import Attribute, describe_attributes
 from components.profile.drift import Drift, measure_drift
 from components.profile.limits import Limit, check_limits
-from components.profile.measures import Choice, Measures, Numbers, measure
+from components.profile.measures import Choice, Measures, Numbers, Quantiles, measure, quantiles
 from components.profile.outliers import Outlier, find_outliers
-from components.profile.quantiles import Quantiles, quantiles
 from components.profile.settings import ProfileSettings
 from components.shared.config import Record
 from components.shared.dataset.ingest_account import IngestAccount
@@ -33,10 +32,10 @@ class Channel(Record):
     """Intensities (0 to 255) of one channel: quantiles over the volumes.
 
     Attributes:
-        channel: Its name.
-        median: Of the volumes' medians.
-        bright: Of the volumes' 99th percentiles.
-        lacking: Volumes in which the channel is a copy of FLAIR.
+        channel: Name of the channel.
+        median: Quantiles of the volumes' medians.
+        bright: Quantiles of the volumes' 99th percentiles.
+        lacking: Number of volumes in which the channel is a copy of FLAIR.
     """
 
     channel: str
@@ -49,18 +48,18 @@ class Profile(Record):
     """The description of one data set version.
 
     Attributes:
-        dataset_id: The version.
-        counts: Of the whole; `tumour_pixels` over volumes that have tumour.
-        sites: The same for each site.
+        dataset_id: Id of the version.
+        counts: Counts of the whole data set; `tumour_pixels` over volumes with tumour.
+        sites: Counts by site.
         slices: Quantiles of slices per volume.
-        tumour_share: Quantiles of the share of a volume's slices with tumour.
-        channels: Intensities.
+        tumour_share: Quantiles of the fraction of a volume's slices with tumour.
+        channels: Intensities of each channel.
         attributes: Columns of `data.csv`.
-        outliers: The most extreme ones.
-        outliers_found: How many there are.
-        limits: Which were kept and which not.
-        drift: Against the reference, where there is one.
-        ingest: The account of ingest: quarantine, ignored files, warnings.
+        outliers: The most extreme outliers.
+        outliers_found: Number of all outliers.
+        limits: Results of the checks.
+        drift: Comparison with the reference, if there is one.
+        ingest: Report of ingest: quarantine, ignored files, warnings.
     """
 
     dataset_id: str
@@ -87,19 +86,21 @@ def describe(
 
     Args:
         manifest: The data set.
-        ingest: What ingest did with the source's files.
-        settings: The limits.
-        reference: What it is compared with, if anything.
+        ingest: Report of ingest on the source's files.
+        settings: Limits.
+        reference: Data set to compare with, if any.
 
     Returns:
-        The profile, and the arrays behind it for drawings.
+        The profile, and its arrays for charts.
     """
     measures = measure(manifest)
     outliers = find_outliers(measures)
     profile = Profile(
         dataset_id=manifest.dataset_id,
         counts=_count(measures, np.full(len(measures.volume), True)),
-        sites={str(site): _count(measures, measures.site == site) for site in _sites(measures)},
+        sites={
+            str(site): _count(measures, measures.site == site) for site in np.unique(measures.site)
+        },
         slices=quantiles(measures.slices),
         tumour_share=quantiles(measures.tumour_share),
         channels=tuple(_channel(manifest, measures, index) for index in range(len(CHANNELS))),
@@ -111,10 +112,6 @@ def describe(
         ingest=ingest,
     )
     return profile, measures
-
-
-def _sites(measures: Measures) -> list[str]:
-    return [str(site) for site in np.unique(measures.site)]
 
 
 def _count(measures: Measures, chosen: Choice) -> Counts:

@@ -1,4 +1,4 @@
-"""The limits that stop a run before a GPU is used."""
+"""Data set limits that stop a run before it uses a GPU."""
 
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -14,16 +14,16 @@ Measured = Callable[[Measures, int], float]  # the second is the number of quara
 
 
 class Limit(Record):
-    """One property of the data set against its limit.
+    """A property of the data set compared with its limit.
 
     Attributes:
-        name: The property.
-        value: What was found.
-        bound: Whether the value must be `at least` or `at most` the limit.
-        limit: The limit.
-        setting: Which setting of the profile holds the limit.
-        kept: Whether the value keeps it.
-        advice: What to do if not.
+        name: Name of the property.
+        value: Value of the property.
+        bound: Kind of the limit.
+        limit: Smallest or largest value allowed.
+        setting: Profile setting that holds the limit.
+        kept: True if the value is within the limit.
+        advice: Remedy for a value outside.
     """
 
     name: str
@@ -34,62 +34,42 @@ class Limit(Record):
     kept: bool
     advice: str
 
-
-def _patients(measures: Measures, _: int) -> float:
-    return len(np.unique(measures.patient))
-
-
-def _tumour_patients(measures: Measures, _: int) -> float:
-    return len(np.unique(measures.patient[measures.tumour_pixels > 0]))
+    def describe(self) -> str:
+        """Returns the property with value and limit."""
+        return f"{self.name}: {self.value:.4g}, must be {self.bound} {self.limit:.4g}"
 
 
-def _median_slices(measures: Measures, _: int) -> float:
-    return float(np.median(measures.slices))
-
-
-def _tumour_share(measures: Measures, _: int) -> float:
-    return float(measures.tumour_pixels.sum() / measures.pixels.sum())
-
-
-def _quarantined_share(measures: Measures, quarantined: int) -> float:
-    return quarantined / (len(measures.volume) + quarantined)
-
-
-def _lacking_share(measures: Measures, _: int) -> float:
-    return float(measures.lacks_sequence.mean())
-
-
-# setting, property, its value, advice; a setting called min_ is a lower bound
+# setting, property, its value, advice; the prefix `min_` marks a lower bound
 _LIMITS: tuple[tuple[str, str, Measured, str], ...] = (
-    ("min_patients", "patients", _patients, "add patients"),
+    ("min_patients", "patients", lambda found, _: len(np.unique(found.patient)), "add patients"),
     (
         "min_tumour_patients",
         "patients with tumour",
-        _tumour_patients,
-        "add patients with tumour and look whether the masks are those of the images",
+        lambda found, _: len(np.unique(found.patient[found.tumour_pixels > 0])),
+        "add patients with tumour, and check that the masks belong to the images",
     ),
     (
         "min_median_slices",
         "median slices per volume",
-        _median_slices,
+        lambda found, _: float(np.median(found.slices)),
         "deliver whole volumes, one folder each",
     ),
     (
-        "max_tumour_pixel_share",
-        "share of tumour in all pixels",
-        _tumour_share,
-        "look whether the masks are inverted",
+        "max_tumour_pixel_fraction",
+        "fraction of pixels with tumour",
+        lambda found, _: float(found.tumour_pixels.sum() / found.pixels.sum()),
+        "check whether the masks are inverted",
     ),
     (
-        "max_quarantined_share",
-        "share of volumes quarantined",
-        _quarantined_share,
-        "mend the volumes of the quarantine list and ingest again",
+        "max_quarantined_fraction",
+        "fraction of volumes in quarantine",
+        lambda found, quarantined: quarantined / (len(found.volume) + quarantined),
+        "fix the volumes of the quarantine list and ingest again",
     ),
     (
-        "max_missing_sequence_share",
-        "share of volumes that lack a sequence",
-        _lacking_share,
+        "max_missing_sequence_fraction",
+        "fraction of volumes without a sequence",
+        lambda found, _: float(found.lacks_sequence.mean()),
         "deliver pre-contrast, FLAIR and post-contrast",
     ),
 )
@@ -99,9 +79,9 @@ def check_limits(measures: Measures, quarantined: int, settings: ProfileSettings
     """Compares a data set with the limits.
 
     Args:
-        measures: Of the accepted volumes.
+        measures: Arrays of the accepted volumes.
         quarantined: Number of volumes that ingest refused.
-        settings: The limits.
+        settings: Limits.
     """
     return [
         _limit(name, measured(measures, quarantined), setting, settings, advice)
@@ -110,24 +90,19 @@ def check_limits(measures: Measures, quarantined: int, settings: ProfileSettings
 
 
 def require_kept(limits: Iterable[Limit], keep_page: Callable[[], str]) -> None:
-    """Stops the run if a limit is not kept.
+    """Stops the run if a value is outside its limit.
 
     Args:
-        limits: Of `check_limits`.
-        keep_page: Stores the profile page and says where it is; called before the run stops.
+        limits: Result of `check_limits`.
+        keep_page: Stores the profile page and returns a sentence with its address.
 
     Raises:
-        UserError: If a limit is not kept; every one is named with value and advice.
+        UserError: If a value is outside its limit; all such values are named with advice.
     """
     exceeded = [limit for limit in limits if not limit.kept]
     if exceeded:
-        reasons = "; ".join(f"{tell_limit(limit)}: {limit.advice}" for limit in exceeded)
+        reasons = "; ".join(f"{limit.describe()}: {limit.advice}" for limit in exceeded)
         raise UserError(f"profile: this data set is not fit for training. {reasons}. {keep_page()}")
-
-
-def tell_limit(limit: Limit) -> str:
-    """A limit in words: name, value and bound."""
-    return f"{limit.name}: {limit.value:.4g}, must be {limit.bound} {limit.limit:.4g}"
 
 
 def _limit(name: str, value: float, setting: str, settings: ProfileSettings, advice: str) -> Limit:

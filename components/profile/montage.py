@@ -1,4 +1,4 @@
-"""Typical and extreme volumes in pictures."""
+"""Pictures of typical and extreme volumes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ _COLUMNS = 4
 
 @dataclass(frozen=True)
 class Card:
-    """One volume in pictures.
+    """Pictures of one volume.
 
     Attributes:
-        entry: The volume.
-        reason: Why it is shown.
-        pixels: uint8, height x width x 3: the three channels and the masked FLAIR of the
-            slice with most tumour above, four slices through the volume below.
+        entry: Manifest entry of the volume.
+        reason: Reason to show it.
+        pixels: uint8, height x width x 3. Top row: the three channels and FLAIR with the mask's
+            outline at the slice with most tumour. Bottom row: four slices through the volume.
     """
 
     entry: VolumeEntry
@@ -38,10 +38,10 @@ class Card:
 def choose_volumes(
     measures: Measures, outliers: Sequence[Outlier], count: int
 ) -> list[tuple[int, str]]:
-    """Picks at most `count` volumes that show what the data are like.
+    """Picks at most `count` typical and extreme volumes.
 
     Returns:
-        Positions in the manifest, each with all the reasons for it, typical ones first.
+        Positions in the manifest with their reasons, typical volumes first.
     """
     reasons: dict[int, list[str]] = {}
     for index, reason in _candidates(measures, outliers):
@@ -61,7 +61,7 @@ def make_cards(
 
 
 def draw_card(volume: Volume) -> Voxels:
-    """Draws a volume, see `Card.pixels`."""
+    """Draws a volume as `Card.pixels`."""
     best = largest_tumour_slice(volume.mask > 0)
     above = [
         _squared(draw_channel(volume, channel, best, _PANEL_PX))
@@ -103,7 +103,7 @@ def _outlined(volume: Volume, index: int) -> Voxels:
 
 
 def _squared(drawn: Voxels) -> Voxels:
-    """Puts a slice into the middle of a black square."""
+    """Centers a slice in a black square."""
     height, width = drawn.shape[:2]
     top, left = (_PANEL_PX - height) // 2, (_PANEL_PX - width) // 2
     panel = np.zeros((_PANEL_PX, _PANEL_PX, 3), np.uint8)

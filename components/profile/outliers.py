@@ -1,32 +1,30 @@
-"""Volumes that differ from the others, by robust z-scores."""
+"""Outliers among the volumes by robust z-scores."""
 
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-from components.profile.measures import Choice, Measures, Numbers
+from components.profile.measures import TUMOUR_SIZE, Choice, Measures, Names, Numbers
 from components.shared.config import Record
-from components.shared.dataset.volumes import CHANNELS
 
-# Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993): a modified z-score beyond this is
-# an outlier's.
+# Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993): a modified z-score beyond this
+# marks an outlier.
 FARTHEST_SCORE = 3.5
 _NORMAL_MAD = 0.6745
-_FEWEST_VOLUMES = 8  # below this a median says little about what is usual
-_GREY_UNIT = 2.5  # FARTHEST_SCORE x this is 3 % of the grey scale: less is not seen
+_FEWEST_VOLUMES = 8  # fewer do not show the usual range
+_GRAY_UNIT = 2.5  # FARTHEST_SCORE x this is 3 % of the gray scale: less is invisible
 
 
 class Outlier(Record):
-    """One measure of one volume that lies far from those of the others.
+    """A measure of a volume that lies far from those of the other volumes.
 
     Attributes:
-        volume: The volume.
-        measure: What is unusual.
-        value: Its value.
+        volume: Name of the volume.
+        measure: Name of the measure.
+        value: Value of the measure.
         usual_low: Lower end of the usual range.
         usual_high: Upper end of the usual range.
-        score: Robust z-score; its sign tells low from high.
+        score: Robust z-score, negative if the value is low.
     """
 
     volume: str
@@ -38,37 +36,29 @@ class Outlier(Record):
 
 
 def find_outliers(measures: Measures) -> list[Outlier]:
-    """All outliers, the most extreme first.
+    """Finds all outliers, the most extreme first.
 
-    Looked at are the number of slices, the tumour's size (as the side of a cube of that
-    volume, without volumes that have none) and each channel's median and brightest intensity.
+    The measures are the number of slices, the tumour size (over volumes with tumour), and
+    median and 99th percentile of each channel.
     """
     found = [
         outlier
-        for name, values, chosen, least_unit in _looked_at(measures)
+        for name, values, chosen, least_unit in _compared(measures)
         for outlier in _of_one_measure(name, values[chosen], measures.volume[chosen], least_unit)
     ]
     return sorted(found, key=lambda outlier: (-abs(outlier.score), outlier.volume))
 
 
-def _looked_at(
-    measures: Measures,
-) -> Iterator[tuple[str, Numbers, Choice, float]]:
+def _compared(measures: Measures) -> Iterator[tuple[str, Numbers, Choice, float]]:
     everyone, with_tumour = np.full(len(measures.volume), True), measures.tumour_pixels > 0
     yield "slices", measures.slices, everyone, 1.0
-    yield "tumour size (side of a cube, pixels)", np.cbrt(measures.tumour_pixels), with_tumour, 1.0
-    for index, channel in enumerate(CHANNELS):
-        yield f"{channel}: median", measures.median_intensity[:, index], everyone, _GREY_UNIT
-        yield (
-            f"{channel}: 99th percentile",
-            measures.bright_intensity[:, index],
-            everyone,
-            _GREY_UNIT,
-        )
+    yield TUMOUR_SIZE, measures.tumour_size, with_tumour, 1.0
+    for name, values in measures.intensities():
+        yield name, values, everyone, _GRAY_UNIT
 
 
 def _of_one_measure(
-    name: str, values: Numbers, volumes: npt.NDArray[np.str_], least_unit: float
+    name: str, values: Numbers, volumes: Names, least_unit: float
 ) -> Iterator[Outlier]:
     if len(values) < _FEWEST_VOLUMES:
         return
@@ -86,5 +76,5 @@ def _of_one_measure(
 
 
 def _unit(values: Numbers) -> float:
-    """The spread of the bulk, in the unit of a standard deviation."""
+    """Computes the scaled median absolute deviation, in units of a standard deviation."""
     return float(np.median(np.abs(values - np.median(values)))) / _NORMAL_MAD

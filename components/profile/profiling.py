@@ -1,4 +1,4 @@
-"""The whole of the profile step: describes a data set version and checks it against limits."""
+"""Profile step: describes a data set version and checks it against limits."""
 
 from pathlib import Path
 
@@ -25,21 +25,23 @@ def profile_dataset(
     report: Path,
     reference: Manifest | None = None,
 ) -> None:
-    """Describes a data set version; a limit that stops the run leaves the page in the store.
+    """Describes a data set version and checks it against limits and for drift.
+
+    A check that stops the run stores the page before.
 
     Args:
-        manifest: The version.
-        account: What ingest did with the source's files.
-        settings: The limits, and how many volumes are pictured.
-        store: Where the voxels of the pictured volumes are, and the page of a stopped run goes.
+        manifest: Manifest of the version.
+        account: Report of ingest on the source's files.
+        settings: Limits and number of pictured volumes.
+        store: Store of the pictured volumes and of the page of a stopped run.
         cache: Folder for fetched volumes.
-        profile: JSON file for the description.
-        report: HTML file for people.
-        reference: The version that it is compared with: in retraining the champion's.
+        profile: JSON file to write the description to.
+        report: HTML file to write the page to.
+        reference: Manifest to compare new patients with, in retraining the champion's.
 
     Raises:
-        UserError: If a limit is not kept, new patients differ and `settings.on_drift` is `stop`,
-            or a pictured volume cannot be read.
+        UserError: If a value is outside its limit, new patients differ and `settings.on_drift`
+            is `stop`, or a pictured volume cannot be read.
     """
     described, measures = describe(manifest, account, settings, reference)
     profile.write_text(described.model_dump_json(indent=2))

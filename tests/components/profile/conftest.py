@@ -5,7 +5,7 @@ from components.shared.dataset.ingest_account import IngestAccount
 
 @pytest.fixture(scope="session")
 def make_account():
-    """What ingest tells, by default of a source without any trouble."""
+    """Report of ingest, by default on a source without any problem."""
 
     def make_account(**changes):
         values = {

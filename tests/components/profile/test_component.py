@@ -54,7 +54,7 @@ def test_leaves_them_before_it_stops_the_run(run, tmp_path, capfd):
     kept = re.search(r"The page (\S+/store/reports/[0-9a-f]{16}/profile.html) shows more$", message)
     assert Path(kept[1]).read_bytes() == (tmp_path / "report").read_bytes()
     assert json.loads((tmp_path / "profile").read_text())["limits"][0]["kept"] is False
-    assert "Stopped here." in (tmp_path / "report").read_text()
+    assert "The run stops here." in (tmp_path / "report").read_text()
     with pytest.raises(SystemExit):  # the same failure again is the same page
         run(4, "")
     assert len(list((tmp_path / "store" / "reports").iterdir())) == 1
@@ -62,16 +62,16 @@ def test_leaves_them_before_it_stops_the_run(run, tmp_path, capfd):
 
 def test_without_pictures_no_voxels_are_read(run, tmp_path):
     run(12, "montage_volumes: 0", stored=False)
-    assert "None were asked for" in (tmp_path / "report").read_text()
+    assert "No pictures, because" in (tmp_path / "report").read_text()
     with pytest.raises(SystemExit):
         run(12, "montage_volumes: 1", stored=False)
 
 
 def test_new_patients_are_compared_with_the_reference(run, tmp_path, make_data, capfd):
     run(12, "montage_volumes: 0", reference=make_data(30, site="ZZ"))
-    told = capfd.readouterr().err
-    assert "profile: the new patients differ from those of data set" in told
-    assert "from site ZZ, share: 1 before, 0 in the new patients" in told
+    log = capfd.readouterr().err
+    assert "profile: the new patients differ from those of data set" in log
+    assert "from site ZZ, fraction: 1 before, 0 in the new patients" in log
     drift = json.loads((tmp_path / "profile").read_text())["drift"]
     assert (drift["arrived"], drift["left"]) == (12, 30)
     assert "The new patients differ. " in (tmp_path / "report").read_text()
@@ -80,9 +80,9 @@ def test_new_patients_are_compared_with_the_reference(run, tmp_path, make_data, 
 def test_drift_stops_the_run_where_that_is_set(run, tmp_path, make_data, capfd):
     with pytest.raises(SystemExit):
         run(12, "{montage_volumes: 0, on_drift: stop}", reference=make_data(30, site="ZZ"))
-    told = capfd.readouterr().err
-    assert "brainseg error: profile: the new patients differ from those of data set" in told
-    assert "set profile.on_drift=warn or raise profile.max_drift. The page " in told
+    log = capfd.readouterr().err
+    assert "brainseg error: profile: the new patients differ from those of data set" in log
+    assert "set profile.on_drift=warn, or raise profile.max_drift. The page " in log
     assert len(list((tmp_path / "store" / "reports").rglob("profile.html"))) == 1
     assert "DRIFTED" in (tmp_path / "report").read_text()
 

@@ -50,7 +50,7 @@ def test_chance_is_seldom_beyond_its_limit(sizes):
     assert np.mean(beyond) <= 0.06
 
 
-def test_patients_are_told_apart_by_name(make_data, grow, make_entry):
+def test_patients_are_identified_by_name(make_data, grow, make_entry):
     data = make_data(30)
     first, second, *rest = data.volumes
     changed = first.model_copy(update={"digest": "0" * 64})
@@ -84,10 +84,10 @@ def test_a_new_site_missing_sequences_and_empty_masks_drift(make_data, grow):
     data = make_data(60)
     now = grow(data, 20, site="ZZ", missing=("post-contrast",), tumour_pixels=0, tumour_slices=0)
     found = {shift.measure: shift for shift in measure_drift(now, data, 0.25).shifts}
-    for name in ("from site ZZ, share", "lack a sequence, share"):
+    for name in ("from site ZZ, fraction", "lack a sequence, fraction"):
         assert found[name].drifted
         assert (found[name].before, found[name].new) == (0, 1)
-    assert found["volumes with tumour, share"].new == 0
+    assert found["volumes with tumour, fraction"].new == 0
     assert "tumour size (side of a cube, pixels)" not in found  # nobody new has one
 
 
@@ -124,4 +124,4 @@ def test_all_new_is_another_source(make_data, make_entry):
     other = make_manifest(make_entry(2000 + number, site="ZZ") for number in range(40))
     found = measure_drift(other, data, 0.25)
     assert (found.arrived, found.left) == (40, 40)
-    assert found.shifts[0].measure == "from site ZZ, share"
+    assert found.shifts[0].measure == "from site ZZ, fraction"

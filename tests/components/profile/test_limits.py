@@ -3,6 +3,7 @@ import pytest
 from components.profile.limits import check_limits, require_kept
 from components.profile.measures import measure
 from components.profile.settings import ProfileSettings
+from components.shared.config import parse_config
 from components.shared.dataset.manifest import make_manifest
 from components.shared.errors import UserError
 
@@ -46,27 +47,29 @@ def test_single_slices_in_place_of_volumes(make_data):
 
 def test_inverted_masks(make_data):
     message = stop(make_data(20, slices=20, tumour_pixels=20 * 256 * 256 - 500))
-    assert "share of tumour in all pixels: 0.9996, must be at most 0.3: look whether" in message
+    assert "fraction of pixels with tumour: 0.9996, must be at most 0.3: check whether" in message
 
 
 def test_too_many_quarantined(make_data):
     message = stop(make_data(20), quarantined=20)
-    assert "share of volumes quarantined: 0.5, must be at most 0.2: mend the volumes" in message
+    assert "fraction of volumes in quarantine: 0.5, must be at most 0.2: fix the volumes" in message
 
 
 def test_too_many_lack_a_sequence(make_data):
     message = stop(make_data(20, missing=("post-contrast",)))
-    assert "share of volumes that lack a sequence: 1, must be at most 0.5: deliver" in message
+    assert "fraction of volumes without a sequence: 1, must be at most 0.5: deliver" in message
 
 
 def test_names_every_failed_check(make_data):
     message = stop(make_data(4), quarantined=4)
     assert "patients: 4" in message
-    assert "quarantined: 0.5" in message
+    assert "quarantine: 0.5" in message
 
 
 def test_a_value_at_its_limit_passes(make_data):
-    limits = check_limits(measure(make_data(10)), 2, ProfileSettings(max_quarantined_share=2 / 12))
+    limits = check_limits(
+        measure(make_data(10)), 2, ProfileSettings(max_quarantined_fraction=2 / 12)
+    )
     assert all(limit.kept for limit in limits)
 
 
@@ -76,3 +79,9 @@ def test_every_limit_is_a_setting_with_a_check(make_data):
     assert limits == {
         name: value for name, value in DEFAULT.model_dump().items() if name not in OTHERS
     }
+
+
+@pytest.mark.parametrize("name", ["tumour_pixel", "quarantined", "missing_sequence"])
+def test_the_former_name_of_a_limit_is_refused_with_the_present_one(name):
+    with pytest.raises(UserError, match=f"max_{name}_share is now profile.max_{name}_fraction"):
+        parse_config(ProfileSettings, f"max_{name}_share: 0.1", "profile")

@@ -1,6 +1,6 @@
 import numpy as np
 
-from components.profile.measures import measure
+from components.profile.measures import measure, quantiles
 from components.shared.dataset.manifest import ChannelIntensity, make_manifest
 
 
@@ -29,7 +29,7 @@ def test_intensities_are_volumes_by_channels(make_entry):
     assert found.bright_intensity[0].tolist() == [150, 151, 152]
 
 
-def test_tells_the_share_of_slices_with_tumour_and_who_lacks_a_sequence(make_entry):
+def test_computes_the_fraction_of_slices_with_tumour_and_who_lacks_a_sequence(make_entry):
     entries = [
         make_entry(1, slices=40, tumour_slices=10, missing=("post-contrast",)),
         make_entry(2, slices=20, tumour_slices=0),
@@ -37,3 +37,18 @@ def test_tells_the_share_of_slices_with_tumour_and_who_lacks_a_sequence(make_ent
     found = measure(make_manifest(entries))
     np.testing.assert_array_equal(found.tumour_share, [0.25, 0])
     assert found.lacks_sequence.tolist() == [True, False]
+
+
+def test_names_the_five_numbers():
+    found = quantiles([5, 1, 2, 4, 3])
+    assert found.model_dump() == {
+        "minimum": 1,
+        "lower_quartile": 2,
+        "median": 3,
+        "upper_quartile": 4,
+        "maximum": 5,
+    }
+
+
+def test_nothing_has_none():
+    assert quantiles([]) is None

@@ -7,7 +7,7 @@ from components.profile.outliers import Outlier
 from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.volumes import Volume, volume_key
 from components.shared.errors import UserError
-from components.shared.report.overlay import TRUTH_COLOUR
+from components.shared.report.overlay import TRUTH_COLOR
 from components.shared.storage.store import FolderStore
 
 
@@ -26,7 +26,7 @@ def panel(card, row, column):
 
 
 def is_green(pixels):
-    return (pixels == TRUTH_COLOUR).all(axis=-1)
+    return (pixels == TRUTH_COLOR).all(axis=-1)
 
 
 def test_a_card_has_two_rows_of_four_panels(volume):

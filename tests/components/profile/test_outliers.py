@@ -72,6 +72,6 @@ def test_the_most_extreme_comes_first(plain, make_entry):
     assert [abs(o.score) for o in found] == sorted((abs(o.score) for o in found), reverse=True)
 
 
-def test_few_volumes_tell_nothing(make_entry):
+def test_few_volumes_show_nothing(make_entry):
     few = [make_entry(number, slices=20) for number in range(6)]
     assert find_outliers(measure(make_manifest([*few, make_entry(9, slices=500)]))) == []

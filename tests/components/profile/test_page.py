@@ -31,7 +31,7 @@ def odd(make_entry):
 
 @pytest.fixture(scope="module")
 def render_full(render, make_data, odd):
-    """Renders data of which there is something to tell in every part."""
+    """Renders data with content for every section."""
     data = make_manifest([*make_data(20).volumes, odd])
     card = Card(data.volumes[0], "largest tumour", np.zeros((20, 40, 3), np.uint8))
     return lambda: render(
@@ -49,7 +49,7 @@ def page(render_full):
     return render_full()
 
 
-def test_has_a_part_for_everything_that_is_to_be_told(page):
+def test_has_a_section_for_everything(page):
     assert re.findall(r"<h2>(.*?)</h2>", page) == [
         "At a glance",
         "Pictures",
@@ -62,7 +62,7 @@ def test_has_a_part_for_everything_that_is_to_be_told(page):
         "Quarantine and files",
         "All volumes",
     ]
-    assert "All 6 limits kept: fit for training." in page
+    assert "Fit for training: all 6 limits are met." in page
     assert "Thomas Jefferson University" in page
     assert "age at diagnosis, years" in page
 
@@ -73,10 +73,10 @@ def test_needs_no_network(page):
     assert "url(" not in page
 
 
-def test_tells_what_ingest_refused_ignored_and_warned_of(page):
+def test_reports_what_ingest_refused_ignored_and_warned_of(page):
     assert "1,605 files were found: 1,600 in accepted volumes, 2 in quarantined" in page
-    for told in ("TCGA_XX_1_2000", "gap in slice numbers", "not a TIFF", "no row for 8 patients"):
-        assert told in page
+    for text in ("TCGA_XX_1_2000", "gap in slice numbers", "not a TIFF", "no row for 8 patients"):
+        assert text in page
 
 
 def test_shows_the_pictures_with_their_reason(page, make_data):
@@ -94,16 +94,16 @@ def test_equal_data_make_equal_pages(page, render_full):
     assert page == render_full()
 
 
-def test_tells_why_a_run_was_stopped_and_that_there_are_no_attributes(render, make_data):
+def test_shows_why_a_run_was_stopped_and_that_there_are_no_attributes(render, make_data):
     page = render(make_data(4, attributes={}))
-    assert "Stopped here. patients: 4, must be at least 10: add patients" in page
-    assert "limits kept" not in page
-    assert "The source has none." in page
+    assert "The run stops here. patients: 4, must be at least 10: add patients" in page
+    assert "limits are met" not in page
+    assert "The source has no such columns." in page
 
 
 def test_attributes_without_values_point_to_the_warnings(render, make_data):
     page = render(make_data(4, attributes={"race": None}), warnings=("data.csv: no rows",))
-    assert "No patient has a value; the warnings at the top of the page tell why." in page
+    assert "No patient has a value; see the warnings at the top of the page." in page
 
 
 def test_names_from_the_users_files_cannot_run(render, make_data):
