@@ -1,4 +1,4 @@
-"""Whether there is anything new to learn, and what the champion has learned from."""
+"""Check whether a data set is new to a model, and find the champion's data set and split."""
 
 import logging
 from typing import Literal
@@ -13,15 +13,15 @@ from components.shared.tracking.champion import DECISION_TAG, find_champion, is_
 logger = logging.getLogger(__name__)
 
 
-class Detection(Record):
-    """What was found in the registry.
+class DataCheck(Record):
+    """Result of `check_data_set`.
 
     Attributes:
-        change: Whether to train.
-        reason: Why, in words.
-        model: The version that was trained with this data set, where there is one.
-        reference_id: The champion's data set; empty if the store does not have it.
-        previous_split: The champion's split; empty if the store does not have it.
+        change: `changed` to train, `unchanged` to end the run.
+        reason: Reason in words.
+        model: URI of the version that was trained with this data set, if there is one.
+        reference_id: Id of the champion's data set; empty if the store lacks it.
+        previous_split: Id of the champion's split; empty if the store lacks it.
     """
 
     change: Literal["changed", "unchanged"]
@@ -31,21 +31,21 @@ class Detection(Record):
     previous_split: str = ""
 
 
-def detect_change(
+def check_data_set(
     client: MlflowClient, dataset_id: str, model_name: str, store: Store, *, force: bool = False
-) -> Detection:
+) -> DataCheck:
     """Compares a data set with those that versions of a model were trained with.
 
-    The registry is the only memory: a data set is known when a version trained with it was
-    decided about, whether it became champion or not. To train on it again would give the same
-    model, and one more look at the same test patients.
+    A data set is known if the registry has a version that was trained with it and decided about,
+    promoted or not. Training on it again would give the same model, and use the test patients
+    once more.
 
     Args:
-        client: Of the tracking server.
-        dataset_id: What the source holds now.
-        model_name: The registered model.
-        store: Where the champion's data set and split are looked for.
-        force: Whether to train on a known one.
+        client: Client of the tracking server.
+        dataset_id: Id of the data set version that the source has now.
+        model_name: Name of the registered model.
+        store: Store to search for the champion's data set and split.
+        force: True to train on a known data set.
     """
     champion = find_champion(client, model_name)
     known = _trained_with(client, dataset_id, model_name)
@@ -58,7 +58,7 @@ def detect_change(
 
 
 def _trained_with(client: MlflowClient, dataset_id: str, model_name: str) -> ModelVersion | None:
-    """The newest version that was trained with a data set and decided about."""
+    """Returns the newest version that was trained with a data set and decided about."""
     versions = [
         version
         for version in client.search_model_versions(f"name = '{model_name}'")
@@ -67,34 +67,34 @@ def _trained_with(client: MlflowClient, dataset_id: str, model_name: str) -> Mod
     return max(versions, key=lambda version: int(version.version), default=None)
 
 
-def _unchanged(known: ModelVersion, champion: ModelVersion | None, dataset_id: str) -> Detection:
+def _unchanged(known: ModelVersion, champion: ModelVersion | None, dataset_id: str) -> DataCheck:
     is_champion = champion is not None and champion.version == known.version
-    outcome = "the champion" if is_champion else f"{known.tags[DECISION_TAG]} then"
-    return Detection(
+    outcome = "the champion" if is_champion else known.tags[DECISION_TAG]
+    return DataCheck(
         change="unchanged",
-        reason=f"version {known.version} of {known.name}, {outcome}, was trained with data set "
-        f"{dataset_id}, so there is nothing new to learn; force=true trains all the same",
+        reason=f"version {known.version} of {known.name} ({outcome}) was trained with data set "
+        f"{dataset_id}, so there is nothing new to train on; set force=true to train anyway",
         model=f"models:/{known.name}/{known.version}",
     )
 
 
 def _changed(
     known: ModelVersion | None, champion: ModelVersion | None, dataset_id: str, store: Store
-) -> Detection:
+) -> DataCheck:
     reason = f"data set {dataset_id} is " + (
-        f"that of version {known.version}, and force is set" if known else "new"
+        f"that of version {known.version}, but force is set" if known else "new"
     )
     if champion is None:
-        return Detection(change="changed", reason=reason)
+        return DataCheck(change="changed", reason=reason)
     if not is_origin_known(champion, store):
         logger.warning(
-            "what champion version %s learned from is not in store %s: drift is not measured and "
-            "patients are assigned anew",
+            "the training data of champion version %s are not in store %s: drift is not measured, "
+            "and all patients are assigned as new",
             champion.version,
             store.uri,
         )
-        return Detection(change="changed", reason=reason)
-    return Detection(
+        return DataCheck(change="changed", reason=reason)
+    return DataCheck(
         change="changed",
         reason=f"{reason}; the champion is version {champion.version}",
         reference_id=champion.tags["dataset_id"],

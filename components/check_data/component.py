@@ -1,4 +1,4 @@
-"""Detect: is there anything new to learn?"""
+"""Check data: find out whether a data set is new to a model."""
 
 from kfp import dsl
 
@@ -15,17 +15,17 @@ def check_data(
     reference_id: dsl.OutputPath(str),  # type: ignore[valid-type] # KFP's form
     previous_split: dsl.OutputPath(str),  # type: ignore[valid-type]
 ) -> str:
-    """Tells whether a version of the model was trained with this data set.
+    """Checks whether a version of the model was trained with this data set.
 
     Args:
-        store: `s3://bucket/prefix` or a local folder.
-        dataset_id: What the source holds now.
-        pipeline_run: Identity of the pipeline run (`dsl.PIPELINE_JOB_ID_PLACEHOLDER`);
-            `KFP_process.pipeline_run or pipeline_run_ID` goes before it.
-        register_settings: YAML of register's settings; the name of the model is read.
-        force: Whether to train all the same.
-        reference_id: The champion's data set, if the store has it.
-        previous_split: The champion's split, if the store has it.
+        store: URI of the store: `s3://bucket/prefix` or a local folder.
+        dataset_id: Id of the data set version that the source has now.
+        pipeline_run: Id of the pipeline run (`dsl.PIPELINE_JOB_ID_PLACEHOLDER`), used if the
+            environment variable `KFP_RUN_ID` is not set.
+        register_settings: YAML of register's settings, for the name of the model.
+        force: True to train on a known data set.
+        reference_id: File for the id of the champion's data set; empty if the store lacks it.
+        previous_split: File for the id of the champion's split; empty if the store lacks it.
 
     Returns:
         `changed` or `unchanged`.
@@ -42,13 +42,13 @@ def check_data(
         step_process("check_data") as process,
         leaving_failure(store, process.pipeline_run or pipeline_run, "check_data"),
     ):
-        from components.check_data.checking import detect_change
+        from components.check_data.checking import check_data_set
         from components.shared.tracking.server import connect, explaining
 
         name = parse_config(CheckDataSettings, register_settings, "register").model_name
         opened = open_store(store)
         with explaining():
-            found = detect_change(connect(), dataset_id, name, opened, force=force)
+            found = check_data_set(connect(), dataset_id, name, opened, force=force)
         if found.change == "unchanged":
             outcome = Outcome(
                 kind="unchanged", reason=found.reason, dataset_id=dataset_id, model=found.model

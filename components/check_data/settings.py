@@ -1,4 +1,4 @@
-"""What the step reads of register's settings."""
+"""Settings that check_data reads from register's settings."""
 
 from pydantic import ConfigDict, Field
 
@@ -6,10 +6,10 @@ from components.shared.config import Config
 
 
 class CheckDataSettings(Config):
-    """Which model is kept up to date: said once, in register's settings; the rest is not read.
+    """The model to keep up to date; other settings of register are ignored.
 
     Attributes:
-        model_name: The registered model.
+        model_name: Name of the registered model.
     """
 
     model_config = ConfigDict(extra="ignore")

@@ -1,4 +1,4 @@
-"""Notify: tell people how the pipeline run ended."""
+"""Notify: report the end of a pipeline run to people."""
 
 from kfp import dsl
 
@@ -13,18 +13,18 @@ def notify(
     settings: str,
     status: dsl.PipelineTaskFinalStatus,
 ) -> None:
-    """Tells how the pipeline run ended, in the log and to a webhook; for an exit handler.
+    """Reports the end of the pipeline run in the log and to a webhook; for an exit handler.
 
-    A webhook that is down fails nothing. Its address is a secret and comes from
-    `BRAINSEG_WEBHOOK_URL`.
+    An unreachable webhook does not fail the step. Its address is a secret in the environment
+    variable `BRAINSEG_WEBHOOK_URL`.
 
     Args:
-        store: `s3://bucket/prefix` or a local folder, where the steps left what became of it.
-        pipeline_run: Identity of the pipeline run (`dsl.PIPELINE_JOB_ID_PLACEHOLDER`);
-            `KFP_RUN_ID` goes before it.
-        run: What people call it (`dsl.PIPELINE_JOB_NAME_PLACEHOLDER`).
+        store: URI of the store with the run's outcome: `s3://bucket/prefix` or a local folder.
+        pipeline_run: Id of the pipeline run (`dsl.PIPELINE_JOB_ID_PLACEHOLDER`), used if the
+            environment variable `KFP_RUN_ID` is not set.
+        run: Name of the pipeline run (`dsl.PIPELINE_JOB_NAME_PLACEHOLDER`).
         settings: YAML of `components.notify.settings.NotifySettings`.
-        status: KFP's, by which it knows an exit handler; it holds no reason, so it is not used.
+        status: Status that KFP passes to exit handlers; unused, because it has no reason.
     """
     import os
 

@@ -1,6 +1,7 @@
-"""What people are told of a pipeline run."""
+"""Messages about the end of a pipeline run."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from components.notify.settings import Ending
 from components.shared.config import Record
@@ -15,19 +16,19 @@ _ENDINGS: Mapping[Ending, str] = {
 
 
 class Message(Record):
-    """A pipeline run's ending, each value by its name.
+    """Report on the end of a pipeline run.
 
     Attributes:
-        run: What people call the pipeline run.
-        pipeline_run: Its identity.
-        ending: How it ended.
-        reason: Why, in words.
-        step: Which failed, where one told.
-        dataset_id: What the source held.
-        model: The version that was decided about.
-        headline: Its score in words, with its interval.
-        metrics: The same for machines.
-        links: Where there is more, by what it is.
+        run: Name of the pipeline run.
+        pipeline_run: Id of the pipeline run.
+        ending: Outcome of the run.
+        reason: Reason in words.
+        step: Name of the step that failed, if known.
+        dataset_id: Id of the data set version.
+        model: URI of the version that was decided about.
+        headline: Score of the version in words, with its interval.
+        metrics: Score of the version as numbers.
+        links: Addresses of pages with details, by name.
     """
 
     run: str
@@ -50,39 +51,32 @@ def make_message(
     kubeflow_url: str = "",
     mlflow_url: str = "",
 ) -> Message:
-    """Puts together what is known.
+    """Composes a message from the outcome of a pipeline run.
 
     Args:
-        run: What people call the pipeline run.
-        pipeline_run: Its identity.
-        found: What its steps left; `None` where they left nothing.
-        kubeflow_url: Kubeflow Pipelines' page.
-        mlflow_url: MLflow's page.
+        run: Name of the pipeline run.
+        pipeline_run: Id of the pipeline run.
+        found: Outcome or failure that the steps stored; `None` if they stored nothing.
+        kubeflow_url: Address of the Kubeflow Pipelines UI.
+        mlflow_url: Address of the MLflow UI.
     """
     page = kubeflow_url.rstrip("/")
     links = {"Kubeflow run": f"{page}/#/runs/details/{pipeline_run}"} if page else {}
+    fields: dict[str, Any]
     if isinstance(found, Outcome):
-        return Message(
-            run=run,
-            pipeline_run=pipeline_run,
-            ending=found.kind,
-            links=links | _mlflow_link(found, mlflow_url.rstrip("/")),
-            **found.model_dump(include={"reason", "dataset_id", "model", "headline", "metrics"}),
-        )
-    if found is None:
-        found = Failure(step="", reason="no step could tell why; look at the run's pods and logs")
-    return Message(
-        run=run,
-        pipeline_run=pipeline_run,
-        ending="failed",
-        reason=found.reason,
-        step=found.step,
-        links=links,
-    )
+        links |= _mlflow_link(found, mlflow_url.rstrip("/"))
+        fields = found.model_dump(exclude={"kind", "experiment_id", "mlflow_run_id"})
+        fields["ending"] = found.kind
+    elif found:
+        fields = {"ending": "failed", "reason": found.reason, "step": found.step}
+    else:
+        reason = "no step stored a reason; check the run's pods and logs"
+        fields = {"ending": "failed", "reason": reason}
+    return Message(run=run, pipeline_run=pipeline_run, links=links, **fields)
 
 
-def tell(message: Message) -> str:
-    """A message in a few lines of text."""
+def message_text(message: Message) -> str:
+    """Formats a message as a few lines of text."""
     where = f" in step {message.step}" if message.step else ""
     lines = [f"{message.run}: {_ENDINGS[message.ending]}{where}", message.reason]
     lines += [message.headline] if message.headline else []
@@ -90,22 +84,22 @@ def tell(message: Message) -> str:
 
 
 def payload(message: Message, form: str) -> Mapping[str, object]:
-    """What the webhook gets.
+    """Builds the body of a webhook request.
 
     Args:
-        message: What to tell.
-        form: As in `NotifySettings.form`.
+        message: Message to send.
+        form: Format as in `NotifySettings.form`.
     """
     if form == "slack":
-        return {"text": _escape(tell(message))}
-    return {**message.model_dump(mode="json"), "text": tell(message)}
+        return {"text": _escape(message_text(message))}
+    return {**message.model_dump(mode="json"), "text": message_text(message)}
 
 
 def _mlflow_link(outcome: Outcome, page: str) -> dict[str, str]:
-    scheme, _, rest = page.partition("://")
+    scheme, _, address = page.partition("://")
     if not (outcome.mlflow_run_id and scheme in ("http", "https")):
         return {}
-    host = rest.rpartition("@")[2]  # name and password may stand before it
+    host = address.rpartition("@")[2]  # without user name and password
     place = f"experiments/{outcome.experiment_id}/runs/{outcome.mlflow_run_id}"
     return {"MLflow run": f"{scheme}://{host}/#/{place}"}
 

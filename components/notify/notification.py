@@ -1,8 +1,8 @@
-"""The whole of the notify step: tells people how a pipeline run ended, and never fails."""
+"""Notify step: reports the end of a pipeline run, and never fails."""
 
 import logging
 
-from components.notify.message import Message, make_message, payload, tell
+from components.notify.message import Message, make_message, message_text, payload
 from components.notify.settings import NotifySettings
 from components.notify.webhook import post
 from components.shared.config import parse_config
@@ -22,20 +22,20 @@ def notify_people(
     webhook: str,
     mlflow_url: str,
 ) -> Message:
-    """Reads what a pipeline run's steps left, writes it to the log and to the webhook.
+    """Logs the outcome of a pipeline run, and sends it to a webhook.
 
-    Nothing that goes wrong here is an error: it is a warning in the log.
+    All problems are logged as warnings instead of being raised.
 
     Args:
         store: URI of the store.
-        pipeline_run: Identity of the pipeline run.
-        settings: YAML of `NotifySettings`; the defaults hold if it cannot be read.
-        run: What people call the pipeline run.
-        webhook: Where to send it; empty: nowhere.
-        mlflow_url: MLflow's page, where the settings name none.
+        pipeline_run: Id of the pipeline run.
+        settings: YAML of `NotifySettings`; invalid settings are replaced by the defaults.
+        run: Name of the pipeline run.
+        webhook: Address of the webhook; empty to send nothing.
+        mlflow_url: Address of the MLflow UI, used if the settings have none.
 
     Returns:
-        What was told.
+        The message.
     """
     config = _settings(settings)
     message = make_message(
@@ -45,21 +45,21 @@ def notify_people(
         kubeflow_url=config.kubeflow_url,
         mlflow_url=config.mlflow_url or mlflow_url,
     )
-    for line in tell(message).splitlines():
+    for line in message_text(message).splitlines():
         logger.info("%s", line)
     if not webhook:
-        logger.info("no webhook is set (BRAINSEG_WEBHOOK_URL): nothing is sent")
-    elif message.ending not in config.tell:
-        logger.info("notify.tell leaves out runs that end %s: nothing is sent", message.ending)
+        logger.info("no message is sent: BRAINSEG_WEBHOOK_URL is not set")
+    elif message.ending not in config.endings:
+        logger.info("no message is sent: notify.endings does not include %s", message.ending)
     elif post(
         webhook,
         payload(message, config.form),
         timeout_s=config.timeout_s,
         attempts=config.attempts,
     ):
-        logger.info("sent to the webhook")
+        logger.info("sent the message to the webhook")
     else:
-        logger.warning("nobody was told by the webhook; the run itself is not affected")
+        logger.warning("the message was not sent; the run itself is not affected")
     return message
 
 
@@ -76,4 +76,4 @@ def _read(store: str, pipeline_run: str) -> Outcome | Failure | None:
         return read_outcome(open_store(store), pipeline_run)
     except UserError as error:
         logger.warning("%s", error)
-        return Failure(step="", reason=f"what became of the run cannot be read: {error}")
+        return Failure(step="", reason=f"the outcome of the run cannot be read: {error}")

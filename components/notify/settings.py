@@ -1,6 +1,7 @@
-"""Settings of notify."""
+"""Settings of the notify step."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,21 +11,23 @@ Ending = Literal["unchanged", "promoted", "rejected", "failed"]
 
 
 class NotifySettings(Config):
-    """Who is told what. The webhook's address is a secret: `BRAINSEG_WEBHOOK_URL`.
+    """Settings of messages; the webhook's address is the secret `BRAINSEG_WEBHOOK_URL`.
 
     Attributes:
-        form: `json` sends every value by its name, `slack` one text, as an incoming webhook of
-            Slack, Mattermost or Rocket.Chat takes it.
-        tell: The endings that people want to hear of.
-        kubeflow_url: Kubeflow Pipelines' page as people open it, for the link to the run, e.g.
+        form: Format of the message. `json` sends all values by name; `slack` sends one text for
+            incoming webhooks of Slack, Mattermost or Rocket.Chat.
+        endings: Outcomes of a run that are reported to the webhook.
+        kubeflow_url: Public address of the Kubeflow Pipelines UI, for the link to the run, e.g.
             `https://kubeflow.example/pipeline`.
-        mlflow_url: MLflow's page as people open it; empty: `MLFLOW_TRACKING_URI`.
-        timeout_s: How long the webhook may take to answer.
-        attempts: How often it is tried.
+        mlflow_url: Public address of the MLflow UI; empty for `MLFLOW_TRACKING_URI`.
+        timeout_s: Time limit of an attempt in seconds.
+        attempts: Largest number of attempts.
     """
 
+    renamed: ClassVar[Mapping[str, str]] = {"tell": "endings"}
+
     form: Literal["json", "slack"] = "json"
-    tell: tuple[Ending, ...] = ("unchanged", "promoted", "rejected", "failed")
+    endings: tuple[Ending, ...] = ("unchanged", "promoted", "rejected", "failed")
     kubeflow_url: str = Field("", pattern="^(https?://.+)?$")
     mlflow_url: str = Field("", pattern="^(https?://.+)?$")
     timeout_s: float = Field(10, gt=0, le=60)

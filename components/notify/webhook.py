@@ -1,4 +1,4 @@
-"""A webhook: JSON by POST to an address that nobody may read in a log."""
+"""Webhook requests: JSON by POST, with an address that is never logged."""
 
 import json
 import logging
@@ -9,27 +9,27 @@ import urllib3
 
 logger = logging.getLogger(__name__)
 
-_PAUSE_S = 1.0  # before the second attempt, twice as long before each further one
+_PAUSE_S = 1.0  # before the second attempt; doubles before each further attempt
 
 
 def post(url: str, content: Mapping[str, object], *, timeout_s: float, attempts: int) -> bool:
-    """Sends JSON; tries again where the server is away or busy.
+    """Sends JSON, and tries again if the server is unreachable or busy.
 
-    What goes wrong is told in the log, without the address: who has it can write to the channel.
-    Redirections are not followed: the secret would go elsewhere.
+    Problems are logged without the address, which is enough to write to the channel. Redirections
+    are not followed, because they would send the secret elsewhere.
 
     Args:
-        url: http or https; white space around it is left away.
-        content: What is sent.
-        timeout_s: Of an attempt.
-        attempts: How many there are at most.
+        url: http or https address, possibly surrounded by white space.
+        content: Content of the request.
+        timeout_s: Time limit of an attempt in seconds.
+        attempts: Largest number of attempts.
 
     Returns:
-        Whether it was taken.
+        True if the server accepted the request.
     """
-    url = url.strip()  # a secret made from a file ends in a new line
+    url = url.strip()  # a secret created from a file ends in a new line
     if not url.startswith(("http://", "https://")):
-        logger.warning("the webhook's address is no http or https URL; mend its secret")
+        logger.warning("the webhook's address is not an http or https URL; fix its secret")
         return False
     body = json.dumps(content, allow_nan=False).encode()
     for attempt in range(1, attempts + 1):
@@ -45,14 +45,14 @@ def post(url: str, content: Mapping[str, object], *, timeout_s: float, attempts:
 
 
 def _try(url: str, body: bytes, timeout_s: float) -> tuple[str, bool]:
-    """What went wrong, if anything, and whether another attempt would be in vain."""
+    """Returns the problem, if any, and whether further attempts are useless."""
     # urllib3's own retries would write the address to the log
     http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=timeout_s))
     headers = {"Content-Type": "application/json"}
     try:
         answer = http.request("POST", url, body=body, headers=headers, redirect=False)
     except urllib3.exceptions.LocationValueError:
-        return "the address is not understood; mend its secret", True
+        return "the address is invalid; fix its secret", True
     except urllib3.exceptions.HTTPError as error:
         return f"no answer ({type(error).__name__})", False
     finally:

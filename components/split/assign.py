@@ -1,4 +1,4 @@
-"""Which patient belongs to which part: stratified, seeded, and stable as data grow."""
+"""Assignment of patients to parts: stratified, seeded, and stable as data grow."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -28,24 +28,24 @@ class _Patient:
 def assign_split(manifest: Manifest, settings: SplitSettings, previous: Split | None) -> Split:
     """Divides a data set's patients into train, validation and test.
 
-    Patients are put in a row, by site, within a site by tumour volume (thirds of the data
-    set), within a third by chance, and dealt along it to whichever part lags furthest behind its
-    size. So every stretch of the row, a site or a third of it, is shared in about the asked
-    fractions, and the parts' sizes are within one patient of them. A part left without a
-    patient with tumour gets one in exchange: without tumour it trains and measures nothing.
+    Patients are ordered by site, within a site by tumour volume (thirds of the data set), and
+    within a third at random. They are assigned in this order, each to the part that is furthest
+    below its size. So each site and each third is divided in about the given fractions, and the
+    sizes of the parts are within one patient of them. A part without tumour swaps a patient with
+    another part, because it could neither train nor measure a model.
 
     Args:
-        manifest: The data set. The order of its volumes has no influence.
+        manifest: Manifest of the data set; the order of its volumes has no influence.
         settings: Method, seed and fractions.
-        previous: A split of an older version. Its patients, found by name whatever their
-            volumes are called now, keep their part; those who left are dropped.
+        previous: Split of an older version. Its patients, identified by name, keep their part;
+            patients that are no longer in the data set are dropped.
 
     Returns:
         A split that has passed `check_split`.
 
     Raises:
         UserError: If there are too few patients, or too few with tumour for each part to have
-            one, or `report2020` lacks volumes.
+            one, or the data set lacks volumes of `report2020`.
     """
     patients = _patients(manifest)
     if settings.method == "report2020":
@@ -54,33 +54,34 @@ def assign_split(manifest: Manifest, settings: SplitSettings, previous: Split | 
         kept = _kept(previous, patients) if previous else {}
     new = [patient for patient in patients if patient.name not in kept]
     sizes = _sizes(settings, _count(kept.values()), len(new))
-    row = _in_a_row(patients, set(kept), settings.seed)
+    row = _ordered(patients, set(kept), settings.seed)
     parts = kept | dict(_deal(row, sizes))
-    split = _in_parts(manifest, _share_tumour(parts, patients, row))
+    split = _in_parts(manifest, _spread_tumour(parts, patients, row))
     check_split(split, manifest)
     return split
 
 
 def assign_folds(manifest: Manifest, settings: FoldSettings) -> list[Split]:
-    """Deals a data set's patients to folds; every patient is in the test part of one split.
+    """Assigns a data set's patients to folds; every patient is in the test part of one split.
 
-    They are dealt in turn along the same row as by `assign_split`, so that each fold has its
-    share of every site and tumour volume. Of those outside a fold some validate its training.
+    Patients are assigned in turn, in the same order as by `assign_split`, so that sites and
+    tumour volumes are balanced between folds. Some patients outside a fold form its validation
+    part.
 
     Args:
-        manifest: The data set. The order of its volumes has no influence.
+        manifest: Manifest of the data set; the order of its volumes has no influence.
         settings: Number of folds, seed and fraction.
 
     Returns:
-        One split a fold, each of which has passed `check_split`.
+        One split per fold, each of which has passed `check_split`.
 
     Raises:
-        UserError: If a fold would be empty or without tumour, or leave nobody to learn from.
+        UserError: If a fold would be empty or without tumour, or leave no patient for training.
     """
     patients = _patients(manifest)
     if settings.folds > len(patients):
         raise UserError(f"split: {len(patients)} patients leave folds of {settings.folds} empty")
-    row = _in_a_row(patients, set(), settings.seed)
+    row = _ordered(patients, set(), settings.seed)
     return [_fold(manifest, patients, row, settings, fold) for fold in range(settings.folds)]
 
 
@@ -98,26 +99,23 @@ def _fold(
     wanted: Sizes = {"train": len(others) - validation, "validation": validation, "test": 0}
     parts: Assignment = dict.fromkeys(test, "test")
     parts |= dict(_deal(others, _no_part_empty(wanted, tested)))
-    split = _in_parts(manifest, _share_tumour(parts, patients, others))
+    split = _in_parts(manifest, _spread_tumour(parts, patients, others))
     check_split(split, manifest)
     return split
 
 
 def describe_split(split: Split, manifest: Manifest) -> list[str]:
-    """One line a part for people: patients, slices, tumour and sites."""
+    """Describes each part in one line: patients, sites, slices and tumour."""
     return [_describe(part, split.entries(part, manifest)) for part in PARTS]
 
 
 def _patients(manifest: Manifest) -> list[_Patient]:
     ordered = sorted(manifest.volumes, key=lambda entry: (entry.patient, entry.volume))
+    groups = groupby(ordered, key=lambda entry: entry.patient)
     return [
-        _merge(name, list(entries))
-        for name, entries in groupby(ordered, key=lambda entry: entry.patient)
+        _Patient(name, entries[0].site, max(entry.tumour_pixels for entry in entries))
+        for name, entries in ((name, list(entries)) for name, entries in groups)
     ]
-
-
-def _merge(name: str, entries: list[VolumeEntry]) -> _Patient:
-    return _Patient(name, entries[0].site, max(entry.tumour_pixels for entry in entries))
 
 
 def _kept(previous: Split, patients: Sequence[_Patient]) -> Assignment:
@@ -133,7 +131,7 @@ def _count(parts: Iterable[Part]) -> Sizes:
 
 
 def _sizes(settings: SplitSettings, kept: Sizes, new: int) -> Sizes:
-    """How many new patients each part takes, so that the whole comes close to the fractions."""
+    """Returns the number of new patients of each part that brings it close to its fraction."""
     if settings.method == "report2020":
         fractions = _fractions(settings.validation_fraction, 0.0)
         wanted = {part: fractions[part] * new for part in PARTS}
@@ -149,11 +147,11 @@ def _fractions(validation: float, test: float) -> dict[Part, float]:
 
 
 def _whole_numbers(wanted: dict[Part, float], total: int) -> Sizes:
-    """Scales to the total and rounds by largest remainder."""
+    """Scales numbers to a total and rounds them by largest remainder."""
     scale = total / max(sum(wanted.values()), 1e-9)
     sizes = {part: int(wanted[part] * scale) for part in PARTS}
-    behind = sorted(PARTS, key=lambda part: sizes[part] - wanted[part] * scale)
-    for part in behind[: total - sum(sizes.values())]:
+    by_remainder = sorted(PARTS, key=lambda part: sizes[part] - wanted[part] * scale)
+    for part in by_remainder[: total - sum(sizes.values())]:
         sizes[part] += 1
     return sizes
 
@@ -161,25 +159,25 @@ def _whole_numbers(wanted: dict[Part, float], total: int) -> Sizes:
 def _no_part_empty(sizes: Sizes, kept: Sizes) -> Sizes:
     for part in PARTS:
         if sizes[part] + kept[part] == 0:
-            giver = max(PARTS, key=lambda other: (sizes[other], sizes[other] + kept[other]))
-            if sizes[giver] == 0 or sizes[giver] + kept[giver] == 1:
+            largest = max(PARTS, key=lambda other: (sizes[other], sizes[other] + kept[other]))
+            if sizes[largest] == 0 or sizes[largest] + kept[largest] == 1:
                 raise UserError(
                     f"split: {sum(sizes.values()) + sum(kept.values())} patients leave the "
                     f"{part} part empty; train, validation and test need one each: add patients"
                     " or drop `previous`"
                 )
-            sizes = {**sizes, giver: sizes[giver] - 1, part: 1}
+            sizes = {**sizes, largest: sizes[largest] - 1, part: 1}
     return sizes
 
 
-def _in_a_row(patients: Sequence[_Patient], kept: set[str], seed: int) -> list[str]:
-    """New patients in the order in which they are dealt."""
+def _ordered(patients: Sequence[_Patient], kept: set[str], seed: int) -> list[str]:
+    """Returns new patients in the order of assignment."""
     group = _size_groups(patients)
 
     def place(patient: _Patient) -> tuple[str, str, int, str]:
-        # Seeded order of sites, so that no part is always the first to be served.
+        # The order of sites depends on the seed, so that no part always gets the first patients.
         chance = _chance(seed, patient.site)
-        # Back and forth through the thirds: neighbours in the row stay alike between sites.
+        # Alternating direction of thirds: neighbors in the row stay similar between sites.
         direction = 1 if int(chance, 16) % 2 else -1
         third = direction * group[patient.name]
         return (chance, patient.site, third, _chance(seed, patient.name))
@@ -195,7 +193,7 @@ def _size_groups(patients: Sequence[_Patient]) -> dict[str, int]:
 
 
 def _chance(seed: int, name: str) -> str:
-    # A digest depends on nothing but seed and name: not on order, count or Python's version.
+    # A digest depends only on seed and name, not on order, count or Python's version.
     return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
 
 
@@ -210,10 +208,10 @@ def _deal(row: Sequence[str], sizes: Sizes) -> Iterable[tuple[str, Part]]:
         yield name, part
 
 
-def _share_tumour(
+def _spread_tumour(
     parts: Assignment, patients: Sequence[_Patient], row: Sequence[str]
 ) -> Assignment:
-    """Swaps new patients, alike if possible, until every part has one with tumour."""
+    """Swaps new patients, if possible similar ones, until every part has tumour."""
     site = {patient.name: patient.site for patient in patients}
     place = {name: number for number, name in enumerate(row)}
     tumour = {patient.name for patient in patients if patient.tumour_pixels}
@@ -223,23 +221,20 @@ def _share_tumour(
         return (site[one] != site[other], abs(place[one] - place[other]))
 
     for part in PARTS:
-        having = Counter(parts[name] for name in tumour)
-        if having[part]:
+        with_tumour = Counter(parts[name] for name in tumour)
+        if with_tumour[part]:
             continue
-        givers = [name for name in row if name in tumour and having[parts[name]] > 1]
+        givers = [name for name in row if name in tumour and with_tumour[parts[name]] > 1]
         takers = [name for name in row if parts[name] == part]
         if not givers or not takers:
-            raise _lacks_tumour(part, len(tumour))
+            raise UserError(
+                f"split: the {part} part would have no patient with tumour (the data set has "
+                f"{len(tumour)}); train, validation and test need one each: add patients with "
+                "tumour or drop `previous`"
+            )
         giver, taker = min(product(givers, takers), key=unlike)
         parts = parts | {giver: part, taker: parts[giver]}
     return parts
-
-
-def _lacks_tumour(part: Part, patients: int) -> UserError:
-    return UserError(
-        f"split: the {part} part would have no patient with tumour (the data set has {patients}); "
-        "train, validation and test need one each: add patients with tumour or drop `previous`"
-    )
 
 
 def _in_parts(manifest: Manifest, parts: Assignment) -> Split:

@@ -1,4 +1,4 @@
-"""Divides patients, never slices: into train, validation and test, or into folds."""
+"""Split and fold: divide patients, never slices, into parts or into folds."""
 
 from kfp import dsl
 
@@ -18,18 +18,17 @@ def split(
     """Divides the patients of a data set version, stratified by site and tumour volume.
 
     Args:
-        store: `s3://bucket/prefix` or a local folder; the split is kept there too.
-        dataset_id: The data set version.
-        manifest: Its list of volumes.
-        settings: YAML of `components.split.settings.SplitSettings`: method, seed,
-            validation_fraction, test_fraction, previous.
-        split: JSON, the patients of `train`, `validation` and `test` with their volumes.
-        previous: Id of the split to follow where the settings name none: in retraining the
+        store: URI of the store, which also receives the split: `s3://bucket/prefix` or a folder.
+        dataset_id: Id of the data set version.
+        manifest: List of volumes of the data set version.
+        settings: YAML of `components.split.settings.SplitSettings`.
+        split: JSON with the patients of `train`, `validation` and `test` and their volumes.
+        previous: Id of the split to follow if the settings name none, in retraining the
             champion's.
-        label: Which split of the pipeline run, e.g. fold-1; empty where it has one.
+        label: Name of the split in the pipeline run, e.g. `fold-1`; empty for a single split.
 
     Returns:
-        The split's id.
+        Id of the split.
     """
     from pathlib import Path
 
@@ -62,20 +61,19 @@ def fold(
     manifest: dsl.Input[dsl.Dataset],
     settings: str,
 ) -> list[dict[str, str]]:
-    """Deals the patients of a data set version to folds, stratified as a split is.
+    """Assigns the patients of a data set version to folds, stratified by site and tumour volume.
 
-    Each fold is a split in the store: it is the test part, and the other folds train and
-    validate. `split` gives it as a file when it is told to follow it.
+    Each fold is a split in the store: the fold is the test part, the other folds are training
+    and validation. The step `split` with this id as `previous` outputs the split as a file.
 
     Args:
-        store: `s3://bucket/prefix` or a local folder; the splits are kept there.
-        dataset_id: The data set version.
-        manifest: Its list of volumes.
-        settings: YAML of `components.split.settings.FoldSettings`: folds, seed,
-            validation_fraction.
+        store: URI of the store, which receives the splits: `s3://bucket/prefix` or a folder.
+        dataset_id: Id of the data set version.
+        manifest: List of volumes of the data set version.
+        settings: YAML of `components.split.settings.FoldSettings`.
 
     Returns:
-        `label` (fold-1, ...) and `split_id` of each fold.
+        `label` (`fold-1`, ...) and `split_id` of each fold.
     """
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The volumes that the 2020 report on this data set held out."""
+"""Held-out volumes of the 2020 report on this data set."""
 
 from components.shared.dataset.manifest import Manifest
 from components.shared.errors import UserError
@@ -24,17 +24,17 @@ REPORT2020_VOLUMES = (
 
 
 def report2020_patients(manifest: Manifest) -> list[str]:
-    """The patients of the report's held-out volumes.
+    """Returns the patients of the report's held-out volumes.
 
     Raises:
-        UserError: If the data set lacks any of the volumes; all of them are named.
+        UserError: If the data set lacks some of the volumes; the message names them.
     """
     known = manifest.by_name()
     lacking = [volume for volume in REPORT2020_VOLUMES if volume not in known]
     if lacking:
         raise UserError(
-            f"split: report2020 needs {len(REPORT2020_VOLUMES)} volumes of which the data set "
-            f"lacks {len(lacking)}: {', '.join(lacking)}; ingest the whole set, or use the "
+            f"split: report2020 needs {len(REPORT2020_VOLUMES)} volumes, but the data set lacks "
+            f"{len(lacking)} of them: {', '.join(lacking)}; ingest the whole data set, or use the "
             "method `stratified`"
         )
     return [known[volume].patient for volume in REPORT2020_VOLUMES]

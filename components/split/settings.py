@@ -1,4 +1,4 @@
-"""Settings of the split and of the folds."""
+"""Settings of the steps split and fold."""
 
 from typing import Literal
 
@@ -8,17 +8,17 @@ from components.shared.config import Config
 
 
 class SplitSettings(Config):
-    """How patients are divided.
+    """Settings of the division of patients.
 
     Attributes:
-        method: `stratified` by site and tumour volume; `report2020` takes exactly the
-            volumes that the 2020 report held out as the test part.
-        seed: Another seed, another split; the same seed and data, the same split.
-        validation_fraction: Share of the patients for validation. With `report2020`: of
-            those who are not for the test.
-        test_fraction: Share of the patients for the test; `report2020` ignores it.
-        previous: Id of a split in the store whose patients keep their part for ever, so
-            that only new ones are assigned. Empty: all are new.
+        method: `stratified` divides by site and tumour volume; `report2020` uses the held-out
+            volumes of the 2020 report as test part.
+        seed: Seed of the order of patients; equal seeds and data give equal splits.
+        validation_fraction: Fraction of the patients for validation; with `report2020` the
+            fraction of the patients outside the test part.
+        test_fraction: Fraction of the patients for the test; ignored by `report2020`.
+        previous: Id of a split in the store whose patients keep their part, so that only new
+            patients are assigned; empty if all patients are new.
     """
 
     method: Literal["stratified", "report2020"] = "stratified"
@@ -28,9 +28,9 @@ class SplitSettings(Config):
     previous: str = ""
 
     def following(self, split_id: str) -> "SplitSettings":
-        """The same settings with a split to follow, unless they name one.
+        """Returns settings that follow a split, unless they name one already.
 
-        `report2020` follows none: its test part stays the same by itself.
+        `report2020` follows no split, because its test part is always the same.
         """
         if self.previous or self.method == "report2020":
             return self
@@ -46,13 +46,12 @@ class SplitSettings(Config):
 
 
 class FoldSettings(Config):
-    """How patients are dealt to the folds of a cross-validation.
+    """Settings of the folds of a cross-validation.
 
     Attributes:
-        folds: How many; each is the test part of one split.
-        seed: Another seed, other folds; the same seed and data, the same folds.
-        validation_fraction: Share of the patients who, of those outside a fold, validate its
-            training.
+        folds: Number of folds; each is the test part of one split.
+        seed: Seed of the order of patients; equal seeds and data give equal folds.
+        validation_fraction: Fraction of all patients for the validation part of each split.
     """
 
     folds: int = Field(default=5, ge=2)

@@ -1,4 +1,4 @@
-"""The whole of the steps split and fold: they assign the patients and keep the splits."""
+"""Steps split and fold: assign patients and store the splits."""
 
 import logging
 
@@ -13,12 +13,12 @@ logger = logging.getLogger(__name__)
 
 
 def split_dataset(manifest: Manifest, settings: SplitSettings, store: Store) -> Split:
-    """Divides a data set's patients, and keeps the split for those that follow it.
+    """Divides a data set's patients, and stores the split.
 
     Args:
-        manifest: The data set.
+        manifest: Manifest of the data set.
         settings: Method, seed, fractions, and the split to follow.
-        store: Has the split to follow; gets the new one.
+        store: Store with the split to follow, which receives the new split.
 
     Raises:
         UserError: If the split to follow is not in the store, or no split can be made.
@@ -32,15 +32,15 @@ def split_dataset(manifest: Manifest, settings: SplitSettings, store: Store) -> 
 
 
 def fold_dataset(manifest: Manifest, settings: FoldSettings, store: Store) -> dict[str, str]:
-    """Deals a data set's patients to folds and keeps each fold's split.
+    """Assigns a data set's patients to folds, and stores each fold's split.
 
     Args:
-        manifest: The data set.
+        manifest: Manifest of the data set.
         settings: Number of folds, seed and fraction.
-        store: Gets the splits.
+        store: Store that receives the splits.
 
     Returns:
-        The splits' ids under the labels `fold-1`, `fold-2`, ...
+        Ids of the splits by label: `fold-1`, `fold-2`, ...
 
     Raises:
         UserError: If there are too few patients, or too few with tumour, for so many folds.
@@ -49,8 +49,8 @@ def fold_dataset(manifest: Manifest, settings: FoldSettings, store: Store) -> di
         made = assign_folds(manifest, settings)
     except UserError as error:
         raise UserError(
-            f"{settings.folds} folds of this data set cannot be made; give fewer by fold.folds, "
-            f"or add patients: {error}"
+            f"{settings.folds} folds of this data set are not possible; lower fold.folds or add "
+            f"patients: {error}"
         ) from error
     folds = {f"fold-{number}": split for number, split in enumerate(made, start=1)}
     for label, split in folds.items():

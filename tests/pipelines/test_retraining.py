@@ -123,7 +123,7 @@ def test_an_unchanged_source_ends_early_and_green(first, same, folder):
     assert same.returncode == 0, same.stderr
     result = json.loads(same.stdout)
     assert result["outcome"]["kind"] == "unchanged"
-    assert "nothing new to learn" in result["outcome"]["reason"]
+    assert "nothing new to train on" in result["outcome"]["reason"]
     assert f"  {result['outcome']['reason']}" in same.stderr.splitlines()  # of notify
     assert list(result["seconds"]) == ["ingest", "check-data", "notify", "total"]
     assert result == json.loads((folder / "same" / "result.json").read_text())

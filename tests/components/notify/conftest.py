@@ -1,4 +1,4 @@
-"""A webhook: a real server that keeps what it is sent and answers what it is told."""
+"""A webhook: a real server that keeps what it is sent and answers as configured."""
 
 import json
 import threading

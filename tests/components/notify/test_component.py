@@ -34,6 +34,6 @@ def test_the_address_comes_from_the_environment_alone(tmp_path, monkeypatch, web
     run(store.uri)
     (sent,) = webhook.received
     assert sent == {"text": "nightly: failed in step train\nthe loss is no number"}
-    told = capfd.readouterr().err
-    assert "notify: sent to the webhook" in told
-    assert webhook.url not in told
+    found = capfd.readouterr().err
+    assert "notify: sent the message to the webhook" in found
+    assert webhook.url not in found

@@ -260,7 +260,7 @@ def test_report2020_holds_out_the_volumes_of_the_report(make_data, report_volume
 
 def test_report2020_names_the_volumes_that_are_lacking(make_data, report_volumes):
     manifest = make_manifest([*make_data(40).volumes, *report_volumes[2:]])
-    lacking = "lacks 2: TCGA_CS_5395_19981004, TCGA_DU_5855_19951217; ingest the whole set"
+    lacking = "lacks 2 of them: TCGA_CS_5395_19981004, TCGA_DU_5855_19951217; ingest the whole"
     with pytest.raises(UserError, match=lacking):
         assign_split(manifest, SplitSettings(method="report2020"), None)
 

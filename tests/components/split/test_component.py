@@ -83,5 +83,5 @@ def test_a_split_that_follows_a_fold_is_that_fold(deal, run):
 def test_too_many_folds_end_the_step_and_it_says_how_to_go_on(deal, capfd):
     with pytest.raises(SystemExit):
         deal("folds: 50")
-    told = capfd.readouterr().err
-    assert "brainseg error: 50 folds of this data set cannot be made; give fewer" in told
+    found = capfd.readouterr().err
+    assert "brainseg error: 50 folds of this data set are not possible; lower fold.folds" in found

@@ -16,7 +16,7 @@ from components.split.settings import SplitSettings
         ("fraction: 0.1", "split.fraction is not a setting.*Settings of split: method, seed"),
     ],
 )
-def test_tells_what_is_wrong(text, message):
+def test_reports_what_is_wrong(text, message):
     with pytest.raises(UserError, match=message):
         parse_config(SplitSettings, text, "split")
 
