@@ -1,4 +1,4 @@
-"""Pool: join what the folds of a cross-validation say about patients unseen by their models."""
+"""Aggregate: join the out-of-fold results of a cross-validation."""
 
 from kfp import dsl
 
@@ -17,21 +17,21 @@ def aggregate(
     table: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ) -> str:
-    """Joins the folds' scores into one table, report and set of figures, and ends the MLflow runs.
+    """Joins the folds' scores into one table and report, and ends the MLflow runs.
 
     Args:
-        store: Where the voxels are: s3://bucket/prefix or a folder.
-        dataset_id: Version of the data set.
-        manifest: The data set's list of volumes.
-        models: MLflow model folder of each fold; the metadata name its run.
-        per_patient: CSV of each fold's scores of its test patients, as evaluate writes it.
+        store: URI of the store with the voxels: `s3://bucket/prefix` or a local folder.
+        dataset_id: Id of the data set version.
+        manifest: List of volumes of the data set version.
+        models: MLflow model folder of each fold; its metadata name the run.
+        per_patient: CSV with the scores of each fold's test patients, as evaluate writes it.
         settings: YAML of `components.aggregate.settings.AggregateSettings`.
-        report: One HTML page.
-        table: CSV, one row a patient, with the fold.
-        metrics: Numbers over all patients; the file holds them as JSON.
+        report: HTML page.
+        table: CSV, one row per patient, with the fold.
+        metrics: Figures over all patients, also as JSON in the file.
 
     Returns:
-        The pipeline run's MLflow run.
+        Id of the pipeline run's MLflow run.
     """
     from pathlib import Path
 
@@ -47,11 +47,11 @@ def aggregate(
         leaving_failure(store, process.pipeline_run, "aggregate"),
     ):
         with importing():
-            from components.aggregate.aggregation import PoolFiles, aggregate_folds
+            from components.aggregate.aggregation import aggregate_folds
             from components.aggregate.folds import FoldFiles
 
         tables = {each.metadata["mlflow_run_id"]: Path(each.path) for each in per_patient}
-        pooled = aggregate_folds(
+        run_id, figures = aggregate_folds(
             [
                 FoldFiles(run_id, model=Path(each.path), per_patient=tables[run_id])
                 for each in models
@@ -61,10 +61,10 @@ def aggregate(
             parse_config(AggregateSettings, settings, "aggregate"),
             store=open_store(store),
             cache=process.cache,
-            results=PoolFiles(
-                report=Path(report.path), table=Path(table.path), metrics=Path(metrics.path)
-            ),
+            report=Path(report.path),
+            table=Path(table.path),
+            metrics=Path(metrics.path),
         )
-        for name, value in pooled.metrics.items():
+        for name, value in figures.items():
             metrics.log_metric(name, value)
-        return pooled.run_id
+        return run_id

@@ -1,4 +1,4 @@
-"""The numbers over all patients of a cross-validation."""
+"""Figures over all patients of a cross-validation."""
 
 from collections.abc import Sequence
 
@@ -12,20 +12,21 @@ from components.shared.scoring.metrics import BASELINE_SUFFIX, HIGH_SUFFIX, LOW_
 _MEAN = "patient_dice_mean"
 
 
-def pooled_figures(folds: Sequence[Fold]) -> dict[str, float]:
-    """Mean, median and standard deviation over patients, each predicted by its own fold's model.
+def aggregate_figures(folds: Sequence[Fold]) -> dict[str, float]:
+    """Computes figures over patients, each predicted by the model of the patient's fold.
 
-    The names are those of `components.shared.scoring.metrics` where they mean the same.
+    Figures that `components.shared.scoring.metrics` defines have the same names there.
 
     Args:
-        folds: At least two patients together.
+        folds: Folds with at least two patients in total.
     """
     scores = [score for fold in folds for score in fold.scores]
     dice = [score.dice for score in scores]
     low, high = mean_interval(dice)
     mean, median, deviation = spread(dice)
-    assert deviation is not None  # two patients at least
-    _, _, apart = spread([spread([score.dice for score in fold.scores])[0] for fold in folds])
+    assert deviation is not None  # at least two patients
+    means = [spread([score.dice for score in fold.scores])[0] for fold in folds]
+    _, _, between_folds = spread(means)
     return {
         "patients": float(len(scores)),
         "folds": float(len(folds)),
@@ -35,12 +36,12 @@ def pooled_figures(folds: Sequence[Fold]) -> dict[str, float]:
         _MEAN + BASELINE_SUFFIX: float(np.mean([not score.tumour_pixels for score in scores])),
         "patient_dice_median": median,
         "patient_dice_sd": deviation,
-        "fold_dice_sd": apart or 0.0,
+        "fold_dice_sd": between_folds or 0.0,
         "pooled_dice": pooled_dice(scores),
     }
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float | None]:
-    """Mean, median and standard deviation; `None` for that of a single value."""
+    """Computes mean, median and standard deviation; the latter is `None` for a single value."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return float(np.mean(values)), float(np.median(values)), deviation

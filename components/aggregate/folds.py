@@ -1,4 +1,4 @@
-"""The folds of a cross-validation: whose scores, by which model, on which split."""
+"""Folds of a cross-validation: scores, model and split."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from components.shared.storage.store import Store
 
 @dataclass(frozen=True)
 class FoldFiles:
-    """What the steps of one fold left.
+    """Artifacts of one fold.
 
     Attributes:
-        run_id: MLflow run of its training.
+        run_id: MLflow run of the fold's training run.
         model: MLflow model folder.
-        per_patient: CSV of the scores of its test patients.
+        per_patient: CSV with the scores of the fold's test patients.
     """
 
     run_id: str
@@ -36,17 +36,15 @@ class Fold:
     """One fold: the patients of the split's test part, predicted by a model that never saw them.
 
     Attributes:
-        label: E.g. `fold-1`.
-        run_id: MLflow run of its training.
-        model: MLflow model folder.
-        split: What was trained on, chosen on and tested on.
-        threshold: From which probability on a pixel was tumour.
-        scores: One a test patient.
+        label: Name of the fold, e.g. `fold-1`.
+        files: Artifacts of the fold.
+        split: Split of the fold.
+        threshold: Probability from which a pixel counts as tumour.
+        scores: One per test patient.
     """
 
     label: str
-    run_id: str
-    model: Path
+    files: FoldFiles
     split: Split
     threshold: float
     scores: tuple[PatientScore, ...]
@@ -55,30 +53,30 @@ class Fold:
 def read_folds(
     files: Sequence[FoldFiles], manifest: Manifest, store: Store, client: MlflowClient
 ) -> list[Fold]:
-    """Reads the folds and makes sure that they are out-of-fold results of the whole data set.
+    """Reads folds and checks that they are out-of-fold results of the whole data set.
 
     Args:
-        files: What each fold left, in any order.
-        manifest: The data set.
-        store: Has the splits.
-        client: Of the tracking server: the runs say which fold and split they are of.
+        files: Artifacts of each fold, in any order.
+        manifest: Manifest of the data set.
+        store: Store with the splits.
+        client: Client of the tracking server; tags of the runs name fold and split.
 
     Returns:
         The folds in the order of their numbers.
 
     Raises:
-        UserError: If a fold's scores are not those of its split's test part, or a patient of the
-            data set was tested by no fold or by two.
+        UserError: If a fold's scores do not match its split's test part, or a patient of the
+            data set is not tested by exactly one fold.
     """
     folds = [_read(each, manifest, store, client) for each in files]
     tested = Counter(score.volume for fold in folds for score in fold.scores)
     wrong = [name for name in manifest.by_name() if tested[name] != 1]
     if wrong:
         raise UserError(
-            f"{len(wrong)} of {len(manifest.volumes)} patients are tested by no fold or by two, "
-            f"e.g. {wrong[0]}; give every fold of one cross-validation of this data set once"
+            f"{len(wrong)} of {len(manifest.volumes)} patients are not tested by exactly one fold, "
+            f"e.g. {wrong[0]}; pass each fold of one cross-validation of this data set once"
         )
-    return sorted(folds, key=lambda fold: (len(fold.label), fold.label))  # fold-10 behind fold-9
+    return sorted(folds, key=lambda fold: (len(fold.label), fold.label))  # fold-10 after fold-9
 
 
 def _read(files: FoldFiles, manifest: Manifest, store: Store, client: MlflowClient) -> Fold:
@@ -88,11 +86,10 @@ def _read(files: FoldFiles, manifest: Manifest, store: Store, client: MlflowClie
     scores = read_patient_scores(files.per_patient)
     label = data.tags.get("label", files.run_id)
     if sorted(score.volume for score in scores) != list(split.part("test")):
-        raise UserError(f"{label}: the scores are not those of the test part of its split")
+        raise UserError(f"{label}: the scores do not match the test part of its split")
     return Fold(
         label=label,
-        run_id=files.run_id,
-        model=files.model,
+        files=files,
         split=split,
         threshold=data.metrics[THRESHOLD],
         scores=tuple(scores),

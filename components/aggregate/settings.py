@@ -1,4 +1,4 @@
-"""Settings of the step."""
+"""Settings of the aggregate step."""
 
 from typing import Literal
 
@@ -8,11 +8,11 @@ from components.shared.config import Config
 
 
 class AggregateSettings(Config):
-    """What the report of a cross-validation shows.
+    """Settings of the report of a cross-validation.
 
     Attributes:
-        overlay_volumes: How many of the worst patients are drawn.
-        device: Where the models predict these; `auto` takes a GPU where there is one.
+        overlay_volumes: Number of worst patients to draw.
+        device: Device that predicts these; `auto` uses a GPU if there is one.
     """
 
     overlay_volumes: int = Field(4, ge=0)

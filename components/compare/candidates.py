@@ -1,4 +1,4 @@
-"""What is known of each model that is compared: scores, time, size."""
+"""Compared models with their scores, times and sizes."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ from components.shared.scoring.scores import PatientScore
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training left.
+    """Artifacts of a training run.
 
     Attributes:
-        run_id: Its MLflow run.
+        run_id: Id of the MLflow run.
         folder: MLflow model folder.
-        history: JSON of its `TrainingHistory`.
+        history: JSON of the `TrainingHistory`.
     """
 
     run_id: str
@@ -33,17 +33,17 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A model on the validation patients.
+class Candidate:
+    """A model's results on the validation patients.
 
     Attributes:
-        label: The recipe's name.
-        trained: Where it comes from.
-        scores: One a validation patient.
-        parameters: Weights of the network.
-        train_minutes: From the opening of the training's MLflow run to its last validated epoch.
-        predict_seconds: A volume, median over the validation patients.
-        overlays: A drawn slice of each patient that is shown, under the volume's name.
+        label: Name of the recipe.
+        trained: Artifacts of the training run.
+        scores: One per validation patient.
+        parameters: Number of weights of the network.
+        train_minutes: Minutes from the start of the MLflow run to its last validated epoch.
+        predict_seconds: Seconds per volume, median over the validation patients.
+        overlays: Drawn slice of each shown patient, by volume.
     """
 
     label: str
@@ -66,15 +66,15 @@ def measure(
     settings: CompareSettings,
     client: MlflowClient,
     shown: Sequence[str],
-) -> Contender:
-    """Predicts the validation part, and no other, with a model.
+) -> Candidate:
+    """Predicts and scores the validation part, and no other part, with a model.
 
     Args:
-        trained: The model.
-        dataset: The data.
-        settings: Of the step.
-        client: Of the tracking server.
-        shown: Volumes that are drawn.
+        trained: Artifacts of the model's training run.
+        dataset: Data set with its split.
+        settings: Settings of the step.
+        client: Client of the tracking server.
+        shown: Volumes to draw.
 
     Raises:
         UserError: If the model or a volume cannot be used.
@@ -89,7 +89,7 @@ def measure(
         if entry.volume in shown:
             index = largest_tumour_slice(volume.mask > 0)
             overlays[entry.volume] = draw_slice(volume, mask, index)
-    return Contender(
+    return Candidate(
         label=label,
         trained=trained,
         scores=tuple(scores),
@@ -102,14 +102,14 @@ def measure(
 
 @dataclass(frozen=True)
 class _Timed:
-    """A segmenter that is timed."""
+    """A segmenter that measures its prediction times."""
 
     segmenter: Segmenter
     seconds: list[float] = field(default_factory=list)
 
     @property
     def min_component_fraction(self) -> float:
-        """The segmenter's."""
+        """Setting of the segmenter."""
         return self.segmenter.min_component_fraction
 
     def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
@@ -121,7 +121,7 @@ class _Timed:
 
 
 def _train_minutes(client: MlflowClient, run_id: str) -> float:
-    """By the server's times: those of a process know nothing of the attempts before it."""
+    """Uses the server's times, because a process does not know the attempts before it."""
     points = [
         point
         for network in ("", "flair_")  # the second one is trained after the first

@@ -1,15 +1,14 @@
-"""The whole of the compare step: validation scores, the choice, its report, the chosen model."""
+"""Compare step: scores models on validation patients and chooses the best."""
 
 import csv
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
 
-from components.compare.candidates import Contender, Trained, measure
+from components.compare.candidates import Candidate, Trained, measure
 from components.compare.page import render_comparison
 from components.compare.ranking import Ranked, rank
 from components.compare.settings import CompareSettings
@@ -31,60 +30,52 @@ logger = logging.getLogger(__name__)
 CHOSEN_TAG = "chosen_on_validation"
 
 
-@dataclass(frozen=True)
-class ComparedFiles:
-    """Where the results go.
-
-    Attributes:
-        model: Folder for the chosen model; must not exist yet.
-        history: JSON of its training.
-        report: One HTML page.
-        table: CSV, one row a model, the best first.
-    """
-
-    model: Path
-    history: Path
-    report: Path
-    table: Path
-
-
 def compare_models(
     trained: Sequence[Trained],
     dataset: SplitDataset,
     settings: CompareSettings,
-    results: ComparedFiles,
+    *,
+    model: Path,
+    history: Path,
+    report: Path,
+    table: Path,
 ) -> str:
     """Scores models on the validation part and chooses the best; the test part is not read.
 
-    Run again it chooses the same.
+    A repeated call makes the same choice.
 
     Args:
-        trained: The models, all trained on this split.
-        dataset: The data.
-        settings: Of the step.
-        results: Where the results go.
+        trained: Artifacts of the models, all trained on this split.
+        dataset: Data set with its split.
+        settings: Settings of the step.
+        model: Folder to copy the chosen model to; must not exist.
+        history: JSON file to copy the chosen model's history to.
+        report: HTML file to write the report to.
+        table: CSV file to write a row per model to, the best first.
 
     Returns:
-        The MLflow run of the chosen model's training.
+        Id of the MLflow run that trained the chosen model.
 
     Raises:
-        UserError: If a model is of another split, or a model, the data or the MLflow server
-            cannot be used.
+        UserError: If a model was trained on another split, or a model, the data or the MLflow
+            server cannot be used.
     """
     parent = pipeline_run_of(connect(), trained[0].run_id)
     with recording(parent) as client:
         _require_split(client, trained, dataset)
         shown = first_of_each_third(dataset.entries("validation"), settings.overlay_volumes)
-        contenders = [measure(each, dataset, settings, client, shown) for each in trained]
-        ranked = rank(contenders, settings.confidence)
+        candidates = [measure(each, dataset, settings, client, shown) for each in trained]
+        ranked = rank(candidates, settings.confidence)
         page = render_comparison(ranked, shown, dataset, settings, parent)
-        results.report.write_text(page, encoding="utf-8")
-        _write_table(ranked, results.table)
-        _log(client, parent, ranked, settings, results)
-    best = ranked[0].contender
-    shutil.copytree(best.trained.folder, results.model)
-    shutil.copyfile(best.trained.history, results.history)
-    logger.info("%s is chosen: validation patient Dice %.3f", best.label, best.dice)
+        report.write_text(page, encoding="utf-8")
+        _write_table(ranked, table)
+        _log(client, parent, ranked, settings)
+        client.log_text(parent, page, "comparison/report.html")
+        client.log_text(parent, table.read_text("utf-8"), "comparison/recipes.csv")
+    best = ranked[0].candidate
+    shutil.copytree(best.trained.folder, model)
+    shutil.copyfile(best.trained.history, history)
+    logger.info("chose %s: validation patient Dice %.3f", best.label, best.dice)
     return best.trained.run_id
 
 
@@ -93,21 +84,21 @@ def _require_split(client: MlflowClient, trained: Sequence[Trained], dataset: Sp
         split_id = client.get_run(each.run_id).data.tags.get("split_id")
         if split_id != dataset.split.split_id:
             raise UserError(
-                f"MLflow run {each.run_id} was trained on split {split_id} and not on "
-                f"{dataset.split.split_id}: it may have learned from these validation patients"
+                f"MLflow run {each.run_id} was trained on split {split_id}, not on "
+                f"{dataset.split.split_id}: it may have trained on these validation patients"
             )
 
 
 def _write_table(ranked: Sequence[Ranked], path: Path) -> None:
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("recipe", "mlflow_run_id", *_figures(ranked[0].contender)))
+        writer.writerow(("recipe", "mlflow_run_id", *_figures(ranked[0].candidate)))
         for each in ranked:
-            one = each.contender
+            one = each.candidate
             writer.writerow((one.label, one.trained.run_id, *_figures(one).values()))
 
 
-def _figures(one: Contender) -> dict[str, float]:
+def _figures(one: Candidate) -> dict[str, float]:
     return {
         "validation_patient_dice_mean": one.dice,
         "train_minutes": one.train_minutes,
@@ -117,19 +108,13 @@ def _figures(one: Contender) -> dict[str, float]:
 
 
 def _log(
-    client: MlflowClient,
-    parent: str,
-    ranked: Sequence[Ranked],
-    settings: CompareSettings,
-    results: ComparedFiles,
+    client: MlflowClient, parent: str, ranked: Sequence[Ranked], settings: CompareSettings
 ) -> None:
     log_params(client, parent, {"compare": settings.model_dump(mode="json")})
-    best = ranked[0].contender
+    best = ranked[0].candidate
     for each in ranked:
-        run_id, figures = each.contender.trained.run_id, _figures(each.contender)
+        run_id, figures = each.candidate.trained.run_id, _figures(each.candidate)
         log_metrics(client, run_id, figures)
-        log_tags(client, run_id, {CHOSEN_TAG: "yes" if each.contender is best else "no"})
+        log_tags(client, run_id, {CHOSEN_TAG: "yes" if each.candidate is best else "no"})
         log_headline(client, run_id, list(figures))
     log_tags(client, parent, {CHOSEN_TAG: best.label})
-    client.log_text(parent, results.report.read_text("utf-8"), "comparison/report.html")
-    client.log_text(parent, results.table.read_text("utf-8"), "comparison/recipes.csv")

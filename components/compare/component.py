@@ -1,4 +1,4 @@
-"""Compare: choose among trained models by the validation patients."""
+"""Compare: choose among trained models by their scores on validation patients."""
 
 from kfp import dsl
 
@@ -20,26 +20,26 @@ def compare(
     report: dsl.Output[dsl.HTML],
     table: dsl.Output[dsl.Dataset],
 ) -> str:
-    """Scores models on the validation part, says how they differ, and hands the best one on.
+    """Scores models on the validation part, reports their differences, and outputs the best one.
 
-    The test part is not read: only the chosen model meets it, in the next step.
+    The test part is not read: the next step evaluates only the chosen model on it.
 
     Args:
-        store: Where the voxels are: s3://bucket/prefix or a folder.
-        dataset_id: Version of the data set.
-        split_id: Version of the split.
-        manifest: The data set's list of volumes.
-        split: Which volume is in which part.
-        models: MLflow model folders; the metadata name their runs.
-        histories: JSON of each training's `TrainingHistory`, likewise.
+        store: URI of the store with the voxels: `s3://bucket/prefix` or a local folder.
+        dataset_id: Id of the data set version.
+        split_id: Id of the split.
+        manifest: List of volumes of the data set version.
+        split: JSON with the volumes of each part.
+        models: MLflow model folders; their metadata name the runs.
+        histories: JSON of each training run's `TrainingHistory`; their metadata name the runs.
         settings: YAML of `components.compare.settings.CompareSettings`.
-        model: The chosen one, copied.
-        history: Of its training, copied.
-        report: One HTML page.
-        table: CSV, one row a model.
+        model: Copy of the chosen model.
+        history: Copy of its history.
+        report: HTML page.
+        table: CSV, one row per model.
 
     Returns:
-        The MLflow run of the chosen model's training.
+        Id of the MLflow run that trained the chosen model.
     """
     from pathlib import Path
 
@@ -55,12 +55,12 @@ def compare(
     ):
         with importing():
             from components.compare.candidates import Trained
-            from components.compare.comparison import ComparedFiles, compare_models
+            from components.compare.comparison import compare_models
 
-        left = {each.metadata["mlflow_run_id"]: Path(each.path) for each in histories}
+        history_of = {each.metadata["mlflow_run_id"]: Path(each.path) for each in histories}
         run_id = compare_models(
             [
-                Trained(run_id, folder=Path(each.path), history=left[run_id])
+                Trained(run_id, folder=Path(each.path), history=history_of[run_id])
                 for each in models
                 for run_id in [each.metadata["mlflow_run_id"]]
             ],
@@ -73,12 +73,10 @@ def compare(
                 split=split.path,
             ),
             parse_config(CompareSettings, settings, "compare"),
-            ComparedFiles(
-                model=Path(model.path),
-                history=Path(history.path),
-                report=Path(report.path),
-                table=Path(table.path),
-            ),
+            model=Path(model.path),
+            history=Path(history.path),
+            report=Path(report.path),
+            table=Path(table.path),
         )
         for artifact in (model, history):
             artifact.metadata["mlflow_run_id"] = run_id

@@ -1,4 +1,4 @@
-"""The report of a comparison: one HTML page that needs no network."""
+"""HTML report of a comparison of recipes."""
 
 from collections.abc import Sequence
 
@@ -20,6 +20,7 @@ from components.shared.report.page import (
     photograph,
     render_page,
 )
+from components.shared.report.patients import OUTLINES
 from components.shared.scoring.groups import size_thirds
 
 
@@ -33,13 +34,13 @@ def render_comparison(
     """Renders the report.
 
     Args:
-        ranked: The models, the best first.
-        shown: Volumes that every model has drawn.
-        dataset: What they were compared on.
-        settings: Of the step.
-        run_id: The pipeline run's MLflow run.
+        ranked: Models, the best first.
+        shown: Volumes with an overlay of every model.
+        dataset: Data set of the comparison.
+        settings: Settings of the step.
+        run_id: Id of the pipeline run's MLflow run.
     """
-    patients = len(ranked[0].contender.scores)
+    patients = len(ranked[0].candidate.scores)
     return render_page(
         "Comparison of recipes on validation patients",
         f"{len(ranked)} recipes, {patients} validation patients, data set "
@@ -50,29 +51,29 @@ def render_comparison(
             Section("Differences, patient by patient", _differences(ranked, settings)),
             Section("Same patients side by side", _overlays(ranked, shown)),
             Section("Patients", _patients(ranked)),
-            Section("How to read this", _definitions(settings)),
+            Section("Definitions", _definitions(settings)),
         ],
     )
 
 
 def _choice(ranked: Sequence[Ranked], dataset: SplitDataset) -> list[Block]:
-    best, tested = ranked[0].contender, len(dataset.split.patients("test"))
+    best, tested = ranked[0].candidate, len(dataset.split.patients("test"))
     blocks: list[Block] = [
         Notice(
             "good",
             f"{best.label} is chosen: its mean patient Dice of {best.dice:.3f} is the highest on "
             f"the {len(best.scores)} validation patients.",
         ),
-        f"The choice was made on validation patients alone. The {tested} test patients were not "
-        "looked at for it. Only the chosen model meets them (its evaluation) and the gate (its "
-        "decision). The Dice above is of the patients that it was chosen by, and so too good: "
-        "the figure to quote is that of the evaluation.",
+        f"The choice uses validation patients only. The {tested} test patients were not read. "
+        "Only the chosen model is evaluated on them and compared with the champion. The Dice above "
+        "is of the patients that decided the choice, so it is too good: quote the figure of the "
+        "evaluation.",
     ]
-    unclear = [each.contender.label for each in ranked[1:] if not is_clear(each)]
+    unclear = [each.candidate.label for each in ranked[1:] if not is_clear(each)]
     if unclear:
         text = (
-            "Chance may be behind the choice: on so few patients these are not shown to be worse: "
-            f"{', '.join(unclear)}."
+            "The choice may be due to chance. With this few patients, these recipes are not shown "
+            f"to be worse: {', '.join(unclear)}."
         )
         blocks.append(Notice("warning", text))
     return blocks
@@ -93,12 +94,12 @@ def _recipes(ranked: Sequence[Ranked], settings: CompareSettings) -> list[Block]
             one.trained.run_id,
         )
         for each in ranked
-        for one in [each.contender]
+        for one in [each.candidate]
     ]
     columns = ("recipe", "mean Dice", "median", "difference to the best", "low", "high")
     costs = ("training, min", "parameters, M", "prediction, s", "MLflow run")
     return [
-        Picture(draw(dice_against_cost(ranked)), "Up is better, left is cheaper."),
+        Picture(draw(dice_against_cost(ranked)), "Higher is better, further left is cheaper."),
         f"Low and high: {settings.confidence:.0%} interval of the mean paired difference.",
         Table((*columns, *costs), rows),
     ]
@@ -106,53 +107,55 @@ def _recipes(ranked: Sequence[Ranked], settings: CompareSettings) -> list[Block]
 
 def _differences(ranked: Sequence[Ranked], settings: CompareSettings) -> list[Block]:
     if not any(each.against_best for each in ranked):
-        return ["There are none: it takes two recipes and two validation patients."]
+        return ["No differences: they need two recipes and two validation patients."]
     return [
         Picture(
             draw(differences(ranked)),
-            "Points are patients, the diamond is their mean, the bar its "
-            f"{settings.confidence:.0%} interval. Left of 0 the chosen recipe is better.",
+            "Points are patients, the diamond is their mean, the bar is its "
+            f"{settings.confidence:.0%} interval. The chosen recipe is better left of 0.",
         )
     ]
 
 
 def _overlays(ranked: Sequence[Ranked], shown: Sequence[str]) -> list[Block]:
+    if not shown:
+        return ["No overlays, because compare.overlay_volumes is 0."]
     blocks: list[Block] = [
-        "FLAIR at the largest tumour area, with the true outline in green and the predicted one "
-        "in magenta. The patients are the first names of each third by tumour size."
+        f"{OUTLINES} Each slice has the largest tumour area of its volume. The patients are the "
+        "first by name of each third by tumour size."
     ]
     for volume in shown:
         pictures = []
         for each in ranked:
-            (dice,) = [one.dice for one in each.contender.scores if one.volume == volume]
-            source = photograph(each.contender.overlays[volume])
-            pictures.append(Picture(source, f"{each.contender.label}: Dice {dice:.3f}", 240))
+            (dice,) = [one.dice for one in each.candidate.scores if one.volume == volume]
+            source = photograph(each.candidate.overlays[volume])
+            pictures.append(Picture(source, f"{each.candidate.label}: Dice {dice:.3f}", 240))
         blocks += [volume, Gallery(pictures)]
-    return blocks if shown else ["None was asked for (compare.overlay_volumes)."]
+    return blocks
 
 
 def _patients(ranked: Sequence[Ranked]) -> list[Block]:
-    best = ranked[0].contender
+    best = ranked[0].candidate
     thirds = size_thirds(best.scores)
-    dice = [{score.volume: score.dice for score in each.contender.scores} for each in ranked]
+    dice = [{score.volume: score.dice for score in each.candidate.scores} for each in ranked]
     rows: list[tuple[Cell, ...]] = [
         (score.volume, score.site, thirds[score.volume], *(one[score.volume] for one in dice))
         for score in sorted(best.scores, key=lambda score: score.dice)
     ]
-    labels = [each.contender.label for each in ranked]
+    labels = [each.candidate.label for each in ranked]
     return ["Dice of each patient.", Table(("volume", "site", "size", *labels), rows)]
 
 
 def _definitions(settings: CompareSettings) -> list[Block]:
     return [
-        "All recipes were trained on the same patients. Those that keep their best epoch "
-        "(train.schedule.checkpoint=best) chose it by the same validation patients: their scores "
-        "here are a little too good. "
-        f"A pixel is tumour from a probability of {settings.threshold:g} on, "
-        "but for the small components that a recipe leaves out (network.min_component_fraction).",
-        "Of equal means the network with fewer parameters is chosen. The intervals are of each "
-        "difference alone; with many recipes some lies beyond its interval by chance.",
-        "Training: minutes from the opening of its MLflow run to its last validated epoch, with "
-        "the time lost by interruptions. Prediction: median seconds of a volume in this step, on "
-        "its machine. Times are comparable only where the machines were alike and equally busy.",
+        "All recipes were trained on the same patients. Recipes that keep their best epoch "
+        "(train.schedule.checkpoint=best) chose it on the same validation patients, so their "
+        "scores here are slightly too good. A pixel is tumour from a probability of "
+        f"{settings.threshold:g}, except in small components that a recipe leaves out "
+        "(network.min_component_fraction).",
+        "Of equal means the network with fewer parameters is chosen. Each interval is for its "
+        "difference alone; among many recipes some differences lie outside by chance.",
+        "Training: minutes from the start of the MLflow run to its last validated epoch, including "
+        "interruptions. Prediction: median seconds per volume in this step, on its machine. Times "
+        "are comparable only between similar machines with a similar load.",
     ]

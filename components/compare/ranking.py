@@ -1,9 +1,9 @@
-"""The order of compared models, and how far each is from the best."""
+"""Order of the compared models, with their differences to the best."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.compare.candidates import Contender
+from components.compare.candidates import Candidate
 from components.shared.scoring.comparison import Comparison, compare
 
 
@@ -12,25 +12,25 @@ class Ranked:
     """A model in the order of the comparison.
 
     Attributes:
-        contender: The model.
-        against_best: It (the candidate) and the best one (the reference) on the same patients;
-            `None` of the best one itself, and where there is a single patient.
+        candidate: The model.
+        against_best: Comparison with the best model as reference; `None` for the best model
+            itself, and if there is a single patient.
     """
 
-    contender: Contender
+    candidate: Candidate
     against_best: Comparison | None
 
 
-def rank(contenders: Sequence[Contender], confidence: float) -> list[Ranked]:
+def rank(candidates: Sequence[Candidate], confidence: float) -> list[Ranked]:
     """Orders models by mean patient Dice on the validation patients, the best first.
 
-    Of equal ones the smaller network goes first, then the earlier in the alphabet.
+    Of equal models the smaller network is first, then the first by name.
 
     Args:
-        contenders: At least one, all of the same patients.
-        confidence: Of the two-sided intervals of the differences.
+        candidates: One or more models, all with scores of the same patients.
+        confidence: Confidence of the two-sided intervals of the differences.
     """
-    order = sorted(contenders, key=lambda one: (-one.dice, one.parameters, one.label))
+    order = sorted(candidates, key=lambda one: (-one.dice, one.parameters, one.label))
     best = order[0]
     one_sided = (1 + confidence) / 2
     return [
@@ -44,6 +44,6 @@ def rank(contenders: Sequence[Contender], confidence: float) -> list[Ranked]:
     ]
 
 
-def is_clear(second: Ranked) -> bool:
-    """Whether the interval of a model's difference to the best one lies below zero."""
-    return second.against_best is not None and second.against_best.high < 0
+def is_clear(other: Ranked) -> bool:
+    """Returns True if the interval of a model's difference to the best lies below zero."""
+    return other.against_best is not None and other.against_best.high < 0

@@ -1,4 +1,4 @@
-"""Settings of the step."""
+"""Settings of the compare step."""
 
 from typing import Literal
 
@@ -8,13 +8,13 @@ from components.shared.config import Config
 
 
 class CompareSettings(Config):
-    """How recipes are compared on the validation patients.
+    """Settings of the comparison of recipes on validation patients.
 
     Attributes:
-        threshold: A pixel is predicted as tumour from this probability on.
-        confidence: Of the two-sided intervals of mean differences.
-        overlay_volumes: How many patients of each size third are drawn, each by every recipe.
-        device: Where the models predict; `auto` takes a GPU where there is one.
+        threshold: Probability from which a pixel is predicted as tumour.
+        confidence: Confidence of the two-sided intervals of mean differences.
+        overlay_volumes: Number of patients of each size third drawn for every recipe.
+        device: Device of the models; `auto` uses a GPU if there is one.
     """
 
     threshold: float = Field(0.5, gt=0, lt=1)

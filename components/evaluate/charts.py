@@ -1,4 +1,4 @@
-"""The drawings of the evaluation report."""
+"""Charts of the evaluation report."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,17 +6,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from components.shared.report.chart_style import COLOURS, SOFT_INK, style
+from components.shared.report.chart_style import COLORS, SOFT_INK, style
 from components.shared.scoring.scores import Reliability
 
 Epoch = Mapping[str, float]
 
 
 def reliability(curve: Reliability) -> Figure:
-    """Share of tumour against predicted probability, and how many voxels each bin has."""
+    """Plots fraction of tumour against predicted probability, with the voxels of each bin."""
     figure = Figure(figsize=(5.2, 5.2), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
-    style(upper, y_label="share of voxels that are tumour")
+    style(upper, y_label="fraction of voxels with tumour")
     style(lower, "predicted probability", "voxels (log)")
     filled = np.flatnonzero(curve.voxels)
     voxels = np.array(curve.voxels)[filled]
@@ -24,7 +24,7 @@ def reliability(curve: Reliability) -> Figure:
     upper.plot(
         np.array(curve.probability)[filled] / voxels,
         np.array(curve.tumour)[filled] / voxels,
-        color=COLOURS[0],
+        color=COLORS[0],
         marker="o",
         label="model",
     )
@@ -32,12 +32,12 @@ def reliability(curve: Reliability) -> Figure:
     upper.set_ylim(0, 1)
     upper.legend(frameon=False)
     width = 1 / len(curve.voxels)
-    lower.bar((filled + 0.5) * width, voxels, width=width * 0.9, color=COLOURS[0], log=True)
+    lower.bar((filled + 0.5) * width, voxels, width=width * 0.9, color=COLORS[0], log=True)
     return figure
 
 
 def training_curves(history: Sequence[Epoch]) -> Figure:
-    """Loss, validation Dice and learning rate by epoch, as far as the history holds them."""
+    """Plots loss, validation Dice and learning rate by epoch, as far as the history has them."""
     figure = Figure(figsize=(10, 3), layout="constrained")
     losses, dice, rate = figure.subplots(1, 3)
     labels = {"train_loss": "train", "validation_loss": "validation"}
@@ -51,7 +51,7 @@ def training_curves(history: Sequence[Epoch]) -> Figure:
 
 
 def _lines(axes: Axes, history: Sequence[Epoch], labels: Mapping[str, str]) -> None:
-    for (name, label), colour in zip(labels.items(), COLOURS, strict=False):
+    for (name, label), color in zip(labels.items(), COLORS, strict=False):
         points = [(row["epoch"], row[name]) for row in history if name in row]
         if points:
-            axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=label)
+            axes.plot(*zip(*points, strict=True), color=color, marker=".", label=label)

@@ -21,22 +21,22 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     label: str = "",
 ) -> None:
-    """Scores the exported model on the test part and shows where it fails.
+    """Scores the exported model on the test part, and shows its failures.
 
     Args:
-        store: Where the voxels are: s3://bucket/prefix or a folder.
-        dataset_id: Version of the data set.
-        split_id: Version of the split.
-        mlflow_run_id: The run that gets the results too.
-        manifest: The data set's list of volumes.
-        split: Which volume is in which part.
+        store: URI of the store with the voxels: `s3://bucket/prefix` or a local folder.
+        dataset_id: Id of the data set version.
+        split_id: Id of the split.
+        mlflow_run_id: MLflow run that also receives the results.
+        manifest: List of volumes of the data set version.
+        split: JSON with the volumes of each part.
         model: MLflow model folder with the exported segmenter.
-        history: JSON that the training left.
+        history: JSON with the history of the training run.
         settings: YAML of `components.evaluate.settings.EvaluateSettings`.
-        report: One HTML page.
-        per_patient: CSV, one row a test patient.
-        metrics: Numbers over the test patients; the file holds them as JSON.
-        label: Which model of the pipeline run, e.g. fold-1; empty where it has one.
+        report: HTML page.
+        per_patient: CSV, one row per test patient.
+        metrics: Metrics over the test patients, also as JSON in the file.
+        label: Name of the model in the pipeline run, e.g. `fold-1`; empty for a single model.
     """
     from pathlib import Path
 
@@ -51,7 +51,7 @@ def evaluate(
         leaving_failure(store, process.pipeline_run, "evaluate", label),
     ):
         with importing():
-            from components.evaluate.evaluation import ResultFiles, evaluate_model
+            from components.evaluate.evaluation import evaluate_model
 
         found = evaluate_model(
             SplitDataset.open(
@@ -66,12 +66,10 @@ def evaluate(
             model=Path(model.path),
             history=Path(history.path),
             mlflow_run_id=mlflow_run_id,
-            results=ResultFiles(
-                report=Path(report.path),
-                per_patient=Path(per_patient.path),
-                metrics=Path(metrics.path),
-            ),
+            report=Path(report.path),
+            per_patient=Path(per_patient.path),
+            metrics=Path(metrics.path),
         )
         for name, value in found.items():
             metrics.log_metric(name, value)
-        per_patient.metadata["mlflow_run_id"] = mlflow_run_id  # whose, in a list of several
+        per_patient.metadata["mlflow_run_id"] = mlflow_run_id  # identifies it in a list

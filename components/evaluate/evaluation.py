@@ -1,19 +1,13 @@
-"""The whole of the evaluate step: files for the next step, MLflow for people."""
+"""Evaluate step: scores a model on the test part and reports the results."""
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
 
-from components.evaluate.page import Origin, render_evaluation
-from components.evaluate.results import (
-    Evaluation,
-    evaluate_test_part,
-    ranked_volumes,
-    recurring_volumes,
-)
+from components.evaluate.page import render_evaluation
+from components.evaluate.results import Evaluation, evaluate_test_part, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.volumes import Volume, Voxels
@@ -21,24 +15,10 @@ from components.shared.model.segmenter import load_segmenter
 from components.shared.report.overlay import draw_slice, largest_tumour_slice
 from components.shared.report.slices import draw_overlays
 from components.shared.report.training_history import TrainingHistory
+from components.shared.scoring.groups import first_of_each_third
 from components.shared.scoring.metrics import HEADLINE, METRICS
 from components.shared.scoring.table import write_patient_scores
 from components.shared.tracking.runs import log_headline, log_metrics, log_params, recording
-
-
-@dataclass(frozen=True)
-class ResultFiles:
-    """Where the results go.
-
-    Attributes:
-        report: One HTML page.
-        per_patient: CSV, see `components.shared.scoring.table.write_patient_scores`.
-        metrics: JSON mapping of names to numbers, see `components.evaluate.results.Evaluation`.
-    """
-
-    report: Path
-    per_patient: Path
-    metrics: Path
 
 
 def evaluate_model(
@@ -48,20 +28,24 @@ def evaluate_model(
     model: Path,
     history: Path,
     mlflow_run_id: str,
-    results: ResultFiles,
+    report: Path,
+    per_patient: Path,
+    metrics: Path,
 ) -> Mapping[str, float]:
     """Evaluates an exported model on the test part.
 
     Args:
-        dataset: The data.
-        settings: Of the step.
+        dataset: Data set with its split.
+        settings: Settings of the step.
         model: MLflow model folder.
-        history: JSON of the `TrainingHistory` that the training left.
-        mlflow_run_id: The run that gets the results too.
-        results: Where they go.
+        history: JSON of the training run's `TrainingHistory`.
+        mlflow_run_id: MLflow run that also receives the results.
+        report: HTML file to write the report to.
+        per_patient: CSV file to write scores to, see `write_patient_scores`.
+        metrics: JSON file to write the metrics to.
 
     Returns:
-        The numbers over all test patients, and the threshold that they hold for.
+        Metrics over all test patients, and their threshold.
 
     Raises:
         UserError: If the model, the data or the MLflow server cannot be used.
@@ -70,10 +54,14 @@ def evaluate_model(
         segmenter = load_segmenter(model, settings.device)
         evaluation = evaluate_test_part(segmenter, dataset, settings)
         page = _render(evaluation, dataset, settings, history, mlflow_run_id)
-        results.report.write_text(page, encoding="utf-8")
-        write_patient_scores(evaluation.scores, results.per_patient)
-        results.metrics.write_text(json.dumps(evaluation.metrics, indent=2, allow_nan=False))
-        _log(client, mlflow_run_id, evaluation, settings, results)
+        report.write_text(page, encoding="utf-8")
+        write_patient_scores(evaluation.scores, per_patient)
+        metrics.write_text(json.dumps(evaluation.metrics, indent=2, allow_nan=False))
+        _log(client, mlflow_run_id, evaluation, settings)
+        # as text under their proper names: KFP names a file by its artifact, without an extension
+        client.log_text(mlflow_run_id, page, "evaluation/report.html")
+        table = per_patient.read_text("utf-8")
+        client.log_text(mlflow_run_id, table, "evaluation/per_patient.csv")
         for name, pixels in _recurring_overlays(evaluation, dataset, settings):
             client.log_image(mlflow_run_id, pixels, f"overlays/{name}.png")
     return evaluation.metrics
@@ -87,26 +75,21 @@ def _render(
     mlflow_run_id: str,
 ) -> str:
     ranked = ranked_volumes(evaluation.scores, settings.overlay_volumes)
-    names = [name for picked in ranked.values() for name in picked]
     overlays = {
         name: draw_overlays(_volume(dataset, name), evaluation.predictions[name].unpack())
+        for names in ranked.values()
         for name in names
     }
-    origin = Origin(
-        dataset_id=dataset.manifest.dataset_id,
-        split_id=dataset.split.split_id,
-        mlflow_run_id=mlflow_run_id,
+    origin = (
+        f"data set {dataset.manifest.dataset_id}, split {dataset.split.split_id}, "
+        f"MLflow run {mlflow_run_id}"
     )
-    left = TrainingHistory.model_validate_json(history.read_bytes())
-    return render_evaluation(evaluation, overlays, left, origin, settings)
+    epochs = TrainingHistory.model_validate_json(history.read_bytes())
+    return render_evaluation(evaluation, overlays, epochs, origin, settings)
 
 
 def _log(
-    client: MlflowClient,
-    run_id: str,
-    evaluation: Evaluation,
-    settings: EvaluateSettings,
-    results: ResultFiles,
+    client: MlflowClient, run_id: str, evaluation: Evaluation, settings: EvaluateSettings
 ) -> None:
     log_params(client, run_id, {"evaluate": settings.model_dump(mode="json")})
     grouped = {
@@ -117,16 +100,13 @@ def _log(
     }
     log_metrics(client, run_id, {**evaluation.metrics, **grouped})
     log_headline(client, run_id, HEADLINE)
-    # as text under their proper names: KFP names a file by its artifact, without an ending
-    client.log_text(run_id, results.report.read_text("utf-8"), "evaluation/report.html")
-    client.log_text(run_id, results.per_patient.read_text("utf-8"), "evaluation/per_patient.csv")
     client.log_dict(run_id, dict(evaluation.groups), "evaluation/groups.json")
 
 
 def _recurring_overlays(
     evaluation: Evaluation, dataset: SplitDataset, settings: EvaluateSettings
 ) -> Iterator[tuple[str, Voxels]]:
-    for name in recurring_volumes(evaluation.scores, settings.overlay_volumes):
+    for name in sorted(first_of_each_third(evaluation.scores, settings.overlay_volumes)):
         volume = _volume(dataset, name)
         index = largest_tumour_slice(volume.mask > 0)
         yield name, draw_slice(volume, evaluation.predictions[name].unpack(), index)

@@ -1,4 +1,4 @@
-"""The test part as an exported segmenter predicts it: scores, masks, figures."""
+"""Predictions on the test part: scores, masks and metrics."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import check_split
 from components.shared.dataset.volumes import Mask
 from components.shared.model.segmenter import Segmenter
-from components.shared.scoring.groups import first_of_each_third, group
+from components.shared.scoring.groups import group
 from components.shared.scoring.metrics import THRESHOLD, aggregate
 from components.shared.scoring.predicted import scored
 from components.shared.scoring.scores import PatientScore, VolumeScore
@@ -19,18 +19,18 @@ from components.shared.scoring.scores import PatientScore, VolumeScore
 
 @dataclass(frozen=True)
 class PackedMask:
-    """A predicted mask, small enough to keep one for every patient (some 10 kB)."""
+    """A compressed mask of about 10 kB, small enough to keep one per patient."""
 
     data: bytes
     shape: tuple[int, ...]
 
     @classmethod
     def pack(cls, mask: Mask) -> "PackedMask":
-        """Packs a mask of any shape."""
+        """Compresses a mask of any shape."""
         return cls(zlib.compress(np.packbits(mask).tobytes(), level=1), mask.shape)
 
     def unpack(self) -> Mask:
-        """The mask again."""
+        """Restores the mask."""
         bits = np.frombuffer(zlib.decompress(self.data), np.uint8)
         count = int(np.prod(self.shape))
         return np.unpackbits(bits, count=count).reshape(self.shape).astype(bool)
@@ -38,15 +38,15 @@ class PackedMask:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the test part says about a segmenter.
+    """Results of a segmenter on the test part.
 
     Attributes:
-        scores: One a patient, by the volume's name.
-        min_component_fraction: Of the segmenter.
-        predictions: The predicted masks under the volumes' names.
-        metrics: Over all patients, see `components.shared.scoring.metrics.aggregate`, and
-            `threshold`: from which probability on a pixel was tumour for all of this.
-        groups: The same metrics under `site/<code>` and `size/<third>`.
+        scores: One per patient, sorted by volume.
+        min_component_fraction: Setting of the segmenter.
+        predictions: Predicted masks by volume.
+        metrics: Metrics over all patients, see `components.shared.scoring.metrics.aggregate`, and
+            `threshold`, the probability from which a pixel counts as tumour.
+        groups: The same metrics by group: `site/<code>` and `size/<third>`.
     """
 
     scores: tuple[VolumeScore, ...]
@@ -62,14 +62,14 @@ def evaluate_test_part(
     """Predicts and scores every volume of the test part, and no other.
 
     Args:
-        segmenter: The exported model.
-        dataset: The data; its split is checked again here, so that no patient or image
-            that was trained on is scored.
-        settings: Of the step.
+        segmenter: Exported model.
+        dataset: Data set; its split is checked again, so that no patient or image of the
+            training part is scored.
+        settings: Settings of the step.
 
     Raises:
-        UserError: If the split does not fit the data set, a volume cannot be read, or the
-            model gives something else than probabilities.
+        UserError: If the split does not match the data set, a volume cannot be read, or the
+            model does not return probabilities.
     """
     check_split(dataset.split, dataset.manifest)
     entries = dataset.entries("test")
@@ -78,15 +78,21 @@ def evaluate_test_part(
     for entry, _, mask, score in scored(segmenter, dataset, entries, settings.threshold):
         scores.append(score)
         predictions[entry.volume] = PackedMask.pack(mask)
-    return _evaluation(scores, predictions, segmenter.min_component_fraction, settings)
+    return Evaluation(
+        scores=tuple(scores),
+        min_component_fraction=segmenter.min_component_fraction,
+        predictions=predictions,
+        metrics={**aggregate(scores), THRESHOLD: settings.threshold},
+        groups={name: aggregate(some) for name, some in group(scores).items()},
+    )
 
 
 def ranked_volumes(scores: Sequence[PatientScore], count: int) -> dict[str, list[str]]:
-    """Picks the patients that the report shows, by Dice; each one once.
+    """Picks the best, median and worst patients for the report, each once.
 
     Returns:
-        Names under `best`, `median` and `worst`, best Dice first; at most `count` each, and
-        at most a third of the patients.
+        Volumes under `best`, `median` and `worst`, the best Dice first. Each list has at most
+        `count` volumes, and at most a third of the patients.
     """
     order = [one.volume for one in sorted(scores, key=lambda one: (-one.dice, one.volume))]
     count = min(count, max(len(order) // 3, 1))
@@ -97,27 +103,3 @@ def ranked_volumes(scores: Sequence[PatientScore], count: int) -> dict[str, list
         picks[name] = [volume for volume in volumes if volume not in shown]
         shown.update(volumes)
     return {name: picks[name] for name in ("best", "median", "worst")}
-
-
-def recurring_volumes(scores: Sequence[PatientScore], count: int) -> list[str]:
-    """Picks the patients whose overlays MLflow gets: the same ones for every model.
-
-    Returns:
-        The first `count` names of each third by true tumour size, sorted.
-    """
-    return sorted(first_of_each_third(scores, count))
-
-
-def _evaluation(
-    scores: Sequence[VolumeScore],
-    predictions: Mapping[str, PackedMask],
-    min_component_fraction: float,
-    settings: EvaluateSettings,
-) -> Evaluation:
-    return Evaluation(
-        scores=tuple(scores),
-        min_component_fraction=min_component_fraction,
-        predictions=predictions,
-        metrics={**aggregate(scores), THRESHOLD: settings.threshold},
-        groups={name: aggregate(some) for name, some in group(scores).items()},
-    )

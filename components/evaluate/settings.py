@@ -1,4 +1,4 @@
-"""Settings of the step."""
+"""Settings of the evaluate step."""
 
 from typing import Literal
 
@@ -8,13 +8,13 @@ from components.shared.config import Config
 
 
 class EvaluateSettings(Config):
-    """How a segmenter is evaluated.
+    """Settings of the evaluation of a segmenter.
 
     Attributes:
-        threshold: A pixel is predicted as tumour from this probability on.
-        overlay_volumes: How many of the best, of the median and of the worst patients the
-            report shows, and how many of each size third MLflow gets.
-        device: Where the segmenter runs; `auto` takes a GPU where there is one.
+        threshold: Probability from which a pixel is predicted as tumour.
+        overlay_volumes: Number of best, median and worst patients that the report shows, and of
+            patients of each size third with overlays in MLflow.
+        device: Device of the segmenter; `auto` uses a GPU if there is one.
     """
 
     threshold: float = Field(0.5, gt=0, lt=1)

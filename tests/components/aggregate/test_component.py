@@ -35,4 +35,4 @@ def test_the_step_finds_each_folds_scores_by_its_run(arguments):
 def test_a_missing_fold_is_one_line(arguments, capsys):
     with pytest.raises(SystemExit):
         aggregate.python_func(**{**arguments, "models": arguments["models"][:1]})
-    assert "brainseg error: 5 of 10 patients are tested by no fold" in capsys.readouterr().err
+    assert "brainseg error: 5 of 10 patients are not tested by exactly" in capsys.readouterr().err

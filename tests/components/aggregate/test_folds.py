@@ -24,11 +24,11 @@ def test_the_runs_say_which_fold_is_which_in_whatever_order_they_come(world):
 def test_scores_of_another_fold_are_refused_by_the_folds_name(world):
     first, second = world.files
     swapped = [dataclasses.replace(first, per_patient=second.per_patient), second]
-    with pytest.raises(UserError, match="fold-1: the scores are not those of the test part"):
+    with pytest.raises(UserError, match="fold-1: the scores do not match the test part"):
         read(world, swapped)
 
 
 @pytest.mark.parametrize("picked", [[0], [0, 0, 1]])
 def test_patients_whom_no_fold_tested_or_two_are_refused(world, picked):
-    with pytest.raises(UserError, match=r"5 of 10 patients are tested by no fold or by two, e.g"):
+    with pytest.raises(UserError, match=r"5 of 10 patients are not tested by exactly one fold"):
         read(world, [world.files[number] for number in picked])

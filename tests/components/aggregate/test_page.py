@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from components.aggregate.figures import pooled_figures
-from components.aggregate.folds import Fold
-from components.aggregate.page import render_pooled
+from components.aggregate.figures import aggregate_figures
+from components.aggregate.folds import Fold, FoldFiles
+from components.aggregate.page import render_aggregated
 from components.shared.dataset.split import Split
 
 
@@ -18,13 +18,14 @@ def fold(make_patient_score):
             for name, one in zip(names, dice, strict=True)
         ]
         split = Split(train={"a": ("a",)}, validation={"b": ("b",)}, test={n: (n,) for n in names})
-        return Fold(f"fold-{number}", f"run{number}", Path(), split, 0.5, tuple(scores))
+        files = FoldFiles(f"run{number}", model=Path(), per_patient=Path())
+        return Fold(f"fold-{number}", files, split, 0.5, tuple(scores))
 
     return fold
 
 
 def render(*folds):
-    return render_pooled(folds, pooled_figures(folds), {}, "da7a", "parent")
+    return render_aggregated(folds, aggregate_figures(folds), {}, "da7a", "parent")
 
 
 def text_of(page):
@@ -33,7 +34,7 @@ def text_of(page):
 
 def test_the_headline_is_mean_with_interval_median_and_deviation(fold):
     text = text_of(render(fold(1, 0.9, 0.8), fold(2, 0.7, 0.2)))
-    assert "predicted once, by the one of 2 models that never saw the patient" in text
+    assert "predicted once, by the one of 2 models that never saw the patient in training" in text
     assert "patient Dice, mean 0.650 95 % interval" in text
     assert "patient Dice, median 0.750" in text
     assert "standard deviation 0.311 between patients" in text
@@ -51,5 +52,5 @@ def test_a_row_a_fold_and_a_row_a_patient_worst_first(fold):
 def test_it_says_that_nothing_was_registered_and_when_nothing_was_learned(fold):
     text = text_of(render(fold(1, 0.0), fold(2, 0.0)))
     assert "no model was registered" in text
-    assert "is not above the 0.000 of marking nothing" in text
-    assert "marking nothing" not in text_of(render(fold(1, 0.5), fold(2, 0.6)))
+    assert "is not above the 0.000 of an all-empty prediction" in text
+    assert "the model has not learned" not in text_of(render(fold(1, 0.5), fold(2, 0.6)))

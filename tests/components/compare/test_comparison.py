@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from components.compare.comparison import CHOSEN_TAG, ComparedFiles, compare_models
+from components.compare.comparison import CHOSEN_TAG, compare_models
 from components.compare.settings import CompareSettings
 from components.shared.errors import UserError
 from components.shared.tracking.server import connect
@@ -16,7 +16,7 @@ SETTINGS = CompareSettings(device="cpu")
 @pytest.fixture
 def results(world):
     names = ("model", "history", "report", "table")
-    return ComparedFiles(*(world.folder / "results" / name for name in names))
+    return {name: world.folder / "results" / name for name in names}
 
 
 @pytest.fixture
@@ -25,12 +25,12 @@ def compare(world, results):
         shutil.rmtree(world.folder / "results", ignore_errors=True)
         (world.folder / "results").mkdir()
         models = trained or [world.trained[label] for label in ("dim", "right", "blind")]
-        return compare_models(models, world.dataset, settings, results)
+        return compare_models(models, world.dataset, settings, **results)
 
     return compare
 
 
-def test_the_best_on_the_validation_patients_is_handed_on_and_no_test_patient_is_read(
+def test_the_best_on_the_validation_patients_is_copied_and_no_test_patient_is_read(
     world, compare, results
 ):
     world.lose_the_test_part()
@@ -39,11 +39,11 @@ def test_the_best_on_the_validation_patients_is_handed_on_and_no_test_patient_is
     assert compare() == best.run_id
 
     files = {path.relative_to(best.folder) for path in best.folder.rglob("*")}
-    assert {path.relative_to(results.model) for path in results.model.rglob("*")} == files
+    assert {path.relative_to(results["model"]) for path in results["model"].rglob("*")} == files
     program = "data/model.pt2"
-    assert (results.model / program).read_bytes() == (best.folder / program).read_bytes()
-    assert json.loads(results.history.read_text())[0]["label"] == "right"
-    with open(results.table, newline="") as stream:
+    assert (results["model"] / program).read_bytes() == (best.folder / program).read_bytes()
+    assert json.loads(results["history"].read_text())[0]["label"] == "right"
+    with open(results["table"], newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["recipe"] for row in rows] == ["right", "dim", "blind"]
     dice = [float(row["validation_patient_dice_mean"]) for row in rows]
@@ -83,4 +83,4 @@ def test_a_model_of_another_split_is_refused(world, compare, threshold_model):
 @pytest.mark.parametrize(("count", "drawn"), [(0, 0), (1, 3), (2, 4)])
 def test_every_model_draws_the_same_patients_of_each_size(compare, results, count, drawn):
     compare(settings=SETTINGS.model_copy(update={"overlay_volumes": count}))
-    assert results.report.read_text().count("data:image/webp") == 3 * drawn
+    assert results["report"].read_text().count("data:image/webp") == 3 * drawn

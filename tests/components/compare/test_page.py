@@ -34,12 +34,12 @@ def test_it_says_who_is_chosen_by_whom_and_that_test_patients_were_left_alone(re
     text = text_of(render("dim", "right", "blind"))
     assert "right is chosen: its mean patient Dice of" in text
     assert "the highest on the 4 validation patients" in text
-    assert "The choice was made on validation patients alone. The 3 test patients were not" in text
-    assert "Only the chosen model meets them (its evaluation) and the gate (its decision)" in text
+    assert "The choice uses validation patients only. The 3 test patients were not read." in text
+    assert "Only the chosen model is evaluated on them and compared with the champion." in text
 
 
 def test_it_warns_where_chance_may_choose_and_names_the_others(render):
-    assert "Chance may be behind the choice" not in text_of(render("right", "blind"))
+    assert "The choice may be due to chance" not in text_of(render("right", "blind"))
     assert "not shown to be worse: twin." in text_of(render("right", "twin"))
 
 
@@ -61,4 +61,4 @@ def test_costs_stand_beside_the_dice_in_table_and_picture(render):
 
 
 def test_one_recipe_has_no_differences(render):
-    assert "it takes two recipes and two validation patients" in text_of(render("right"))
+    assert "they need two recipes and two validation patients" in text_of(render("right"))

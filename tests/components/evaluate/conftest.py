@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from components.evaluate.evaluation import ResultFiles
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
 from components.shared.dataset.volumes import FLAIR, Volume
@@ -66,11 +65,7 @@ def mlflow_run_id(tmp_path, monkeypatch, make_mlflow):
 
 @pytest.fixture
 def results(tmp_path):
-    return ResultFiles(
-        report=tmp_path / "report",
-        per_patient=tmp_path / "per_patient",
-        metrics=tmp_path / "metrics",
-    )
+    return {name: tmp_path / name for name in ("report", "per_patient", "metrics")}
 
 
 def _volume(index):

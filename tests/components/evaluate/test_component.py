@@ -26,9 +26,9 @@ def step_arguments(dataset, model, history, mlflow_run_id, results, tmp_path):
         "model": dsl.Model(uri=str(model)),
         "history": dsl.Artifact(uri=str(history)),
         "settings": SETTINGS.model_dump_json(),
-        "report": dsl.HTML(uri=str(results.report)),
-        "per_patient": dsl.Dataset(uri=str(results.per_patient)),
-        "metrics": dsl.Metrics(uri=str(results.metrics)),
+        "report": dsl.HTML(uri=str(results["report"])),
+        "per_patient": dsl.Dataset(uri=str(results["per_patient"])),
+        "metrics": dsl.Metrics(uri=str(results["metrics"])),
     }
 
 
@@ -43,7 +43,7 @@ def test_the_step_logs_every_number_as_a_kfp_metric(step_arguments):
     assert np.mean([float(row["dice"]) for row in rows]) == metrics.metadata["patient_dice_mean"]
 
 
-def test_the_step_tells_a_users_mistake_in_one_line(step_arguments, capsys):
+def test_the_step_reports_a_users_mistake_in_one_line(step_arguments, capsys):
     with pytest.raises(SystemExit):
         evaluate.python_func(**{**step_arguments, "settings": "treshold: 0.4"})
 
@@ -52,10 +52,10 @@ def test_the_step_tells_a_users_mistake_in_one_line(step_arguments, capsys):
     assert "Traceback" not in error
 
 
-def test_a_model_that_answers_nan_is_told_in_one_line(step_arguments, threshold_model, capsys):
+def test_a_model_that_answers_nan_is_reported_in_one_line(step_arguments, threshold_model, capsys):
     model = dsl.Model(uri=str(threshold_model(float("nan"))))
     with pytest.raises(SystemExit):
         evaluate.python_func(**{**step_arguments, "model": model})
 
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("brainseg error: TCGA_CS_0000_19990101: the model gave values from nan")
+    found = capsys.readouterr().err.splitlines()[-1]
+    assert found.startswith("brainseg error: TCGA_CS_0000_19990101: the model gave values from nan")

@@ -32,7 +32,7 @@ def test_evaluates_the_exported_model(dataset, model, history, mlflow_run_id, re
         model=model,
         history=history,
         mlflow_run_id=mlflow_run_id,
-        results=results,
+        **results,
     )
 
     segmenter = load_segmenter(model, "cpu")
@@ -43,11 +43,11 @@ def test_evaluates_the_exported_model(dataset, model, history, mlflow_run_id, re
         expected.append(score_volume(entry, volume, probability, probability >= 0.5))
     assert found == {**aggregate(expected), "threshold": 0.5}
     assert 0 < found["patient_dice_mean_empty_baseline"] < found["patient_dice_mean"] < 1
-    assert json.loads(results.metrics.read_text()) == found
-    assert [score.dice for score in read_patient_scores(results.per_patient)] == [
+    assert json.loads(results["metrics"].read_text()) == found
+    assert [score.dice for score in read_patient_scores(results["per_patient"])] == [
         score.dice for score in expected
     ]
-    page = results.report.read_text()
+    page = results["report"].read_text()
     assert page.startswith("<!doctype html>")
     assert re.search(r"Suggested learning rate</span><br><span class=\"value\">0.0012<", page)
 
@@ -79,8 +79,8 @@ def test_a_failure_marks_the_run(dataset, history, mlflow_run_id, results, tmp_p
             model=tmp_path / "no model",
             history=history,
             mlflow_run_id=mlflow_run_id,
-            results=results,
+            **results,
         )
 
     assert MlflowClient().get_run(mlflow_run_id).info.status == "FAILED"
-    assert not results.metrics.exists()
+    assert not results["metrics"].exists()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.evaluate.page import Origin, render_evaluation
+from components.evaluate.page import render_evaluation
 from components.evaluate.results import evaluate_test_part, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.split import PARTS, make_split
@@ -19,7 +19,7 @@ from tests.components.conftest import Answering
 
 SETTINGS = EvaluateSettings()
 _NONE = TrainingHistory()
-ORIGIN = Origin("dataset0", "split0", "run0")
+ORIGIN = "data set dataset0, split split0, MLflow run run0"
 
 
 @Answering
@@ -99,16 +99,19 @@ def test_headline_stands_beside_interval_and_baseline(rendered):
 def test_a_model_that_marks_nothing_is_called_that(rendered, dataset):
     _, page = render(nothing, dataset)
 
-    assert "has not learnt to find tumours" in page
-    assert "The training left no history." in page
-    assert "has not learnt to find tumours" not in rendered[1]
+    assert "has not learned to find tumours" in page
+    assert "The training run left no history." in page
+    assert "has not learned to find tumours" not in rendered[1]
     assert "Suggested learning rate" not in page
 
 
 def test_it_says_which_weights_are_exported(rendered):
     page = html.unescape(rendered[1])
-    told = "Best validation Dice 0.500, in epoch 4; exported are epoch 8's (Dice 0.250) weights."
-    assert told in page
+    caption = (
+        "Best validation Dice 0.500, in epoch 4. The exported weights are those of epoch 8 "
+        "(Dice 0.250)."
+    )
+    assert caption in page
 
 
 def test_the_curves_of_both_networks_are_shown(dataset):
@@ -148,4 +151,4 @@ def test_one_patient_without_tumour_still_makes_a_page(dataset):
 
 def test_says_what_the_model_leaves_out(dataset):
     _, page = render(Answering(bright_flair, min_component_fraction=0.1), dataset)
-    assert "at least 10% of the pixels of the largest part. The model that is scored" in page
+    assert "at least 10% of the pixels of the largest part. The scored model" in page

@@ -10,7 +10,6 @@ from components.evaluate.results import (
     PackedMask,
     evaluate_test_part,
     ranked_volumes,
-    recurring_volumes,
 )
 from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.parts import SplitDataset
@@ -133,13 +132,3 @@ def test_ranked_patients_are_shown_once_and_in_order(make_patients, total, count
     if total >= 3 * count:
         assert len(shown) == 3 * count
         assert scores[total // 2].volume in picks["median"]
-
-
-def test_recurring_patients_do_not_depend_on_the_model(make_patients, make_patient_score):
-    scores = make_patients(9)
-    worse = [make_patient_score(one.volume, one.tumour_pixels, 0) for one in reversed(scores)]
-
-    names = recurring_volumes(scores, 2)
-
-    assert names == ["v00", "v01", "v03", "v04", "v06", "v07"]  # two of each third
-    assert recurring_volumes(worse, 2) == names
