@@ -1,4 +1,4 @@
-"""Predict: run a model over new patients."""
+"""Predict: apply a model to new patients."""
 
 from kfp import dsl
 
@@ -13,17 +13,17 @@ def predict(
     predictions: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
 ) -> int:
-    """Predicts every volume of a source; one that cannot be read is told with its reason.
+    """Predicts every volume of a source, and lists unreadable volumes with their reasons.
 
     Args:
-        model: champion, models:/name@alias, models:/name/version or runs:/id/path.
-        source: s3://bucket/prefix, kaggle:owner/dataset, a .zip file or a folder.
+        model: `champion`, `models:/name@alias`, `models:/name/version` or `runs:/id/path`.
+        source: `s3://bucket/prefix`, `kaggle:owner/dataset`, a .zip file or a folder.
         settings: YAML of `components.predict.settings.PredictSettings`.
-        predictions: Folder with a mask a volume (VOLUME_mask.tif) and predictions.csv.
-        report: One HTML page with pictures.
+        predictions: Folder with one mask per volume (`VOLUME_mask.tif`) and `predictions.csv`.
+        report: HTML page with pictures.
 
     Returns:
-        How many volumes have a mask.
+        Number of volumes with a mask.
     """
     import shutil
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which model is meant, and the threshold that belongs to it."""
+"""Model URI and threshold for a prediction."""
 
 from collections.abc import Mapping
 
@@ -16,15 +16,15 @@ from components.shared.tracking.champion import (
 )
 from components.shared.tracking.server import connect
 
-_PARAM = "evaluate.threshold"  # of a run, and of the models that come from it
+_PARAM = "evaluate.threshold"  # parameter of a run, and of the models that it logged
 
 
 def resolve_model(model: str, model_name: str) -> str:
-    """Returns what MLflow calls the model, the champion or another alias by its version.
+    """Resolves a model to its URI, with aliases replaced by the version.
 
     Args:
-        model: `champion`, a URI that MLflow reads (`models:/...`, `runs:/...`) or a folder.
-        model_name: The registered model that has the champion.
+        model: `champion`, an MLflow URI (`models:/...`, `runs:/...`) or a folder.
+        model_name: Name of the registered model with the champion.
 
     Raises:
         UserError: If MLflow is needed and cannot be used, or there is no champion or no such
@@ -45,30 +45,30 @@ def resolve_model(model: str, model_name: str) -> str:
 
 
 def scored_threshold(uri: str, metadata: Mapping[str, object]) -> float:
-    """The threshold that a model was scored with, as far as anything tells; else 0.5.
+    """Finds the threshold of a model's evaluation; 0.5 if it is not recorded.
 
-    A registered version has it as a tag, a run and a model logged by it as a parameter of
-    evaluate, and any other model perhaps as `threshold` in the metadata of its MLmodel file.
+    A registered version has the threshold as a tag. A run and the models that it logged have it
+    as a parameter. Other models may have `threshold` in the metadata of the MLmodel file.
 
     Args:
-        uri: What `resolve_model` returned; there is a model that can be loaded.
-        metadata: Of the MLmodel file.
+        uri: URI of a loadable model, from `resolve_model`.
+        metadata: Metadata of the MLmodel file.
 
     Raises:
-        UserError: If what is told is no threshold.
+        UserError: If the recorded value is not a threshold.
     """
     kind, _, rest = uri.partition(":/")
     name, _, number = rest.partition("/")
     if kind == "models" and number:
         return version_threshold(connect().get_model_version(name, number))
-    told: object = None
+    recorded: object = None
     if kind == "models":
-        told = connect().get_logged_model(name).params.get(_PARAM)
+        recorded = connect().get_logged_model(name).params.get(_PARAM)
     elif kind == "runs":
-        told = connect().get_run(name).data.params.get(_PARAM)
-    if told is None:
-        told = metadata.get(THRESHOLD_TAG, DEFAULT_THRESHOLD)
-    return parse_threshold(told, f"model {uri}")
+        recorded = connect().get_run(name).data.params.get(_PARAM)
+    if recorded is None:
+        recorded = metadata.get(THRESHOLD_TAG, DEFAULT_THRESHOLD)
+    return parse_threshold(recorded, f"model {uri}")
 
 
 def _champion(client: MlflowClient, name: str) -> str:
@@ -79,9 +79,9 @@ def _champion(client: MlflowClient, name: str) -> str:
     if not versions:
         raise UserError(
             f"MLflow at {client.tracking_uri} has no model {name!r}; train one with "
-            "`brainseg run`, or give the URI or the folder of a model"
+            "`brainseg run`, or pass the URI or folder of a model"
         )
     raise UserError(
-        f"model {name!r} has {len(versions)} versions but no champion; their descriptions "
-        f"say why; give one by its number, e.g. models:/{name}/{versions[0].version}"
+        f"model {name!r} has {len(versions)} versions but no champion, for the reasons in their "
+        f"descriptions; pass a version by its number, e.g. models:/{name}/{versions[0].version}"
     )

@@ -1,4 +1,4 @@
-"""The page of predictions: one HTML file that needs no network."""
+"""HTML page of predictions."""
 
 from collections.abc import Sequence
 
@@ -21,12 +21,12 @@ _COLUMNS = ("volume", "slices", "tumour px", "tumour slices", "mean prob.", "max
 
 
 def take_snapshot(name: str, volume: Volume, predicted: Mask) -> Picture:
-    """Draws the slice with most predicted tumour; the prediction is outlined in magenta.
+    """Draws the slice with most predicted tumour, outlined in magenta.
 
     Args:
-        name: Of the volume.
-        volume: Its voxels; no true mask is drawn.
-        predicted: Slices x height x width.
+        name: Name of the volume.
+        volume: Voxels without a true mask.
+        predicted: bool mask, slices x height x width.
     """
     index = largest_tumour_slice(predicted)
     pixels = int(predicted[index].sum())
@@ -48,11 +48,11 @@ def render_predictions(
     """Renders the page.
 
     Args:
-        model: What MLflow calls the model.
-        source: Where the volumes came from.
-        rows: One a volume.
-        snapshots: Of some of the predicted volumes.
-        decision: How a pixel became tumour, see `decision_text`.
+        model: URI of the model.
+        source: URI of the volumes' source.
+        rows: One per volume.
+        snapshots: Pictures of the first predicted volumes.
+        decision: Rule from probability to tumour, see `decision_text`.
     """
     predicted = [row for row in rows if row.status == "ok"]
     refused = [row for row in rows if row.status == "refused"]
@@ -75,25 +75,25 @@ def _summary(
         [
             ("volumes predicted", str(len(predicted)), ""),
             ("with tumour found", str(found), ""),
-            ("volumes refused", str(len(refused)), "reasons below" if refused else ""),
+            ("volumes refused", str(len(refused)), "see Refused volumes" if refused else ""),
         ]
     )
     blocks: list[Block] = [figures]
     if refused:
         blocks.append(Notice("warning", f"{len(refused)} volumes could not be predicted."))
     blocks.append(
-        f"{decision} So the model was scored. Predictions of a model for research; they are no "
-        "diagnosis."
+        f"{decision} The evaluation of the model used the same rule. These predictions are for "
+        "research and are not a diagnosis."
     )
     return blocks
 
 
 def _pictures(predicted: Sequence[VolumePrediction], snapshots: Sequence[Picture]) -> list[Block]:
-    shown = "Of each volume, FLAIR of the slice with most predicted tumour, outlined in magenta."
+    shown = "FLAIR of the slice with most predicted tumour, outlined in magenta."
     if len(snapshots) < len(predicted):
         shown += (
-            f" The first {len(snapshots)} of {len(predicted)} volumes are shown; all masks are in "
-            "the folder of this page."
+            f" The first {len(snapshots)} of {len(predicted)} volumes are shown. The folder of "
+            "this page has all masks."
         )
     return [shown, Gallery(snapshots)]
 

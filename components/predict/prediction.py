@@ -1,4 +1,4 @@
-"""The whole of the predict step: new patients become masks, a table and a page."""
+"""Predict step: masks, a table and a page of new patients."""
 
 import csv
 import io
@@ -35,16 +35,16 @@ _PAGE = "predictions.html"
 
 
 class PredictResult(Record):
-    """What `predict_source` made.
+    """Result of `predict_source`.
 
     Attributes:
-        model: The model that was used; the champion by its version.
-        threshold: A pixel is tumour from this probability on: what the model was scored with.
-        source: Where the volumes came from.
-        predicted: How many have a mask.
-        failed: How many have a reason instead.
-        predictions: The table.
-        report: The page.
+        model: URI of the model, with the champion's version.
+        threshold: Probability from which a pixel is tumour, as in the model's evaluation.
+        source: URI of the volumes' source.
+        predicted: Number of volumes with a mask.
+        failed: Number of volumes without a mask.
+        predictions: CSV file with the table.
+        report: HTML file with the page.
         volumes: All volumes, sorted by name.
     """
 
@@ -63,20 +63,20 @@ def predict_source(
 ) -> PredictResult:
     """Predicts every volume of a source, with or without masks of its own.
 
-    Writes `VOLUME_mask.tif` (uint8, 0 or 255, one page a slice, in order), `predictions.csv`
-    and `predictions.html`. A volume that cannot be read has its reason in the table, and no
-    mask, even if an earlier call left one; the others go on. One volume is in memory at a time,
-    the next one in the process that reads it, and every file appears whole or not at all.
+    Writes `VOLUME_mask.tif` (uint8, 0 or 255, one page per slice, in order), `predictions.csv`
+    and `predictions.html`. A volume that cannot be read has its reason in the table and no mask,
+    even if an earlier call wrote one. Two volumes are in memory at a time: the one that is
+    predicted and the next one, which a process reads. Files are written atomically.
 
     Args:
-        model: `champion`, a URI that MLflow reads, or a model folder.
-        source_uri: See `components.shared.reading.sources.opening.open_source`.
-        output: Folder for the files; made where it is not there.
-        settings: Of the step.
+        model: `champion`, an MLflow URI or a model folder.
+        source_uri: URI of the source, see `components.shared.reading.sources.opening.open_source`.
+        output: Folder for the files, which is created if it does not exist.
+        settings: Settings of the step.
 
     Raises:
         UserError: If the model or the source cannot be used, no volume can be read (the table
-            with the reasons is written all the same), or the folder cannot be written.
+            has the reasons even then), or the folder cannot be written.
     """
     with open_source(source_uri, settings.max_archive_gib) as source:
         listing = list_scans(source)
@@ -96,7 +96,9 @@ def predict_source(
     _write_table(rows, task.output)
     _require_predictions(rows, source_uri, task.output)
     result = _result(uri, source_uri, task, rows)
-    _write_page(result, snapshots, task)
+    decision = decision_text(threshold, segmenter.min_component_fraction)
+    page = render_predictions(uri, source_uri, rows, snapshots, decision)
+    task.output.write(_PAGE, page.encode())
     return result
 
 
@@ -144,12 +146,12 @@ def _predict_or_refuse(
 
 def _refuse(task: _Task, volume: str, reason: str) -> VolumePrediction:
     logger.warning("%s is not predicted: %s", volume, reason)
-    task.output.delete(_mask_key(volume))  # of an earlier call: it would pass for this one's
+    task.output.delete(_mask_key(volume))  # a mask of an earlier call must not remain
     return VolumePrediction(volume=volume, status="refused", reason=reason)
 
 
 def _encode_mask(mask: Mask) -> bytes:
-    """A TIFF file: uint8, 0 or 255, one page a slice."""
+    """Encodes a mask as TIFF: uint8, 0 or 255, one page per slice."""
     stream = io.BytesIO()
     with tifffile.TiffWriter(stream) as tiff:
         for pixels in mask:
@@ -180,9 +182,9 @@ def _require_predictions(
 ) -> None:
     refused = [Quarantined(row.volume, row.reason, ()) for row in rows if row.status == "refused"]
     if len(refused) == len(rows):
-        output.delete(_PAGE)  # of an earlier call
-        told = nothing_accepted(source_uri, refused)
-        raise UserError(f"{told}; all reasons are in {output.root / _TABLE}")
+        output.delete(_PAGE)  # a page of an earlier call
+        reasons = nothing_accepted(source_uri, refused)
+        raise UserError(f"{reasons}; all reasons are in {output.root / _TABLE}")
 
 
 def _result(
@@ -199,9 +201,3 @@ def _result(
         report=task.output.root / _PAGE,
         volumes=tuple(rows),
     )
-
-
-def _write_page(result: PredictResult, snapshots: Sequence[Picture], task: _Task) -> None:
-    decision = decision_text(task.threshold, task.segmenter.min_component_fraction)
-    page = render_predictions(result.model, result.source, result.volumes, snapshots, decision)
-    task.output.write(_PAGE, page.encode())

@@ -1,4 +1,4 @@
-"""Settings of the step."""
+"""Settings of the predict step."""
 
 from typing import Literal
 
@@ -8,14 +8,14 @@ from components.shared.config import Config
 
 
 class PredictSettings(Config):
-    """How volumes are predicted.
+    """Settings of a prediction.
 
     Attributes:
-        model_name: The registered model whose champion is meant by `champion`.
-        device: Where the segmenter runs; `auto` takes a GPU where there is one.
-        most_pictures: How many volumes the page shows in pictures.
-        max_file_mib: A larger slice refuses its volume.
-        max_archive_gib: A .zip that unpacks to more is refused.
+        model_name: Registered model that `champion` refers to.
+        device: Device of the segmenter; `auto` uses a GPU if there is one.
+        most_pictures: Largest number of volumes with a picture in the page.
+        max_file_mib: Largest slice file; a volume with a larger file is refused.
+        max_archive_gib: Largest unpacked size of a .zip; a larger archive is refused.
     """
 
     model_name: str = "brainseg"

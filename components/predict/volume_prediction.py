@@ -1,4 +1,4 @@
-"""A row of the table of predictions."""
+"""Row of the table of predictions."""
 
 from typing import Literal
 
@@ -6,13 +6,17 @@ from components.shared.config import Record
 
 
 class VolumePrediction(Record):
-    """What was predicted for a volume; a refused one has a reason and no numbers.
+    """Prediction of a volume; a refused volume has only a reason.
 
     Attributes:
-        tumour_pixels: Pixels at or above the threshold.
-        tumour_slices: Slices with at least one such pixel.
-        mean_probability: Over all voxels.
-        max_probability: Over all voxels.
+        volume: Name of the volume.
+        slices: Number of slices.
+        tumour_pixels: Number of pixels predicted as tumour.
+        tumour_slices: Number of slices with predicted tumour.
+        mean_probability: Mean over all voxels.
+        max_probability: Maximum over all voxels.
+        status: `ok` or `refused`.
+        reason: Reason of a refusal.
     """
 
     volume: str

@@ -1,22 +1,22 @@
-"""The drawing of a decision."""
+"""Chart of a decision."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from components.shared.report.chart_style import COLOURS, INK, SOFT_INK, style
+from components.shared.report.chart_style import COLORS, INK, SOFT_INK, style
 from components.shared.scoring.comparison import Comparison
 
-_UP, _DOWN = COLOURS[0], COLOURS[1]
+_UP, _DOWN = COLORS[0], COLORS[1]
 
 
 def paired_differences(comparison: Comparison, champion: str, margin: float) -> Figure:
-    """One line a patient from the champion's Dice to the candidate's; the mean beside the margin.
+    """Plots each patient's champion and candidate Dice, and the mean difference with the margin.
 
     Args:
-        comparison: Candidate and champion.
-        champion: What the champion is called, e.g. `version 3`.
-        margin: Of non-inferiority.
+        comparison: Comparison of candidate and champion.
+        champion: Name of the champion, e.g. `version 3`.
+        margin: Margin of non-inferiority.
     """
     figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     lines, means = figure.subplots(1, 2)
@@ -53,14 +53,14 @@ def _draw_lines(axes: Axes, comparison: Comparison, champion: str) -> None:
 def _draw_mean(axes: Axes, comparison: Comparison, margin: float) -> None:
     differences = [candidate - reference for candidate, reference in comparison.pairs.values()]
     for place, difference in zip(_spread(len(differences)), differences, strict=True):
-        colour = _DOWN if difference < 0 else _UP
-        axes.plot(difference, place, color=colour, marker="o", markersize=5, alpha=0.6)
+        color = _DOWN if difference < 0 else _UP
+        axes.plot(difference, place, color=color, marker="o", markersize=5, alpha=0.6)
     axes.plot([comparison.low, comparison.high], [0, 0], color=INK, linewidth=3)
     for end in (comparison.low, comparison.high):
         axes.plot(end, 0, color=INK, marker="|", markersize=14, markeredgewidth=3)
     axes.plot(comparison.difference, 0, color=INK, marker="D", markersize=8)
     axes.axvline(0, color=SOFT_INK, linewidth=1)
-    axes.axvline(-margin, color=COLOURS[4], linestyle="--", linewidth=1.5, label="margin")
+    axes.axvline(-margin, color=COLORS[4], linestyle="--", linewidth=1.5, label="margin")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_yticks([0, 1.5], ["mean and its\nbounds", "patients"])
     axes.set_ylim(-0.7, 2.2)
@@ -69,5 +69,5 @@ def _draw_mean(axes: Axes, comparison: Comparison, margin: float) -> None:
 
 
 def _spread(count: int) -> list[float]:
-    # above each other, the same way each time, so that equal differences stay apart
+    # spread vertically, in the same order each time, so that equal differences stay apart
     return [1.5 + 0.5 * ((number * 0.618) % 1 - 0.5) for number in range(count)]

@@ -1,4 +1,4 @@
-"""Register: compare with the champion on the same patients, and promote or say why not."""
+"""Register: compare a model with the champion on the same patients, and promote or reject it."""
 
 from typing import NamedTuple
 
@@ -27,25 +27,25 @@ def register(
 ):
     """Registers a model, and moves the alias champion to it unless it is inferior.
 
-    A test of non-inferiority against the champion on the same patients; the first champion
-    and every other must reach a floor.
+    The decision is a test of non-inferiority against the champion on the same patients. Every
+    champion, including the first, must reach a floor.
 
     Args:
-        store: Where the voxels are: s3://bucket/prefix or a folder.
-        dataset_id: Version of the data set.
-        split_id: Version of the split.
-        mlflow_run_id: The training's run; it and its pipeline run's end here.
-        manifest: The data set's list of volumes.
-        split: Which volume is in which part.
+        store: URI of the store with the voxels: `s3://bucket/prefix` or a local folder.
+        dataset_id: Id of the data set version.
+        split_id: Id of the split.
+        mlflow_run_id: MLflow run of the training run; this step ends it and the pipeline run's.
+        manifest: List of volumes of the data set version.
+        split: JSON with the volumes of each part.
         model: MLflow model folder with the exported segmenter.
-        per_patient: CSV of the model's scores of the test patients.
-        metrics: JSON of the metrics over them.
+        per_patient: CSV with the model's scores of the test patients.
+        metrics: JSON with the metrics over the test patients.
         settings: YAML of `components.register.settings.RegisterSettings`.
-        decision: JSON: what was decided, why, and the numbers behind it.
-        report: One HTML page about it.
+        decision: JSON with decision, reason and numbers.
+        report: HTML page about the decision.
 
     Returns:
-        The registered version, whether it is champion now, and why or why not.
+        URI and number of the registered version, whether it was promoted, and the reason.
     """
     from pathlib import Path
 

@@ -1,8 +1,8 @@
-"""Whether a candidate replaces the champion: the rules, in words with numbers.
+"""Rules that decide whether a candidate replaces the champion, with reasons in words.
 
-It is a test of non-inferiority: a candidate replaces the champion unless it may be worse by more
-than a margin. What that lets through and holds back on small test sets is simulated by
-`python -m tests.benchmarks.gate`.
+The decision is a test of non-inferiority: a candidate replaces the champion unless it may be worse
+by more than a margin. `python -m tests.benchmarks.gate` simulates what these rules accept and
+reject on small test sets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,46 +10,42 @@ from dataclasses import dataclass
 
 from components.register.settings import RegisterSettings
 from components.shared.errors import UserError
-from components.shared.scoring.comparison import (
-    DETECTION_POWER,
-    Comparison,
-    GroupDifference,
-)
-from components.shared.scoring.metrics import BASELINE_SUFFIX, METRICS
+from components.shared.scoring.comparison import DETECTION_POWER, Comparison, GroupDifference
+from components.shared.scoring.metrics import BASELINE_SUFFIX, METRICS, THRESHOLD
 
-_FEWEST_PATIENTS = 2  # no interval can be had from fewer
+_FEWEST_PATIENTS = 2  # fewer give no interval
 HEADLINES = tuple(metric.name for metric in METRICS if metric.champion_beats_baseline)
 FLOORED = tuple(metric.name for metric in METRICS if metric.has_floor)
-GROUP_ERRORS = 2  # standard errors that a group's fall must exceed: chance reaches one often
+GROUP_ERRORS = 2  # standard errors that a group's fall must exceed: one is often chance
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The outcome and why, in words with numbers."""
+    """Outcome and reason, in words with numbers."""
 
     promoted: bool
     reason: str
 
 
 def require_metrics(metrics: Mapping[str, float]) -> None:
-    """Refuses metrics that lack one which the rules need.
+    """Checks that the metrics include all that the rules and the version need.
 
     Raises:
-        UserError: If one is missing.
+        UserError: If a metric is missing.
     """
     baselines = [name + BASELINE_SUFFIX for name in HEADLINES]
-    wanted = dict.fromkeys([*HEADLINES, *FLOORED, *baselines])
+    wanted = dict.fromkeys([*HEADLINES, *FLOORED, *baselines, THRESHOLD])
     missing = [name for name in wanted if name not in metrics]
     if missing:
-        raise UserError(f"the metrics lack {', '.join(missing)}; give those that evaluate wrote")
+        raise UserError(f"the metrics lack {', '.join(missing)}; pass the file that evaluate wrote")
 
 
 def decide_first(metrics: Mapping[str, float], settings: RegisterSettings) -> Decision:
-    """Decides about a candidate when there is no champion.
+    """Decides about a candidate if there is no champion.
 
     Args:
-        metrics: What evaluate measured on the test patients.
-        settings: The rules.
+        metrics: Metrics of evaluate on the test patients.
+        settings: Limits of the rules.
     """
     objections = _own_objections(metrics, settings)
     if objections:
@@ -66,13 +62,13 @@ def decide(
     """Decides between a candidate and the champion: the candidate must not be inferior.
 
     Args:
-        metrics: What evaluate measured for the candidate on the test patients.
-        comparison: Both on patients that neither has learned from.
-        champion: What the champion is called, e.g. `version 3`.
-        settings: The rules.
+        metrics: Metrics of evaluate for the candidate on the test patients.
+        comparison: Comparison on patients that neither was trained on.
+        champion: Name of the champion, e.g. `version 3`.
+        settings: Limits of the rules.
     """
     if comparison.identical:
-        return _refuse([f"same scores on every patient as {champion}, which stays champion"])
+        return _refuse([f"same scores on every patient as {champion}, which remains champion"])
     objections = [
         *_own_objections(metrics, settings),
         *_mean_objections(comparison, settings),
@@ -91,30 +87,30 @@ def decide(
 
 
 def too_few(unseen: int, champion: str) -> Decision | None:
-    """Refuses to compare on patients that the champion has learned from.
+    """Rejects a candidate if there are too few patients that the champion was not trained on.
 
     Args:
-        unseen: Patients to compare on that are new to the champion.
-        champion: What the champion is called.
+        unseen: Number of patients to compare on that are new to the champion.
+        champion: Name of the champion.
     """
     if unseen >= _FEWEST_PATIENTS:
         return None
     return _refuse(
         [
-            f"{unseen} of the test patients are new to {champion}, and a comparison takes at "
-            f"least {_FEWEST_PATIENTS}; add patients, and keep its test patients apart by giving "
-            "its split as `split.previous`"
+            f"{unseen} of the test patients are new to {champion}, but a comparison needs at "
+            f"least {_FEWEST_PATIENTS}; add patients, and set `split.previous` to its split, so "
+            "that its test patients are never trained on"
         ]
     )
 
 
 def is_deciding(one: GroupDifference, settings: RegisterSettings) -> bool:
-    """Whether a group is large enough to stop a promotion."""
+    """Returns True if a group is large enough to stop a promotion."""
     return one.patients >= settings.min_group_patients
 
 
 def falls(one: GroupDifference, settings: RegisterSettings) -> bool:
-    """Whether a group loses more than the floor, and more than chance explains."""
+    """Returns True if a group falls by more than the floor, and by more than chance explains."""
     error = one.standard_error or 0.0
     return -one.difference > max(settings.group_floor, GROUP_ERRORS * error)
 
@@ -137,8 +133,8 @@ def _own_objections(metrics: Mapping[str, float], settings: RegisterSettings) ->
 def _mean_objections(comparison: Comparison, settings: RegisterSettings) -> list[str]:
     if comparison.low <= -settings.margin:
         return [f"it may be worse by more than the margin of {settings.margin:.3f}"]
-    if comparison.high < 0:  # inside the margin, but many such steps down would add up
-        return ["it is worse, if by less than the margin"]
+    if comparison.high < 0:  # within the margin, but many such steps would add up
+        return ["it is worse, although by less than the margin"]
     return []
 
 

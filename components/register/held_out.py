@@ -1,4 +1,4 @@
-"""Patients that neither model has learned from, and a model's scores of them."""
+"""Patients that neither model was trained on, and a model's scores of them."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -18,12 +18,12 @@ logger = logging.getLogger(__name__)
 
 
 class Unseen(NamedTuple):
-    """Volumes that neither candidate nor champion has learned from.
+    """Volumes that neither candidate nor champion was trained on.
 
     Attributes:
-        entries: Of manifests.
-        is_origin_known: Whether the store has what the champion was trained with; if not, it may
-            have seen some of them.
+        entries: Manifest entries of the volumes.
+        is_origin_known: True if the store has the champion's data set and split. Otherwise the
+            champion may have been trained on some of the volumes.
     """
 
     entries: list[VolumeEntry]
@@ -33,31 +33,31 @@ class Unseen(NamedTuple):
 def unseen(
     champion: ModelVersion, dataset: SplitDataset, compare_on: Literal["test", "all_unseen"]
 ) -> Unseen:
-    """Returns the volumes that neither candidate nor champion has learned from.
+    """Returns the volumes that neither candidate nor champion was trained on.
 
-    What the champion learned from is in the data set version and split that its tags name. A
-    model without them is compared on every test patient: if it has seen some, that speaks for
-    it and against the candidate, so nothing is promoted wrongly.
+    The champion's tags name its data set version and split. A champion without them is compared
+    on every test patient. If it was trained on some of these, its scores are too good, so no
+    candidate is promoted wrongly.
 
     Args:
-        champion: A registered version.
-        dataset: What the candidate learned from (train and validation) and not (test).
-        compare_on: `test` takes of the candidate's test part what is new to the champion;
-            `all_unseen` adds of the champion's own test part what is not in `dataset`, where
-            every other volume belongs to a part already.
+        champion: Registered version.
+        dataset: Data set with the candidate's split.
+        compare_on: `test` selects volumes of the candidate's test part that are new to the
+            champion. `all_unseen` adds volumes of the champion's test part that are not in
+            `dataset`.
     """
     store = dataset.store
     if not is_origin_known(champion, store):
         logger.warning(
-            "what version %s learned from is not in store %s: it may have seen test patients",
+            "the training data of version %s are not in store %s: they may include test patients",
             champion.version,
             store.uri,
         )
         return Unseen(list(dataset.entries("test")), is_origin_known=False)
     manifest = fetch_manifest(store, champion.tags["dataset_id"])
     split = fetch_split(store, champion.tags["split_id"])
-    learned = [*split.entries("train", manifest), *split.entries("validation", manifest)]
-    found = _new_to(learned, dataset.entries("test"))
+    known = [*split.entries("train", manifest), *split.entries("validation", manifest)]
+    found = _new_to(known, dataset.entries("test"))
     if compare_on == "all_unseen":
         found += _new_to(dataset.manifest.volumes, split.entries("test", manifest))
     return Unseen(found, is_origin_known=True)
@@ -75,17 +75,17 @@ def score_model(
     """Predicts volumes with a model and scores them.
 
     Args:
-        model: Anything MLflow reads.
-        entries: The volumes.
-        dataset: Where their voxels are.
-        threshold: What the model is scored with.
-        device: Where it runs.
-        what: What is counted in the log, e.g. `champion's volumes`.
+        model: Model URI or folder.
+        entries: Manifest entries of the volumes.
+        dataset: Data set with the store of the voxels.
+        threshold: Probability from which a pixel is predicted as tumour.
+        device: Device of the model.
+        what: Name of the volumes in the progress log, e.g. `champion's volumes`.
 
     Raises:
-        UserError: If the model cannot be loaded, or gives something else than probabilities.
+        UserError: If the model cannot be loaded, or does not return probabilities.
     """
-    with importing():  # torch is large, and a first model is compared with nothing
+    with importing():  # imports torch, which a first model does not need
         from components.shared.model.segmenter import load_segmenter
         from components.shared.scoring.predicted import scored
 

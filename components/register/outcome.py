@@ -1,4 +1,4 @@
-"""What a decision means for its pipeline run, left in the store for those who are told."""
+"""Outcome of a pipeline run with a decision, stored for the notify step."""
 
 from mlflow import MlflowClient
 
@@ -11,13 +11,13 @@ from components.shared.tracking.tree import PIPELINE_RUN_TAG
 
 
 def leave_decision(client: MlflowClient, run_id: str, record: DecisionRecord, store: Store) -> None:
-    """Writes a decision as the outcome of the pipeline run.
+    """Stores a decision as the outcome of the pipeline run.
 
     Args:
-        client: Of the tracking server.
-        run_id: The training's run.
-        record: What was decided.
-        store: Where it is left.
+        client: Client of the tracking server.
+        run_id: MLflow run of the training run.
+        record: Decision with its numbers.
+        store: Store of the data set.
     """
     run = client.get_run(run_id)
     outcome = Outcome(
@@ -28,12 +28,12 @@ def leave_decision(client: MlflowClient, run_id: str, record: DecisionRecord, st
         experiment_id=run.info.experiment_id,
         mlflow_run_id=pipeline_run_of(client, run_id),
         headline=_headline(record),
-        metrics={name: record.metrics[name] for name in _TOLD if name in record.metrics},
+        metrics={name: record.metrics[name] for name in _METRICS if name in record.metrics},
     )
     leave_outcome(store, run.data.tags[PIPELINE_RUN_TAG], outcome)
 
 
-_TOLD = tuple(f"{name}{suffix}" for name in HEADLINE for suffix in ("", LOW_SUFFIX, HIGH_SUFFIX))
+_METRICS = tuple(f"{name}{suffix}" for name in HEADLINE for suffix in ("", LOW_SUFFIX, HIGH_SUFFIX))
 
 
 def _headline(record: DecisionRecord) -> str:

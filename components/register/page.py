@@ -1,4 +1,4 @@
-"""The page of a decision: one HTML file that needs no network."""
+"""HTML page of a decision."""
 
 import math
 
@@ -20,17 +20,17 @@ from components.shared.report.page import (
 from components.shared.scoring.comparison import DETECTION_POWER, Comparison, GroupDifference
 from components.shared.scoring.metrics import BASELINE_SUFFIX, interval_in_words
 
-_MANY_USES = 10  # of one test set against one champion, from which on the page warns
+_MANY_USES = 10  # comparisons with one champion on one test set from which the page warns
 
 
 def render_decision(record: DecisionRecord) -> str:
-    """Renders the page of a decision, whatever it was and with a champion or without."""
+    """Renders the page of a decision, with or without a champion."""
     comparison = record.comparison
     sections = [Section("Decision", _decision(record))]
     if comparison:
         sections += [
             Section("Patient by patient", _picture(record, comparison)),
-            Section("What these patients can tell", _power(record, comparison)),
+            Section("Power of the comparison", _power(record, comparison)),
             Section("By tumour size and site", _groups(record, comparison)),
         ]
     sections.append(Section("The candidate alone", _alone(record)))
@@ -50,15 +50,15 @@ def _decision(record: DecisionRecord) -> list[Block]:
     blocks: list[Block] = [Notice(kind, _headline(record))]
     if record.comparison:
         blocks.append(_figures(record, record.comparison))
-    return [*blocks, f"The reason: {record.reason}."]
+    return [*blocks, f"Reason: {record.reason}."]
 
 
 def _headline(record: DecisionRecord) -> str:
     version = f"Version {record.model_version}"
     champion = record.champion_version
     if not record.promoted:
-        stays = f"version {champion} stays champion" if champion else "there is no champion"
-        return f"{version} is not promoted: {stays}."
+        outcome = f"version {champion} remains champion" if champion else "there is no champion"
+        return f"{version} is not promoted: {outcome}."
     return f"{version} replaces version {champion}." if champion else f"{version} is champion."
 
 
@@ -73,7 +73,7 @@ def _figures(record: DecisionRecord, comparison: Comparison) -> Figures:
                 f"{comparison.difference:+.3f}",
                 f"{confidence} {comparison.low:+.3f} and {comparison.high:+.3f}",
             ),
-            ("margin", f"-{record.settings.margin:.3f}", "the lower bound must lie above"),
+            ("margin", f"-{record.settings.margin:.3f}", "the lower bound must be above"),
             ("patients", str(len(comparison.pairs)), _patients_note(record)),
         ]
     )
@@ -81,8 +81,8 @@ def _figures(record: DecisionRecord, comparison: Comparison) -> Figures:
 
 def _patients_note(record: DecisionRecord) -> str:
     if record.champion_origin_known:
-        return "that neither has learned from"
-    return "the champion may have learned from some: what it was trained on is not in the store"
+        return "that neither model was trained on"
+    return "the champion may be trained on some: its training data are not in the store"
 
 
 def _picture(record: DecisionRecord, comparison: Comparison) -> list[Block]:
@@ -93,94 +93,77 @@ def _picture(record: DecisionRecord, comparison: Comparison) -> list[Block]:
             draw(figure),
             f"Left: a line is a patient, from the champion's Dice to the candidate's; {worse} of "
             f"{len(comparison.pairs)} fall. Right: the same differences as points, and below them "
-            "their mean between its one-sided bounds. The candidate is non-inferior if the left "
-            "bound lies right of the margin.",
+            "their mean with its one-sided bounds. The candidate is non-inferior if the lower "
+            "bound is right of the margin.",
         )
     ]
 
 
 def _power(record: DecisionRecord, comparison: Comparison) -> list[Block]:
-    margin = record.settings.margin
+    margin, power = record.settings.margin, f"{DETECTION_POWER:.0%}"
     needed = _patients_needed(comparison, margin)
-    chance = comparison.chance_of_equal(margin)
-    figures = Figures(
-        [
-            (
-                "least difference shown",
-                f"{comparison.detectable:.3f}",
-                f"with {DETECTION_POWER:.0%} power",
-            ),
-            ("an equal model passes", f"{chance:.0%}", "of the time, by the margin alone"),
-            (
-                "patients needed",
-                "-" if needed is None else f"about {needed:,}",
-                f"for an equal model to pass {DETECTION_POWER:.0%} of the time",
-            ),
-            (
-                "earlier decisions",
-                str(record.earlier_decisions),
-                f"against {_champion(record)}; {record.earlier_on_same_patients} on these patients",
-            ),
-        ]
-    )
-    return [figures, _reuse(record)]
+    count = "-" if needed is None else f"about {needed:,}"
+    chance = f"{comparison.chance_of_equal(margin):.0%}"
+    uses = f"against {_champion(record)}; {record.earlier_on_same_patients} on these patients"
+    figures = [
+        ("detectable difference", f"{comparison.detectable:.3f}", f"with {power} power"),
+        ("an equal model passes", chance, "of the time, counting only the margin"),
+        ("patients needed", count, f"for an equal model to pass {power} of the time"),
+        ("earlier decisions", str(record.earlier_decisions), uses),
+    ]
+    return [Figures(figures), _reuse(record)]
 
 
 def _reuse(record: DecisionRecord) -> Block:
     text = (
-        f"Decisions against {_champion(record)} before this one: {record.earlier_decisions}, of "
-        f"these on the very same patients: {record.earlier_on_same_patients}. A champion that was "
-        "chosen on the same patients again and again was partly chosen by luck: it scores above "
-        "its true mean on them, and a model that is better in truth may be refused."
+        f"Earlier decisions against {_champion(record)}: {record.earlier_decisions}, of these on "
+        f"exactly the same patients: {record.earlier_on_same_patients}. A champion that is chosen "
+        "repeatedly on the same patients is partly chosen by luck: it scores above its true mean "
+        "on them, so a better model may be rejected."
     )
     many = record.earlier_on_same_patients >= _MANY_USES
-    return Notice("warning", f"{text} New test patients would help.") if many else text
+    return Notice("warning", f"{text} Add new test patients.") if many else text
 
 
 def _groups(record: DecisionRecord, comparison: Comparison) -> list[Block]:
     settings = record.settings
-    columns = ("group", "patients", "candidate", "champion", "difference", "2 standard errors")
-    rows = [
-        (
-            one.group.replace("/", " "),
-            one.patients,
-            one.candidate,
-            one.reference,
-            one.difference,
-            None if one.standard_error is None else GROUP_ERRORS * one.standard_error,
-            _verdict(one, record),
-        )
-        for one in comparison.groups
-    ]
     return [
-        f"A group of at least {settings.min_group_patients} patients refuses the candidate if it "
+        f"A group of at least {settings.min_group_patients} patients rejects the candidate if it "
         f"falls by more than {settings.group_floor:.3f} and by more than {GROUP_ERRORS} standard "
-        "errors of its mean difference. Smaller ones are shown and do not decide.",
-        Table((*columns, "verdict"), rows),
+        "errors of its mean difference. Smaller groups are shown, but do not decide.",
+        Table.of(
+            comparison.groups,
+            {
+                "group": lambda one: one.group.replace("/", " "),
+                "patients": lambda one: one.patients,
+                "candidate": lambda one: one.candidate,
+                "champion": lambda one: one.reference,
+                "difference": lambda one: one.difference,
+                f"{GROUP_ERRORS} standard errors": lambda one: (
+                    None if one.standard_error is None else GROUP_ERRORS * one.standard_error
+                ),
+                "verdict": lambda one: _verdict(one, record),
+            },
+        ),
     ]
 
 
 def _verdict(one: GroupDifference, record: DecisionRecord) -> str:
     if not is_deciding(one, record.settings):
         return "too few to decide"
-    return "refuses" if falls(one, record.settings) else "passes"
+    return "rejects" if falls(one, record.settings) else "passes"
 
 
 def _alone(record: DecisionRecord) -> list[Block]:
-    metrics, floor = record.metrics, record.settings.min_patient_dice
+    metrics, floors = record.metrics, dict.fromkeys(FLOORED, record.settings.min_patient_dice)
     rows = [
-        (
-            name,
-            metrics[name],
-            metrics.get(name + BASELINE_SUFFIX),
-            floor if name in FLOORED else None,
-        )
+        (name, metrics[name], metrics.get(name + BASELINE_SUFFIX), floors.get(name))
         for name in dict.fromkeys([*HEADLINES, *FLOORED])
     ]
     return [
-        f"Over all {metrics['patients']:.0f} test patients, as evaluated (mean patient Dice: "
-        f"{interval_in_words(metrics)}). Any champion must do better than a prediction that marks "
-        "nothing, and reach the floor.",
+        f"Metrics of the evaluation over all {metrics['patients']:.0f} test patients (mean patient "
+        f"Dice: {interval_in_words(metrics)}). Every champion must be better than an all-empty "
+        "prediction, and reach the floor.",
         Table(("figure", "candidate", "all-empty prediction", "floor"), rows),
     ]
 
@@ -194,36 +177,31 @@ def _patients(comparison: Comparison) -> list[Block]:
         key=lambda row: row[3],
     )
     return [
-        "Greatest loss first; a click on a column's head sorts by it.",
+        "Largest fall first; click on a column's head to sort by it.",
         Table(("volume", "candidate", "champion", "difference"), rows),
     ]
 
 
 def _rules(record: DecisionRecord) -> list[Block]:
     settings = record.settings
-    scored = f"The candidate was scored with a threshold of {record.threshold:g}"
+    scored = f"The threshold of the candidate's scores is {record.threshold:g}"
     if record.champion_threshold is None:
-        return [f"{scored}. The next candidate will be compared with the champion of that time."]
+        return [f"{scored}. There was no champion to compare with."]
+    test = "the test patients that are new to the champion"
+    if settings.compare_on == "all_unseen":
+        test += ", and the champion's test patients that are not in this data set"
     return [
         "The comparison is a test of non-inferiority: the candidate replaces the champion unless "
         f"it may be worse by more than the margin of {settings.margin:.3f} (register.margin). "
-        f"That is judged by a one-sided {settings.bound_confidence:.0%} bound of the mean paired "
-        "difference: a t bound, made on the logit scale of the range from -1 to 1. A candidate "
-        "whose upper bound is below zero is refused too: it is worse, and such steps add up. "
-        "With the same scores on every patient the champion stays.",
-        f"Compared were {_compared_on(settings.compare_on)} (register.compare_on="
-        f"{settings.compare_on}). {scored}, the champion with its own of "
-        f"{record.champion_threshold:g}.",
-        "The least difference shown is (t of the confidence + t of the power) x standard error, "
-        "with the spread of the differences that was seen here.",
+        f"The criterion is a one-sided {settings.bound_confidence:.0%} bound of the mean paired "
+        "difference: a t bound on the logit scale of the range from -1 to 1. A candidate whose "
+        "upper bound is below zero is rejected too: it is worse, and such steps add up. If the "
+        "scores are equal on every patient, the champion remains.",
+        f"The models are compared on {test} (register.compare_on={settings.compare_on}). {scored}, "
+        f"that of the champion's {record.champion_threshold:g}.",
+        "The detectable difference is (t of the confidence + t of the power) x standard error, "
+        "with the spread of the differences on these patients.",
     ]
-
-
-def _compared_on(compare_on: str) -> str:
-    test = "the test patients that are new to the champion"
-    if compare_on == "test":
-        return test
-    return f"{test}, and the champion's own test patients that are not in this data set"
 
 
 def _champion(record: DecisionRecord) -> str:
@@ -231,7 +209,7 @@ def _champion(record: DecisionRecord) -> str:
 
 
 def _patients_needed(comparison: Comparison, margin: float) -> int | None:
-    # by the normal approximation of the same test
+    # normal approximation of the same test
     if margin == 0:
         return None
     variance = comparison.standard_error**2 * len(comparison.pairs)

@@ -1,4 +1,4 @@
-"""What was decided and by what: written to MLflow, read back by a retry, shown on the page."""
+"""Record of a decision: written to MLflow, read by a retry, shown on the page."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -17,26 +17,26 @@ _RECORD = "register/decision.json"
 
 
 class DecisionRecord(Record):
-    """A decision about a registered version, with all that it was made from.
+    """A decision about a registered version, with everything that it depends on.
 
     Attributes:
-        promoted: Whether the version was to become champion.
-        reason: Why or why not, in words with numbers.
-        model_name: The registered model.
-        model_version: The version that was decided about.
-        champion_version: What it was compared with; `None` where there was no champion.
-        dataset_id: What the candidate learned from and was evaluated on.
-        split_id: Which part of that.
-        threshold: What the candidate was scored with.
-        champion_threshold: What the champion was scored with.
-        champion_origin_known: Whether it is known what the champion learned from; if not, it may
-            have seen some of the patients.
-        metrics: What evaluate measured for the candidate on the test patients.
-        comparison: Candidate and champion (the reference) on the same patients; `None` where
-            there was no champion or nobody to compare on.
-        earlier_decisions: How many versions were compared with this champion before.
-        earlier_on_same_patients: How many of these on the very same patients.
-        settings: The rules.
+        promoted: True if the version is to become champion.
+        reason: Reason in words with numbers.
+        model_name: Name of the registered model.
+        model_version: Number of the version that is decided about.
+        champion_version: Number of the champion; `None` without a champion.
+        dataset_id: Data set version of training and evaluation of the candidate.
+        split_id: Split of training and evaluation of the candidate.
+        threshold: Threshold of the candidate's scores.
+        champion_threshold: Threshold of the champion's scores.
+        champion_origin_known: True if the store has the champion's data set and split. Otherwise
+            the champion may have been trained on some of the patients.
+        metrics: Metrics of evaluate for the candidate on the test patients.
+        comparison: Comparison of candidate and champion (the reference) on the same patients;
+            `None` without a champion or without enough patients.
+        earlier_decisions: Number of versions compared with this champion before.
+        earlier_on_same_patients: Number of these compared on exactly the same patients.
+        settings: Limits of the rules.
     """
 
     promoted: bool
@@ -67,14 +67,14 @@ class DecisionRecord(Record):
 
 
 def log_record(client: MlflowClient, run_id: str, record: DecisionRecord) -> None:
-    """Writes a decision to the run: as a file for machines, as tags and metrics for lists."""
+    """Logs a decision to the run: as a JSON file, and as tags and metrics for lists of runs."""
     client.log_dict(run_id, record.model_dump(mode="json"), _RECORD)
     log_tags(client, run_id, outcome_tags(record))
     log_metrics(client, run_id, _metrics(record))
 
 
 def outcome_tags(record: DecisionRecord) -> dict[str, str]:
-    """Tags of a run that say what became of its model."""
+    """Returns the tags with which a run shows the decision about its model."""
     return {
         DECISION_TAG: record.outcome,
         "decision_reason": record.reason,
@@ -84,7 +84,7 @@ def outcome_tags(record: DecisionRecord) -> dict[str, str]:
 
 
 def read_record(run_id: str) -> DecisionRecord:
-    """Reads what `log_record` wrote."""
+    """Reads the record that `log_record` wrote."""
     return DecisionRecord.model_validate(load_dict(f"runs:/{run_id}/{_RECORD}"))
 
 

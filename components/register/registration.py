@@ -1,4 +1,4 @@
-"""The whole of the register step: version, comparison, decision, alias."""
+"""Register step: version, comparison, decision, alias."""
 
 import json
 import logging
@@ -32,6 +32,7 @@ from components.shared.scoring.metrics import HEADLINE, THRESHOLD
 from components.shared.scoring.scores import PatientScore
 from components.shared.scoring.table import read_patient_scores
 from components.shared.tracking.champion import (
+    DECISION_TAG,
     STORE_TAG,
     THRESHOLD_TAG,
     find_champion,
@@ -50,10 +51,10 @@ class Candidate:
     """A trained and evaluated model.
 
     Attributes:
-        run_id: The MLflow run that it comes from.
-        folder: Its MLflow model folder.
-        scores: Of the test patients.
-        metrics: What evaluate measured over them, and `threshold`.
+        run_id: MLflow run that trained the model.
+        folder: MLflow model folder.
+        scores: Scores of the test patients.
+        metrics: Metrics of evaluate over the test patients, and `threshold`.
     """
 
     run_id: str
@@ -66,7 +67,7 @@ class Candidate:
         """Reads the artifacts of evaluate.
 
         Raises:
-            UserError: If the table of patients is not of evaluate's form.
+            UserError: If the table of patients was not written by evaluate.
         """
         return cls(
             run_id=run_id,
@@ -77,13 +78,7 @@ class Candidate:
 
     @property
     def threshold(self) -> float:
-        """What the scores were made with.
-
-        Raises:
-            UserError: If it is not among the metrics.
-        """
-        if THRESHOLD not in self.metrics:
-            raise UserError(f"the metrics lack {THRESHOLD}; give those that evaluate wrote")
+        """Threshold of the scores."""
         return self.metrics[THRESHOLD]
 
 
@@ -97,19 +92,19 @@ def register_model(
 ) -> DecisionRecord:
     """Registers a candidate and moves the alias `champion` to it unless it is inferior.
 
-    With it the pipeline run ends, and what it means for that is left in the store. Run again, it
-    registers nothing twice and repeats the decision made before.
+    This ends the pipeline run, and stores its outcome. A repeated call registers nothing twice,
+    and repeats the earlier decision.
 
     Args:
-        candidate: The model.
-        dataset: What it learned from and was evaluated on.
-        settings: The rules.
+        candidate: Trained and evaluated model.
+        dataset: Data set of training and evaluation.
+        settings: Limits of the rules.
         decision: JSON file to write the decision to.
-        report: HTML file to write the page about it to.
+        report: HTML file to write the page to.
 
     Raises:
-        UserError: If the scores are not of the test patients, the champion cannot be loaded
-            or changed meanwhile, or the server refuses.
+        UserError: If the scores are not of the test patients, the champion cannot be loaded or
+            changes during the comparison, or the server refuses.
     """
     with recording(candidate.run_id) as client:
         record = _register(client, candidate, dataset, settings)
@@ -123,7 +118,7 @@ def register_model(
 
 @dataclass(frozen=True)
 class _Case:
-    """What is decided about, and by which rules."""
+    """A version to decide about, with its data and rules."""
 
     version: ModelVersion
     candidate: Candidate
@@ -145,7 +140,7 @@ def _register(
         tags=_version_tags(candidate, dataset),
         metrics=candidate.metrics,
     )
-    if not registry.is_decided(version):
+    if DECISION_TAG not in version.tags:
         version = _decide(client, _Case(version, candidate, dataset, settings))
     registry.apply_decision(client, version)
     record = read_record(candidate.run_id)
@@ -223,9 +218,9 @@ def _check_scores(candidate: Candidate, dataset: SplitDataset) -> None:
     expected = {entry.volume for entry in dataset.entries("test")}
     if scored != expected:
         raise UserError(
-            f"the candidate's scores are of {len(scored)} volumes, {len(scored & expected)} of "
-            f"them among the {len(expected)} test volumes of split {dataset.split.split_id}; give "
-            "the scores that evaluate wrote for this split"
+            f"the candidate has scores of {len(scored)} volumes, {len(scored & expected)} of them "
+            f"among the {len(expected)} test volumes of split {dataset.split.split_id}; pass the "
+            "scores that evaluate wrote for this split"
         )
 
 
@@ -233,8 +228,7 @@ def _require_same(client: MlflowClient, name: str, number: str | None) -> None:
     now = find_champion(client, name)
     if (str(now.version) if now else None) != number:
         raise UserError(
-            f"the champion of model {name} changed while the candidate was compared with it; run "
-            "the step again"
+            f"the champion of model {name} changed during the comparison; run the step again"
         )
 
 
@@ -256,7 +250,7 @@ def _record(
     champion: ModelVersion | None = None,
     is_origin_known: bool = False,
     comparison: Comparison | None = None,
-    earlier: registry.EarlierDecisions = registry.NO_DECISIONS,
+    earlier: tuple[int, int] = (0, 0),
 ) -> DecisionRecord:
     return DecisionRecord(
         promoted=decision.promoted,
@@ -271,7 +265,7 @@ def _record(
         champion_origin_known=is_origin_known,
         metrics=case.candidate.metrics,
         comparison=comparison,
-        earlier_decisions=earlier.all,
-        earlier_on_same_patients=earlier.on_same_patients,
+        earlier_decisions=earlier[0],
+        earlier_on_same_patients=earlier[1],
         settings=case.settings,
     )

@@ -1,4 +1,4 @@
-"""The MLflow model registry: versions, what was decided about them, and the aliases."""
+"""Versions, decisions and aliases in the MLflow model registry."""
 
 import hashlib
 import json
@@ -6,7 +6,6 @@ import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
@@ -25,20 +24,10 @@ logger = logging.getLogger(__name__)
 CHALLENGER = "challenger"
 
 _DIGEST_TAG = "model_digest"
-_BEFORE_TAG = "champion_before"  # what this one was compared with, or replaced: the way back
-_PATIENTS_TAG = "compared_patients"  # digest of those that it was compared on
+_BEFORE_TAG = "champion_before"  # champion that this version was compared with or replaced
+_PATIENTS_TAG = "compared_patients"  # digest of the volumes of the comparison
 _NONE = "none"
 _APPLIED_TAG = "decision_applied"
-
-
-class EarlierDecisions(NamedTuple):
-    """How many versions were compared with a champion before, and with which patients."""
-
-    all: int
-    on_same_patients: int
-
-
-NO_DECISIONS = EarlierDecisions(0, 0)
 
 
 def add_version(
@@ -51,18 +40,18 @@ def add_version(
 ) -> ModelVersion:
     """Registers a model folder, byte for byte, as a version of `name`.
 
-    The same folder of the same run is registered once, however often this is called.
+    Repeated calls register the same folder of the same run once.
 
     Args:
-        client: Of the tracking server.
-        name: The registered model; made if it is new.
-        run_id: The run that trained the model; its page then links to the version.
-        folder: An MLflow model folder.
-        tags: Of the version.
-        metrics: Names of those of the run's metrics that are the model's.
+        client: Client of the tracking server.
+        name: Name of the registered model, which is created if it is new.
+        run_id: MLflow run that trained the model; its page will link to the version.
+        folder: MLflow model folder.
+        tags: Tags of the version.
+        metrics: Names of the run's metrics that describe the model.
 
     Raises:
-        UserError: If the server holds other bytes than the folder.
+        UserError: If the server has different bytes than the folder.
     """
     digest = folder_digest(folder)
     _ensure_model(client, name)
@@ -80,30 +69,27 @@ def add_version(
         model_id=model.model_id,
         tags={**tags, _DIGEST_TAG: digest},
     )
-    # a server writes this itself, a local file does not: the way from the run to the version
+    # links the run to the version; a server writes this itself, a local file does not
     link = json.dumps([{"name": name, "version": int(version.version)}])
     client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": link})
     return version
 
 
-def is_decided(version: ModelVersion) -> bool:
-    """Whether a decision about the version was recorded."""
-    return DECISION_TAG in version.tags
-
-
 def count_decisions(
     client: MlflowClient, version: ModelVersion, champion: str, patients: Collection[str]
-) -> EarlierDecisions:
+) -> tuple[int, int]:
     """Counts the versions that were compared with a champion before this one.
 
-    Each is one more look at the same patients, and what is chosen by many looks is partly
-    chosen by luck.
+    Every comparison reuses the patients, and a choice among many is partly a choice by luck.
 
     Args:
-        client: Of the tracking server.
-        version: The one that is not counted.
+        client: Client of the tracking server.
+        version: Version of this decision, which is not counted.
         champion: Number of the champion.
-        patients: Names of the volumes that the two are compared on.
+        patients: Names of the volumes of this comparison.
+
+    Returns:
+        Number of these versions, and of those compared on exactly the same patients.
     """
     found = [
         other.tags.get(_PATIENTS_TAG, _NONE)
@@ -112,29 +98,29 @@ def count_decisions(
         and other.tags.get(_BEFORE_TAG) == champion
         and other.tags.get(_PATIENTS_TAG, _NONE) != _NONE
     ]
-    return EarlierDecisions(len(found), found.count(_digest(patients)))
+    return len(found), found.count(_digest(patients))
 
 
 def record_decision(
     client: MlflowClient, version: ModelVersion, record: DecisionRecord
 ) -> ModelVersion:
-    """Writes a decision to its version; from here on a retry takes it as made."""
+    """Writes a decision to its version; retries of the step repeat it."""
     name, number = version.name, str(version.version)
     compared = _digest(record.comparison.pairs) if record.comparison else _NONE
-    told = f"{record.outcome}: {record.reason}"
-    client.update_model_version(name, number, description=told)
+    text = f"{record.outcome}: {record.reason}"
+    client.update_model_version(name, number, description=text)
     client.set_model_version_tag(name, number, _BEFORE_TAG, record.champion_version or _NONE)
     client.set_model_version_tag(name, number, _PATIENTS_TAG, compared)
-    # last: it is what `is_decided` looks for
+    # last, because it marks the version as decided
     client.set_model_version_tag(name, number, DECISION_TAG, record.outcome)
     return client.get_model_version(name, number)
 
 
 def apply_decision(client: MlflowClient, version: ModelVersion) -> None:
-    """Moves the alias that was decided on, once.
+    """Moves the alias `champion` or `challenger` to the version, once.
 
-    Called again, it does nothing: a late retry of an old step must not take the alias back
-    from a newer champion, nor undo a rollback.
+    A repeated call does nothing: a late retry of an old step must neither take the alias from a
+    newer champion nor undo a rollback.
     """
     if _APPLIED_TAG in version.tags:
         return
@@ -146,13 +132,13 @@ def apply_decision(client: MlflowClient, version: ModelVersion) -> None:
 
 
 def version_before(version: ModelVersion) -> str | None:
-    """Number of the champion that a version replaced; `None` where there was none."""
+    """Returns the number of the champion that a version replaced; `None` if there was none."""
     before = version.tags.get(_BEFORE_TAG, _NONE)
     return None if before == _NONE else before
 
 
 def folder_digest(folder: Path) -> str:
-    """Digest of the names and bytes of a model folder's files, 16 hexadecimal digits."""
+    """Computes the digest of names and bytes of a model folder's files, 16 hexadecimal digits."""
     hasher = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         # MLflow drops this file into a folder when it loads a registered model from it
@@ -197,7 +183,7 @@ def _upload(client: MlflowClient, run_id: str, folder: Path, digest: str) -> Log
 def _uploaded(
     client: MlflowClient, run_id: str, experiment: str, digest: str
 ) -> LoggedModel | None:
-    # of an attempt that ended before the version was made
+    # from an attempt that ended before it created the version
     found = client.search_logged_models(
         experiment_ids=[experiment], filter_string=f"source_run_id = '{run_id}'"
     )
@@ -205,7 +191,7 @@ def _uploaded(
 
 
 def _link_metrics(client: MlflowClient, run_id: str, model_id: str, names: Collection[str]) -> None:
-    # the same points again, with the model's id: then the model's own page shows them too
+    # logs the points again with the model's id, so that the model's page shows them too
     points = [point for name in names for point in client.get_metric_history(run_id, name)[-1:]]
     linked = [
         Metric(point.key, point.value, point.timestamp, point.step, model_id=model_id)
@@ -220,7 +206,7 @@ def _check_upload(model_id: str, digest: str) -> None:
         found = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
         if folder_digest(Path(found)) != digest:
             raise UserError(
-                f"MLflow holds other bytes for {uri} than were sent; check the server's artifact "
+                f"MLflow has different bytes for {uri} than were sent; check the server's artifact "
                 "storage and run the step again"
             )
 
@@ -231,8 +217,8 @@ def _is_next(client: MlflowClient, version: ModelVersion) -> bool:
     if number in (version.tags[_BEFORE_TAG], str(version.version)):
         return True
     logger.warning(
-        "version %s is champion by now; the alias stays there, although version %s was decided "
-        "to replace version %s",
+        "version %s is the champion now and keeps the alias, although version %s was to replace "
+        "version %s",
         number,
         version.version,
         version.tags[_BEFORE_TAG],

@@ -1,4 +1,4 @@
-"""The way back to an earlier champion."""
+"""Rollback to an earlier champion."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from components.shared.tracking.server import connect
 
 @dataclass(frozen=True)
 class Rollback:
-    """Versions of a registered model that were and are champion."""
+    """Champions of a registered model before and after a rollback."""
 
     model_name: str
     from_version: str
@@ -22,11 +22,11 @@ class Rollback:
 
 
 def rollback(model_name: str) -> Rollback:
-    """Moves the alias `champion` back to the version that the present one replaced.
+    """Moves the alias `champion` back to the version that the current champion replaced.
 
     Raises:
-        UserError: If MLflow cannot be used or has no such model, or there is no champion or
-            nothing to go back to.
+        UserError: If MLflow cannot be used or has no such model, or there is no champion or no
+            earlier champion.
     """
     client = connect()
     champion = _champion(client, model_name)
@@ -34,7 +34,7 @@ def rollback(model_name: str) -> Rollback:
     if before is None:
         raise UserError(
             f"version {number} of {_named(client, model_name)} is the first champion, so there is "
-            "nothing to go back to; to take it out of use, delete its alias in the MLflow UI"
+            "no earlier one; to stop using it, delete its alias in the MLflow UI"
         )
     _require_version(client, model_name, before, number)
     client.set_registered_model_alias(model_name, CHAMPION, before)
@@ -55,7 +55,7 @@ def _champion(client: MlflowClient, name: str) -> ModelVersion:
 
 def _require_model(client: MlflowClient, name: str) -> None:
     try:
-        if name:  # a server takes the empty name for a missing argument
+        if name:  # a server treats the empty name as a missing argument
             client.get_registered_model(name)
             return
     except MlflowException as error:
@@ -67,7 +67,7 @@ def _require_model(client: MlflowClient, name: str) -> None:
     ]
     raise UserError(
         f"MLflow at {client.tracking_uri} has no model {name!r}; it has: "
-        f"{', '.join(known) or 'none'}; give one of these, or set MLFLOW_TRACKING_URI to its server"
+        f"{', '.join(known) or 'none'}; use one of these, or set MLFLOW_TRACKING_URI to its server"
     )
 
 
@@ -77,7 +77,7 @@ def _require_version(client: MlflowClient, name: str, before: str, number: str) 
     except MlflowException as error:
         raise UserError(
             f"version {number} of {_named(client, name)} replaced version {before}, which was "
-            "deleted; set the alias champion by hand in the MLflow UI"
+            "deleted; set the alias champion manually in the MLflow UI"
         ) from error
 
 

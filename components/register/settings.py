@@ -1,4 +1,4 @@
-"""Settings of the step."""
+"""Settings of the register step."""
 
 from typing import Literal
 
@@ -8,22 +8,22 @@ from components.shared.config import Config
 
 
 class RegisterSettings(Config):
-    """When a candidate becomes champion; differences are of patient Dice, 0..1.
+    """Limits for promoting a candidate; differences are of patient Dice, 0..1.
 
     Attributes:
-        model_name: The registered model.
-        min_patient_dice: The mean patient Dice over the test patients must reach this, with
-            a champion to replace or without.
-        margin: Of non-inferiority: the lower bound of the mean difference must lie above
-            minus this.
-        bound_confidence: Of that one-sided bound.
-        group_floor: No site and no tumour-size third may fall by more than this and more than
-            two standard errors.
-        min_group_patients: Smaller groups are shown and do not decide.
-        compare_on: `test` compares on the test patients that are new to the champion;
-            `all_unseen` adds the champion's own test patients that are not in today's data
-            set, so that every patient counts whom neither model has learned from.
-        device: Where the models run.
+        model_name: Name of the registered model.
+        min_patient_dice: Smallest mean patient Dice over the test patients, with or without a
+            champion to replace.
+        margin: Margin of non-inferiority: the lower bound of the mean difference must lie above
+            `-margin`.
+        bound_confidence: Confidence of the one-sided bound.
+        group_floor: Largest fall of a site or tumour-size third that is accepted. A larger fall
+            rejects the candidate if it also exceeds two standard errors.
+        min_group_patients: Smallest group that decides; smaller groups are only shown.
+        compare_on: `test` compares on the test patients that are new to the champion.
+            `all_unseen` adds the champion's test patients that are not in this data set, so
+            that all patients count that neither model was trained on.
+        device: Device of the models; `auto` uses a GPU if there is one.
     """
 
     model_name: str = Field("brainseg", pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")

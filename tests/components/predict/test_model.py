@@ -33,14 +33,14 @@ def test_the_champion_is_named_by_its_version(any_mlflow, name, threshold_model,
     assert f"models:/{name}/2" in (tmp_path / "out" / "predictions.html").read_text()
 
 
-def test_a_missing_model_and_a_missing_champion_are_told_apart(
+def test_a_missing_model_and_a_missing_champion_have_different_messages(
     local_mlflow, local_mlflow_uri, name, threshold_model
 ):
     with pytest.raises(UserError) as raised:
         resolve_model("champion", name)
     assert str(raised.value) == (
         f"MLflow at {local_mlflow_uri} has no model '{name}'; train one with `brainseg run`, or "
-        "give the URI or the folder of a model"
+        "pass the URI or folder of a model"
     )
     add(name, threshold_model(150))
     add(name, threshold_model(155))
@@ -48,7 +48,7 @@ def test_a_missing_model_and_a_missing_champion_are_told_apart(
         resolve_model("champion", name)
 
 
-def test_an_alias_or_version_that_is_not_there_is_told(local_mlflow, name, threshold_model):
+def test_an_alias_or_version_that_is_not_there_is_reported(local_mlflow, name, threshold_model):
     add(name, threshold_model(150))
     for uri, problem in (
         (f"models:/{name}@best", "alias best not found"),
@@ -60,7 +60,7 @@ def test_an_alias_or_version_that_is_not_there_is_told(local_mlflow, name, thres
 
 
 @pytest.mark.parametrize("model", ["champion", "models:/brainseg/1", "runs:/0123/model"])
-def test_a_server_that_is_down_is_told_at_once(no_mlflow, monkeypatch, model):
+def test_a_server_that_is_down_is_reported_at_once(no_mlflow, monkeypatch, model):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"127\.0\.0\.1:9 cannot be used"):
         resolve_model(model, "brainseg")
@@ -99,11 +99,11 @@ def test_a_run_and_its_model_bring_the_threshold_of_evaluate(local_mlflow, name,
     assert scored_threshold(version.source, {}) == 0.4
 
 
-def test_a_folder_that_tells_no_threshold_has_the_default(no_mlflow, threshold_model):
+def test_a_folder_without_a_threshold_has_the_default(no_mlflow, threshold_model):
     assert scored_threshold(str(threshold_model(150)), {}) == 0.5
 
 
-def test_a_folder_can_tell_its_threshold(no_mlflow, threshold_model, tmp_path):
+def test_a_folder_can_show_its_threshold(no_mlflow, threshold_model, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(threshold_model(150), folder)
     with open(folder / "MLmodel", "a") as description:
@@ -112,8 +112,8 @@ def test_a_folder_can_tell_its_threshold(no_mlflow, threshold_model, tmp_path):
     assert predict_source(str(folder), "synthetic:1", tmp_path, settings).threshold == 0.25
 
 
-@pytest.mark.parametrize("told", ["half", "1.5", "nan", ""])
-def test_a_threshold_that_is_none_is_told(local_mlflow, name, threshold_model, told):
-    add(name, threshold_model(150), threshold=told)
+@pytest.mark.parametrize("found", ["half", "1.5", "nan", ""])
+def test_a_threshold_that_is_none_is_reported(local_mlflow, name, threshold_model, found):
+    add(name, threshold_model(150), threshold=found)
     with pytest.raises(UserError, match=rf"version 1 of model {name} says that its threshold is"):
         scored_threshold(f"models:/{name}/1", {})

@@ -108,7 +108,7 @@ def test_masks_are_made_with_the_threshold_of_the_model(
         assert result.threshold == threshold
         assert result.volumes[0].tumour_pixels == (probability >= threshold).sum() > 0
         page = (output / "predictions.html").read_text()
-        assert f"if its probability is {threshold:g} or more. So the model" in page
+        assert f"if its probability is {threshold:g} or more. The evaluation of the model" in page
 
 
 def test_a_model_that_wants_small_components_left_out_gets_it(
@@ -123,24 +123,22 @@ def test_a_model_that_wants_small_components_left_out_gets_it(
     kept = find_tumour(probability, 0.5, 1).sum()
     assert result.volumes[0].tumour_pixels == kept < (probability >= 0.5).sum()
     page = (tmp_path / "out" / "predictions.html").read_text()
-    assert "at least 100% of the pixels of the largest part. So the model" in page
+    assert "at least 100% of the pixels of the largest part. The evaluation of the model" in page
 
 
-@pytest.mark.parametrize("told", ["2", "much", ".nan"])
+@pytest.mark.parametrize("bad", ["2", "much", ".nan"])
 def test_a_model_that_says_no_share_is_refused(
-    tmp_path, write_scan, make_blob, threshold_model, told
+    tmp_path, write_scan, make_blob, threshold_model, bad
 ):
     write_scan(tmp_path / "in", make_blob(3))
     model = shutil.copytree(threshold_model(150), tmp_path / "model")
     with open(model / "MLmodel", "a") as stream:
-        stream.write(f"metadata:\n  min_component_fraction: {told}\n")
-    with pytest.raises(
-        UserError, match=f"min_component_fraction is '{told}', not a number in 0..1"
-    ):
+        stream.write(f"metadata:\n  min_component_fraction: {bad}\n")
+    with pytest.raises(UserError, match=f"min_component_fraction is '{bad}', not a number in 0..1"):
         predict_source(str(model), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
 
 
-def test_bad_volumes_are_told_and_the_others_go_on(
+def test_bad_volumes_are_reported_and_the_others_go_on(
     tmp_path, write_scan, make_blob, threshold_model
 ):
     source = tmp_path / "in"
@@ -178,9 +176,9 @@ def test_nothing_usable_is_an_error_that_names_the_table_of_all_reasons(
         (write_scan(tmp_path / "in", make_blob(number), name) / f"{name}_1.tif").unlink()
     with pytest.raises(
         UserError, match=r"holds no usable volume: 5 refused \(TCGA_CS_0000"
-    ) as told:
+    ) as found:
         predict_source(str(threshold_model(150)), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
-    assert str(told.value).endswith(f"; all reasons are in {tmp_path}/out/predictions.csv")
+    assert str(found.value).endswith(f"; all reasons are in {tmp_path}/out/predictions.csv")
     rows = table(tmp_path / "out")
     assert list(rows) == bad
     assert all("slice" in row["reason"] for row in rows.values())
@@ -235,7 +233,7 @@ def test_a_size_that_the_model_refuses_is_a_bad_volume(tmp_path, write_scan, mak
     assert "the model cannot take 5 x 20 x 20 voxels" in table(tmp_path / "out")[NAMES[1]]["reason"]
 
 
-def test_a_model_that_is_no_segmenter_is_told(tmp_path, write_scan, make_blob):
+def test_a_model_that_is_no_segmenter_is_reported(tmp_path, write_scan, make_blob):
     import mlflow.pytorch
     import torch
     from mlflow.models import ModelSignature
@@ -285,7 +283,7 @@ def test_files_are_readable_by_others_and_nothing_else_is_left(
     assert stat.S_IMODE((tmp_path / "out" / files[0]).stat().st_mode) == 0o644
 
 
-def test_an_output_that_cannot_be_written_is_told(tmp_path, write_scan, make_blob, threshold_model):
+def test_an_unwritable_output_is_reported(tmp_path, write_scan, make_blob, threshold_model):
     write_scan(tmp_path / "in", make_blob(1))
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file"):

@@ -91,5 +91,5 @@ def test_a_users_mistake_is_one_line_and_marks_the_run(run, world, capfd):
     candidate = dataclasses.replace(candidate, metrics=metrics)
     with pytest.raises(SystemExit):
         run(candidate)
-    assert "brainseg error: the metrics lack pooled_dice; give those" in capfd.readouterr().err
+    assert "brainseg error: the metrics lack pooled_dice; pass the file" in capfd.readouterr().err
     assert connect().get_run(candidate.run_id).info.status == "FAILED"

@@ -13,6 +13,7 @@ GOOD = {
     "patient_dice_mean_empty_baseline": 0.0,
     "pooled_dice": 0.82,
     "pooled_dice_empty_baseline": 0.0,
+    "threshold": 0.5,
 }
 
 
@@ -95,7 +96,7 @@ def test_a_small_but_certain_loss_is_refused():
     champion = np.linspace(0.6, 0.9, 15)
     decision = judge(champion - 0.01, champion)
     assert not decision.promoted
-    assert "it is worse, if by less than the margin" in decision.reason
+    assert "it is worse, although by less than the margin" in decision.reason
 
 
 def test_better_than_the_champion_but_not_than_nothing_is_refused():
@@ -136,7 +137,7 @@ def judge_with_ez(*changes):
     return decide(GOOD, compare(*pair, SETTINGS.bound_confidence), "version 3", SETTINGS)
 
 
-def test_a_group_of_one_or_two_patients_is_told_and_does_not_decide():
+def test_a_group_of_one_or_two_patients_is_reported_and_does_not_decide():
     decision = judge_with_ez(-0.3)
     assert decision.promoted
     assert decision.reason.endswith(
@@ -155,7 +156,7 @@ def test_a_group_refuses_only_by_a_fall_beyond_the_floor_and_two_standard_errors
     assert judge_with_ez(-0.45, 0.05, -0.02).promoted  # large, but one patient's
 
 
-def test_a_refusal_tells_the_groups_that_do_not_decide_too():
+def test_a_refusal_reports_the_groups_that_do_not_decide_too():
     champion = np.full(30, 0.6)
     decision = judge(champion - 0.2, champion, RegisterSettings(min_group_patients=11))
     assert not decision.promoted

@@ -70,18 +70,18 @@ def test_all_unseen_adds_the_champions_test_patients_that_today_has_not(data, ma
     old = data([1, 2], [3], [10, 11, 12, 4])
     new = data([4], [5], [6, 7, 1, 8], patient_8=twin)
     assert numbers(unseen(champion_of(old), new, "test")) == [6, 7, 8]
-    # 4 was learned from by the candidate, 12 is there already under the name of 8
+    # the candidate was trained on 4, and 12 is there already under the name of 8
     assert numbers(unseen(champion_of(old), new, "all_unseen")) == [6, 7, 8, 10, 11]
 
 
 @pytest.mark.parametrize("tag", ["dataset_id", "split_id"])
 @pytest.mark.parametrize("compare_on", ["test", "all_unseen"])
-def test_a_champion_from_elsewhere_is_told(data, caplog, tag, compare_on):
+def test_a_champion_from_elsewhere_is_reported(data, caplog, tag, compare_on):
     dataset = data([1, 2], [3], [4, 5])
     champion = champion_of(dataset)
     champion.tags[tag] = "0123"
     assert numbers(unseen(champion, dataset, compare_on), is_origin_known=False) == [4, 5]
-    assert "what version 3 learned from is not in store" in caplog.text
+    assert "the training data of version 3 are not in store" in caplog.text
 
 
 def test_a_model_is_scored_with_the_threshold_that_is_given(world):
@@ -100,7 +100,7 @@ def test_a_model_is_scored_with_the_threshold_that_is_given(world):
     assert pixels[0] > pixels[1] > pixels[2] > 0
 
 
-def test_a_model_that_cannot_be_loaded_is_told(world, tmp_path):
+def test_a_model_that_cannot_be_loaded_is_reported(world, tmp_path):
     with pytest.raises(UserError, match="cannot be loaded"):
         score_model(
             tmp_path / "none",

@@ -1,4 +1,5 @@
 import base64
+import html
 import re
 
 import numpy as np
@@ -55,10 +56,10 @@ def record(change=None, patients=14, settings=SETTINGS, **changes):
 
 
 def text(page):
-    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
-def test_a_promotion_is_told_with_its_numbers_and_rules():
+def test_a_promotion_is_reported_with_its_numbers_and_rules():
     found = record(0.02)
     page = text(render_decision(found))
     assert found.promoted
@@ -67,32 +68,32 @@ def test_a_promotion_is_told_with_its_numbers_and_rules():
     comparison = found.comparison
     assert f"one-sided 95% bounds {comparison.low:+.3f} and {comparison.high:+.3f}" in page
     assert "test of non-inferiority" in page
-    assert "with a threshold of 0.5, the champion with its own of 0.4" in page
+    assert "The threshold of the candidate's scores is 0.5, that of the champion's 0.4" in page
     assert "data set 0123456789abcdef, split fedcba9876543210" in page
 
 
-def test_a_refusal_is_told_and_who_stays():
+def test_a_refusal_is_reported_and_who_stays():
     page = render_decision(record(-0.1))
     assert 'class="notice bad"' in page
-    assert "Version 2 is not promoted: version 1 stays champion." in page
-    assert "The reason: it may be worse by more than the margin of 0.030;" in page
+    assert "Version 2 is not promoted: version 1 remains champion." in page
+    assert "Reason: it may be worse by more than the margin of 0.030;" in page
 
 
-def test_a_first_champion_is_told_without_a_comparison():
+def test_a_first_champion_is_reported_without_a_comparison():
     page = render_decision(record())
     assert "Version 2 is champion." in page
     assert "there was no champion; patient_dice_mean 0.810" in page
     assert "non-inferiority" not in page
     assert "Patient by patient" not in page
-    assert "all 14 test patients, as evaluated (mean patient Dice: 95 % interval 0.710" in page
+    assert "all 14 test patients (mean patient Dice: 95 % interval 0.710" in page
     refused = render_decision(record(settings=RegisterSettings(min_patient_dice=0.9)))
     assert "Version 2 is not promoted: there is no champion." in refused
     assert "below the 0.900 that any champion must reach" in refused
 
 
-def test_too_few_patients_to_compare_are_told():
+def test_too_few_patients_to_compare_are_reported():
     page = render_decision(record(promoted=False, reason="0 of the test", champion_version="7"))
-    assert "Version 2 is not promoted: version 7 stays champion." in page
+    assert "Version 2 is not promoted: version 7 remains champion." in page
     assert "0 of the test." in page
 
 
@@ -111,10 +112,10 @@ def test_the_differences_are_drawn():
     assert f"{falls} of 14 fall" in render_decision(found)
 
 
-def test_what_the_test_set_can_tell_is_told():
+def test_the_power_of_the_test_set_is_reported():
     found = record(0.0)
     page = text(render_decision(found))
-    assert f"least difference shown {found.comparison.detectable:.3f} with 80% power" in page
+    assert f"detectable difference {found.comparison.detectable:.3f} with 80% power" in page
     chance = found.comparison.chance_of_equal(0.03)
     assert f"an equal model passes {chance:.0%} of the time" in page
     needed = int(re.search(r"patients needed about (\d+) for an equal model to pass 80%", page)[1])
@@ -124,27 +125,27 @@ def test_what_the_test_set_can_tell_is_told():
 
 
 @pytest.mark.parametrize(("uses", "warned"), [(3, False), (10, True)])
-def test_use_of_the_same_patients_is_told(uses, warned):
+def test_use_of_the_same_patients_is_reported(uses, warned):
     page = render_decision(record(0.0, earlier_on_same_patients=uses, earlier_decisions=12))
     assert (
-        f"against version 1 before this one: 12, of these on the very same patients: {uses}."
+        f"Earlier decisions against version 1: 12, of these on exactly the same patients: {uses}."
         in page
     )
     assert ('class="notice warning"' in page) is warned
 
 
-def test_a_champion_of_unknown_origin_is_told():
-    assert "that neither has learned from" in render_decision(record(0.0))
+def test_a_champion_of_unknown_origin_is_reported():
+    assert "that neither model was trained on" in render_decision(record(0.0))
     page = render_decision(record(0.0, champion_origin_known=False))
-    assert "the champion may have learned from some" in page
+    assert "the champion may be trained on some" in page
 
 
-def test_groups_tell_which_of_them_decide():
+def test_groups_show_which_of_them_decide():
     page = text(render_decision(record(0.0, patients=8)))
-    assert "A group of at least 3 patients refuses" in page
+    assert "A group of at least 3 patients rejects" in page
     assert re.search(r"site HT 2 \S+ \S+ \S+ \S+ too few to decide", page)
     assert re.search(r"site CS 3 \S+ \S+ \S+ \S+ passes", page)
-    assert "refuses" in text(render_decision(record(-0.3))).partition("verdict")[2]
+    assert "rejects" in text(render_decision(record(-0.3))).partition("verdict")[2]
 
 
 def test_names_are_escaped_and_nothing_is_fetched():

@@ -75,7 +75,7 @@ def test_the_model_has_signature_example_parameters_and_metrics(any_world):
     assert metrics["pooled_dice"] == candidate.metrics["pooled_dice"]
 
 
-def test_the_run_tells_the_decision(world):
+def test_the_run_reports_the_decision(world):
     candidate = world.candidate(GOOD)
     world.register(candidate)
     second = world.candidate(BETTER)
@@ -126,7 +126,7 @@ def test_each_model_is_scored_with_its_own_threshold(world):
     assert (newest.tags["threshold"], oldest.tags["threshold"]) == ("0.5", "0.3")
 
 
-def test_a_decision_tells_how_often_its_patients_were_used(world):
+def test_a_decision_reports_how_often_its_patients_were_used(world):
     world.register(world.candidate(BETTER))
     used = []
     for level in (WORSE, USELESS, WORSE):
@@ -259,7 +259,7 @@ def test_a_champion_that_changes_meanwhile_stops_the_step(world, monkeypatch):
 
     score_model = registration.score_model
     monkeypatch.setattr(registration, "score_model", score_and_meddle)
-    with pytest.raises(UserError, match="changed while the candidate was compared"):
+    with pytest.raises(UserError, match="changed during the comparison"):
         world.register(world.candidate(GOOD))
     assert world.alias() == "2"
 
@@ -312,7 +312,7 @@ def test_a_champion_from_elsewhere_is_compared_on_all_patients(world, caplog):
     found = world.register(world.candidate(GOOD))
     assert len(found.comparison.pairs) == 8
     assert not found.champion_origin_known
-    assert "may have seen test patients" in caplog.text
+    assert "they may include test patients" in caplog.text
 
 
 def test_a_champion_that_cannot_be_loaded_stops_the_step(world, tmp_path):
@@ -357,6 +357,6 @@ def test_a_candidate_is_read_from_the_files_of_evaluate(world, tmp_path):
 def test_metrics_that_lack_one_are_refused_before_anything_is_registered(world, name):
     candidate = world.candidate(GOOD)
     rest = {key: value for key, value in candidate.metrics.items() if key != name}
-    with pytest.raises(UserError, match=f"the metrics lack {name}; give those that evaluate wrote"):
+    with pytest.raises(UserError, match=f"metrics lack {name}; pass the file that evaluate wrote"):
         world.register(dataclasses.replace(candidate, metrics=rest))
     assert not versions(world)

@@ -37,7 +37,7 @@ def test_bytes_that_change_on_the_way_are_refused(
     monkeypatch.setattr(
         MlflowClient, "log_model_artifacts", lambda self, to, _: upload(self, to, str(short))
     )
-    with pytest.raises(UserError, match="MLflow holds other bytes"):
+    with pytest.raises(UserError, match="MLflow has different bytes"):
         add(name, threshold_model(140))
 
 

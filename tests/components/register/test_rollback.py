@@ -46,7 +46,7 @@ def test_an_unknown_model_is_not_one_without_a_champion(any_mlflow, name, thresh
 
 
 @pytest.mark.parametrize("bad", ["", " ", "a/b", "a:b", "a'b", "../x", "x" * 2000])
-def test_a_name_that_no_model_can_have_is_told(any_mlflow, bad):
+def test_a_name_that_no_model_can_have_is_reported(any_mlflow, bad):
     assert repr(bad) in refusal(bad)
 
 
@@ -60,7 +60,7 @@ def test_goes_back_step_by_step_to_the_first(local_mlflow, name, threshold_model
     assert connect().get_model_version(name, "3").tags["rolled_back_to"] == "2"
 
 
-def test_a_deleted_version_is_told(local_mlflow, name, threshold_model):
+def test_a_deleted_version_is_reported(local_mlflow, name, threshold_model):
     champions(name, threshold_model(140), "1", "2")
     connect().delete_model_version(name, "1")
     assert "replaced version 1, which was deleted" in refusal(name)
