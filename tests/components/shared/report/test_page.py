@@ -54,6 +54,11 @@ def test_shows_every_kind_of_block():
     assert 'class="notice bad"' in page
 
 
+def test_a_table_is_made_of_items_and_a_function_for_each_column():
+    table = Table.of([3, 4], {"number": lambda one: one, "square": lambda one: one * one})
+    assert table == Table(["number", "square"], [[3, 9], [4, 16]])
+
+
 def test_names_its_sections_twice_heading_and_link():
     page = render_page("T", "S", [Section("First", []), Section("Second", [])])
     assert '<a href="#s2">Second</a>' in page
