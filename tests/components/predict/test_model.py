@@ -44,7 +44,7 @@ def test_a_missing_model_and_a_missing_champion_have_different_messages(
     )
     add(name, threshold_model(150))
     add(name, threshold_model(155))
-    with pytest.raises(UserError, match=rf"has 2 versions but no champion; .* models:/{name}/2"):
+    with pytest.raises(UserError, match=rf"has 2 versions but no champion, .* models:/{name}/2"):
         resolve_model("champion", name)
 
 
