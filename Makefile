@@ -48,7 +48,7 @@ Its node must hold the images that manifests/overlays/test names (`make images`,
 by `podman build -t brainseg-test-postgres:15 tests/cluster/images/postgres`; then load all), and
 an S3 service must answer at the address in manifests/overlays/test/settings.env. For example:
   k3s server --write-kubeconfig-mode 644 & export KUBECONFIG=/etc/rancher/k3s/k3s.yaml
-  podman save localhost/brainseg-data-python:0.1.0 | k3s ctr --namespace k8s.io images import -
+  podman save localhost/brainseg-data-python:0.2.0 | k3s ctr --namespace k8s.io images import -
   versitygw --port :7070 posix FOLDER &    # pods must find it by the name in settings.env
 endef
 export NO_CLUSTER

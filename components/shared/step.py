@@ -6,8 +6,8 @@ from kfp import dsl
 
 # One image per set of dependencies. The word "python" is in the name because KFP's local
 # runner takes an image without it for one that has no Python, and warns at every task.
-DATA_IMAGE = "brainseg-data-python:0.1.0"
-TRAINER_IMAGE = "brainseg-trainer-python:0.1.0"
+DATA_IMAGE = "brainseg-data-python:0.2.0"
+TRAINER_IMAGE = "brainseg-trainer-python:0.2.0"
 
 data_step = functools.partial(dsl.component, base_image=DATA_IMAGE, install_kfp_package=False)
 trainer_step = functools.partial(dsl.component, base_image=TRAINER_IMAGE, install_kfp_package=False)

@@ -221,7 +221,7 @@ def pod(name):
     ]
     container = {
         "name": "main",
-        "image": "localhost/brainseg-mlflow:0.1.0",
+        "image": "localhost/brainseg-mlflow:0.2.0",
         "imagePullPolicy": "IfNotPresent",
         "command": ["python", "-c", "import time; time.sleep(3600)"],
         "env": [

@@ -120,7 +120,7 @@ def test_a_volume_that_is_not_there(start, image):
     assert 'configmap "brainseg-ca" not found' in told
 
 
-OURS = "localhost/brainseg-data-python:0.1.0"
+OURS = "localhost/brainseg-data-python:0.2.0"
 FILL = """
 import time
 with open("/folder/file", "wb") as file:

@@ -138,22 +138,22 @@ def test_lint_finds_a_cache_behind_a_step_that_always_runs(tmp_path):
     assert any("read: cached behind made" in problem for problem in _planted(tmp_path, graph))
 
 
-@dsl.component(base_image="brainseg-data-python:0.1.0", install_kfp_package=False)
+@dsl.component(base_image="brainseg-data-python:0.2.0", install_kfp_package=False)
 def _number(value: int) -> int:
     return value
 
 
-@dsl.component(base_image="brainseg-data-python:0.1.0", install_kfp_package=False)
+@dsl.component(base_image="brainseg-data-python:0.2.0", install_kfp_package=False)
 def _word(value: str, named: dsl.OutputPath(str)) -> str:
     return value
 
 
-@dsl.component(base_image="brainseg-data-python:0.1.0", install_kfp_package=False)
+@dsl.component(base_image="brainseg-data-python:0.2.0", install_kfp_package=False)
 def made(value: int, file: dsl.Output[dsl.Artifact]) -> None:
     pass
 
 
-@dsl.component(base_image="brainseg-data-python:0.1.0", install_kfp_package=False)
+@dsl.component(base_image="brainseg-data-python:0.2.0", install_kfp_package=False)
 def read(file: dsl.Input[dsl.Artifact]) -> None:
     pass
 

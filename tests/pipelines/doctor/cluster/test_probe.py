@@ -75,7 +75,7 @@ def test_a_pod_that_fails_tells_its_last_words(probed):
     check = probed(terminated("Failed", "No module named 'pipelines.doctor.pod'"))
     assert check.status == "error"
     assert check.found.endswith(
-        "brainseg-data-python:0.1.0: No module named 'pipelines.doctor.pod'"
+        "brainseg-data-python:0.2.0: No module named 'pipelines.doctor.pod'"
     )
     assert "images of this version" in check.advice
 
