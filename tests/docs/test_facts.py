@@ -114,6 +114,12 @@ def test_steps_and_pipelines_are_in_the_reference():
     }
 
 
+def test_the_rooms_of_shared_are_in_the_reference():
+    page = TEXTS["docs/reference/steps.md"]
+    shared = {path.stem for path in (PROJECT / "components/shared").iterdir()} - {"__init__"}
+    assert [name for name in shared if f"`{name}`" not in page and name[:2] != "__"] == []
+
+
 def test_presets_are_in_the_guide():
     guide = TEXTS["docs/how-to/own-data.md"]
     assert set(re.findall(r"^\| `(\w+)` \|", guide, re.MULTILINE)) >= set(preset_names())
