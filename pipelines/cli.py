@@ -15,6 +15,7 @@ from components.shared.environment import adopt_settings
 from components.shared.errors import UserError
 from components.shared.printable import printable_lines
 from components.shared.process import write_safely
+from components.shared.reading.sources.opening import is_local_path
 from pipelines.extras import DISTRIBUTION, require_extras
 from pipelines.kubeflow.commands import schedules, submit
 from pipelines.options import (
@@ -407,9 +408,7 @@ def main() -> NoReturn:
 
 def _absolute(uri: str) -> str:
     """The absolute form of a local path: steps may run in another folder."""
-    if "://" in uri or uri.startswith(("kaggle:", "synthetic:")):
-        return uri
-    return str(Path(uri).expanduser().absolute())
+    return str(Path(uri).expanduser().absolute()) if is_local_path(uri) else uri
 
 
 def _new_folder() -> Path:

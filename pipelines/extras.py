@@ -5,6 +5,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from components.shared.errors import UserError
+from components.shared.reading.sources.opening import source_kinds
 
 if TYPE_CHECKING:  # imported when it is needed: `doctor` tells that it is missing
     from packaging.requirements import Requirement
@@ -13,7 +14,7 @@ DISTRIBUTION = "brainseg"
 USES: Mapping[str, str] = {
     "trainer": "run, predict, find-lr, gc and rollback",
     "pipelines": "run, find-lr, compile, submit and schedule",
-    "kaggle": "sources kaggle:...",
+    **{kind.extra: f"sources {kind.scheme}..." for kind in source_kinds() if kind.extra},
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from components.shared.reading.sources.opening import source_forms
 from pipelines.discovery import pipeline_summaries
 from pipelines.extras import require_extras
 
@@ -21,15 +22,10 @@ def _names(folder: str) -> list[str]:
     return sorted(path.stem for path in (Path(__file__).parent / folder).glob("*.yaml"))
 
 
-SOURCE_FORMS = (
-    "A folder or .zip in the layout of Kaggle's lgg-mri-segmentation, s3://bucket/prefix, "
-    "kaggle:owner/dataset, or synthetic:PATIENTS[,seed=N]."
-)
+SOURCE_FORMS = f"Volumes in the layout of Kaggle's lgg-mri-segmentation: {source_forms()}."
 
 Source = Annotated[str, typer.Option(help=SOURCE_FORMS)]
-SharedSource = Annotated[
-    str, typer.Option(help="s3://bucket/prefix, kaggle:owner/dataset or synthetic:PATIENTS.")
-]
+SharedSource = Annotated[str, typer.Option(help=f"{source_forms(shared=True)}.")]
 Store = Annotated[str, typer.Option(help="s3://bucket/prefix or a local folder.")]
 SharedStore = Annotated[str, typer.Option(help="s3://bucket/prefix.")]
 Pipeline = Annotated[

@@ -146,8 +146,7 @@ def training(
     """Trains on a source, evaluates the model and registers it.
 
     Args:
-        source: Where the volumes come from: a folder, a .zip, s3://bucket/prefix,
-            kaggle:owner/dataset or synthetic:PATIENTS.
+        source: URI of the volumes; `brainseg ingest --help` lists the forms.
         store: Where data set versions live: s3://bucket/prefix (or a folder, on one machine).
         ingest_settings: YAML of the step's settings; so are the five below. Empty: defaults.
         profile_settings: Limits that stop the run before a GPU is used.

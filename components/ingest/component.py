@@ -16,8 +16,7 @@ def ingest(
     """Checks patients at the door and publishes them as an immutable data set version.
 
     Args:
-        source: A folder, a .zip, `s3://bucket/prefix`, `kaggle:owner/dataset` or
-            `synthetic:PATIENTS[,seed=N]`.
+        source: URI of the volumes; `brainseg ingest --help` lists the forms.
         store: `s3://bucket/prefix` or a folder, where the version is published.
         settings: YAML of `IngestSettings`: strict, max_file_mib, max_archive_gib.
         manifest: The version's volumes (JSON).

@@ -17,7 +17,7 @@ def predict(
 
     Args:
         model: `champion`, `models:/name@alias`, `models:/name/version` or `runs:/id/path`.
-        source: `s3://bucket/prefix`, `kaggle:owner/dataset`, a .zip file or a folder.
+        source: URI of the volumes; `brainseg predict --help` lists the forms.
         settings: YAML of `components.predict.settings.PredictSettings`.
         predictions: Folder with one mask per volume (`VOLUME_mask.tif`) and `predictions.csv`.
         report: HTML page with pictures.

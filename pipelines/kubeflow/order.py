@@ -36,7 +36,7 @@ class Order(Config):
     """A run as people ask for it.
 
     Attributes:
-        source: What pods can read: `s3://bucket/prefix`, `kaggle:owner/dataset`, `synthetic:N`.
+        source: URI of a source that pods can read.
         store: `s3://bucket/prefix`.
         pipeline: Name of one of `PIPELINES`.
         preset: Name or file of all steps' settings.

@@ -1,14 +1,35 @@
 """A source under a prefix of an S3 bucket."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from minio import Minio
 from minio.error import S3Error
 
-from components.shared.reading.sources.source import SourceFile, UnreadableFileError, listed
+from components.shared.reading.sources.source import (
+    Source,
+    SourceFile,
+    UnreadableFileError,
+    listed,
+)
 from components.shared.storage.s3 import connect, explain_s3_errors, parse_s3_uri
+
+SCHEME = "s3://"
+FORM = "s3://bucket/prefix"
+SHARED = True
+
+
+def check_form(uri: str) -> None:
+    """Requires the name of a bucket."""
+    parse_s3_uri(uri)
+
+
+@contextlib.contextmanager
+def open_uri(uri: str, max_archive_gib: float) -> Iterator[Source]:
+    """Opens a bucket's prefix; it is listed later."""
+    yield BucketSource(uri)
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,46 @@
 """A data set of Kaggle, downloaded once by kagglehub into its own cache."""
 
 import contextlib
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from components.shared.errors import UserError
 from components.shared.reading.sources.folder import FolderSource
+from components.shared.reading.sources.source import Source
+
+SCHEME = "kaggle:"
+FORM = "kaggle:owner/dataset"
+SHARED = True
+EXTRA = "kaggle"
+
+_FORM = re.compile(r"kaggle:[\w.-]+/[\w./-]+")
+_ADVICE = (
+    f"the form is {FORM}, e.g. kaggle:mateuszbuda/lgg-mri-segmentation, and a private data set "
+    "needs KAGGLE_USERNAME and KAGGLE_KEY"
+)
 
 
-def download_kaggle(uri: str) -> FolderSource:
-    """Downloads `kaggle:owner/dataset` and opens the folder it lies in.
+def check_form(uri: str) -> None:
+    """Requires an owner and a data set."""
+    if not _FORM.fullmatch(uri):
+        raise UserError(f"source {uri!r} is not understood; {_ADVICE}")
 
-    Raises:
-        UserError: If kagglehub is not installed, the data set does not exist or may not be
-            read, or the network fails.
-    """
+
+@contextlib.contextmanager
+def open_uri(uri: str, max_archive_gib: float) -> Iterator[Source]:
+    """Downloads a data set and opens the folder that holds it."""
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for results; kagglehub logs there
-        return FolderSource(uri, Path(_download(uri)).resolve())
+        folder = Path(_download(uri)).resolve()
+    yield FolderSource(uri, folder)
 
 
 def _download(uri: str) -> str:
-    try:
-        import kagglehub
-        import requests  # type: ignore[import-untyped] # no stubs; comes with kagglehub
-        from kagglehub import exceptions
-    except ImportError as error:
-        raise UserError(
-            f"source {uri} needs the package kagglehub; install it with "
-            "`pip install 'brainseg[kaggle]'`"
-        ) from error
+    import kagglehub
+    import requests  # type: ignore[import-untyped] # no stubs; comes with kagglehub
+    from kagglehub import exceptions
+
     try:
         return str(kagglehub.dataset_download(uri.removeprefix("kaggle:")))
     except requests.ConnectionError as error:
@@ -45,13 +57,5 @@ def _download(uri: str) -> str:
         exceptions.NotFoundError,
         exceptions.UnauthenticatedError,
     ) as error:
-        raise UserError(f"source {uri}: {_advice(error)}") from error
-
-
-def _advice(error: Exception) -> str:
-    reason = " ".join(str(error).split())
-    return (
-        f"{reason}; the form is kaggle:owner/dataset, e.g. "
-        "kaggle:mateuszbuda/lgg-mri-segmentation, and a private data set needs KAGGLE_USERNAME "
-        "and KAGGLE_KEY"
-    )
+        reason = " ".join(str(error).split())
+        raise UserError(f"source {uri}: {reason}; {_ADVICE}") from error

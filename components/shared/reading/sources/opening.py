@@ -1,99 +1,155 @@
-"""Opens the places that patients come from."""
+"""The kinds of sources, found by their modules, and the opening of a source.
 
+A kind is a module of this folder that declares `SCHEME`, `FORM` and `SHARED`, and optionally
+`EXTRA`, and defines `check_form` and `open_uri`; docs/how-to/add-a-source.md shows one. The
+constants are read from the module's text: help texts must not wait for the libraries of all kinds.
+"""
+
+import ast
 import contextlib
-import re
-import stat
-import tempfile
+import functools
+import importlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, cast
 
 from components.shared.errors import UserError
-from components.shared.reading.sources.archive import ArchiveSource
-from components.shared.reading.sources.bucket import BucketSource
-from components.shared.reading.sources.folder import FolderSource
-from components.shared.reading.sources.kaggle import download_kaggle
 from components.shared.reading.sources.source import Source
-from components.shared.reading.sources.synthetic import write_synthetic
-from components.shared.storage.s3 import parse_s3_uri
 
-_FORMS = (
-    "a folder, a .zip file, s3://bucket/prefix, kaggle:owner/dataset or synthetic:PATIENTS[,seed=N]"
-)
-_SYNTHETIC = re.compile(r"synthetic:(?P<patients>[0-9]{1,6})(?:,seed=(?P<seed>[0-9]{1,9}))?")
-_KAGGLE = re.compile(r"kaggle:[\w.-]+/[\w./-]+")
+
+class SourceModule(Protocol):
+    """Functions of a kind's module."""
+
+    def check_form(self, uri: str) -> None:
+        """Checks a URI of this scheme without opening it.
+
+        Raises:
+            UserError: If it has another form.
+        """
+
+    def open_uri(self, uri: str, max_archive_gib: float) -> AbstractContextManager[Source]:
+        """Opens a source; temporary files are removed when the context ends.
+
+        Raises:
+            UserError: If it has another form, or nothing readable is there.
+            ImportError: If a package of `EXTRA` is not installed.
+        """
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """Declaration of a kind of source.
+
+    Attributes:
+        scheme: Start of its URIs, e.g. `s3://`; empty for local paths.
+        form: Form of its URIs in help texts and messages, e.g. `s3://bucket/prefix`.
+        shared: Whether other machines, such as pods, can read it.
+        extra: Extra of the distribution with its packages; empty if it needs none.
+        name: Name of its module.
+    """
+
+    scheme: str
+    form: str
+    shared: bool
+    extra: str
+    name: str
+
+    @property
+    def module(self) -> SourceModule:
+        """The module, imported when it is needed."""
+        return cast(SourceModule, importlib.import_module(f"{__package__}.{self.name}"))
+
+
+@functools.cache
+def source_kinds() -> tuple[SourceKind, ...]:
+    """All kinds of sources, local paths first."""
+    return tuple(sorted(_declared(Path(__file__).parent), key=lambda kind: kind.scheme))
+
+
+def source_forms(*, shared: bool = False) -> str:
+    """The forms of a source's URI for help texts and messages.
+
+    Args:
+        shared: Lists only sources that other machines can read.
+    """
+    *others, last = [kind.form for kind in source_kinds() if kind.shared or not shared]
+    return f"{', '.join(others)} or {last}"
+
+
+def is_local_path(uri: str) -> bool:
+    """Whether a source's or a store's URI is a path of this machine."""
+    return "://" not in uri and not _kind(uri).scheme
 
 
 @contextlib.contextmanager
 def open_source(uri: str, max_archive_gib: float = 64.0) -> Iterator[Source]:
-    """Opens a source; what it needed on the way (a temporary folder) is gone afterwards.
+    """Opens a source; temporary files that it needs are removed afterwards.
 
     Args:
-        uri: A folder, a .zip file, `s3://bucket/prefix`, `kaggle:owner/dataset` or
-            `synthetic:PATIENTS[,seed=N]`.
-        max_archive_gib: A .zip that unpacks to more is refused.
+        uri: URI in one of the forms that `source_forms` lists.
+        max_archive_gib: Largest unpacked size of an archive.
 
     Raises:
-        UserError: If `uri` has another form, or nothing readable is there.
+        UserError: If `uri` has another form, nothing readable is there, or a package is missing.
     """
-    if uri.startswith("synthetic:"):
-        with tempfile.TemporaryDirectory(prefix="brainseg-synthetic-") as folder:
-            yield _synthetic(uri, Path(folder))
-    elif uri.startswith("s3://"):
-        yield BucketSource(uri)
-    elif uri.startswith("kaggle:"):
-        yield download_kaggle(uri)
-    elif "://" in uri or not uri:
-        raise UserError(f"source {uri!r} is not understood; give {_FORMS}")
-    else:
-        yield _local(uri, max_archive_gib)
+    kind = _kind(uri)
+    if not kind.scheme and ("://" in uri or not uri):
+        raise UserError(f"source {uri!r} is not understood; give {source_forms()}")
+    with contextlib.ExitStack() as stack:
+        try:
+            source = stack.enter_context(kind.module.open_uri(uri, max_archive_gib))
+        except ImportError as error:
+            if not kind.extra:
+                raise
+            raise UserError(
+                f"source {uri} needs the package {error.name}; install it with "
+                f"`pip install 'brainseg[{kind.extra}]'`"
+            ) from error
+        yield source
 
 
 def require_shared_source(uri: str) -> None:
-    """Refuses a source that other machines do not see, or whose form is wrong.
+    """Refuses a source that other machines cannot read, or whose form is wrong.
 
     Args:
-        uri: What a step on another machine will open.
+        uri: URI that a step on another machine will open.
 
     Raises:
-        UserError: If it is local, or another form than `open_source` knows.
+        UserError: If it is local, or has none of the known forms.
     """
-    if uri.startswith("synthetic:"):
-        _parse_synthetic(uri)
-    elif uri.startswith("s3://"):
-        parse_s3_uri(uri)
-    elif not _KAGGLE.fullmatch(uri):
+    kind = _kind(uri)
+    if not kind.shared:
         raise UserError(
-            f"source {uri!r} is seen by this machine only, or not understood; give "
-            "s3://bucket/prefix (copy it there first), kaggle:owner/dataset or "
-            "synthetic:PATIENTS[,seed=N]"
+            f"source {uri!r} can be read on this machine only, or is not understood; give "
+            f"{source_forms(shared=True)}; copy local files to a bucket first"
+        )
+    kind.module.check_form(uri)
+
+
+def _kind(uri: str) -> SourceKind:
+    local, *others = source_kinds()
+    return next((kind for kind in others if uri.startswith(kind.scheme)), local)
+
+
+def _declared(folder: Path) -> Iterator[SourceKind]:
+    for path in folder.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if "\nSCHEME = " not in text:
+            continue
+        constants = dict(_constants(text))
+        yield SourceKind(
+            scheme=str(constants["SCHEME"]),
+            form=str(constants["FORM"]),
+            shared=bool(constants["SHARED"]),
+            extra=str(constants.get("EXTRA", "")),
+            name=path.stem,
         )
 
 
-def _synthetic(uri: str, folder: Path) -> Source:
-    patients, seed = _parse_synthetic(uri)
-    return FolderSource(uri, write_synthetic(folder, patients, seed).resolve())
-
-
-def _parse_synthetic(uri: str) -> tuple[int, int]:
-    match = _SYNTHETIC.fullmatch(uri)
-    if match is None or int(match["patients"]) == 0:
-        raise UserError(
-            f"source {uri!r} is not understood; the form is synthetic:PATIENTS[,seed=N], "
-            "e.g. synthetic:24,seed=1"
-        )
-    return int(match["patients"]), int(match["seed"] or 0)
-
-
-def _local(uri: str, max_archive_gib: float) -> Source:
-    path = Path(uri)
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError as error:
-        raise UserError(f"source {uri} does not exist; give {_FORMS}") from error
-    except OSError as error:
-        raise UserError(f"source {uri} cannot be read: {error.strerror}; give {_FORMS}") from error
-    if stat.S_ISDIR(mode):
-        return FolderSource(uri, path.resolve())
-    if stat.S_ISREG(mode) and path.suffix.lower() == ".zip":
-        return ArchiveSource(uri, path.resolve(), max_archive_gib)
-    raise UserError(f"source {uri} is neither a folder nor a .zip file; give {_FORMS}")
+def _constants(text: str) -> Iterator[tuple[str, object]]:
+    for node in ast.parse(text).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="SCHEME" | "FORM" | "SHARED" | "EXTRA" as name)]):
+                yield name, ast.literal_eval(node.value)

@@ -4,7 +4,11 @@ The files are equal on every machine: all arithmetic is on integers or by `+ - *
 which IEEE 754 rounds in one way only (sums of arrays and `exp` differ between processors).
 """
 
+import contextlib
 import csv
+import re
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +17,16 @@ import numpy.typing as npt
 import tifffile
 
 from components.shared.dataset.volumes import FLAIR, Mask, Voxels
+from components.shared.errors import UserError
+from components.shared.reading.sources.folder import FolderSource
+from components.shared.reading.sources.source import Source
 from components.shared.reading.tcga import ATTRIBUTE_FILE, ATTRIBUTES, PATIENT_COLUMN
+
+SCHEME = "synthetic:"
+FORM = "synthetic:PATIENTS[,seed=N]"
+SHARED = True
+
+_FORM = re.compile(r"synthetic:(?P<patients>[0-9]{1,6})(?:,seed=(?P<seed>[0-9]{1,9}))?")
 
 Field = npt.NDArray[np.float64]
 
@@ -56,6 +69,19 @@ class _Grid:
         return self.z.size, self.y.size, self.x.size
 
 
+def check_form(uri: str) -> None:
+    """Requires a number of patients, and at most a seed."""
+    _parse(uri)
+
+
+@contextlib.contextmanager
+def open_uri(uri: str, max_archive_gib: float) -> Iterator[Source]:
+    """Writes the patients to a temporary folder and opens it."""
+    patients, seed = _parse(uri)
+    with tempfile.TemporaryDirectory(prefix="brainseg-synthetic-") as folder:
+        yield FolderSource(uri, write_synthetic(Path(folder), patients, seed).resolve())
+
+
 def write_synthetic(folder: Path, patients: int, seed: int) -> Path:
     """Writes made-up patients as `folder/kaggle_3m/TCGA_*/..._N.tif`, masks and `data.csv`.
 
@@ -80,6 +106,15 @@ def write_synthetic(folder: Path, patients: int, seed: int) -> Path:
             _write_slices(top / patient.volume, patient)
             table.writerow((patient.name, *patient.attributes))
     return top
+
+
+def _parse(uri: str) -> tuple[int, int]:
+    match = _FORM.fullmatch(uri)
+    if match is None or int(match["patients"]) == 0:
+        raise UserError(
+            f"source {uri!r} is not understood; the form is {FORM}, e.g. synthetic:24,seed=1"
+        )
+    return int(match["patients"]), int(match["seed"] or 0)
 
 
 def _write_slices(folder: Path, patient: _Patient) -> None:

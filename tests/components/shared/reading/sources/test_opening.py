@@ -1,9 +1,22 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+import components
 from components.shared.errors import UserError
-from components.shared.reading.sources.opening import open_source, require_shared_source
+from components.shared.reading.sources.opening import (
+    is_local_path,
+    open_source,
+    require_shared_source,
+    source_forms,
+    source_kinds,
+)
 from components.shared.reading.sources.source import UnreadableFileError
 from tests.components.shared.reading.sources.opened import refusal
+
+PROJECT = Path(components.__file__).parents[1]
 
 
 def test_synthetic_folder_is_gone_afterwards():
@@ -38,13 +51,55 @@ def test_a_source_that_other_machines_see_is_shared(uri):
     require_shared_source(uri)
 
 
-@pytest.mark.parametrize("uri", ["data", "/data/lgg.zip", "", "kaggle:owner", "ftp://host/x"])
+@pytest.mark.parametrize("uri", ["data", "/data/lgg.zip", "", "ftp://host/x"])
 def test_a_source_of_one_machine_is_not_shared(uri):
-    with pytest.raises(UserError, match="seen by this machine only, or not understood"):
+    with pytest.raises(UserError, match="on this machine only, or is not understood"):
         require_shared_source(uri)
 
 
-@pytest.mark.parametrize("uri", ["synthetic:0", "synthetic:x", "s3://"])
+@pytest.mark.parametrize("uri", ["synthetic:0", "synthetic:x", "s3://", "kaggle:owner"])
 def test_a_shared_source_of_a_wrong_form_is_refused(uri):
     with pytest.raises(UserError, match="the form is"):
         require_shared_source(uri)
+
+
+def test_forms_are_those_of_the_modules():
+    assert source_forms() == (
+        "a folder, a .zip file, kaggle:owner/dataset, s3://bucket/prefix or "
+        "synthetic:PATIENTS[,seed=N]"
+    )
+    assert source_forms(shared=True) == (
+        "kaggle:owner/dataset, s3://bucket/prefix or synthetic:PATIENTS[,seed=N]"
+    )
+
+
+@pytest.mark.parametrize("kind", source_kinds(), ids=lambda kind: kind.name)
+def test_a_declaration_read_from_the_text_is_that_of_the_module(kind):
+    module = kind.module
+    assert (kind.scheme, kind.form, kind.shared) == (module.SCHEME, module.FORM, module.SHARED)
+    assert kind.extra == getattr(module, "EXTRA", "")
+
+
+@pytest.mark.parametrize(
+    ("uri", "local"),
+    [
+        ("data", True),
+        ("/data/lgg.zip", True),
+        ("a:b", True),
+        ("kaggle:a/b", False),
+        ("s3://mri", False),
+        ("http://host", False),
+        ("synthetic:3", False),
+    ],
+)
+def test_local_paths_are_those_without_a_scheme(uri, local):
+    assert is_local_path(uri) is local
+
+
+def test_help_does_not_wait_for_the_libraries_of_the_sources():
+    code = (
+        "import sys; from components.shared.reading.sources.opening import source_forms\n"
+        "source_forms()\n"
+        "assert not {'numpy', 'minio', 'kagglehub', 'tifffile'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT)

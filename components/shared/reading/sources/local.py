@@ -1,0 +1,39 @@
+"""A source on this machine: a folder or a .zip file."""
+
+import contextlib
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from components.shared.errors import UserError
+from components.shared.reading.sources.archive import ArchiveSource
+from components.shared.reading.sources.folder import FolderSource
+from components.shared.reading.sources.opening import source_forms
+from components.shared.reading.sources.source import Source
+
+SCHEME = ""
+FORM = "a folder, a .zip file"
+SHARED = False
+
+
+def check_form(uri: str) -> None:
+    """Accepts any path: only opening shows what is there."""
+
+
+@contextlib.contextmanager
+def open_uri(uri: str, max_archive_gib: float) -> Iterator[Source]:
+    """Opens a folder or a .zip file, symbolic links resolved."""
+    path = Path(uri)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise UserError(f"source {uri} does not exist; give {source_forms()}") from error
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+        raise UserError(f"source {uri} {reason}; give {source_forms()}") from error
+    if stat.S_ISDIR(mode):
+        yield FolderSource(uri, path.resolve())
+    elif stat.S_ISREG(mode) and path.suffix.lower() == ".zip":
+        yield ArchiveSource(uri, path.resolve(), max_archive_gib)
+    else:
+        raise UserError(f"source {uri} is neither a folder nor a .zip file; give {source_forms()}")
