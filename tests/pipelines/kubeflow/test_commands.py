@@ -81,7 +81,7 @@ def test_a_dry_run_prints_what_would_be_sent_and_asks_nobody(call):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--source", "data", "--store", "s3://mri/x", *IMAGES], "seen by this machine only"),
+        (["--source", "data", "--store", "s3://mri/x", *IMAGES], "on this machine only"),
         (["--source", "synthetic:2", "--store", "store", *IMAGES], "every pod needs it"),
         ([*RUN], "names no registry"),
         ([*RUN, *IMAGES, "--set", "train.epoch=1"], "train.epoch is not a setting"),

@@ -20,16 +20,15 @@ def test_a_run_is_prepared_with_everything_that_pods_need(prepared):
     assert prepared.package.version.startswith("brainseg-training-")
 
 
-@pytest.mark.parametrize(
-    "source", ["data", "/data/lgg.zip", "~/lgg", "file:///data", "", "kaggle:x"]
-)
+@pytest.mark.parametrize("source", ["data", "/data/lgg.zip", "~/lgg", "file:///data", ""])
 def test_a_source_on_this_machine_is_refused(source):
-    refused("seen by this machine only, or not understood; give s3://", source=source)
+    refused("on this machine only, or is not understood; give kaggle:", source=source)
 
 
 def test_a_source_of_a_wrong_form_is_refused():
     refused("synthetic:PATIENTS", source="synthetic:none")
     refused("names no bucket", source="s3://")
+    refused("kaggle:owner/dataset", source="kaggle:x")
 
 
 @pytest.mark.parametrize("source", ["s3://mri/raw", "kaggle:mateuszbuda/lgg-mri-segmentation"])
