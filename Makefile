@@ -4,9 +4,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Images: `make images`, or one by `make image-data`. BUILD_FLAGS: what else the build is to be
-# given; SOURCE: the address of the code that the images name. Old podmans keep a label with a
-# build argument in it from their cache, so labels that change are given here.
+# Images: `make images`, or one by `make image-data`. BUILD_FLAGS: further flags of the build;
+# SOURCE: address of the code, a label of the images. Old podmans keep a label with a build argument
+# from their cache, so labels that change are set here.
 CONTAINER ?= $(notdir $(shell command -v docker || command -v podman))
 BUILD_FLAGS ?=
 SOURCE ?=
@@ -81,13 +81,13 @@ $(READY): pyproject.toml constraints.txt
 images: $(FOLDERS:%=image-%)  ## all images
 
 image-%:
-	$(if $(CONTAINER),,$(error neither docker nor podman is there; install one of them))
+	$(if $(CONTAINER),,$(error neither docker nor podman is installed; install one of them))
 	$(CONTAINER) build $(BUILD_FLAGS) --file images/$*/Dockerfile --tag $(NAME_$*):$(VERSION) \
 	  --label $(LABEL).version=$(VERSION) --label $(LABEL).revision=$(REVISION) \
 	  $(if $(SOURCE),--label $(LABEL).source=$(SOURCE)) .
 
-push:  ## images to REGISTRY, and the digests that it has them under to the file DIGESTS
-	$(if $(REGISTRY),,$(error say where to: make push REGISTRY=registry.example/team))
+push:  ## images to REGISTRY, and their digests there to the file DIGESTS
+	$(if $(REGISTRY),,$(error name the registry: make push REGISTRY=registry.example/team))
 	images/push $(CONTAINER) $(REGISTRY) $(DIGESTS) $(TAGS)
 
 clean:

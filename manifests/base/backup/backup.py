@@ -19,7 +19,7 @@ NAME = "mlflow"
 
 
 def main() -> None:
-    """Does what the command line says; ends with a message that tells what is wrong."""
+    """Runs one command; a failure ends with a message."""
     command, file = sys.argv[1:]
     destination = os.environ["BACKUP_DESTINATION"]
     bucket, prefix = urlsplit(destination).netloc, urlsplit(destination).path.strip("/")
@@ -43,10 +43,10 @@ class Folder:
         """Writes a new backup, and only then removes old ones."""
         key = f"{self._prefix}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.dump"
         self._s3.upload_file(str(file), self._bucket, key)
-        told(f"wrote s3://{self._bucket}/{key}, {file.stat().st_size} bytes")
+        print_line(f"wrote s3://{self._bucket}/{key}, {file.stat().st_size} bytes")
         for old in self._keys()[:-keep]:
             self._s3.delete_object(Bucket=self._bucket, Key=old)
-            told(f"removed s3://{self._bucket}/{old}")
+            print_line(f"removed s3://{self._bucket}/{old}")
 
     def download(self, file: Path, name: str) -> None:
         """Fetches the backup of that name (the part behind the last slash), or the newest."""
@@ -58,7 +58,7 @@ class Folder:
                 f"brainseg error: no backup {name} in s3://{self._bucket}; newest there: {there}"
             )
         self._s3.download_file(self._bucket, wanted[-1], str(file))
-        told(f"read s3://{self._bucket}/{wanted[-1]}, {file.stat().st_size} bytes")
+        print_line(f"read s3://{self._bucket}/{wanted[-1]}, {file.stat().st_size} bytes")
 
     def _keys(self) -> list[str]:
         pages = self._s3.get_paginator("list_objects_v2").paginate(
@@ -68,7 +68,7 @@ class Folder:
         return sorted(key for key in found if key.endswith(".dump"))
 
 
-def told(line: str) -> None:
+def print_line(line: str) -> None:
     """A line of the pod's log."""
     sys.stdout.write(f"{line}\n")
 
