@@ -80,7 +80,7 @@ def _summary(
     )
     blocks: list[Block] = [figures]
     if refused:
-        blocks.append(Notice("warning", f"{len(refused)} volumes could not be predicted."))
+        blocks.append(Notice("warning", f"Volumes that could not be predicted: {len(refused)}."))
     blocks.append(
         f"{decision} The evaluation of the model used the same rule. These predictions are for "
         "research and are not a diagnosis."

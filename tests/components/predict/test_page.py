@@ -29,7 +29,7 @@ def test_counts_predicted_refused_and_found():
     page = render([row(0), row(1), row(2), refused("torn", "slice 3 is empty")])
     figures = page.partition("Pictures")[2]
     assert "It is 0.4. The evaluation of the model used the same rule" in page
-    assert "1 volumes could not be predicted." in page
+    assert "Volumes that could not be predicted: 1." in page
     assert "slice 3 is empty" in figures
     assert "models:/brainseg/3" in page
 

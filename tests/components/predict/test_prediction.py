@@ -164,7 +164,7 @@ def test_bad_volumes_are_reported_and_the_others_go_on(
     masks = [path.name for path in (tmp_path / "out").glob("*.tif")]
     assert masks == [f"{NAMES[0]}_mask.tif"]
     page = (tmp_path / "out" / "predictions.html").read_text()
-    assert "3 volumes could not be predicted" in page
+    assert "Volumes that could not be predicted: 3." in page
     assert "patient-four" in page
 
 
