@@ -1,20 +1,8 @@
 """Train: fit one recipe and export the segmenter."""
 
-import functools
-
 from kfp import dsl
 
 from components.shared.step import trainer_step
-
-_PASSED_ON = [
-    dsl.TaskConfigField.RESOURCES,  # of the pods that train; this step needs no GPU
-    dsl.TaskConfigField.KUBERNETES_AFFINITY,
-    dsl.TaskConfigField.KUBERNETES_TOLERATIONS,
-    dsl.TaskConfigField.KUBERNETES_NODE_SELECTOR,
-    dsl.TaskConfigPassthrough(dsl.TaskConfigField.ENV, apply_to_task=True),
-    dsl.TaskConfigPassthrough(dsl.TaskConfigField.KUBERNETES_VOLUMES, apply_to_task=True),
-]
-_group_step = functools.partial(trainer_step, task_config_passthroughs=_PASSED_ON)
 
 
 @trainer_step
@@ -89,7 +77,7 @@ def train(
     return run_id
 
 
-@_group_step
+@trainer_step
 def train_group(
     store: str,
     dataset_id: str,
@@ -100,7 +88,7 @@ def train_group(
     pipeline_run: str,
     settings: str,
     group: str,
-    task_config: dsl.TaskConfig,
+    pod: str,
     model: dsl.Output[dsl.Model],
     history: dsl.Output[dsl.Artifact],
     label: str = "",
@@ -119,7 +107,7 @@ def train_group(
             (`dsl.PIPELINE_JOB_ID_PLACEHOLDER`); `KFP_RUN_ID` goes before it.
         settings: YAML of `components.train.recipe.Recipe`.
         group: YAML of `components.train.group.settings.GroupSettings`.
-        task_config: What the task's pod would have had; KFP gives it.
+        pod: JSON of the pods' settings; a pod profile writes it.
         model: MLflow model folder with the exported segmenter.
         history: JSON of the `TrainingHistory`: epochs, search for the learning rate.
         label: Which training of the pipeline run, e.g. fold-1; empty where it has one.
@@ -128,6 +116,7 @@ def train_group(
     Returns:
         The training's MLflow run; it is nested in the pipeline run's.
     """
+    import json
     from pathlib import Path
 
     from components.shared.config import parse_config
@@ -154,7 +143,7 @@ def train_group(
         run_id = train_in_group(
             parse_config(GroupSettings, group, "train.group"),
             Task(store=store, training=training, run_name=run_name),
-            task_config=vars(task_config),
+            json.loads(pod),
             profile_report=Path(profile_report.path),
             model=Path(model.path),
             history=Path(history.path),

@@ -1,11 +1,12 @@
-"""Writes a pod profile and the images' full names into a copy of a graph.
+"""Writes a pod profile into a copy of a graph.
 
 KFP has functions for each pod setting, to be called where a task is made. They would tie the
 graph to one kind of cluster. So the same messages (`kfp.kubernetes`' own protobuf) are written
-into the compiled graph: the graphs say what follows what, the profile says where it runs.
+into the compiled graph: the graph defines the order of the steps, the profile where they run.
 """
 
 import copy
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,8 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from components.train.component import train_group
 from pipelines.graph import dags
-from pipelines.placement.profiles import EnvSource, NodeAffinity, PodProfile, PodSettings, Scratch
+from pipelines.placement.pod import Json, kfp_container, kfp_pod, pod_fragment
+from pipelines.placement.profiles import PodProfile, PodSettings
 
 _QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 # equal in every pod of a run, and after KFP's "Retry"
@@ -24,7 +26,7 @@ _RUN_ID = {"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']
 
 
 def placed(pipeline: GraphComponent, profile: PodProfile) -> GraphComponent:
-    """A copy of a graph whose steps have the pods that a profile describes.
+    """Return a copy of a graph whose steps have the pods that a profile describes.
 
     Args:
         pipeline: Any graph of this project's steps; it is not changed.
@@ -36,8 +38,10 @@ def placed(pipeline: GraphComponent, profile: PodProfile) -> GraphComponent:
     if profile.steps["train"].pod_group:
         _train_in_groups(copied, profile.steps["train"])
     for label, found in settings.items():
-        spec.deployment_spec["executors"][label]["container"].update(_container(found))
-        pods[label] = _pod(found)
+        pod = _step_pod(found)
+        container = spec.deployment_spec["executors"][label]["container"]
+        container.update(kfp_container(pod))
+        pods[label] = _message(found, pod)
     for task in (task for dag in dags(copied) for task in dag.tasks.values()):
         label = spec.components[task.component_ref.name].executor_label
         task.ClearField("retry_policy")
@@ -48,16 +52,15 @@ def placed(pipeline: GraphComponent, profile: PodProfile) -> GraphComponent:
 
 
 def step_of(container: Mapping[str, Any]) -> str:
-    """The step that a container runs: the function's name, as KFP's executor is told it."""
+    """Return the step that a container runs: the function's name in KFP's arguments."""
     arguments = list(container["args"])
     return str(arguments[arguments.index("--function_to_execute") + 1])
 
 
 def _train_in_groups(pipeline: GraphComponent, settings: PodSettings) -> None:
-    """Puts `train_group` in `train`'s place, which has the same inputs and outputs.
+    """Replaces `train` by `train_group`, which has the same inputs and outputs.
 
-    The settings become a constant of the task; the rest is KFP's to give, see its driver
-    (backend/src/v2/driver/container.go at 2.17.0: an input of the type TASK_CONFIG).
+    The group and its pods become constants of the task.
     """
     spec, other = pipeline.pipeline_spec, train_group.pipeline_spec
     labels = {label for label, step in _steps(spec) if step == "train"}
@@ -71,10 +74,11 @@ def _train_in_groups(pipeline: GraphComponent, settings: PodSettings) -> None:
         spec.deployment_spec["executors"][label].update(MessageToDict(executor))
     assert settings.pod_group
     group = settings.pod_group.model_copy(update={"queue": settings.queue})
+    constants = {"group": group.model_dump_json(), "pod": json.dumps(pod_fragment(settings))}
     for task in (task for dag in dags(pipeline) for task in dag.tasks.values()):
         if task.component_ref.name in names:
-            constant = task.inputs.parameters["group"].runtime_value.constant
-            constant.string_value = group.model_dump_json()
+            for name, text in constants.items():
+                task.inputs.parameters[name].runtime_value.constant.string_value = text
 
 
 def _steps(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
@@ -82,7 +86,7 @@ def _steps(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
         yield label, step_of(executor["container"])
 
 
-def _platform(profile: PodProfile, pods: Mapping[str, Any]) -> dict[str, Any]:
+def _platform(profile: PodProfile, pods: Mapping[str, Any]) -> Json:
     limits = {
         "resourceTtlOnCompletion": profile.run.ttl_s,
         "activeDeadlineSeconds": profile.run.deadline_s,
@@ -90,23 +94,7 @@ def _platform(profile: PodProfile, pods: Mapping[str, Any]) -> dict[str, Any]:
     return {"deploymentSpec": {"executors": pods}, "pipelineConfig": limits}
 
 
-def _container(settings: PodSettings) -> dict[str, Any]:
-    resources: dict[str, Any] = {
-        "resourceCpuRequest": settings.cpu.request,
-        "resourceCpuLimit": settings.cpu.limit,
-        "resourceMemoryRequest": settings.memory.request,
-        "resourceMemoryLimit": settings.memory.limit,
-    }
-    if settings.gpu:
-        resources["accelerator"] = {
-            "resourceType": settings.gpu.type,
-            "resourceCount": str(settings.gpu.count),
-        }
-    env = [{"name": name, "value": value} for name, value in settings.env.items()]
-    return {"resources": resources, **({"env": env} if env else {})}
-
-
-def _retries(settings: PodSettings) -> dict[str, Any]:
+def _retries(settings: PodSettings) -> Json:
     return {
         "maxRetryCount": settings.retries,
         "backoffFactor": 2.0,
@@ -115,62 +103,23 @@ def _retries(settings: PodSettings) -> dict[str, Any]:
     }
 
 
-def _pod(settings: PodSettings) -> dict[str, Any]:
-    """A pod in the JSON form of KFP's message, which refuses what it does not know."""
-    queued = settings.queue and not settings.pod_group  # of a group all wait, not who follows it
-    queue = {_QUEUE_LABEL: settings.queue} if queued else {}
-    pod = {
+def _step_pod(settings: PodSettings) -> Json:
+    """The pod of a step; one that only follows a group needs no queue, devices or certain nodes."""
+    pod = pod_fragment(settings)
+    if settings.pod_group:
+        for field in ("nodeSelector", "tolerations", "affinity"):
+            pod["spec"].pop(field, None)
+        del pod["spec"]["containers"][0]["resources"]
+    elif settings.queue:
+        pod["metadata"].setdefault("labels", {})[_QUEUE_LABEL] = settings.queue
+    return pod
+
+
+def _message(settings: PodSettings, pod: Json) -> Json:
+    """A pod in the JSON form of KFP's message, which refuses unknown fields."""
+    message = {
+        **kfp_pod(pod),
         "activeDeadlineSeconds": settings.timeout_s,
-        "imagePullPolicy": settings.pull_policy,
-        "imagePullSecret": [_named("secretName", name) for name in settings.pull_secrets],
-        "securityContext": {
-            "runAsUser": settings.user,
-            "runAsGroup": settings.group,
-            "runAsNonRoot": True,  # without it a namespace that enforces "restricted" refuses
-        },
-        "nodeSelector": _filled({"labels": dict(settings.node_selector)}),
-        "podMetadata": _filled(
-            {"labels": {**settings.labels, **queue}, "annotations": dict(settings.annotations)}
-        ),
-        "tolerations": [each.model_dump() for each in settings.tolerations],
-        "nodeAffinity": [_affinity(each) for each in settings.affinity],
-        "configMapAsEnv": [_variables("configMap", each) for each in settings.config],
-        "secretAsEnv": [_variables("secret", each) for each in settings.secrets],
-        "configMapAsVolume": [
-            {**_named("configMapName", each.name), "mountPath": each.path}
-            | {"optional": each.optional}
-            for each in settings.files
-        ],
         "fieldPathAsEnv": [_RUN_ID],
-        "emptyDirMounts": list(_folders(settings.scratch)),
     }
-    return dict(MessageToDict(ParseDict(_filled(pod), KubernetesExecutorConfig())))
-
-
-def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value}
-
-
-def _named(field: str, name: str) -> dict[str, Any]:
-    """A name as KFP's own functions write it: in its present field and in the one before."""
-    return {field: name, f"{field}Parameter": {"runtimeValue": {"constant": name}}}
-
-
-def _variables(kind: str, source: EnvSource) -> dict[str, Any]:
-    pairs = [{f"{kind}Key": key, "envVar": variable} for variable, key in source.env.items()]
-    return {**_named(f"{kind}Name", source.name), "keyToEnv": pairs, "optional": source.optional}
-
-
-def _affinity(affinity: NodeAffinity) -> dict[str, Any]:
-    weight = {} if affinity.weight is None else {"weight": affinity.weight}
-    return {"matchExpressions": [each.model_dump() for each in affinity.match], **weight}
-
-
-def _folders(scratch: Scratch) -> Iterator[dict[str, Any]]:
-    # KFP's launcher mounts no /tmp, and /dev/shm is 64 MiB where nothing is mounted
-    yield {"volumeName": "tmp", "mountPath": "/tmp", "sizeLimit": scratch.tmp}
-    if scratch.cache:
-        yield {"volumeName": "cache", "mountPath": "/cache", "sizeLimit": scratch.cache}
-    if scratch.shared_memory:
-        shared = {"volumeName": "shared-memory", "mountPath": "/dev/shm", "medium": "Memory"}
-        yield {**shared, "sizeLimit": scratch.shared_memory}
+    return dict(MessageToDict(ParseDict(message, KubernetesExecutorConfig())))

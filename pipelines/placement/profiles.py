@@ -25,7 +25,7 @@ from components.shared.kubernetes_names import (
     ObjectName,
     QueueNameOrNone,
 )
-from components.train.group.settings import SCRATCH_FOLDERS, GroupSettings
+from components.train.group.settings import GroupSettings
 from pipelines.catalogue import COMPONENTS
 from pipelines.settings import yaml_files
 
@@ -33,7 +33,7 @@ _FOLDER = Path(__file__).parents[1] / "profiles"
 
 # what KFP 2.17.0 (backend/src/v2/compiler/argocompiler/container.go) and Argo mount in every pod
 _MOUNTED = (
-    *SCRATCH_FOLDERS,
+    *("/tmp", "/cache", "/dev/shm"),  # scratch folders of the profile
     *("/kfp-launcher", "/gcs", "/s3", "/minio", "/.local", "/.cache", "/.config", "/var/run/argo"),
 )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.cluster.pods import pass_on, pod_template
+from tests.cluster.pods import pod_template
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 _EXIT = "ALL_UPSTREAM_TASKS_COMPLETED"
@@ -174,12 +174,7 @@ class _Run:
     def _pod(self, name, component, executor_input):
         label = component["executorLabel"]
         pods = self.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-        container, settings, task_config = pass_on(
-            self.spec["deploymentSpec"]["executors"][label]["container"], pods[label], component
-        )
-        for key, entry in component["inputDefinitions"]["parameters"].items():
-            if entry["parameterType"] == "TASK_CONFIG":
-                executor_input["inputs"]["parameterValues"][key] = task_config
+        container = self.spec["deploymentSpec"]["executors"][label]["container"]
         command = [
             json.dumps(executor_input),
             f"{self._folder(name)}/executor_output.json",
@@ -187,7 +182,7 @@ class _Run:
             *container["command"],
             *container["args"],
         ]
-        return pod_template(container, settings, command=command, run_id=self.run_id)
+        return pod_template(container, pods[label], command=command, run_id=self.run_id)
 
     def _folder(self, name):
         return f"{self.backend.root}/{self.run_id}/{name}"

@@ -36,7 +36,7 @@ def pod_template(container, platform, *, command, run_id, read_only_root=True):
         "command": ["/opt/brainseg/bin/python", "/kfp-launcher/launch"],
         "args": command,
         "env": _env(container, platform),
-        "resources": _resources(container["resources"]),
+        "resources": _resources(container.get("resources")),
         "securityContext": {
             **_NO_PRIVILEGES,
             "readOnlyRootFilesystem": read_only_root,
@@ -70,45 +70,6 @@ def pod_template(container, platform, *, command, run_id, read_only_root=True):
         },
         "spec": spec,
     }
-
-
-def pass_on(container, platform, component):
-    """What a task keeps of its settings, and KFP's `dsl.TaskConfig` of the rest.
-
-    getTaskConfigOptions in backend/src/v2/driver/driver.go, and the fields in k8s.go.
-
-    Returns:
-        Container and platform entry of the task's own pod, and the task config in the JSON form
-        of the driver (`volumeMounts`, where the SDK says `volume_mounts`).
-    """
-    passed = {each["field"]: each for each in component.get("taskConfigPassthroughs", [])}
-    volumes, mounts = _config_map_volumes(platform)
-    env = [each for each in _env(container, platform) if not each["name"].startswith("KFP_POD_")]
-    fields = {
-        "RESOURCES": {"resources": _resources(container["resources"])},
-        "ENV": {"env": env},
-        "KUBERNETES_VOLUMES": {"volumes": volumes, "volumeMounts": mounts},
-        "KUBERNETES_NODE_SELECTOR": {
-            "nodeSelector": platform.get("nodeSelector", {}).get("labels", {})
-        },
-        "KUBERNETES_TOLERATIONS": {"tolerations": platform.get("tolerations", [])},
-        "KUBERNETES_AFFINITY": {"affinity": _affinity(platform.get("nodeAffinity", []))},
-    }
-    config = {key: value for name in passed for key, value in fields[name].items()}
-    kept = {name for name in fields if passed.get(name, {"applyToTask": True}).get("applyToTask")}
-    assert {"ENV", "KUBERNETES_VOLUMES"} <= kept, "a task without its variables is not done here"
-    places = {
-        "KUBERNETES_NODE_SELECTOR": "nodeSelector",
-        "KUBERNETES_TOLERATIONS": "tolerations",
-        "KUBERNETES_AFFINITY": "nodeAffinity",
-    }
-    removed = {place for name, place in places.items() if name not in kept}
-    resources = container["resources"] if "RESOURCES" in kept else None
-    return (
-        {**container, "resources": resources},
-        {key: value for key, value in platform.items() if key not in removed},
-        config,
-    )
 
 
 _HANDLED = {

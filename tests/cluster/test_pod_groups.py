@@ -199,8 +199,7 @@ def test_a_refusal_of_the_cluster_is_told_and_leaves_nothing(train, backend, dep
 
 def test_what_the_pods_wait_for_is_told(train, backend, deployed, graph, tmp_path):
     """More memory than the node has: no node takes them."""
-    text = graph.read_text().replace("resourceMemoryRequest: 512Mi", "resourceMemoryRequest: 12Gi")
-    text = text.replace("resourceMemoryLimit: 3Gi", "resourceMemoryLimit: 12Gi")
+    text = re.sub(r"memory(\W+)(512Mi|3Gi)", r"memory\g<1>12Gi", graph.read_text())
     large = tmp_path / "large.yaml"
     large.write_text(re.sub(r"wait_s(\W+)300", r"wait_s\g<1>20", text))
     run_id = train(compiled=large)

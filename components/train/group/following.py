@@ -18,7 +18,7 @@ from components.train.exit_codes import PREEMPTED_STATUS
 from components.train.group.cluster import GroupCluster
 from components.train.group.objects import (
     LEASE_S,
-    PodSettings,
+    PodSource,
     group_objects,
     job_name,
     service,
@@ -52,7 +52,7 @@ _RENEW_S = 30.0
 def train_in_group(
     settings: GroupSettings,
     task: Task,
-    task_config: Mapping[str, Any],
+    pod: Mapping[str, Any],
     *,
     profile_report: Path,
     model: Path,
@@ -68,7 +68,7 @@ def train_in_group(
     Args:
         settings: How many pods.
         task: What they train.
-        task_config: The fields of KFP's `dsl.TaskConfig`.
+        pod: Metadata and spec of the pods, see `PodSource`.
         profile_report: HTML that belongs to the training's MLflow run.
         model: Folder to write the MLflow model to.
         history: JSON file to write the epochs to.
@@ -84,7 +84,7 @@ def train_in_group(
     result = find_result(store, folder)
     if result is None:
         store.upload(profile_report, f"{folder}/{PROFILE}")
-        result = Group(GroupCluster.inside(), settings, task, task_config).train(store, folder)
+        result = Group(GroupCluster.inside(), settings, task, pod).train(store, folder)
     fetch_result(store, folder, result, model=model, history=history)
     return result.mlflow_run_id
 
@@ -96,7 +96,7 @@ class Group:
         cluster: Where they run.
         settings: How many.
         task: What they train.
-        task_config: The fields of KFP's `dsl.TaskConfig`.
+        pod: Metadata and spec of the pods, see `PodSource`.
     """
 
     def __init__(
@@ -104,14 +104,14 @@ class Group:
         cluster: GroupCluster,
         settings: GroupSettings,
         task: Task,
-        task_config: Mapping[str, Any],
+        pod: Mapping[str, Any],
     ) -> None:
         own = cluster.own_pod()
         self._cluster = cluster
         self._settings = settings
         self._task = task
         self._owner = _owner("v1", "Pod", own)
-        pods = PodSettings(pod=own, task_config=task_config)
+        pods = PodSource(own=own, fragment=pod)
         self._objects = group_objects(settings, task, pods, self._owner)
         job = {"name": job_name(settings, task)}
         self._job: Json = {"apiVersion": "batch/v1", "kind": "Job", "metadata": job}

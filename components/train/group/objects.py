@@ -1,13 +1,14 @@
-"""The objects of a pod group, as Kubernetes takes them; nothing here talks to a cluster."""
+"""The Kubernetes objects of a pod group; nothing here talks to a cluster."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from components.shared.cluster import Json
 from components.shared.config import Record
 from components.shared.process import MISTAKE_STATUS
 from components.train.exit_codes import PREEMPTED_STATUS
-from components.train.group.settings import SCRATCH_FOLDERS, GroupSettings, Task
+from components.train.group.settings import GroupSettings, Task
 
 TRAINER = "trainer.kubeflow.org/v1alpha1"
 LEASE_S = 240  # the pods end so long after the step last said that it is there
@@ -15,25 +16,26 @@ KEPT_S = 120  # ended pods, for people; with lease and grace less than ten minut
 
 _CONTAINER = "node"  # Trainer wants this name, of job and container
 _PORT = 29500  # torchrun's
-_TOKEN_FOR = ("MLFLOW_TRACKING_AUTH", "KFP_MLFLOW_CONFIG")  # MLflow may take the account's token
+_TOKEN_FOR = ("MLFLOW_TRACKING_AUTH", "KFP_MLFLOW_CONFIG")  # MLflow may accept the account's token
+# what KFP's driver adds for its MLflow plugin and for proxies (initPodSpecPatch in
+# backend/src/v2/driver/driver.go at 2.17.0)
+_INJECTED = re.compile(r"(KFP_)?MLFLOW_\w+|(http|https|no)_proxy", re.IGNORECASE)
 
 
-class PodSettings(Record):
-    """What a group's pod has from elsewhere, in Kubernetes' own form.
+class PodSource(Record):
+    """The pods' settings in Kubernetes' JSON.
 
     Attributes:
-        pod: The step's own, for what KFP passes on to no group: image, user, pull secrets, scratch
-            folders.
-        task_config: The fields of KFP's `dsl.TaskConfig`: resources, env, volumes and nodes.
+        own: The step's own pod. Only it has the image with its registry, the user that KFP may
+            force on all pods, the service account and the variables of KFP's plugins.
+        fragment: Metadata and spec of the profile, see `pipelines.placement.pod`.
     """
 
-    pod: Mapping[str, Any]
-    task_config: Mapping[str, Any]
+    own: Mapping[str, Any]
+    fragment: Mapping[str, Any]
 
 
-def group_objects(
-    settings: GroupSettings, task: Task, pods: PodSettings, owner: Json
-) -> list[Json]:
+def group_objects(settings: GroupSettings, task: Task, pods: PodSource, owner: Json) -> list[Json]:
     """The objects to make, in this order; they go when their owner, the step's pod, goes."""
     if settings.backend == "job":
         return [_with(owner, _labelled(settings, task, job(settings, task, pods)))]
@@ -46,7 +48,7 @@ def job_name(settings: GroupSettings, task: Task) -> str:
     return task.name if settings.backend == "job" else f"{task.name}-{_CONTAINER}-0"
 
 
-def job(settings: GroupSettings, task: Task, pods: PodSettings) -> Json:
+def job(settings: GroupSettings, task: Task, pods: PodSource) -> Json:
     """An indexed Job."""
     return {
         "apiVersion": "batch/v1",
@@ -77,7 +79,7 @@ def service(task: Task, owner: Json) -> Json:
     return _with(owner, made)
 
 
-def training_runtime(settings: GroupSettings, task: Task, pods: PodSettings) -> Json:
+def training_runtime(settings: GroupSettings, task: Task, pods: PodSource) -> Json:
     """A TrainingRuntime with the whole pod.
 
     A TrainJob has no field for a pod's volumes, nodes and rules that Trainer 2.0 and 2.3 share
@@ -115,16 +117,13 @@ def train_job(task: Task) -> Json:
     }
 
 
-def _job_spec(settings: GroupSettings, task: Task, pods: PodSettings) -> Json:
+def _job_spec(settings: GroupSettings, task: Task, pods: PodSource) -> Json:
     return {
         "backoffLimit": settings.failures * settings.pods,
         "activeDeadlineSeconds": LEASE_S,  # renewed while the step follows
         "podReplacementPolicy": "Failed",  # never two pods of one number
         "podFailurePolicy": {"rules": list(_rules())},
-        "template": {
-            "metadata": {"labels": _labels(task)},
-            "spec": _pod_spec(settings, task, pods),
-        },
+        "template": _template(settings, task, pods),
     }
 
 
@@ -139,41 +138,45 @@ def _rules() -> Sequence[Json]:
     )
 
 
-def _pod_spec(settings: GroupSettings, task: Task, pods: PodSettings) -> Json:
-    own, config = pods.pod["spec"], pods.task_config
-    main = _main(own)
-    volumes, mounts = _scratch(own)
-    container = {
+def _template(settings: GroupSettings, task: Task, pods: PodSource) -> Json:
+    own, spec = pods.own["spec"], pods.fragment["spec"]
+    main, (container,) = _main(own), spec["containers"]
+    users = {
+        key: value
+        for key, value in (main.get("securityContext") or {}).items()
+        if key in ("runAsUser", "runAsGroup") and value is not None
+    }
+    injected = [each for each in main.get("env", ()) if _INJECTED.fullmatch(each["name"])]
+    variables = [*injected, *container.get("env", ()), *_place(settings, task)]
+    env = list({each["name"]: each for each in variables}.values())
+    node = {
+        **container,
         "name": _CONTAINER,
         "image": main["image"],
-        "imagePullPolicy": main.get("imagePullPolicy"),
         # no shell and no torchrun: SIGTERM is for the first process
         "command": ["python", "-m", "components.train.group.worker"],
         "args": [task.model_dump_json()],
-        "env": list(_environment(settings, task, config)),
-        "resources": config.get("resources"),
-        "securityContext": _restricted(main.get("securityContext") or {}),
-        "volumeMounts": [*mounts, *(config.get("volume_mounts") or ())],
+        "env": env,
+        "securityContext": {
+            **container["securityContext"],
+            **users,
+            "readOnlyRootFilesystem": True,
+        },
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    account = settings.service_account or own.get("serviceAccountName")
-    by_token = any(each["name"] in _TOKEN_FOR for each in config.get("env") or ())
-    spec = {
+    template = {
+        **spec,
         "restartPolicy": "Never",
-        # of the Service, that of a Job or that which JobSet makes
-        "subdomain": task.name,
-        "serviceAccountName": account,
-        "imagePullSecrets": own.get("imagePullSecrets"),
-        "securityContext": own.get("securityContext"),
+        "subdomain": task.name,  # name of the Service, that of a Job or that which JobSet creates
+        "serviceAccountName": settings.service_account or own.get("serviceAccountName"),
         "terminationGracePeriodSeconds": settings.grace_s,
-        "nodeSelector": config.get("node_selector"),
-        "tolerations": config.get("tolerations"),
-        "affinity": config.get("affinity"),
-        "containers": [_filled(container)],
-        "volumes": [*volumes, *(config.get("volumes") or ())],
+        # only MLflow may ask for the token: the pods themselves ask nothing of the cluster
+        "automountServiceAccountToken": any(each["name"] in _TOKEN_FOR for each in env),
+        "containers": [node],
     }
-    # the pods themselves ask nothing of the cluster
-    return {**_filled(spec), "automountServiceAccountToken": by_token}
+    metadata = pods.fragment["metadata"]
+    labels = {**metadata.get("labels", {}), **_labels(task)}
+    return {"metadata": {**metadata, "labels": labels}, "spec": template}
 
 
 def _main(spec: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -182,47 +185,17 @@ def _main(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     return next((each for each in containers if each["name"] == "main"), containers[0])
 
 
-def _scratch(spec: Mapping[str, Any]) -> tuple[list[Json], list[Json]]:
-    """The emptyDirs that a profile gives to a step; KFP and Argo add others for themselves."""
-    mounts = [
-        each for each in _main(spec).get("volumeMounts", ()) if each["mountPath"] in SCRATCH_FOLDERS
-    ]
-    names = {each["name"] for each in mounts}
-    return [each for each in spec.get("volumes", ()) if each["name"] in names], mounts
-
-
-def _restricted(own: Mapping[str, Any]) -> Json:
-    """What a namespace that enforces "restricted" asks for, with the step's own user."""
-    users = {key: own[key] for key in ("runAsUser", "runAsGroup") if own.get(key) is not None}
-    return {
-        **users,
-        "runAsNonRoot": True,
-        "readOnlyRootFilesystem": True,
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-
-
-def _environment(settings: GroupSettings, task: Task, config: Mapping[str, Any]) -> Sequence[Json]:
-    """The step's own variables, and the pod's place in the group."""
-    passed = [each for each in config.get("env") or () if not _is_of_labels(each)]
+def _place(settings: GroupSettings, task: Task) -> Iterator[Json]:
+    """Variables with the run and the pod's place in the group."""
     master = f"{job_name(settings, task)}-0.{task.name}"
-    own = {
+    values = {
         "KFP_RUN_ID": task.training.pipeline_run,
         "BRAINSEG_GROUP_PODS": str(settings.pods),
         "BRAINSEG_GROUP_PROCESSES": str(settings.processes),
         "BRAINSEG_GROUP_MASTER": f"{master}:{_PORT}",
         "BRAINSEG_GROUP_GRACE_S": str(settings.grace_s),
     }
-    kept = [each for each in passed if each["name"] not in own]
-    return [*kept, *({"name": name, "value": value} for name, value in own.items())]
-
-
-def _is_of_labels(variable: Mapping[str, Any]) -> bool:
-    """Whether a variable is a label or annotation of the step's pod; the group's have none."""
-    field = (variable.get("valueFrom") or {}).get("fieldRef") or {}
-    return str(field.get("fieldPath", "")).startswith(("metadata.labels", "metadata.annotations"))
+    return ({"name": name, "value": value} for name, value in values.items())
 
 
 def _labels(task: Task) -> Json:
@@ -242,7 +215,3 @@ def _labelled(settings: GroupSettings, task: Task, made: Json) -> Json:
 def _with(owner: Json, made: Json) -> Json:
     made["metadata"]["ownerReferences"] = [owner]
     return made
-
-
-def _filled(values: Mapping[str, Any]) -> Json:
-    return {key: value for key, value in values.items() if value}

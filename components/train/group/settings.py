@@ -8,14 +8,11 @@ from components.shared.config import Config, Record
 from components.shared.kubernetes_names import ObjectNameOrNone, QueueNameOrNone
 from components.shared.tracking.identity import Training
 
-SCRATCH_FOLDERS = ("/tmp", "/cache", "/dev/shm")  # a pod profile's, of the step and of its group
-
 
 class GroupSettings(Config):
     """The pods of one training.
 
-    Image, user, pull secrets and scratch folders are those of the step's own pod; resources,
-    environment, files and nodes come with KFP's task config.
+    Image and user are those of the step's own pod; everything else comes from the pod profile.
 
     Attributes:
         backend: `job`, an indexed Job, which any cluster has; or `trainjob`, a TrainJob of

@@ -12,13 +12,22 @@ from dataclasses import dataclass
 from components.shared.cluster import Cluster, Json, KubernetesError
 from components.shared.pod_reasons import container_statuses, failed_by, waits_for
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.probe_pod import probe_pod
 from pipelines.doctor.cluster.server import check_clock
 from pipelines.doctor.cluster.target import Target
+from pipelines.placement.pod import pod_fragment
+from pipelines.placement.profiles import PodSettings
 
 _EVERY_S = 1.0
 _RESERVE_S = 2.0  # of the time for questions: what is asked last must not be refused for it
 _DEADLINE_S = 90  # Kubernetes ends the pods then, should this process be killed
+
+_LABELS = {"app.kubernetes.io/name": "brainseg-doctor"}
+# a sidecar would go on after the probe's end; KFP's pods have none either
+_NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
+_AMOUNTS = {
+    "requests": {"cpu": "100m", "memory": "256Mi"},
+    "limits": {"cpu": "2", "memory": "1Gi"},
+}
 
 # Beginnings of reasons that do not pass by waiting; a place on a node may still come
 _FINAL = ("Err", "Image", "InvalidImage", "CreateContainer")
@@ -74,16 +83,9 @@ def _delete(cluster: Cluster, name: str) -> None:
 
 
 def _create(cluster: Cluster, target: Target, kind: str, name: str) -> Check | None:
-    """Starts a pod; returns what it means that it is refused."""
+    """Start a pod; return a check if it is refused."""
     image, step = target.probes[kind]
-    pod = probe_pod(
-        name,
-        target.profile.steps[step],
-        image=image,
-        account=target.service_account,
-        store=target.store if _reachable(target.store) else "",
-        limit_s=_DEADLINE_S,
-    )
+    pod = probe_pod(name, target.profile.steps[step], image, target)
     try:
         cluster.create("pods", pod)
     except KubernetesError as error:
@@ -91,6 +93,39 @@ def _create(cluster: Cluster, target: Target, kind: str, name: str) -> Check | N
             raise
         return _refusal(kind, error)
     return None
+
+
+def probe_pod(name: str, settings: PodSettings, image: str, target: Target) -> Json:
+    """Return a step's pod that is small, waits in no queue and tries what steps need."""
+    pod, store = pod_fragment(settings), target.store if _reachable(target.store) else ""
+    (container,) = pod["spec"]["containers"]
+    probe = {
+        **container,
+        "image": image,
+        "command": ["python", "-m", "pipelines.doctor.pod", store],
+        "resources": _AMOUNTS,
+        # its answer; where it crashes, the end of its log
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    spec = {
+        **pod["spec"],
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": _DEADLINE_S,
+        "serviceAccountName": target.service_account,
+        "enableServiceLinks": False,
+        "containers": [probe],
+    }
+    labels, annotations = (pod["metadata"].get(field, {}) for field in ("labels", "annotations"))
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "labels": {**labels, **_LABELS, **_NO_SIDECAR},
+            "annotations": {**annotations, **_NO_SIDECAR},
+        },
+        "spec": spec,
+    }
 
 
 def _refusal(kind: str, error: KubernetesError) -> Check:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import yaml
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -9,8 +11,10 @@ from components.shared.step import data_step
 from components.train.group.settings import GroupSettings
 from pipelines.catalogue import PIPELINES
 from pipelines.placement.placing import placed, step_of
+from pipelines.placement.pod import pod_fragment
 from pipelines.placement.profiles import load_profile
 from tests.pipelines import graphs
+from tests.pipelines.placement.test_pod import FULL
 
 
 @pytest.fixture
@@ -25,31 +29,6 @@ def profile(tmp_path):
 def pods_of(pipeline):
     platform = MessageToDict(pipeline.platform_spec)["platforms"]["kubernetes"]
     return platform["deploymentSpec"]["executors"]
-
-
-FULL = {
-    "cpu": {"request": 1, "limit": 2},
-    "gpu": {"type": "amd.com/gpu", "count": 2},
-    "node_selector": {"disk": "fast"},
-    "tolerations": [{"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"}],
-    "affinity": [
-        {"match": [{"key": "zone", "operator": "In", "values": ["a", "b"]}]},
-        {"match": [{"key": "spot", "operator": "DoesNotExist"}], "weight": 5},
-    ],
-    "queue": "mri",
-    "labels": {"team": "a"},
-    "annotations": {"note": "b"},
-    "env": {"OMP_NUM_THREADS": "2"},
-    "config": [{"name": "settings", "env": {"A": "a"}}],
-    "secrets": [{"name": "secret", "env": {"B": "b"}, "optional": True}],
-    "files": [{"name": "ca", "path": "/etc/ca"}],
-    "pull_policy": "Always",
-    "pull_secrets": ["registry"],
-    "scratch": {"tmp": "1Gi", "cache": "2Gi", "shared_memory": "3Gi"},
-    "timeout_s": 100,
-    "user": 1234,
-    "group": 99,
-}
 
 
 @data_step
@@ -148,23 +127,36 @@ def test_a_training_by_a_group_of_pods_has_the_trainings_place(profile):
         for each in (FULL, train)
     )
     tasks = [each["root"]["dag"]["tasks"]["train"] for each in (before, found)]
-    group = tasks[1]["inputs"]["parameters"].pop("group")["runtimeValue"]["constant"]
+    group, pod = (
+        tasks[1]["inputs"]["parameters"].pop(name)["runtimeValue"]["constant"]
+        for name in ("group", "pod")
+    )
     assert tasks[0] == tasks[1]
     assert GroupSettings.model_validate_json(group) == GroupSettings(
         pods=4, processes=2, backend="trainjob", queue="mri"
     )
+    assert json.loads(pod) == pod_fragment(profile(train=train).steps["train"])
     components = [each["components"]["comp-train"] for each in (before, found)]
     assert components[0]["outputDefinitions"] == components[1]["outputDefinitions"]
-    assert {each["field"] for each in components[1]["taskConfigPassthroughs"]} == {
-        *("RESOURCES", "ENV", "KUBERNETES_VOLUMES", "KUBERNETES_AFFINITY"),
-        *("KUBERNETES_TOLERATIONS", "KUBERNETES_NODE_SELECTOR"),
-    }
     containers = [
         each["deploymentSpec"]["executors"]["exec-train"]["container"] for each in (before, found)
     ]
-    assert containers[0]["resources"] == containers[1]["resources"]
     assert containers[0]["image"] == containers[1]["image"]
+    assert containers[0]["env"] == containers[1]["env"]
     assert step_of(containers[1]) == "train_group"
+
+
+def test_a_step_that_follows_a_group_takes_no_device_and_no_certain_node(profile):
+    train = {**FULL, "pod_group": {"pods": 4, "processes": 2}}
+    alone, follower = (placed(PIPELINES["training"], profile(train=each)) for each in (FULL, train))
+    executors = MessageToDict(follower.pipeline_spec)["deploymentSpec"]["executors"]
+    assert "resources" not in executors["exec-train"]["container"]
+    pods = [pods_of(each)["exec-train"] for each in (alone, follower)]
+    for field in ("nodeSelector", "nodeAffinity", "tolerations"):
+        assert field in pods[0]
+        assert field not in pods[1]
+    for field in ("secretAsEnv", "configMapAsVolume", "emptyDirMounts", "imagePullSecret"):
+        assert pods[0][field] == pods[1][field]
 
 
 def test_only_the_pods_of_a_group_wait_in_a_queue(profile):

@@ -21,7 +21,7 @@ from components.train.group.following import Group
 from components.train.group.objects import LEASE_S
 from components.train.group.result import group_folder, leave_result
 from components.train.group.settings import GroupSettings
-from tests.components.train.group.pods import TASK_CONFIG
+from tests.components.train.group.pods import FRAGMENT
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def task(make_task):
 def train(cluster, task):
     def train(**settings):
         store = open_store(task.store)
-        group = Group(cluster, GroupSettings(pods=2, **settings), task, TASK_CONFIG)
+        group = Group(cluster, GroupSettings(pods=2, **settings), task, FRAGMENT)
         return group.train(store, group_folder(task.training))
 
     return train
@@ -67,7 +67,7 @@ def run_step(cluster, task, tmp_path, monkeypatch):
             pipeline_run=training.pipeline_run,
             settings=json.dumps(training.recipe),
             group=group,
-            task_config=dsl.TaskConfig(**TASK_CONFIG),
+            pod=json.dumps(FRAGMENT),
             model=artifact(dsl.Model, "fetched"),
             history=artifact(dsl.Artifact, "fetched.json"),
             label=training.label,
@@ -201,7 +201,7 @@ def test_the_deadline_is_put_off_while_the_step_follows(train, api, task, leave)
 
 
 def test_a_second_attempt_follows_the_pods_of_the_first(train, api, task, leave, cluster):
-    first = Group(cluster, GroupSettings(pods=2), task, TASK_CONFIG)
+    first = Group(cluster, GroupSettings(pods=2), task, FRAGMENT)
     first._start()
     uid = api.objects["jobs"][task.name]["metadata"]["uid"]
     api.objects["pods"]["train-1"]["metadata"]["uid"] = "of the second attempt"
@@ -222,7 +222,7 @@ def test_a_second_attempt_follows_the_pods_of_the_first(train, api, task, leave,
 
 
 def test_a_group_that_has_failed_is_made_anew(train, api, task, leave, cluster):
-    Group(cluster, GroupSettings(pods=2), task, TASK_CONFIG)._start()
+    Group(cluster, GroupSettings(pods=2), task, FRAGMENT)._start()
     old = api.objects["jobs"][task.name]
     end("Failed")(api, old)
 

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -6,14 +7,14 @@ import yaml
 from components.train.group.objects import (
     KEPT_S,
     LEASE_S,
-    PodSettings,
+    PodSource,
     group_objects,
     job,
     job_name,
     service,
 )
 from components.train.group.settings import GroupSettings, Task
-from tests.components.train.group.pods import OWN_POD, OWNER, TASK_CONFIG
+from tests.components.train.group.pods import FRAGMENT, OWN_POD, OWNER
 
 TRAINING = {
     "pipeline_run": "run-1",
@@ -23,7 +24,7 @@ TRAINING = {
     "recipe": {"seed": 1},
 }
 TASK = Task.model_validate({"store": "s3://bucket/prefix", "training": TRAINING})
-PODS = PodSettings(pod=OWN_POD, task_config=TASK_CONFIG)
+PODS = PodSource(own=OWN_POD, fragment=FRAGMENT)
 
 
 @pytest.fixture
@@ -49,27 +50,42 @@ def test_the_name_is_the_trainings_and_equal_in_every_attempt():
     assert Task.model_validate({"store": "s3://a/b", "training": other}).name != TASK.name
 
 
-def test_a_pod_has_the_steps_image_user_and_scratch_folders_and_nothing_of_argo(spec, container):
+def test_a_pod_has_the_steps_image_and_user_and_nothing_of_argo(spec, container):
     assert container["image"] == "r.example/brainseg-trainer-python@sha256:0"
-    assert container["securityContext"]["runAsUser"] == 1000
-    assert spec["imagePullSecrets"] == [{"name": "registry"}]
-    assert {each["name"] for each in spec["volumes"]} == {
-        *("tmp", "cache", "shared-memory", "brainseg-ca")
-    }
-    assert [each["mountPath"] for each in container["volumeMounts"]] == [
-        *("/tmp", "/cache", "/dev/shm", "/etc/brainseg/ca")
-    ]
+    assert container["securityContext"]["runAsUser"] == 1234  # KFP may force one on all pods
+    assert spec["serviceAccountName"] == "brainseg-run"
+    names = {each["name"] for each in container["env"]}
+    assert names.isdisjoint({"ARGO_TEMPLATE", "SSL_CERT_FILE"})
 
 
-def test_a_pod_has_what_kfp_passes_on(spec, container):
-    assert container["resources"] == TASK_CONFIG["resources"]
-    assert spec["nodeSelector"] == {"pool": "gpu"}
-    assert spec["tolerations"] == TASK_CONFIG["tolerations"]
+def test_a_pod_has_the_settings_of_the_profile(made, spec, container):
+    given = FRAGMENT["spec"]
+    for field in ("nodeSelector", "tolerations", "imagePullSecrets", "volumes"):
+        assert spec[field] == given[field]
     assert "affinity" not in spec
-    assert TASK_CONFIG["env"][1] in container["env"]  # a Secret by its name, not its value
+    for field in ("resources", "volumeMounts", "imagePullPolicy"):
+        assert container[field] == given["containers"][0][field]
+    secret = given["containers"][0]["env"][1]
+    assert secret in container["env"]  # a Secret by its name, not its value
+    metadata = made["spec"]["template"]["metadata"]
+    assert metadata["annotations"] == {"sidecar.istio.io/inject": "false"}
+    assert metadata["labels"]["app.kubernetes.io/component"] == "pod-group"
 
 
-def test_a_label_of_the_steps_pod_becomes_its_value(container):
+def test_a_pod_is_restricted(container):
+    context = container["securityContext"]
+    assert context["readOnlyRootFilesystem"] is True
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_variables_of_kfps_plugins_and_proxies_are_handed_on(container):
+    values = {each["name"]: each.get("value") for each in container["env"]}
+    assert values["MLFLOW_RUN_ID"] == "of-the-task"
+    assert values["https_proxy"] == "http://proxy"
+
+
+def test_the_run_is_a_value_and_no_label(container):
     """The group's pods have no label pipeline/runid, and would not know their run."""
     found = [each for each in container["env"] if each["name"] == "KFP_RUN_ID"]
     assert found == [{"name": "KFP_RUN_ID", "value": "run-1"}]
@@ -77,9 +93,10 @@ def test_a_label_of_the_steps_pod_becomes_its_value(container):
 
 def test_pods_have_no_right_in_the_cluster_but_where_mlflow_asks_for_their_token(spec):
     assert spec["automountServiceAccountToken"] is False
-    env = [*TASK_CONFIG["env"], {"name": "MLFLOW_TRACKING_AUTH", "value": "kubernetes"}]
-    pods = PodSettings(pod=OWN_POD, task_config={**TASK_CONFIG, "env": env})
-    made = job(GroupSettings(), TASK, pods)
+    own = copy.deepcopy(OWN_POD)
+    auth = {"name": "MLFLOW_TRACKING_AUTH", "value": "kubernetes"}
+    own["spec"]["containers"][1]["env"].append(auth)
+    made = job(GroupSettings(), TASK, PodSource(own=own, fragment=FRAGMENT))
     assert made["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
 
 

@@ -3,11 +3,15 @@ import logging
 import time
 
 import pytest
+from kubernetes.client import models
 
 from components.shared.cluster import KubernetesError, connect
 from pipelines.doctor.cluster import probe
-from pipelines.doctor.cluster.probe import check_pods
+from pipelines.doctor.cluster.probe import check_pods, probe_pod
+from pipelines.placement.pod import pod_fragment
+from pipelines.placement.profiles import load_profile
 from tests.pipelines.doctor.cluster.api_server import terminated, unschedulable, waiting
+from tests.pipelines.doctor.cluster.conftest import target_of
 
 
 @pytest.fixture
@@ -131,3 +135,73 @@ def test_a_pod_that_may_not_be_deleted_is_named(cluster, server, target, caplog)
         list(check_pods(cluster, target))
     assert "kubectl -n brainseg delete pod brainseg-doctor-data-" in caplog.text
     assert len(server.sent) == 2
+
+
+def made(settings, target=None):
+    return probe_pod("probe-1", settings, "r.example/x:1", target or target_of("test"))
+
+
+@pytest.fixture
+def pod():
+    return made(load_profile("cpu").steps["ingest"])
+
+
+@pytest.fixture
+def container(pod):
+    (container,) = pod["spec"]["containers"]
+    return container
+
+
+def test_it_is_restricted(container):
+    context = container["securityContext"]
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert (context["runAsUser"], context["runAsNonRoot"]) == (1000, True)
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["allowPrivilegeEscalation"] is False
+
+
+def test_it_ends_by_itself_and_is_not_tried_again(pod):
+    assert pod["spec"]["activeDeadlineSeconds"] == 90
+    assert pod["spec"]["restartPolicy"] == "Never"
+
+
+def test_it_is_small_and_waits_in_no_queue_but_is_else_like_the_steps_pod(profile_of):
+    changes = {"queue": "team", "node_selector": {"disk": "fast"}, "pull_secrets": ["registry"]}
+    settings = profile_of(train=changes).profile.steps["train"]
+    pod, step = made(settings), pod_fragment(settings)
+    assert "kueue" not in str(pod)
+    (probe,), (container,) = pod["spec"].pop("containers"), step["spec"].pop("containers")
+    assert step["spec"].items() <= pod["spec"].items()
+    assert probe.pop("resources")["requests"] == {"cpu": "100m", "memory": "256Mi"}
+    del container["resources"]
+    assert container.items() <= probe.items()
+
+
+def test_it_tries_the_store_only_if_pods_can_reach_it():
+    settings = load_profile("cpu").steps["ingest"]
+    for store, tried in (("s3://mri/x", "s3://mri/x"), ("folder", "")):
+        (container,) = made(settings, target_of("test", store=store))["spec"]["containers"]
+        assert container["command"][-1] == tried
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu", "test"])
+def test_every_field_is_one_of_kubernetes(profile):
+    for step in load_profile(profile).steps.values():
+        check_fields(made(step), "V1Pod")
+
+
+def check_fields(value, kind):
+    """Fails at a field that Kubernetes' model of this kind has not."""
+    if kind.startswith("list["):
+        for each in value:
+            check_fields(each, kind[5:-1])
+    elif model := getattr(models, kind, None):
+        fields = {told: name for name, told in model.attribute_map.items()}
+        for key, inner in value.items():
+            check_fields(inner, model.openapi_types[fields[key]])
+
+
+def test_names_of_images():
+    probes = target_of("test").probes
+    assert probes["data"] == ("registry.example/team/brainseg-data-python:0.1.0", "ingest")
+    assert probes["trainer"] == ("registry.example/team/brainseg-trainer-python:0.1.0", "register")
