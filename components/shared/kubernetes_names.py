@@ -1,4 +1,4 @@
-"""What Kubernetes takes for a name, and refuses only when a pod is made.
+"""Names that Kubernetes accepts; it refuses others only when a pod is created.
 
 The rules are those of k8s.io/apimachinery, pkg/util/validation/validation.go.
 """
@@ -14,7 +14,7 @@ _LABEL = "[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
 _KEY = rf"((?=[^/]{{1,253}}/){_OBJECT}/)?(?=[^/]{{1,63}}\Z){_LABEL}"
 
 _ENDS = "a letter or a digit at both ends"
-_OF_OBJECT = f"must be small letters, digits, - and . with {_ENDS}"
+_OF_OBJECT = f"must be lower-case letters, digits, - and . with {_ENDS}"
 _OF_LABEL = f"must be letters, digits, -, _ and . with {_ENDS}"
 _OF_KEY = f"must be NAME or DOMAIN/NAME, a name of letters, digits, -, _ and . with {_ENDS}"
 

@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""A check and its thresholds."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,14 +14,14 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Check:
-    """One finding.
+    """One result of the doctor.
 
     Attributes:
-        name: What was looked at, a word or two.
+        name: Subject, in a word or two.
         status: `warning` works but slowly or not for all; `error` will fail; `unknown` cannot be
             seen from here.
-        found: What is the case.
-        advice: What to do; empty if nothing.
+        found: Present state.
+        advice: Remedy; empty if none is needed.
     """
 
     name: str
@@ -32,18 +32,18 @@ class Check:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What there must be at least.
+    """Least amounts of a resource.
 
     Attributes:
-        error: With less a run fails.
-        warning: With less it may, or is slow.
+        error: Amount below which a run fails.
+        warning: Amount below which a run may fail or is slow.
     """
 
     error: float
     warning: float
 
     def check(self, name: str, value: float, found: str, advice: str) -> Check:
-        """The finding for a value; advice is given only where it is too small."""
+        """Return the check of a value, with advice only if it is too small."""
         if value >= self.warning:
             return Check(name, "ok", found)
         return Check(name, "error" if value < self.error else "warning", found, advice)

@@ -1,4 +1,4 @@
-"""What is wrong with this machine and its settings, and what to do about it."""
+"""Checks of this machine and its settings."""
 
 import os
 from pathlib import Path
@@ -15,10 +15,10 @@ from pipelines.doctor.services import check_mlflow, check_store
 
 
 def run_checks(store_uri: str) -> list[Check]:
-    """Looks at everything a run needs; takes some seconds.
+    """Check everything that a run needs, in some seconds.
 
     Args:
-        store_uri: The store to try, `s3://bucket/prefix` or a folder.
+        store_uri: Store to try, `s3://bucket/prefix` or a folder.
     """
     return [
         check_store(store_uri),

@@ -1,4 +1,4 @@
-"""What is installed: the interpreter and the packages."""
+"""Checks of the installation: the interpreter and the packages."""
 
 import platform
 import sys
@@ -15,17 +15,17 @@ _CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 
 
 def check_python(version: str = platform.python_version()) -> Check:
-    """The interpreter's version.
+    """Check the interpreter's version.
 
     Args:
-        version: What is compared with the versions that the distribution allows.
+        version: Version to compare with those that the distribution allows.
     """
     found = f"{version} at {sys.executable}"
     try:
         from packaging.specifiers import SpecifierSet
 
         allowed = metadata.metadata(DISTRIBUTION)["Requires-Python"]
-    except (ImportError, metadata.PackageNotFoundError):  # told by the check of packages
+    except (ImportError, metadata.PackageNotFoundError):  # the check of packages reports it
         return Check("Python", "ok", found)
     if SpecifierSet(allowed).contains(version, prereleases=True):
         return Check("Python", "ok", found)
@@ -33,17 +33,17 @@ def check_python(version: str = platform.python_version()) -> Check:
 
 
 def check_packages(constraints: Path = _CONSTRAINTS) -> Check:
-    """Whether all packages are there, in the versions that were tested.
+    """Check that all packages are installed, in the tested versions.
 
     Args:
-        constraints: File of the tested versions; only a clone has it.
+        constraints: File with the tested versions; only a clone has it.
     """
     try:
         missing = missing_packages(["", *USES])
     except ImportError as error:
         return Check("packages", "error", f"cannot be listed: {error}", INSTALL)
     except UserError as error:
-        return Check("packages", "error", str(error))  # says itself what to do
+        return Check("packages", "error", str(error))  # its message has the advice
     if missing:
         return _check_missing(missing)
     if differing := list(_differing(constraints)):
@@ -51,7 +51,9 @@ def check_packages(constraints: Path = _CONSTRAINTS) -> Check:
         advice = f"pip install --constraint {constraints.name} --editable '.[all]'"
         found = f"{len(differing)} differ from the tested versions: {shown}"
         return Check("packages", "warning", found, advice)
-    return Check("packages", "ok", f"all there ({DISTRIBUTION} {metadata.version(DISTRIBUTION)})")
+    return Check(
+        "packages", "ok", f"all installed ({DISTRIBUTION} {metadata.version(DISTRIBUTION)})"
+    )
 
 
 def _check_missing(missing: Mapping[str, list[str]]) -> Check:

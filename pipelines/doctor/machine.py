@@ -1,4 +1,4 @@
-"""What the machine gives: disks, memory, shared memory, a device."""
+"""Checks of the machine: disks, memory, shared memory, device."""
 
 import shutil
 from pathlib import Path
@@ -18,12 +18,12 @@ _SHARED_MEMORY_GIB = Thresholds(error=0, warning=1)
 def check_disks(
     store_uri: str, tracking_uri: str, least_gib: Thresholds = _DISK_GIB
 ) -> list[Check]:
-    """Free space where a run writes: the cache, and a local store and MLflow.
+    """Check free space where a run writes: the cache, and a local store and MLflow.
 
     Args:
         store_uri: `s3://bucket/prefix` or a folder.
-        tracking_uri: As in `MLFLOW_TRACKING_URI`.
-        least_gib: What there must be in each place.
+        tracking_uri: Value of `MLFLOW_TRACKING_URI`.
+        least_gib: Least free space of each folder.
     """
     folders = {"cache": cache_folder().absolute()}
     if "://" not in store_uri:
@@ -34,10 +34,10 @@ def check_disks(
 
 
 def check_memory(least_gib: Thresholds = _MEMORY_GIB) -> Check:
-    """Memory that this process may still use.
+    """Check the memory that this process may still use.
 
     Args:
-        least_gib: What there must be.
+        least_gib: Least amount.
     """
     free = free_memory()
     if free is None:
@@ -50,11 +50,11 @@ def check_memory(least_gib: Thresholds = _MEMORY_GIB) -> Check:
 
 
 def check_shared_memory(folder: Path, least_gib: Thresholds = _SHARED_MEMORY_GIB) -> Check:
-    """Room for what loader processes hand over.
+    """Check the room for batches of loader processes.
 
     Args:
-        folder: Where the system keeps it.
-        least_gib: What there must be.
+        folder: Folder of the shared memory.
+        least_gib: Least amount.
     """
     if not folder.is_dir():
         return Check("shared mem", "ok", f"this system has no {folder}")
@@ -67,7 +67,7 @@ def check_shared_memory(folder: Path, least_gib: Thresholds = _SHARED_MEMORY_GIB
 
 
 def check_device() -> Check:
-    """What training would run on."""
+    """Check the device that training would use."""
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: one of its libraries does not load

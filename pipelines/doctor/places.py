@@ -1,17 +1,17 @@
-"""Folders that need not be there yet."""
+"""Folders that need not exist yet."""
 
 import os
 from pathlib import Path
 
 
 def existing(folder: Path) -> Path:
-    """The folder itself, or the nearest above it that exists."""
+    """Return the folder itself, or the nearest parent that exists."""
     # os.path.exists: Path.exists raises where a folder above may not be entered
     return next(place for place in (folder, *folder.parents) if os.path.exists(place))
 
 
 def why_not_writable(folder: Path) -> str | None:
-    """What stands in the way of files in a folder; `None` if nothing does."""
+    """Return why no file can be written to a folder; `None` if it can."""
     place = existing(folder)
     if not place.is_dir():
         return f"{place} is a file where a folder should be"

@@ -1,7 +1,7 @@
-"""What a pod of a step can reach: run in one by `brainseg doctor --cluster`.
+"""Program in the pods of `brainseg doctor --cluster`: tries the store and MLflow.
 
-The answer is left as the termination message, which whoever sees the pod can read; logs come
-from the node, which not every API server reaches and not everyone may ask.
+Its answer is the termination message, which everyone who sees the pod can read. Logs come from the
+node, which not every API server reaches and not every user may read.
 """
 
 import importlib.util
@@ -19,22 +19,22 @@ from pipelines.doctor.check import Check
 from pipelines.doctor.services import check_mlflow, check_store
 
 _ANSWER = Path("/dev/termination-log")
-_MOST = 700  # characters of each of four texts: the kubelet keeps 4096 bytes of the whole
-_LIMIT_S = 20.0  # what a network policy swallows is never answered
+_MAX_LENGTH = 700  # characters of each of four texts: the kubelet keeps 4096 bytes of the whole
+_LIMIT_S = 20.0  # a request that a network policy drops is never answered
 
 
 def run(store_uri: str, limit_s: float) -> list[Check]:
-    """Tries the store and MLflow, at the same time.
+    """Try the store and MLflow at the same time.
 
     Args:
         store_uri: s3://bucket/prefix; empty for none.
-        limit_s: Seconds for each.
+        limit_s: Seconds for both.
     """
     looks: dict[str, Callable[[], Check]] = {}
     if store_uri:
         looks["store"] = lambda: check_store(store_uri)
     if importlib.util.find_spec("mlflow"):  # the image of the data steps has none
-        import components.shared.tracking.server  # noqa: F401 - takes seconds that are not a server's
+        import components.shared.tracking.server  # noqa: F401 - takes seconds
 
         looks["MLflow"] = _check_mlflow
     pool = ThreadPoolExecutor()
@@ -45,17 +45,17 @@ def run(store_uri: str, limit_s: float) -> list[Check]:
         try:
             found.append(future.result(end - time.monotonic()))
         except NoAnswerError:
-            advice = "look whether a NetworkPolicy or a firewall stands between"
+            advice = "look whether a NetworkPolicy or a firewall drops the request"
             found.append(Check(name, "error", f"no answer within {limit_s:.0f} s", advice))
     return found
 
 
 def main(answer_file: Path = _ANSWER, limit_s: float = _LIMIT_S) -> None:
-    """Leaves the answer and ends, also while something still waits for the network.
+    """Write the answer and end, even if a thread still waits for the network.
 
     Args:
-        answer_file: Where Kubernetes looks for a termination message.
-        limit_s: Seconds for the store, and for MLflow.
+        answer_file: File of the termination message.
+        limit_s: Seconds for the store and MLflow.
     """
     with step_process("doctor"):
         checks = [_shortened(check) for check in run(sys.argv[1], limit_s)]
@@ -75,7 +75,7 @@ def _check_mlflow() -> Check:
 
 
 def _shortened(check: Check) -> Check:
-    return Check(check.name, check.status, check.found[:_MOST], check.advice[:_MOST])
+    return Check(check.name, check.status, check.found[:_MAX_LENGTH], check.advice[:_MAX_LENGTH])
 
 
 if __name__ == "__main__":

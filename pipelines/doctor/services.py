@@ -1,4 +1,4 @@
-"""The services that a run talks to: the store and MLflow."""
+"""Checks of the services of a run: the store and MLflow."""
 
 import os
 import sqlite3
@@ -16,29 +16,30 @@ _LOCK_TIMEOUT_S = 5.0
 
 
 def check_store(uri: str) -> Check:
-    """Writes, reads, lists and deletes a small object."""
+    """Write, read and delete a small object."""
     started = time.monotonic()
     try:
         _try_store(uri)
     except ImportError as error:
         return Check("store", "error", f"{uri} cannot be tried: {error}", INSTALL)
     except UserError as error:
-        return Check("store", "error", str(error))  # says itself what to do
+        return Check("store", "error", str(error))  # its message has the advice
     milliseconds = 1000 * (time.monotonic() - started)
     return Check("store", "ok", f"{uri}: wrote, read and deleted in {milliseconds:.0f} ms")
 
 
 def check_mlflow(lock_timeout_s: float = _LOCK_TIMEOUT_S) -> Check:
-    """Connects to `MLFLOW_TRACKING_URI` as a run does; a local file needs also be writable.
+    """Connect to `MLFLOW_TRACKING_URI` as a run does; a local file must also be writable.
 
     Args:
-        lock_timeout_s: How long to wait for one who writes to a local file.
+        lock_timeout_s: Seconds to wait for another writer of a local file.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         return Check("MLflow", "ok", "MLFLOW_TRACKING_URI is not set: runs go to a local file")
     path = sqlite_file(uri)
-    if path and not _is_there(path):
+    # os.path.exists: Path.exists raises where a folder above may not be entered
+    if path and not os.path.exists(path):
         return _check_new_file(path)
     if path and (problem := _check_file(path, lock_timeout_s)):
         return problem
@@ -61,7 +62,7 @@ def _try_store(uri: str) -> None:
 
 
 def _remove_empty(folder: Path, kept: Path | None) -> None:
-    # leave no trace of a store that was only asked about
+    # leave no trace of a store that was only tried
     with suppress(OSError):  # a run has begun to use it
         while folder != kept:
             folder.rmdir()
@@ -76,28 +77,26 @@ def _check_connection(uri: str) -> Check:
     except ImportError as error:
         return Check("MLflow", "error", f"{uri} cannot be asked: {error}", INSTALL)
     except UserError as error:
-        return Check("MLflow", "error", str(error))  # says itself what to do
+        return Check("MLflow", "error", str(error))  # its message has the advice
     return Check("MLflow", "ok", f"{uri} answers")
-
-
-def _is_there(path: Path) -> bool:
-    return os.path.exists(path)  # Path.exists raises where a folder above may not be entered
 
 
 def _check_new_file(path: Path) -> Check:
     if problem := why_not_writable(path.parent):
         return Check("MLflow", "error", f"{path}: {problem}", OTHER_PLACE)
-    return Check("MLflow", "ok", f"{path} will be made by the first run")
+    return Check("MLflow", "ok", f"{path} will be created by the first run")
 
 
 def _check_file(path: Path, lock_timeout_s: float) -> Check | None:
-    """What stands in the way of writing to it, which MLflow would say late or not at all."""
+    """Problem of writing to it, which MLflow would report late or not at all."""
     if problem := why_not_writable(path.parent):
         return Check("MLflow", "error", f"{path}: {problem}", OTHER_PLACE)
     try:
         _open_for_writing(path, lock_timeout_s)
     except (sqlite3.Error, OSError) as error:
-        advice = "end other writers, change its rights, or move it away: the next run makes another"
+        advice = (
+            "end other writers, change its rights, or move it away: the next run creates another"
+        )
         return Check("MLflow", "error", f"{path}: {error}", advice)
     return None
 

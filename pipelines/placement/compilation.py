@@ -21,15 +21,15 @@ NODES_OWN = Images()
 def compiled(
     pipeline: GraphComponent, profile: PodProfile, images: Images = NODES_OWN
 ) -> GraphComponent:
-    """A copy of a graph with its pods' settings and the full names of its images.
+    """Return a copy of a graph with its pods' settings and the full names of its images.
 
     Args:
         pipeline: Any graph of this project's steps; it is not changed.
         profile: Settings of the run and of every step's pods.
-        images: Where the cluster pulls from.
+        images: Full names of the images.
 
     Raises:
-        UserError: If an image has no digest though others have.
+        UserError: If only some images have digests.
     """
     copied = placed(pipeline, profile)
     for executor in copied.pipeline_spec.deployment_spec["executors"].values():
@@ -44,16 +44,16 @@ def compile_all(
     profile: PodProfile | None = None,
     images: Images = NODES_OWN,
 ) -> list[Path]:
-    """Writes `PIPELINE.yaml` and `components/STEP.yaml` and returns the paths.
+    """Write `PIPELINE.yaml` and `components/STEP.yaml` and return the paths.
 
     Args:
-        folder: Where to write; made where it is not there.
-        pipelines: The graphs by the names of their files.
-        profile: Pod settings of the pipelines; a component alone has none but its image.
-        images: Where the cluster pulls from.
+        folder: Output folder, created if it is missing.
+        pipelines: Graphs by the names of their files.
+        profile: Pod settings of the pipelines; a single component has only its image.
+        images: Full names of the images.
 
     Raises:
-        UserError: If the folder cannot be written, or an image has no digest though others have.
+        UserError: If the folder cannot be written, or only some images have digests.
     """
     chosen = profile or load_profile(defaults.PROFILE)
     targets: dict[Path, BaseComponent] = {

@@ -1,4 +1,4 @@
-"""Where a cluster pulls the steps' images from."""
+"""Full names of the steps' images."""
 
 import json
 from collections.abc import Mapping
@@ -18,18 +18,17 @@ class Images(Config):
 
     Attributes:
         registry: Host and folder, e.g. registry.example/team; empty for images that nodes have.
-        digests: Image -> digest of its content, as `make push` writes them; empty for images
-            that are named by their tags.
+        digests: Image -> digest, as `make push` writes them; empty for images with tags.
     """
 
     registry: str = Field("", pattern=r"^([A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*)?$")
     digests: Mapping[str, Digest] = {}
 
     def full_name(self, image: str) -> str:
-        """The name that a cluster pulls, e.g. registry.example/team/NAME@sha256:...
+        """Return the name that a cluster pulls, e.g. registry.example/team/NAME@sha256:...
 
         Args:
-            image: NAME:TAG, as the steps name it.
+            image: Name in the steps, NAME:TAG.
 
         Raises:
             UserError: If there are digests, and none of this image.
@@ -45,7 +44,7 @@ class Images(Config):
 
 
 def read_images(registry: str = "", digests: Path | None = None) -> Images:
-    """The images of a registry.
+    """Return the images of a registry.
 
     Args:
         registry: Host and folder, without https:// and without a slash at the end.

@@ -1,4 +1,4 @@
-"""Pod profiles: named settings of all steps' pods, the only place for what a step may use."""
+"""Pod profiles: named settings of all steps' pods."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ def _check_folder(text: str) -> str:
     if not path.is_absolute() or ".." in path.parts or ":" in text:
         raise ValueError("must be an absolute path without .. and :")
     if hidden := [folder for folder in _MOUNTED if PurePosixPath(folder).is_relative_to(path)]:
-        raise ValueError(f"{', '.join(hidden)} of the pod is there; give a folder of its own")
+        raise ValueError(f"{', '.join(hidden)} of the pod is there; give another folder")
     return str(path)
 
 
@@ -63,11 +63,11 @@ Folder = Annotated[str, AfterValidator(_check_folder)]
 
 
 class Amount(Config):
-    """What a container is promised and what it may use at most.
+    """Request and limit of a resource.
 
     Attributes:
-        request: The scheduler finds a node with so much left, e.g. 500m or 4Gi.
-        limit: More is throttled (CPU) or ends the container (memory).
+        request: Amount that the node must have left, e.g. 500m or 4Gi.
+        limit: Amount above which the container is throttled (CPU) or killed (memory).
     """
 
     request: Quantity
@@ -84,8 +84,8 @@ class Gpu(Config):
     """Whole devices of one kind.
 
     Attributes:
-        type: The resource as the device plugin names it, e.g. nvidia.com/mig-1g.10gb.
-        count: How many.
+        type: Resource name of the device plugin, e.g. nvidia.com/mig-1g.10gb.
+        count: Number of devices.
     """
 
     type: str = Field("nvidia.com/gpu", pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")
@@ -93,12 +93,12 @@ class Gpu(Config):
 
 
 class Scratch(Config):
-    """Sizes of the folders that a step may write to; all are gone with the pod.
+    """Sizes of the writable folders, which are deleted with the pod.
 
     Attributes:
-        tmp: /tmp.
-        cache: /cache, for volumes fetched from the store.
-        shared_memory: /dev/shm, for the processes that load batches; it counts as memory.
+        tmp: Size of /tmp.
+        cache: Size of /cache, for volumes fetched from the store.
+        shared_memory: Size of /dev/shm, for loader processes; it counts as memory.
     """
 
     tmp: Quantity = "2Gi"
@@ -107,7 +107,7 @@ class Scratch(Config):
 
 
 class Toleration(Config):
-    """Lets pods onto tainted nodes; Kubernetes' own fields."""
+    """Permission for tainted nodes, in Kubernetes' own fields."""
 
     key: LabelKeyOrNone = ""
     operator: Literal["Exists", "Equal"] = "Exists"
@@ -117,14 +117,14 @@ class Toleration(Config):
     @model_validator(mode="after")
     def _operator_has_what_it_needs(self) -> Self:
         if self.operator == "Exists" and self.value:
-            raise ValueError(f"Exists takes no value, and {self.value!r} is given: take Equal")
+            raise ValueError(f"Exists accepts no value, and {self.value!r} is given: use Equal")
         if self.operator == "Equal" and not self.key:
             raise ValueError("Equal needs a key; Exists without one tolerates every taint")
         return self
 
 
 class NodeRequirement(Config):
-    """One condition on a node's labels; Kubernetes' own fields."""
+    """One condition on a node's labels, in Kubernetes' own fields."""
 
     key: LabelKey
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
@@ -136,18 +136,18 @@ class NodeRequirement(Config):
         if self.operator in ("In", "NotIn") and not number:
             raise ValueError(f"{self.operator} needs values")
         if self.operator in ("Exists", "DoesNotExist") and number:
-            raise ValueError(f"{self.operator} takes no values")
+            raise ValueError(f"{self.operator} accepts no values")
         if self.operator in ("Gt", "Lt") and not (number == 1 and self.values[0].isdecimal()):
-            raise ValueError(f"{self.operator} takes one whole number")
+            raise ValueError(f"{self.operator} accepts one whole number")
         return self
 
 
 class NodeAffinity(Config):
-    """Nodes that a pod needs, or with a weight prefers.
+    """Nodes that a pod requires or prefers.
 
     Attributes:
-        match: Conditions that hold together.
-        weight: 1 to 100 for a preference; none for a need.
+        match: Conditions that must all hold.
+        weight: Weight of a preference, 1 to 100; `None` for a requirement.
     """
 
     match: Sequence[NodeRequirement]
@@ -158,9 +158,9 @@ class EnvSource(Config):
     """Environment variables from a Secret or a ConfigMap.
 
     Attributes:
-        name: Of the Secret or ConfigMap.
+        name: Name of the Secret or ConfigMap.
         env: Variable -> key in it.
-        optional: Whether pods start where it is missing.
+        optional: Whether pods start if it is missing.
     """
 
     name: ObjectName
@@ -169,12 +169,12 @@ class EnvSource(Config):
 
 
 class Files(Config):
-    """The keys of a ConfigMap as files.
+    """A ConfigMap whose keys are mounted as files.
 
     Attributes:
-        name: Of the ConfigMap.
-        path: The folder of the files.
-        optional: Whether pods start where it is missing.
+        name: Name of the ConfigMap.
+        path: Folder of the files.
+        optional: Whether pods start if it is missing.
     """
 
     name: ObjectName
@@ -183,32 +183,31 @@ class Files(Config):
 
 
 class PodSettings(Config):
-    """What one step's pods are like.
+    """Settings of one step's pods.
 
     Attributes:
-        cpu: Cores.
-        memory: Bytes.
-        gpu: Devices; none is a step without any.
+        cpu: CPU cores.
+        memory: Memory in bytes.
+        gpu: Devices; `None` for a step without any.
         scratch: Writable folders.
-        user: Number of the user that runs the step; 0 is refused, as by "restricted" namespaces.
-        group: Number of its group.
+        user: User id of the step; 0 is refused, as in "restricted" namespaces.
+        group: Group id of the step.
         node_selector: Labels that a node must have.
-        tolerations: Taints of nodes that are no hindrance.
-        affinity: Nodes that are needed or preferred.
+        tolerations: Tolerated taints of nodes.
+        affinity: Required and preferred nodes.
         queue: Kueue's LocalQueue that admits the pods.
-        labels: Further labels.
-        annotations: Further annotations.
-        env: Variables by value; nothing secret.
+        labels: Labels of the pods.
+        annotations: Annotations of the pods.
+        env: Variables by value, without secrets.
         config: Variables from ConfigMaps.
         secrets: Variables from Secrets.
         files: ConfigMaps as files.
-        pull_policy: When the image is pulled.
+        pull_policy: Kubernetes' policy for pulling the image.
         pull_secrets: Secrets of the registry.
-        timeout_s: Seconds after which an attempt is ended.
+        timeout_s: Time limit of an attempt in seconds.
         retries: Attempts after the first.
         backoff_s: Seconds before the second attempt; doubled each time.
-        pod_group: Pods that do the step's work together, each with these resources, on these
-            nodes; of the training only.
+        pod_group: Pods that train together, each with these settings (step train only).
     """
 
     cpu: Amount
@@ -239,8 +238,8 @@ class PodSettings(Config):
         shared = self.scratch.shared_memory
         if shared and parse_quantity(shared) >= parse_quantity(self.memory.limit):
             raise ValueError(
-                f"scratch.shared_memory {shared} is memory of the pod; its limit "
-                f"{self.memory.limit} must be above"
+                f"scratch.shared_memory {shared} counts as memory of the pod; its limit "
+                f"{self.memory.limit} must be greater"
             )
         return self
 
@@ -248,7 +247,9 @@ class PodSettings(Config):
     def _files_are_in_folders_of_their_own(self) -> Self:
         paths = [each.path for each in self.files]
         if twice := sorted({path for path in paths if paths.count(path) > 1}):
-            raise ValueError(f"files: {', '.join(twice)} is of two ConfigMaps; give each a folder")
+            raise ValueError(
+                f"files: {', '.join(twice)} is the folder of two ConfigMaps; give each its own"
+            )
         return self
 
     @model_validator(mode="after")
@@ -256,16 +257,16 @@ class PodSettings(Config):
         if self.gpu and self.pod_group and self.gpu.count != self.pod_group.processes:
             raise ValueError(
                 f"pod_group.processes {self.pod_group.processes}, gpu.count {self.gpu.count}: each "
-                "process trains on one device, so give as many"
+                "process trains on one device, so set them to the same number"
             )
         return self
 
     @property
     def retry_window_s(self) -> int:
-        """Seconds in which all attempts fit, each with its full time, and a day of waiting.
+        """Seconds for all attempts with their full time, and a day of waiting.
 
-        Argo counts from the start of the first attempt: a failure after this is not tried
-        again, and an attempt that crosses it is ended (kubeflow/pipelines#14245).
+        Argo counts from the start of the first attempt. It does not retry a failure after this
+        time, and it ends an attempt that exceeds it (kubeflow/pipelines#14245).
         """
         attempts = self.retries + 1
         waiting_s = int(self.backoff_s * (2**self.retries - 1))
@@ -273,12 +274,12 @@ class PodSettings(Config):
 
 
 class RunSettings(Config):
-    """What holds for a whole pipeline run.
+    """Settings of a whole pipeline run.
 
     Attributes:
-        deadline_s: Seconds after which the run is ended, whatever it does.
-        ttl_s: Seconds for which the cluster keeps the workflow of an ended run; MLflow, the
-            store and KFP's database keep what they have.
+        deadline_s: Time limit of the run in seconds.
+        ttl_s: Seconds for which the cluster keeps the workflow of an ended run. MLflow, the
+            store and KFP's database are not affected.
     """
 
     deadline_s: PositiveInt
@@ -289,8 +290,8 @@ class PodProfile(Config):
     """Settings of a run and of every step's pods.
 
     Attributes:
-        run: Of the whole run.
-        steps: Step -> its pods' settings.
+        run: Settings of the whole run.
+        steps: Step -> settings of its pods.
     """
 
     run: RunSettings
@@ -300,7 +301,7 @@ class PodProfile(Config):
     def _only_training_is_done_by_groups(self) -> Self:
         others = [step for step in self.steps if step != "train" and self.steps[step].pod_group]
         if others:
-            raise ValueError(f"pod_group is of train, not of {', '.join(others)}")
+            raise ValueError(f"pod_group is a setting of train, not of {', '.join(others)}")
         return self
 
     @model_validator(mode="after")
@@ -315,15 +316,15 @@ class PodProfile(Config):
 
 
 def profile_names() -> list[str]:
-    """The pod profiles that come with the package."""
+    """Return the names of the built-in pod profiles."""
     return yaml_files.names(_FOLDER)
 
 
 def load_profile(name: str) -> PodProfile:
-    """Reads a pod profile.
+    """Read a pod profile.
 
-    A file has a section for the `run`, one for `all` steps and one for each step that differs
-    in something; `extends` names the profile whose settings hold where it is silent.
+    A file has a section for the `run`, one for `all` steps and one for each step with other
+    settings. `extends` names the profile whose settings it changes.
 
     Args:
         name: One of `profile_names()`, or the path of a YAML file.
@@ -333,17 +334,17 @@ def load_profile(name: str) -> PodProfile:
     """
     content = _read(name, ())
     _check_sections(content, name)
-    told = f"profile {name}"
-    every = yaml_files.section(content, "all", told)
-    _settings(every, name, "all")  # told once, not for each step
+    place = f"profile {name}"
+    every = yaml_files.section(content, "all", place)
+    _settings(every, name, "all")  # reported once, not for each step
     steps = {
         step: _settings(
-            yaml_files.merged(every, yaml_files.section(content, step, told)), name, step
+            yaml_files.merged(every, yaml_files.section(content, step, place)), name, step
         )
         for step in COMPONENTS
     }
     return build_config(
-        PodProfile, {"run": yaml_files.section(content, "run", told), "steps": steps}, told
+        PodProfile, {"run": yaml_files.section(content, "run", place), "steps": steps}, place
     )
 
 
@@ -363,7 +364,7 @@ def _check_sections(content: Mapping[str, Any], name: str) -> None:
 
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name in seen:
-        raise UserError(f"profile {' extends '.join([*seen, name])}: that has no end")
+        raise UserError(f"profile {' extends '.join([*seen, name])}: this never ends")
     content = dict(yaml_files.read(name, _FOLDER, "pod profile"))
     below = content.pop("extends", None)
     return yaml_files.merged(_read(str(below), (*seen, name)), content) if below else content

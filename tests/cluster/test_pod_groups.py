@@ -162,7 +162,7 @@ def test_a_second_attempt_follows_the_group_that_runs(train, backend, deployed):
     until(lambda: len(group(deployed)["metadata"]["ownerReferences"]) == 2, "second owner", 300)
     assert group(deployed)["metadata"]["uid"] == before
     backend.wait(job_name(run_id, "train"), 900)
-    assert "is there already; following it" in log(deployed, run_id)
+    assert "exists already; following it" in log(deployed, run_id)
     gone(deployed)
 
 

@@ -1,4 +1,4 @@
-"""A training in a pod group, seen from the step that starts it."""
+"""The step's side of a training run in a pod group: start, follow, fetch the result."""
 
 import datetime
 import logging
@@ -25,9 +25,9 @@ from components.train.group.objects import (
 )
 from components.train.group.pod_status import (
     condition,
-    ends,
-    failure,
+    group_error,
     has_ended,
+    pod_failures,
     pod_number,
     running,
     waiting_for,
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_LOOK_S = 2.0
+_POLL_S = 2.0
 _RENEW_S = 30.0
 
 
@@ -58,26 +58,26 @@ def train_in_group(
     model: Path,
     history: Path,
 ) -> str:
-    """Has a group of pods train, follows it, and fetches its result from the store.
+    """Start a group of pods that trains, follow it, and fetch its result from the store.
 
-    A group is found again by its name, which is the training's: another attempt at this step
-    follows the pods that run already, and one after them takes the result. A step that ends
-    before its group deletes it. One that is killed cannot; then the pods' deadline is renewed no
-    more, and the cluster ends them.
+    The group's name follows from the training run. Another attempt at this step therefore follows
+    the pods that still run, or fetches the result that they left. A step that ends before its group
+    deletes it. A step that is killed cannot: nobody renews the pods' deadline then, and the cluster
+    ends them.
 
     Args:
-        settings: How many pods.
-        task: What they train.
+        settings: Number of pods and processes.
+        task: The training run.
         pod: Metadata and spec of the pods, see `PodSource`.
-        profile_report: HTML that belongs to the training's MLflow run.
-        model: Folder to write the MLflow model to.
-        history: JSON file to write the epochs to.
+        profile_report: HTML for the MLflow run.
+        model: Output folder of the MLflow model.
+        history: Output file of the training history.
 
     Returns:
-        The id of the training's MLflow run.
+        Id of the MLflow run.
 
     Raises:
-        UserError: If the cluster or the store refuse, or the training failed by a mistake.
+        UserError: If the cluster or the store refuses, or the training fails by a mistake.
         RuntimeError: If the pods failed otherwise.
     """
     store, folder = open_store(task.store), group_folder(task.training)
@@ -90,12 +90,12 @@ def train_in_group(
 
 
 class Group:
-    """The pods of one training.
+    """The pods of one training run.
 
     Args:
-        cluster: Where they run.
-        settings: How many.
-        task: What they train.
+        cluster: Connection to their cluster.
+        settings: Number of pods and processes.
+        task: The training run.
         pod: Metadata and spec of the pods, see `PodSource`.
     """
 
@@ -117,14 +117,14 @@ class Group:
         self._job: Json = {"apiVersion": "batch/v1", "kind": "Job", "metadata": job}
         self._log = _GroupLog(cluster)
         self._waiting_since: float | None = None
-        self._told = ""  # what is waited for
+        self._reported = ""  # last reason for waiting
         self._renewed = 0.0
 
     def train(self, store: Store, folder: str) -> Result:
-        """Starts the pods, or finds those that run, and follows them to the end.
+        """Start the pods, or find those that run, and follow them to the end.
 
         Raises:
-            UserError: If the cluster refuses, or the training failed by a mistake.
+            UserError: If the cluster refuses, or the training fails by a mistake.
             RuntimeError: If the pods failed otherwise.
         """
         # Argo sends SIGTERM to all of the container's processes; when the launcher has ended,
@@ -135,7 +135,7 @@ class Group:
             job = self._follow()
             result = find_result(store, folder)
             if result is None:
-                raise failure(job, self._pods())
+                raise group_error(job, self._pods())
             return result
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -153,40 +153,40 @@ class Group:
                 _patiently(self._cluster.create, service(self._task, owner))
 
     def _remove_ended(self) -> None:
-        """Waits for a group to go that has failed, or that is being deleted."""
-        told = False
+        """Deletes a group that has failed, and waits for its end."""
+        deleted = False
         while found := _patiently(self._cluster.get, self._objects[-1]):
             job = _patiently(self._cluster.get, self._job) or {}
             if "deletionTimestamp" not in found["metadata"] and not condition(job, "Failed"):
                 return
-            if not told:
-                logger.info("group %s has failed before; it is made anew", self._task.name)
+            if not deleted:
+                logger.info("group %s has failed before; it is recreated", self._task.name)
                 self._delete()
-            told = True
-            time.sleep(_LOOK_S)
+            deleted = True
+            time.sleep(_POLL_S)
 
     def _adopt(self, made: Json) -> None:
-        """Makes this step's pod an owner too: it goes on when the pod of an attempt before goes."""
-        logger.info("%s %s is there already; following it", made["kind"], self._task.name)
+        """Adds this step's pod as an owner: the group survives the pod of an earlier attempt."""
+        logger.info("%s %s exists already; following it", made["kind"], self._task.name)
         add = {"op": "add", "path": "/metadata/ownerReferences/-", "value": self._owner}
         _patiently(self._cluster.patch, made, [add])
 
     def _follow(self) -> Json:
-        """Looks until the Job has ended; returns it."""
+        """Polls until the Job has ended, and returns it."""
         while True:
             job = _patiently(self._look)
             if job is None:
                 raise OutageError(
-                    f"group {self._task.name} was deleted; run the step again: the training goes "
-                    "on from its last state"
+                    f"group {self._task.name} was deleted; run the step again: the training "
+                    "resumes from its last state"
                 )
             if has_ended(job):
                 return job
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
     def _look(self) -> Json | None:
         job = self._cluster.get(self._job)
-        if job is None:  # deleted, or Trainer has not made it yet
+        if job is None:  # deleted, or Trainer has not created it yet
             return {} if self._cluster.get(self._objects[-1]) else None
         self._renew(job)
         self._wait(job, self._pods())
@@ -198,7 +198,7 @@ class Group:
         return pods
 
     def _renew(self, job: Json) -> None:
-        """Puts the pods' deadline off: so long as this is done, the step is there."""
+        """Renews the pods' deadline, as proof that the step still runs."""
         started = job.get("status", {}).get("startTime")
         if started and not has_ended(job) and time.monotonic() - self._renewed > _RENEW_S:
             age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(started)
@@ -208,36 +208,38 @@ class Group:
             self._renewed = time.monotonic()
 
     def _wait(self, job: Json, pods: Sequence[Json]) -> None:
-        """Tells what the group waits for, and gives up at last.
+        """Reports what the group waits for, and gives up after `wait_s`.
 
         Raises:
             UserError: If pods have been missing for too long.
         """
         if job["spec"].get("suspend") or has_ended(job) or running(pods) >= self._settings.pods:
             self._waiting_since = None
-            self._tell("the queue has not admitted the group" if job["spec"].get("suspend") else "")
+            self._report(
+                "the queue has not admitted the group" if job["spec"].get("suspend") else ""
+            )
             return
         reason = waiting_for(pods) or self._refused(pods)
         some = f"{running(pods)} of the group's {self._settings.pods} pods run"
-        self._tell(reason and f"{some}: {reason}")
+        self._report(reason and f"{some}: {reason}")
         self._waiting_since = self._waiting_since or time.monotonic()
         if time.monotonic() - self._waiting_since > self._settings.wait_s:
             raise UserError(
-                f"after {self._settings.wait_s} s {some}: {reason or 'Kubernetes does not say why'}"
-                "; mend it, or set group.wait_s"
+                f"after {self._settings.wait_s} s {some}: {reason or 'Kubernetes gives no reason'}"
+                "; fix it, or raise pod_group.wait_s"
             )
 
     def _refused(self, pods: Sequence[Json]) -> str:
-        """Why the Job cannot make a pod, e.g. a quota."""
+        """Why the Job cannot create a pod, e.g. a quota."""
         if len(pods) >= self._settings.pods:
             return ""
         warnings = self._cluster.warnings("Job", self._job["metadata"]["name"])
         return warnings[-1] if warnings else ""
 
-    def _tell(self, text: str) -> None:
-        if text and text != self._told:
+    def _report(self, text: str) -> None:
+        if text and text != self._reported:
             logger.warning("%s", text)
-        self._told = text
+        self._reported = text
 
     def _delete(self) -> None:
         for made in reversed(self._objects):
@@ -248,28 +250,29 @@ class Group:
 
 
 class _GroupLog:
-    """The log of the first pod, and how pods ended, as a part of this process's log.
+    """Copies the first pod's log, and the failures of all pods, to this process's log.
 
     Args:
-        cluster: Where the pods are.
+        cluster: Connection to the pods' cluster.
     """
 
     def __init__(self, cluster: GroupCluster) -> None:
         self._cluster = cluster
-        self._read: dict[str, tuple[str, float]] = {}  # pod -> last line's time, and when read
+        self._read: dict[
+            str, tuple[str, float]
+        ] = {}  # pod -> time of its last line, time of reading
         self._ended: set[str] = set()
 
     def write(self, pods: Sequence[Json]) -> None:
-        """Writes what is new since the last time."""
+        """Write everything since the last call."""
         for pod in pods:
             name = pod["metadata"]["name"]
             if pod_number(pod) == 0 and pod["status"].get("phase") != "Pending":
                 self._write_lines(name)
             if name not in self._ended:
-                told = ends([pod])
-                self._ended.update(name for _ in told)
-                for end in told:
-                    logger.warning("%s", end)
+                for failure in pod_failures([pod]):
+                    self._ended.add(name)
+                    logger.warning("%s", failure)
 
     def _write_lines(self, pod: str) -> None:
         last, read = self._read.get(pod, ("", None))
@@ -283,7 +286,7 @@ class _GroupLog:
 
 
 def _owner(version: str, kind: str, owner: Json) -> Json:
-    """What makes an object go when its last owner goes."""
+    """An owner reference: Kubernetes deletes an object with its last owner."""
     name, uid = owner["metadata"]["name"], owner["metadata"]["uid"]
     return {"apiVersion": version, "kind": kind, "name": name, "uid": uid}
 
@@ -293,7 +296,7 @@ def _end(_: int, __: FrameType | None) -> None:
 
 
 def _patiently(call: Callable[..., T], *arguments: object) -> T:
-    """Calls until the API answers, for as long as the pods do without."""
+    """Repeats a call until the API answers, at most as long as the pods' deadline allows."""
     away_since: float | None = None
     while True:
         try:
@@ -304,4 +307,4 @@ def _patiently(call: Callable[..., T], *arguments: object) -> T:
                 away_since = time.monotonic()
             if time.monotonic() - away_since > LEASE_S:
                 raise
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""One process of a training in a pod group; torchrun's agent starts it."""
+"""One training process of a pod group; torchrun's agent starts it."""
 
 import contextlib
 import logging
@@ -17,7 +17,7 @@ from components.shared.process import step_process
 from components.shared.storage.store import open_store
 from components.train.distributed.processes import is_writer
 from components.train.exit_codes import LOST_STATUS
-from components.train.group.result import PROFILE, find_result, group_folder, leave_result
+from components.train.group.result import PROFILE, find_result, group_folder, store_result
 from components.train.group.settings import Task
 from components.train.recipe import Recipe
 from components.train.training import train_model
@@ -30,18 +30,18 @@ GLOO_WORDS = ("gloo", "Connection closed by peer", "Connection reset by peer", "
 
 
 def main() -> None:
-    """Trains; the process that writes leaves the result in the store."""
+    """Train; the first process stores the result."""
     task = Task.model_validate_json(sys.argv[1])
     with (
         step_process("train") as process,
-        _meeting_again(),
+        _restarted(),
         tempfile.TemporaryDirectory() as outputs,
     ):
         train_task(task, cache=process.cache, outputs=Path(outputs))
 
 
 def train_task(task: Task, *, cache: Path, outputs: Path) -> None:
-    """Trains what the task says and leaves the result, unless an attempt before has left it."""
+    """Train and store the result, unless an earlier attempt has stored it."""
     store, training = open_store(task.store), task.training
     folder = group_folder(training)
     if find_result(store, folder):
@@ -62,7 +62,7 @@ def train_task(task: Task, *, cache: Path, outputs: Path) -> None:
         history=outputs / "history.json",
     )
     if is_writer():
-        leave_result(
+        store_result(
             store,
             folder,
             mlflow_run_id=run_id,
@@ -76,20 +76,20 @@ def _fetch_report(store: str, folder: str, path: Path) -> None:
         open_store(store).download(f"{folder}/{PROFILE}", path)
     except KeyError as error:
         raise UserError(
-            f"store {store}: {folder}/{PROFILE} is missing; the step that starts the pods leaves "
-            "it there: run the step again"
+            f"store {store}: {folder}/{PROFILE} is missing; the step that starts the pods stores "
+            "it: run the step again"
         ) from error
 
 
 @contextlib.contextmanager
-def _meeting_again() -> Iterator[None]:
-    """Ends with `LOST_STATUS` where the others are lost: no fault of this process."""
+def _restarted() -> Iterator[None]:
+    """Exits with `LOST_STATUS` if another process is lost, which is no fault of this one."""
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, DistError) and not any(word in str(error) for word in GLOO_WORDS):
             raise
-        logger.warning("another process of the training is lost (%s); all meet again", error)
+        logger.warning("another training process is lost (%s); all start another round", error)
         raise SystemExit(LOST_STATUS) from error
 
 

@@ -11,10 +11,10 @@ from components.train.exit_codes import PREEMPTED_STATUS
 from components.train.group.settings import GroupSettings, Task
 
 TRAINER = "trainer.kubeflow.org/v1alpha1"
-LEASE_S = 240  # the pods end so long after the step last said that it is there
-KEPT_S = 120  # ended pods, for people; with lease and grace less than ten minutes
+LEASE_S = 240  # the pods end so long after the step last renewed their deadline
+KEPT_S = 120  # ended pods stay for inspection; with lease and grace less than ten minutes
 
-_CONTAINER = "node"  # Trainer wants this name, of job and container
+_CONTAINER = "node"  # the name that Trainer requires for job and container
 _PORT = 29500  # torchrun's
 _TOKEN_FOR = ("MLFLOW_TRACKING_AUTH", "KFP_MLFLOW_CONFIG")  # MLflow may accept the account's token
 # what KFP's driver adds for its MLflow plugin and for proxies (initPodSpecPatch in
@@ -36,7 +36,7 @@ class PodSource(Record):
 
 
 def group_objects(settings: GroupSettings, task: Task, pods: PodSource, owner: Json) -> list[Json]:
-    """The objects to make, in this order; they go when their owner, the step's pod, goes."""
+    """Return the objects to create, in this order; their owner is the step's pod."""
     if settings.backend == "job":
         return [_with(owner, _labelled(settings, task, job(settings, task, pods)))]
     runtime = training_runtime(settings, task, pods)
@@ -44,12 +44,12 @@ def group_objects(settings: GroupSettings, task: Task, pods: PodSource, owner: J
 
 
 def job_name(settings: GroupSettings, task: Task) -> str:
-    """The Job that holds the pods; a TrainJob's JobSet makes it under this name."""
+    """Return the name of the pods' Job; a TrainJob's JobSet creates it under this name."""
     return task.name if settings.backend == "job" else f"{task.name}-{_CONTAINER}-0"
 
 
 def job(settings: GroupSettings, task: Task, pods: PodSource) -> Json:
-    """An indexed Job."""
+    """Return an indexed Job."""
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -65,7 +65,7 @@ def job(settings: GroupSettings, task: Task, pods: PodSource) -> Json:
 
 
 def service(task: Task, owner: Json) -> Json:
-    """Gives the pods of a Job names by which they find each other."""
+    """Return the Service that gives the pods of a Job their DNS names."""
     made = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -80,7 +80,7 @@ def service(task: Task, owner: Json) -> Json:
 
 
 def training_runtime(settings: GroupSettings, task: Task, pods: PodSource) -> Json:
-    """A TrainingRuntime with the whole pod.
+    """Return a TrainingRuntime with the whole pod.
 
     A TrainJob has no field for a pod's volumes, nodes and rules that Trainer 2.0 and 2.3 share
     (`podSpecOverrides` became `runtimePatches`); the runtime's template has all of them. Without
@@ -108,7 +108,7 @@ def training_runtime(settings: GroupSettings, task: Task, pods: PodSource) -> Js
 
 
 def train_job(task: Task) -> Json:
-    """A TrainJob of this runtime."""
+    """Return a TrainJob of this runtime."""
     return {
         "apiVersion": TRAINER,
         "kind": "TrainJob",

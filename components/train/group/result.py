@@ -1,4 +1,4 @@
-"""The result of a pod group on its way through the store to the step."""
+"""The result of a pod group, which the step fetches from the store."""
 
 from pathlib import Path
 
@@ -9,17 +9,17 @@ from components.shared.errors import UserError
 from components.shared.storage.store import Store, file_digest
 from components.shared.tracking.identity import Training, checkpoint_folder
 
-PROFILE = "profile.html"  # the step leaves it to its group in the same folder
-_LIST = "result.json"
+PROFILE = "profile.html"  # the step stores it for its group in the same folder
+_INDEX = "result.json"
 
 
 class Result(Record):
-    """What a group leaves; its files are stored under their digests.
+    """The result of a group; its files are stored under their digests.
 
     Attributes:
-        mlflow_run_id: The training's run.
+        mlflow_run_id: Id of the MLflow run.
         model: Path in the model folder -> SHA-256 of the file.
-        history: SHA-256 of the epochs' file.
+        history: SHA-256 of the training history.
     """
 
     mlflow_run_id: str
@@ -28,41 +28,41 @@ class Result(Record):
 
 
 def group_folder(training: Training) -> str:
-    """The store's folder for what step and group tell each other; it goes with the checkpoints."""
+    """Return the store's folder of a group; it is deleted with the checkpoints."""
     return f"{checkpoint_folder(training.digest)}/group"
 
 
-def leave_result(
+def store_result(
     store: Store, folder: str, *, mlflow_run_id: str, model: Path, history: Path
 ) -> None:
-    """Stores a result: afterwards it is there whole, or not at all."""
+    """Store a result completely or not at all."""
     files = [path for path in sorted(model.rglob("*")) if path.is_file()]
     stored = {path.relative_to(model).as_posix(): _upload(store, folder, path) for path in files}
     result = Result(
         mlflow_run_id=mlflow_run_id, model=stored, history=_upload(store, folder, history)
     )
-    store.write(f"{folder}/{_LIST}", result.model_dump_json().encode())
+    store.write(f"{folder}/{_INDEX}", result.model_dump_json().encode())
 
 
 def find_result(store: Store, folder: str) -> Result | None:
-    """The result, if the group has left one.
+    """Return the result, if the group has stored one.
 
     Raises:
         UserError: If it is damaged.
     """
     try:
-        return Result.model_validate_json(store.read(f"{folder}/{_LIST}"))
+        return Result.model_validate_json(store.read(f"{folder}/{_INDEX}"))
     except KeyError:
         return None
     except ValidationError as error:
-        raise _damaged(store, f"{folder}/{_LIST}") from error
+        raise _damaged(store, f"{folder}/{_INDEX}") from error
 
 
 def fetch_result(store: Store, folder: str, result: Result, *, model: Path, history: Path) -> None:
-    """Writes a result to the step's outputs.
+    """Write a result to the step's outputs.
 
     Raises:
-        UserError: If a file is missing or is not what was stored.
+        UserError: If a file is missing or damaged.
     """
     for name, digest in result.model.items():
         _download(store, f"{folder}/{digest}", digest, model / name)
@@ -86,6 +86,6 @@ def _download(store: Store, key: str, digest: str, path: Path) -> None:
 
 def _damaged(store: Store, key: str) -> UserError:
     return UserError(
-        f"store {store.uri}: {key}, which the training's pods left, is missing or damaged; delete "
-        f"{key.rpartition('/')[0]}/{_LIST} and run the step again: it goes on from the last state"
+        f"store {store.uri}: {key} of the pod group is missing or damaged; delete "
+        f"{key.rpartition('/')[0]}/{_INDEX} and run the step again: it resumes from the last state"
     )

@@ -1,4 +1,4 @@
-"""How many pods train together, and what they are told to train."""
+"""Settings of a pod group, and the task of its pods."""
 
 from typing import Literal
 
@@ -10,21 +10,21 @@ from components.shared.tracking.identity import Training
 
 
 class GroupSettings(Config):
-    """The pods of one training.
+    """The pods of one training run.
 
     Image and user are those of the step's own pod; everything else comes from the pod profile.
 
     Attributes:
         backend: `job`, an indexed Job, which any cluster has; or `trainjob`, a TrainJob of
             Kubeflow Trainer 2.
-        pods: As many as train together; one alone is of use on a spot node.
-        processes: In each pod, one for each of its devices.
-        queue: Kueue's LocalQueue that admits all pods or none; a profile's is that of the step.
-        service_account: Of the pods; empty: that of the step.
-        failures: How often all pods may fail, e.g. as MLflow is away; a pod that the cluster
-            took away has not failed.
-        wait_s: Seconds for which some of the pods may be waiting before the step fails.
-        grace_s: Seconds from SIGTERM to SIGKILL, to end a step and store the state.
+        pods: Number of pods; a single one is useful on a spot node.
+        processes: Processes in each pod, one for each device.
+        queue: Kueue's LocalQueue that admits all pods or none; a profile sets that of the step.
+        service_account: ServiceAccount of the pods (default: that of the step).
+        failures: Allowed failures of all pods, e.g. while MLflow is away; a pod that the cluster
+            evicted or preempted has not failed.
+        wait_s: Seconds that pods may wait before the step fails.
+        grace_s: Seconds from SIGTERM to SIGKILL, to end an optimizer step and store the state.
     """
 
     backend: Literal["job", "trainjob"] = "job"
@@ -38,12 +38,12 @@ class GroupSettings(Config):
 
 
 class Task(Record):
-    """All that a pod is told: which training, and where its data are.
+    """The task of a group's pods: a training run and its data.
 
     Attributes:
         store: URI of the store.
-        training: Which training; its digest is the group's name.
-        run_name: What people call the pipeline run.
+        training: Identity of the training run; its digest is the group's name.
+        run_name: Name of the pipeline run for people.
     """
 
     store: str
@@ -52,5 +52,5 @@ class Task(Record):
 
     @property
     def name(self) -> str:
-        """Of the group's objects in the cluster: equal in every attempt."""
+        """Name of the group's objects in the cluster, equal in every attempt."""
         return f"brainseg-{self.training.digest}"

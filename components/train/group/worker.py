@@ -1,7 +1,7 @@
-"""The first process of a pod in a group: it starts the training, and starts it again.
+"""The first process of a group's pod: it starts rounds of the training.
 
-It runs torchrun's agent in a process of its own for each time that the pods meet: the agent of
-the first pod holds what they tell each other then, and it must not outlive it.
+Each round runs torchrun's agent in a new process. The agent of the first pod holds the store of the
+rendezvous, which must not outlive the round.
 """
 
 import multiprocessing
@@ -14,18 +14,18 @@ from types import FrameType
 from components.train.exit_codes import LOST_STATUS, PREEMPTED_STATUS
 
 _SHORT_S = 60.0
-_SHORT_ROUNDS = 10  # so many in a row are no accident: the pod ends, and is counted
+_SHORT_ROUNDS = 10  # in a row they are no accident: the pod fails, which Kubernetes counts
 
 
 def main() -> None:
-    """Trains with the group's other pods until the training is over or this pod is told to end.
+    """Train with the group's other pods until the training ends or this pod is terminated.
 
-    A round ends without a result where another pod vanished or was told to end. The next begins
-    in this pod when the other one is replaced: a new pod would wait longer, as a Job replaces
-    ended pods ever more slowly.
+    A round ends without a result if another pod vanished or was terminated. The next round starts
+    in this pod when the other one is replaced. A new pod would wait longer, as a Job replaces ended
+    pods ever more slowly.
 
     Raises:
-        SystemExit: With the training's status; with `PREEMPTED_STATUS` after SIGTERM.
+        SystemExit: With the training's exit code; with `PREEMPTED_STATUS` after SIGTERM.
     """
     worker = Worker(sys.argv[1])
     signal.signal(signal.SIGTERM, worker.end)
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 class Worker:
-    """Rounds of a training in this pod.
+    """Rounds of the training in this pod.
 
     Args:
         task: JSON of `Task`, for the processes that train.
@@ -54,7 +54,7 @@ class Worker:
         self._round = self._agent()
 
     def train(self) -> int:
-        """Does one round and returns its status."""
+        """Run one round and return its exit code."""
         self._round = self._agent()
         if self.ended:
             return PREEMPTED_STATUS
@@ -66,16 +66,16 @@ class Worker:
         return status if status >= 0 else 128 - status
 
     def end(self, _: int, __: FrameType | None) -> None:
-        """Hands SIGTERM on."""
+        """Forward SIGTERM."""
         self.ended = True
         if self._round.pid is not None:
             self._round.terminate()
 
     def _agent(self) -> SpawnProcess:
-        return multiprocessing.get_context("spawn").Process(target=_meet, args=(self._task,))
+        return multiprocessing.get_context("spawn").Process(target=_run_round, args=(self._task,))
 
 
-def _meet(task: str) -> None:
+def _run_round(task: str) -> None:
     from components.train.group.agent import run_agent  # torch is large; the first process waits
 
     run_agent(task)

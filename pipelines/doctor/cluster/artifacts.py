@@ -1,6 +1,6 @@
-"""Where KFP keeps artifacts, and with what key."""
+"""Check of KFP's artifact bucket and its key."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import yaml
 
@@ -11,7 +11,7 @@ from pipelines.doctor.cluster.target import Target
 
 
 def check_artifacts(found: Installation, target: Target) -> Check:
-    """Where KFP's launcher keeps artifacts, and whether it has the key.
+    """Check where KFP's launcher stores artifacts, and that pods have the key.
 
     See backend/src/v2/config/env.go and minio.go at 2.17.0.
     """
@@ -24,28 +24,22 @@ def check_artifacts(found: Installation, target: Target) -> Check:
     if provider is None and root.startswith("minio://"):
         secrets = [("mlpipeline-minio-artifact", ["accesskey", "secretkey"])]
     for name, keys in secrets:
-        if missing := _missing_keys(runs, name, keys):
+        secret = runs.cluster.find(f"secrets/{name}")
+        missing = [key for key in keys if key not in ((secret or {}).get("data") or {})]
+        if missing:
+            place = f"Secret {name} in {runs.namespace}"
+            lack = f"the {place} lacks {', '.join(missing)}" if secret else f"there is no {place}"
             advice = (
                 f"copy it from the namespace {found.namespace}, or set providers in kfp-launcher"
             )
-            return Check("artifacts", "error", f"{root}: {missing}", advice)
+            return Check("artifacts", "error", f"{root}: {lack}", advice)
     key = f"the key is in the Secret {', '.join(name for name, _ in secrets)}"
     return Check("artifacts", "ok", f"{root}; {key if secrets else 'pods use their own role'}")
 
 
 def _secrets(provider: Json) -> Iterator[tuple[str, list[str]]]:
-    others = provider.get("Overrides") or provider.get("overrides") or ()  # Go takes both
+    others = provider.get("Overrides") or provider.get("overrides") or ()  # Go accepts both
     for each in [provider.get("default") or {}, *others]:
         reference = (each.get("credentials") or {}).get("secretRef")
         if reference:
             yield reference["secretName"], [reference["accessKeyKey"], reference["secretKeyKey"]]
-
-
-def _missing_keys(runs: Installation, name: str, keys: Iterable[str]) -> str:
-    place = f"the Secret {name} in {runs.namespace}"
-    secret = runs.cluster.find(f"secrets/{name}")
-    if secret is None:
-        return f"there is no {place.removeprefix('the ')}"
-    found = secret.get("data") or {}
-    missing = [key for key in keys if key not in found]
-    return f"{place} lacks {', '.join(missing)}" if missing else ""

@@ -1,4 +1,4 @@
-"""What would stop a run on a cluster, and what to do about it."""
+"""Checks of everything that a run on a cluster needs."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +18,9 @@ from pipelines.doctor.cluster.sources import check_sources
 from pipelines.doctor.cluster.target import Target
 
 Look = Callable[[Cluster, Target], Iterable[Check]]
+"""Any of them may raise `KubernetesError`: what it checks is unknown then."""
 
-_LIMIT_S = 45.0  # the whole, with deleting the pods, is to take less than a minute
+_LIMIT_S = 45.0  # with deleting the pods, all checks are to take less than a minute
 _AT_ONCE = 4
 
 _OF_NAMESPACE: dict[str, Look] = {
@@ -38,26 +39,26 @@ _OF_CLUSTER: dict[str, Look] = {
 
 
 def run_cluster_checks(target: Target, limit_s: float = _LIMIT_S) -> list[Check]:
-    """Looks at everything a run on a cluster needs; takes less than a minute.
+    """Check everything that a run on a cluster needs, in less than a minute.
 
-    Pods are started that try the images, the store and MLflow; they are deleted whatever happens.
+    Starts pods that try the images, the store and MLflow, and deletes them in every case.
 
     Args:
-        target: Where runs are to go.
-        limit_s: Seconds for all questions; what is not answered then is unknown.
+        target: Place of the runs.
+        limit_s: Seconds for all requests; a check without an answer by then is unknown.
 
     Raises:
-        UserError: If no cluster is named, or it cannot be asked anything.
+        UserError: If no cluster is named, or it does not answer.
     """
     cluster = connect(target.namespace, limit_s)
     first = [*check_server(cluster), *_seen("namespace", check_namespace, cluster, target)]
     is_there = first[-1].status != "error"
     looks = {**(_OF_NAMESPACE if is_there else {}), **_OF_CLUSTER}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        rest = [pool.submit(_seen, name, look, cluster, target) for name, look in looks.items()]
+        others = [pool.submit(_seen, name, look, cluster, target) for name, look in looks.items()]
         # in this thread, the one that Ctrl-C interrupts: it deletes its pods
         probed = _seen("pods", check_pods, cluster, target) if is_there else []
-        return [*first, *(check for each in rest for check in each.result()), *probed]
+        return [*first, *(check for each in others for check in each.result()), *probed]
 
 
 def _seen(name: str, look: Look, cluster: Cluster, target: Target) -> list[Check]:

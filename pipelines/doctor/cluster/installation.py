@@ -1,4 +1,4 @@
-"""How Kubeflow Pipelines is set up here, as far as the caller may see it."""
+"""Checks of the settings of Kubeflow Pipelines, as far as the user may see them."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,11 +13,7 @@ from pipelines.doctor.cluster.target import Target
 
 
 def check_installation(cluster: Cluster, target: Target) -> Iterator[Check]:
-    """What the caller may see of it; each thing that it may not is unknown.
-
-    Raises:
-        KubernetesError: If nothing answers.
-    """
+    """Run each check; one whose objects the user may not see is unknown."""
     found, absent = find_installation(cluster), []
     looks: dict[str, Callable[[Installation, Target], Check]] = {
         "retry rule": check_retry_rule,
@@ -36,13 +32,12 @@ def check_installation(cluster: Cluster, target: Target) -> Iterator[Check]:
                 yield unknown(name, error)
     if absent:
         advice = f"look where it runs: it is found by the label app={SERVER} of its Deployment"
-        told = f"the namespace {found.namespace} lacks what tells: {', '.join(absent)}"
-        yield Check("KFP settings", "unknown", told, advice)
+        text = f"the namespace {found.namespace} lacks the objects of {', '.join(absent)}"
+        yield Check("KFP settings", "unknown", text, advice)
 
 
-def check_zone(found: Installation, target: Target) -> Check:
-    """The zone of schedules' times (GetLocation in backend/src/crd/.../util/const.go)."""
-    del target
+def check_zone(found: Installation, _: Target) -> Check:
+    """Check the time zone of schedules (GetLocation in backend/src/crd/.../util/const.go)."""
     deployment = found.deployment(SCHEDULER)
     zone = found.variables(deployment, ["CRON_SCHEDULE_TIMEZONE"])["CRON_SCHEDULE_TIMEZONE"]
     if zone in ("UTC", "Etc/UTC"):
@@ -57,21 +52,21 @@ def check_zone(found: Installation, target: Target) -> Check:
 
 
 def check_users(found: Installation, target: Target) -> Check:
-    """Users that KFP forces on pods, against those of the profile and the namespace.
+    """Check the users that KFP forces on pods against those of the profile and the namespace.
 
-    What is set here goes before what a pipeline says (extendPodSpecPatch in
-    backend/src/v2/driver/k8s.go); PIPELINE_RUN_AS_USER is of every other container.
+    They take precedence over the pipeline's (extendPodSpecPatch in backend/src/v2/driver/k8s.go);
+    PIPELINE_RUN_AS_USER applies to all other containers.
     """
     prefix = "DEFAULT_SECURITY_CONTEXT_RUN_AS"
     every, user, non_root = "PIPELINE_RUN_AS_USER", f"{prefix}_USER", f"{prefix}_NON_ROOT"
     values = found.variables(found.deployment(SERVER), [every, user, f"{prefix}_GROUP", non_root])
     given = {name: text for name, text in values.items() if text}
-    told = ", ".join(f"{name}={text}" for name, text in given.items())
+    text = ", ".join(f"{name}={value}" for name, value in given.items())
     if "0" in (given.get(every), given.get(user)) or given.get(non_root, "").lower() == "false":
-        advice = "take it out of pipeline-install-config: restricted namespaces refuse such pods"
-        return Check("pod users", "error", f"Kubeflow sets {told}", advice)
+        advice = "remove it from pipeline-install-config: restricted namespaces refuse such pods"
+        return Check("pod users", "error", f"Kubeflow sets {text}", advice)
     profiles = {str(each.user) for each in target.profile.steps.values()}
     if user in given and profiles != {given[user]}:
         advice = f"set user: {given[user]} in the profile, which now says {', '.join(profiles)}"
-        return Check("pod users", "warning", f"Kubeflow sets {told}", advice)
-    return Check("pod users", "ok", f"Kubeflow sets {told or 'none: those of the profile hold'}")
+        return Check("pod users", "warning", f"Kubeflow sets {text}", advice)
+    return Check("pod users", "ok", f"Kubeflow sets {text or 'none: those of the profile hold'}")

@@ -15,12 +15,12 @@ _USUAL = "kubeflow"  # the namespace of KFP's own manifests
 
 @dataclass(frozen=True)
 class Installation:
-    """The objects of an installation.
+    """The objects of an installation; they raise `KubernetesError` if they may not be seen.
 
     Attributes:
-        cluster: Where it is.
-        namespace: Of its own pods.
-        was_seen: Whether its API server was found there; the usual place is assumed if not.
+        cluster: Connection to its cluster.
+        namespace: Namespace of its own pods.
+        was_seen: Whether its API server was found there; else the usual namespace is assumed.
     """
 
     cluster: Cluster
@@ -28,37 +28,20 @@ class Installation:
     was_seen: bool = True
 
     def deployment(self, name: str) -> Json:
-        """One of its Deployments.
-
-        Raises:
-            KubernetesError: If it may not be seen.
-        """
+        """Return one of its Deployments."""
         return self.cluster.get(f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{name}")
 
     def config_map(self, name: str) -> Mapping[str, str]:
-        """What a ConfigMap of its holds.
-
-        Raises:
-            KubernetesError: If it may not be seen.
-        """
-        found = self.cluster.get(self._config_map(name))
-        return dict(found.get("data") or {})
+        """Return the data of a ConfigMap."""
+        return dict(self.cluster.get(self._config_map(name)).get("data") or {})
 
     def optional_config_map(self, name: str) -> Mapping[str, str]:
-        """As `config_map`, but empty where there is none.
-
-        Raises:
-            KubernetesError: If it may not be seen.
-        """
+        """Return the data of a ConfigMap; empty if there is none."""
         found = self.cluster.find(self._config_map(name)) or {}
         return dict(found.get("data") or {})
 
     def variables(self, deployment: Json, names: Iterable[str]) -> dict[str, str]:
-        """Environment variables of a Deployment's container; empty where they are not set.
-
-        Raises:
-            KubernetesError: If a ConfigMap that holds one may not be seen.
-        """
+        """Return environment variables of a Deployment's container; empty if they are not set."""
         given = {each["name"]: each for each in container(deployment).get("env", ())}
         return {name: self._value(given.get(name, {})) for name in names}
 
@@ -73,7 +56,7 @@ class Installation:
 
 
 def find_installation(cluster: Cluster) -> Installation:
-    """Looks for it in all namespaces, if that is allowed, or else in the usual one.
+    """Find it in any namespace, or assume the usual one if only that may be seen.
 
     Raises:
         KubernetesError: If nothing answers.
@@ -90,5 +73,5 @@ def find_installation(cluster: Cluster) -> Installation:
 
 
 def container(deployment: Json) -> Json:
-    """The only container of a Deployment's pods."""
+    """Return the only container of a Deployment's pods."""
     return dict(deployment["spec"]["template"]["spec"]["containers"][0])

@@ -1,4 +1,4 @@
-"""The namespace of runs and its Pod Security level."""
+"""Check of the namespace of runs and its Pod Security level."""
 
 from collections.abc import Iterator
 
@@ -10,11 +10,7 @@ _ENFORCE = "pod-security.kubernetes.io/enforce"
 
 
 def check_namespace(cluster: Cluster, target: Target) -> Iterator[Check]:
-    """Whether it is there, and what it asks of pods.
-
-    Raises:
-        KubernetesError: If it may not be seen.
-    """
+    """Check that the namespace exists and enforces the standard "restricted"."""
     name = target.namespace
     found = cluster.find(f"/api/v1/namespaces/{name}")
     if found is None:
@@ -22,7 +18,7 @@ def check_namespace(cluster: Cluster, target: Target) -> Iterator[Check]:
         yield Check("namespace", "error", f"there is no namespace {name}", advice)
         return
     if found["status"]["phase"] == "Terminating":
-        advice = "wait until it is gone and make it anew"
+        advice = "wait until it is gone and create it again"
         yield Check("namespace", "error", f"{name} is being deleted", advice)
         return
     level = found["metadata"].get("labels", {}).get(_ENFORCE, "")

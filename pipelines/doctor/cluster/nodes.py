@@ -1,4 +1,4 @@
-"""Whether there is a node for every step."""
+"""Check of the nodes: one for every step."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -20,11 +20,7 @@ _GPU_ADVICE = (
 
 
 def check_nodes(cluster: Cluster, target: Target) -> Iterator[Check]:
-    """Whether a node has what each step needs, and takes it; what runs there now is not counted.
-
-    Raises:
-        KubernetesError: If nodes may not be seen.
-    """
+    """Check that each step has a node with its resources; pods that run there are not counted."""
     all_nodes = cluster.get("/api/v1/nodes")["items"]
     nodes = [node for node in all_nodes if _is_in_use(node)]
     problems: dict[tuple[str, str], list[str]] = {}
@@ -43,7 +39,7 @@ def _is_in_use(node: Json) -> bool:
 
 
 def _problem(settings: PodSettings, nodes: Sequence[Json]) -> tuple[str, str] | None:
-    """What stands in the way, with what to do: the first condition that no node meets."""
+    """The first condition that no node meets, with what to do."""
     for resource, amount in _amounts(settings).items():
         nodes = [node for node in nodes if _has(node, resource) >= amount]
         if not nodes:
@@ -52,7 +48,7 @@ def _problem(settings: PodSettings, nodes: Sequence[Json]) -> tuple[str, str] | 
     nodes = [node for node in nodes if _is_selected(settings, node)]
     if not nodes:
         return "no such node has the labels that the profile asks for", _ADVICE
-    taints = [list(_hindrances(settings.tolerations, node)) for node in nodes]
+    taints = [list(_intolerable(settings.tolerations, node)) for node in nodes]
     if all(taints):
         return f"no such node takes it: taint {taints[0][0]}", f"{_ADVICE} (tolerations)"
     return None
@@ -106,7 +102,7 @@ def _is_beyond(condition: NodeRequirement, value: str | None) -> bool:
     return number > limit if condition.operator == "Gt" else number < limit
 
 
-def _hindrances(tolerations: Iterable[Toleration], node: Json) -> Iterator[str]:
+def _intolerable(tolerations: Iterable[Toleration], node: Json) -> Iterator[str]:
     for taint in node["spec"].get("taints") or ():
         if taint["effect"] == "PreferNoSchedule":
             continue

@@ -1,4 +1,4 @@
-"""KFP's MLflow plugin on this installation."""
+"""Check of KFP's MLflow plugin."""
 
 import json
 
@@ -21,35 +21,35 @@ RIGHTS = (
 
 
 def check_plugin(found: Installation, target: Target) -> Check:
-    """Whether KFP makes MLflow runs itself (backend/src/apiserver/plugins/mlflow/config.go)."""
+    """Check the plugin's server and rights (backend/src/apiserver/plugins/mlflow/config.go)."""
     deployment = found.deployment(SERVER)
     config = _mounted_config(found, deployment)
     if config is None:
         image = str(container(deployment)["image"])
-        told = f"the config.json of {image} is in force; that of 2.17.0 names {_IMAGES_OWN}"
+        text = f"the config.json of {image} is in force; that of 2.17.0 names {_IMAGES_OWN}"
         advice = (
-            "if that is not yours, every run tells of its failure and may wait a minute for it: "
+            "if that is not yours, every run reports its failure and may wait a minute for it: "
             "submit with --no-mlflow-plugin, or mount a config.json with your server in "
             "plugins.mlflow, or without it"
         )
-        return Check("MLflow plugin", "warning", told, advice)
+        return Check("MLflow plugin", "warning", text, advice)
     plugin = (config.get("plugins") or {}).get("mlflow")
     if not plugin:
-        return Check("MLflow plugin", "ok", "it is off: runs make their own in MLflow")
+        return Check("MLflow plugin", "ok", "it is off: steps create their own runs in MLflow")
     settings = {**(plugin.get("settings") or {}), **_overrides(found, target, deployment, plugin)}
     inject = settings.get("injectUserEnvVars")
     given = "MLFLOW_* and KFP_MLFLOW_CONFIG" if inject else "KFP_MLFLOW_CONFIG alone"
     endpoint, access = plugin.get("endpoint", "nowhere"), settings.get("authType", "kubernetes")
-    told = f"it is on: {endpoint}, authentication {access}, tasks are given {given}"
+    text = f"it is on: {endpoint}, authentication {access}, tasks are given {given}"
     if access == "kubernetes" and (missing := missing_of_runs(found.cluster, target, RIGHTS)):
-        told = f"{told}; {target.service_account} may not {missing}"
+        text = f"{text}; {target.service_account} may not {missing}"
         advice = "kubectl apply -f manifests/base/access/ in the namespace of runs"
-        return Check("MLflow plugin", "error", told, advice)
-    return Check("MLflow plugin", "ok", told)
+        return Check("MLflow plugin", "error", text, advice)
+    return Check("MLflow plugin", "ok", text)
 
 
 def _mounted_config(found: Installation, deployment: Json) -> Json | None:
-    """The config.json that stands in the place of the image's own; `None` if none does."""
+    """The config.json that is mounted over the image's own; `None` if none is."""
     volumes = {each["name"]: each for each in deployment["spec"]["template"]["spec"]["volumes"]}
     for mount in container(deployment).get("volumeMounts", ()):
         place = mount["mountPath"].rstrip("/")
@@ -61,7 +61,7 @@ def _mounted_config(found: Installation, deployment: Json) -> Json | None:
 
 
 def _overrides(found: Installation, target: Target, deployment: Json, plugin: Json) -> Json:
-    """What holds for the runs' namespace alone; installations for one user have no such thing."""
+    """Settings of the runs' namespace alone; installations for one user have none."""
     if found.variables(deployment, ["MULTIUSER"])["MULTIUSER"].lower() != "true":
         return {}
     own = (plugin.get("namespaces") or {}).get(target.namespace, {})

@@ -1,4 +1,4 @@
-"""Images, store, MLflow and clock as the pods of steps find them."""
+"""Checks from pods like those of steps: images, store, MLflow and clock."""
 
 import contextlib
 import json
@@ -18,8 +18,8 @@ from pipelines.placement.pod import pod_fragment
 from pipelines.placement.profiles import PodSettings
 
 _EVERY_S = 1.0
-_RESERVE_S = 2.0  # of the time for questions: what is asked last must not be refused for it
-_DEADLINE_S = 90  # Kubernetes ends the pods then, should this process be killed
+_RESERVE_S = 2.0  # of the time limit, so that the last request is not refused
+_DEADLINE_S = 90  # Kubernetes ends the pods then, if this process is killed
 
 _LABELS = {"app.kubernetes.io/name": "brainseg-doctor"}
 # a sidecar would go on after the probe's end; KFP's pods have none either
@@ -29,7 +29,7 @@ _AMOUNTS = {
     "limits": {"cpu": "2", "memory": "1Gi"},
 }
 
-# Beginnings of reasons that do not pass by waiting; a place on a node may still come
+# Prefixes of reasons that do not pass by waiting; a node may still have room later
 _FINAL = ("Err", "Image", "InvalidImage", "CreateContainer")
 _NO_RIGHT = "cannot create resource"
 
@@ -37,11 +37,7 @@ _logger = logging.getLogger(__name__)
 
 
 def check_pods(cluster: Cluster, target: Target) -> Iterator[Check]:
-    """Starts a pod of each image, which tries store and MLflow, and deletes both in the end.
-
-    Raises:
-        KubernetesError: If nothing answers.
-    """
+    """Start a pod of each image, which tries store and MLflow, and delete both in the end."""
     names = {kind: f"brainseg-doctor-{kind}-{uuid.uuid4().hex[:8]}" for kind in target.probes}
     refusals: dict[str, Check] = {}
     with _deleted_at_the_end(cluster, names):
@@ -59,7 +55,7 @@ def check_pods(cluster: Cluster, target: Target) -> Iterator[Check]:
 
 @contextlib.contextmanager
 def _deleted_at_the_end(cluster: Cluster, names: Mapping[str, str]) -> Iterator[None]:
-    """Also at Ctrl-C and SIGTERM; neither interrupts the deleting."""
+    """Deletes pods at the end, also at Ctrl-C and SIGTERM; neither interrupts the deletion."""
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(each, signal.default_int_handler) for each in signals]
     try:
@@ -78,8 +74,8 @@ def _delete(cluster: Cluster, name: str) -> None:
         cluster.delete(f"pods/{name}", gracePeriodSeconds="0")
     except KubernetesError as error:
         if error.status != 404:
-            told = "the pod %s cannot be deleted (%s): kubectl -n %s delete pod %s"
-            _logger.warning(told, name, error, cluster.namespace, name)
+            message = "the pod %s cannot be deleted (%s): kubectl -n %s delete pod %s"
+            _logger.warning(message, name, error, cluster.namespace, name)
 
 
 def _create(cluster: Cluster, target: Target, kind: str, name: str) -> Check | None:
@@ -138,7 +134,7 @@ def _refusal(kind: str, error: KubernetesError) -> Check:
     elif "violates PodSecurity" in text:
         advice = "run in a namespace that enforces no more than the standard restricted"
     else:
-        advice = "mend this first: pods of steps are refused in the same way"
+        advice = "fix this first: pods of steps are refused in the same way"
     return Check(f"pod, {kind}", "error", text, advice)
 
 
@@ -172,15 +168,15 @@ class _Seen:
 
 
 def _followed(cluster: Cluster, names: Mapping[str, str]) -> dict[str, _Seen]:
-    """The pods as they are when all are settled, or when the time is over."""
+    """The pods when all are settled, or when the time is over."""
     seen: dict[str, _Seen] = {}
-    open_ones = dict(names)
-    while open_ones and cluster.left_s > _RESERVE_S:
-        for kind, name in list(open_ones.items()):
+    pending = dict(names)
+    while pending and cluster.left_s > _RESERVE_S:
+        for kind, name in list(pending.items()):
             seen[kind] = _Seen(cluster.get(f"pods/{name}"), time.time())
             if seen[kind].is_settled:
-                del open_ones[kind]
-        if open_ones:
+                del pending[kind]
+        if pending:
             time.sleep(_EVERY_S)
     return seen
 
@@ -207,7 +203,7 @@ def _advice(image: str, reason: str) -> str:
             "pull_secrets let nodes have it"
         )
     if reason.startswith("its configuration"):
-        return "make what is missing; the pods of steps wait for it too"
+        return "create what is missing; the pods of steps wait for it too"
     return "make room, or change the profile's node_selector, tolerations or affinity"
 
 

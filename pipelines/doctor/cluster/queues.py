@@ -1,4 +1,4 @@
-"""Kueue's queues and Kubeflow Trainer, where the profile names them."""
+"""Checks of Kueue's queues and Kubeflow Trainer, where the profile names them."""
 
 from collections.abc import Iterator
 
@@ -11,11 +11,7 @@ _TRAINER_VERSION = "v1alpha1"
 
 
 def check_queues(cluster: Cluster, target: Target) -> Iterator[Check]:
-    """Whether each LocalQueue that a step names is there and admits pods.
-
-    Raises:
-        KubernetesError: If queues may not be seen.
-    """
+    """Check that each LocalQueue of the profile exists and admits pods."""
     names = {each.queue for each in target.profile.steps.values()}
     versions = _versions(cluster, _KUEUE) if any(names) else []
     for name in sorted(names - {""}):
@@ -23,11 +19,7 @@ def check_queues(cluster: Cluster, target: Target) -> Iterator[Check]:
 
 
 def check_trainer(cluster: Cluster, target: Target) -> Iterator[Check]:
-    """Whether Kubeflow Trainer is there, if trainings are TrainJobs.
-
-    Raises:
-        KubernetesError: If nothing answers.
-    """
+    """Check that Kubeflow Trainer is installed, if pod groups are TrainJobs."""
     if target.group is None or target.group.backend != "trainjob":
         return
     if _TRAINER_VERSION in (versions := _versions(cluster, _TRAINER)):
@@ -40,23 +32,23 @@ def check_trainer(cluster: Cluster, target: Target) -> Iterator[Check]:
 
 def _check_queue(cluster: Cluster, name: str, versions: list[str]) -> Check:
     if not versions:
-        advice = "install Kueue, or take the queue out of the profile: its pods wait for ever"
+        advice = "install Kueue, or remove the queue from the profile: its pods wait for ever"
         return Check("queue", "error", f"{name}: the cluster has no Kueue", advice)
     place = f"/apis/{_KUEUE}/{versions[0]}/namespaces/{cluster.namespace}/localqueues/{name}"
     queue = cluster.find(place)
     if queue is None:
-        advice = "name another in the profile, or make it: its pods wait for ever"
+        advice = "name another in the profile, or create it: its pods wait for ever"
         return Check("queue", "error", f"there is no LocalQueue {name}", advice)
     for condition in queue.get("status", {}).get("conditions", ()):
         if condition["type"] == "Active" and condition["status"] != "True":
-            advice = "ask who runs Kueue; until then its pods wait"
+            advice = "ask Kueue's administrator; until then its pods wait"
             return Check("queue", "error", f"{name}: {condition.get('message', '')}", advice)
     waiting = queue.get("status", {}).get("pendingWorkloads", 0)
     return Check("queue", "ok", f"{name} is active; {waiting} are waiting in it")
 
 
 def _versions(cluster: Cluster, group: str) -> list[str]:
-    """The versions of an API, the preferred one first; none where it is not installed."""
+    """The versions of an API, the preferred one first; empty if it is not installed."""
     found = cluster.find(f"/apis/{group}")
     if found is None:
         return []

@@ -1,4 +1,4 @@
-"""What the namespace may use, against what the steps need."""
+"""Check of the namespace's quota against the needs of the steps."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
@@ -10,8 +10,8 @@ from pipelines.doctor.check import Check
 from pipelines.doctor.cluster.target import Target
 from pipelines.placement.profiles import PodSettings
 
-# What a quota on one of these refuses is a container that names none of it, so that a LimitRange
-# has to: as Argo's containers (workflow-controller-configmap's `executor` sets no resources)
+# A quota on one of these refuses containers that name none of it, such as Argo's
+# (workflow-controller-configmap's `executor` sets no resources): a LimitRange has to name it
 _NAMED_BY_CONTAINERS = {
     "cpu": ("defaultRequest", "cpu"),
     "memory": ("defaultRequest", "memory"),
@@ -23,12 +23,9 @@ _NAMED_BY_CONTAINERS = {
 
 
 def check_quota(cluster: Cluster, target: Target) -> Iterator[Check]:
-    """Whether every step fits, and whether containers that name no resources are refused.
+    """Check that every step fits, and that containers without resources are not refused.
 
-    Quotas for some pods only (with scopes) are not looked at.
-
-    Raises:
-        KubernetesError: If quotas may not be seen.
+    Quotas for some pods only (with scopes) are not checked.
     """
     quotas = [each for each in cluster.get("resourcequotas")["items"] if _is_for_all(each)]
     if not quotas:
@@ -41,7 +38,7 @@ def check_quota(cluster: Cluster, target: Target) -> Iterator[Check]:
 
 
 def needs(settings: PodSettings) -> dict[str, Decimal]:
-    """What a step's pods count as, by the names that quotas have for it."""
+    """Return the amounts of a step's pods by the names of quotas."""
     cpu, memory, gpu = settings.cpu, settings.memory, settings.gpu
     amounts = {
         "pods": "1",
@@ -62,20 +59,20 @@ def _is_for_all(quota: Json) -> bool:
 
 
 def _check_defaults(quota: Json, ranges: Iterable[Json]) -> Iterator[Check]:
-    given = [
+    defaults = [
         each for one in ranges for each in one["spec"]["limits"] if each["type"] == "Container"
     ]
     missing = [
         f"{field}.{resource}"
         for name, (field, resource) in _NAMED_BY_CONTAINERS.items()
         if name in quota["spec"]["hard"]
-        and not any(resource in each.get(field, {}) for each in given)
+        and not any(resource in each.get(field, {}) for each in defaults)
     ]
     if missing:
         advice = "kubectl apply -f manifests/base/limits/limitrange.yaml in this namespace"
         found = (
             f"{quota['metadata']['name']} refuses containers that name no resources, as Argo's, "
-            f"and no LimitRange gives them {', '.join(missing)}"
+            f"and no LimitRange sets their {', '.join(missing)}"
         )
         yield Check("quota", "error", found, advice)
 

@@ -1,4 +1,4 @@
-"""What the caller may do, and what the account of runs may do."""
+"""Checks of the rights of the user and of the runs' ServiceAccount."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,16 +14,16 @@ _REVIEWS = "/apis/authorization.k8s.io/v1"
 
 @dataclass(frozen=True)
 class Right:
-    """A right, as a Role has it.
+    """A rule of a Role.
 
     Attributes:
-        group: Of the API; empty for the first one.
-        resource: In the plural, perhaps with a part of it: pods/log.
-        verbs: What is done with it, with spaces between.
-        why: Who does it, and what for.
-        name: Of the only object that this is about; empty for all.
-        outside: Whether it is about what no namespace has.
-        only_for: What alone needs it; empty for every run.
+        group: API group; empty for the core API.
+        resource: Plural name, perhaps with a subresource: pods/log.
+        verbs: Verbs, separated by spaces.
+        why: Reason, for messages.
+        name: Name of the only object; empty for all.
+        outside: Whether the resource belongs to no namespace.
+        only_for: Backend of pod groups that alone needs it; empty for every run.
     """
 
     group: str
@@ -36,12 +36,12 @@ class Right:
 
     @property
     def object(self) -> str:
-        """What it is about, as `kubectl` has it: deployments.apps/NAME."""
+        """Resource as `kubectl` writes it: deployments.apps/NAME."""
         kind = f"{self.resource}.{self.group}" if self.group else self.resource
         return f"{kind}/{self.name}" if self.name else kind
 
 
-_FOR_WAIT = "`submit --wait` tells what tasks wait for"
+_FOR_WAIT = "`submit --wait` reports what tasks wait for"
 OWN = (
     Right("", "pods", "create get delete", "images, store and MLflow are tried from a pod"),
     Right("", "secrets", "get", "their keys are compared with the profile"),
@@ -56,17 +56,18 @@ OWN = (
     Right("argoproj.io", "workflows", "list", _FOR_WAIT),
 )
 
-_TRAINER, _GROUP = "trainer.kubeflow.org", "a training starts and ends its group"
+_TRAINER, _GROUP = "trainer.kubeflow.org", "a step starts and ends its group"
 
-# As in manifests/base/access/brainseg-run-role.yaml, where each has its source
+# As in manifests/base/access/brainseg-run-role.yaml, where each has its source. A test keeps both
+# equal: the installed package has no manifests, and they know neither reasons nor backends
 RUNS = (
     Right("", "configmaps", "get", "KFP reads the pipeline root", "kfp-launcher"),
     Right("", "secrets", "get", "KFP opens its artifact bucket", "mlpipeline-minio-artifact"),
     Right("argoproj.io", "workflows", "get", "KFP's driver finds the run's times"),
     Right("argoproj.io", "workflowtaskresults", "create patch", "Argo reports how steps ended"),
-    Right("", "pods", "get list watch", "KFP looks up its own pod, a training its group"),
-    Right("", "pods/log", "get", "a training follows its group", only_for="job"),
-    Right("", "events", "list", "a training tells what its group waits for", only_for="job"),
+    Right("", "pods", "get list watch", "KFP looks up its own pod, a step its group"),
+    Right("", "pods/log", "get", "a step follows its group", only_for="job"),
+    Right("", "events", "list", "a step reports what its group waits for", only_for="job"),
     Right("", "services", "create", _GROUP, only_for="job"),
     Right("batch", "jobs", "create get patch delete", _GROUP, only_for="job"),
     Right(_TRAINER, "trainjobs", "create get patch delete", _GROUP, only_for="trainjob"),
@@ -75,11 +76,7 @@ RUNS = (
 
 
 def check_own_rights(cluster: Cluster, target: Target) -> Iterator[Check]:
-    """What the caller may not do, and so what cannot be found out here.
-
-    Raises:
-        KubernetesError: If not even this is answered.
-    """
+    """Check the user's rights: checks without them stay unknown."""
 
     def may(attributes: Json) -> bool:
         return _allowed(cluster, "selfsubjectaccessreviews", "SelfSubjectAccessReview", attributes)
@@ -92,11 +89,7 @@ def check_own_rights(cluster: Cluster, target: Target) -> Iterator[Check]:
 
 
 def check_run_rights(cluster: Cluster, target: Target) -> Iterator[Check]:
-    """Whether the account of runs is there and may do all that runs do.
-
-    Raises:
-        KubernetesError: If the caller may not know.
-    """
+    """Check that the runs' ServiceAccount exists and may do everything that runs do."""
     name = target.service_account
     account = cluster.find(f"serviceaccounts/{name}")
     if account is None:
@@ -115,11 +108,7 @@ def check_run_rights(cluster: Cluster, target: Target) -> Iterator[Check]:
 
 
 def missing_of_runs(cluster: Cluster, target: Target, rights: Iterable[Right]) -> str:
-    """Those of the rights that the account of runs lacks, in words; empty if none.
-
-    Raises:
-        KubernetesError: If the caller may not know.
-    """
+    """Return the rights that the runs' ServiceAccount lacks, in words; empty if none."""
     return _missing(rights, target.namespace, _asker(cluster, target.service_account))
 
 
@@ -155,7 +144,7 @@ def _attributes(right: Right, verb: str, namespace: str) -> Json:
 
 
 def _asker(cluster: Cluster, account: str) -> Callable[[Json], bool]:
-    """How to learn what an account may: by asking about it, or in its place."""
+    """A question about an account's rights: by a review of it, or by impersonation."""
     user = f"system:serviceaccount:{cluster.namespace}:{account}"
     everyone = "system:serviceaccounts"
     groups = [everyone, f"{everyone}:{cluster.namespace}", "system:authenticated"]
@@ -165,7 +154,7 @@ def _asker(cluster: Cluster, account: str) -> Callable[[Json], bool]:
         path = f"namespaces/{cluster.namespace}/localsubjectaccessreviews"
         return _allowed(cluster, path, kind, attributes, user=user, groups=groups)
 
-    def in_its_place(attributes: Json) -> bool:
+    def impersonated(attributes: Json) -> bool:
         kind = "SelfSubjectAccessReview"
         headers = {"Impersonate-User": user}
         return _allowed(cluster, "selfsubjectaccessreviews", kind, attributes, headers=headers)
@@ -175,7 +164,7 @@ def _asker(cluster: Cluster, account: str) -> Callable[[Json], bool]:
     except KubernetesError as error:
         if error.status != 403:
             raise
-        return in_its_place
+        return impersonated
     return about
 
 

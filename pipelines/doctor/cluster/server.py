@@ -1,4 +1,4 @@
-"""The API server: its version, who asks, and its clock."""
+"""Checks of the API server: version, user and clock."""
 
 import re
 import time
@@ -9,8 +9,8 @@ from components.shared.cluster import Cluster, KubernetesError
 from components.shared.errors import UserError
 from pipelines.doctor.check import Check
 
-_LOGIN = "log in again with the tool that wrote the kubeconfig, or choose another context"
-_OLDEST = (1, 31)  # a group's Job says which failures count: podFailurePolicy, stable since
+# a group's Job says which failures count by podFailurePolicy, which is stable since then
+_OLDEST = (1, 31)
 _ANONYMOUS = "system:anonymous"
 
 # S3 refuses requests that are 15 minutes off (RequestTimeTooSkewed); tokens are more patient
@@ -18,10 +18,10 @@ _SKEW_ERROR_S, _SKEW_WARNING_S = 900.0, 60.0
 
 
 def check_server(cluster: Cluster) -> Iterator[Check]:
-    """Whether there is a cluster that knows who asks.
+    """Check that the API server knows the user, and its version and clock.
 
     Raises:
-        UserError: If not: nothing else can be found out then.
+        UserError: If it does not answer or does not know the user: no other check can run.
     """
     try:
         user = _user(cluster)
@@ -30,28 +30,24 @@ def check_server(cluster: Cluster) -> Iterator[Check]:
         now = (before + time.time()) / 2
     except KubernetesError as error:
         raise _refusal(cluster, error) from error
-    yield _check_version(str(version["gitVersion"]), f"{cluster.address}, as {user}")
+    found = f"{version['gitVersion']} at {cluster.address}, as {user}"
+    if is_older(version["gitVersion"], _OLDEST):
+        advice = f"update it to {'.'.join(map(str, _OLDEST))} or later, which pod groups need"
+        yield Check("Kubernetes", "warning", found, advice)
+    else:
+        yield Check("Kubernetes", "ok", found)
     if "Date" in headers:
         date = parsedate_to_datetime(headers["Date"]).timestamp() + 0.5  # it has whole seconds
         yield check_clock("clock", "the API server", date - now)
 
 
-def unknown(name: str, error: KubernetesError) -> Check:
-    """The check of something that the API server does not show."""
-    if error.status == 403:
-        advice = "ask someone who may look, or have this right given to you"
-    else:
-        advice = "try again; if it stays so, ask who runs the cluster"
-    return Check(name, "unknown", str(error), advice)
-
-
 def check_clock(name: str, whose: str, ahead_s: float) -> Check:
-    """What a difference of clocks means.
+    """Check the difference between two clocks.
 
     Args:
-        name: Of the check.
-        whose: Clock that is compared with this machine's.
-        ahead_s: By how many seconds it is ahead.
+        name: Name of the check.
+        whose: Owner of the clock that is compared with this machine's.
+        ahead_s: Seconds by which it is ahead.
     """
     off_s = abs(ahead_s)
     if off_s < _SKEW_WARNING_S:
@@ -61,11 +57,27 @@ def check_clock(name: str, whose: str, ahead_s: float) -> Check:
     return Check(name, "error" if off_s >= _SKEW_ERROR_S else "warning", found, advice)
 
 
+def is_older(version: str, oldest: tuple[int, int]) -> bool:
+    """Return whether a version such as v1.35.4 is below a minimum; an unknown one is not."""
+    numbers = re.match(r"v?(\d+)\.(\d+)", version)
+    return bool(numbers) and tuple(map(int, numbers.groups())) < oldest  # type: ignore[union-attr]
+
+
+def unknown(name: str, error: KubernetesError) -> Check:
+    """Return the check of something that the API server does not show."""
+    if error.status == 403:
+        advice = "ask someone who may look, or have this right given to you"
+    else:
+        advice = "try again; if it stays so, ask the cluster's administrator"
+    return Check(name, "unknown", str(error), advice)
+
+
 def _refusal(cluster: Cluster, error: KubernetesError) -> UserError:
     if error.status in (401, 403):
         return UserError(
             f"Kubernetes at {cluster.address} does not know who asks ({error.status}): the "
-            f"kubeconfig's token or certificate is missing or has expired; {_LOGIN}"
+            "kubeconfig's token or certificate is missing or has expired; log in again with the "
+            "tool that wrote the kubeconfig, or choose another context"
         )
     return UserError(
         f"Kubernetes at {cluster.address} cannot be asked: {error}; check the network or VPN, and "
@@ -85,12 +97,3 @@ def _user(cluster: Cluster) -> str:
     if user == _ANONYMOUS:
         raise KubernetesError("the request had no credentials", 401)
     return user
-
-
-def _check_version(version: str, where: str) -> Check:
-    found = f"{version} at {where}"
-    numbers = re.match(r"v(\d+)\.(\d+)", version)
-    if numbers and (int(numbers[1]), int(numbers[2])) < _OLDEST:
-        oldest = ".".join(map(str, _OLDEST))
-        return Check("Kubernetes", "warning", found, f"{oldest} or later is what this is made for")
-    return Check("Kubernetes", "ok", found)

@@ -1,4 +1,4 @@
-"""The Secrets and ConfigMaps that pods of steps name. Nothing tells a value."""
+"""Checks of the Secrets and ConfigMaps of the steps' pods. No value is ever shown."""
 
 import base64
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,13 +16,13 @@ _PULL_KEY = ".dockerconfigjson"
 
 @dataclass(frozen=True)
 class Source:
-    """What some step wants of a Secret or ConfigMap.
+    """A Secret or ConfigMap that a step names.
 
     Attributes:
         kind: `Secret` or `ConfigMap`.
-        name: Of the object.
-        keys: Those that are wanted; empty for whatever is in it.
-        optional: Whether pods start where it, or a key, is missing.
+        name: Name of the object.
+        keys: Keys that the step reads; empty for all.
+        optional: Whether pods start if it, or a key, is missing.
     """
 
     kind: str
@@ -32,11 +32,7 @@ class Source:
 
 
 def check_sources(cluster: Cluster, target: Target) -> Iterator[Check]:
-    """Whether they are there, with the keys that steps read.
-
-    Raises:
-        KubernetesError: If nothing answers.
-    """
+    """Check that they exist, with the keys that steps read."""
     wanted: dict[tuple[str, str], list[Source]] = {}
     for source in dict.fromkeys(_sources(target.profile.steps.values())):
         wanted.setdefault((source.kind, source.name), []).append(source)
@@ -66,7 +62,9 @@ def _check(cluster: Cluster, kind: str, name: str, sources: list[Source]) -> Che
         if error.status == 404:
             return _check_absent(title, kind, name, sources, needed)
         if error.status == 403:
-            advice = f"ask someone who may: kubectl -n {cluster.namespace} describe {kind} {name}"
+            advice = (
+                f"ask someone who may see it: kubectl -n {cluster.namespace} describe {kind} {name}"
+            )
             return Check("settings", "unknown", str(error), advice)
         raise
     wanted = [keys for each in sources if (keys := _wanted(each, values))]
@@ -91,7 +89,7 @@ def _values(cluster: Cluster, place: str, kind: str) -> Values:
 
 
 def _wanted(source: Source, values: Values) -> frozenset[str]:
-    """The keys that must be there: of an optional source all or none, as a key and its secret."""
+    """The keys that must exist: of an optional source all or none, as a key and its secret."""
     if source.optional and not source.keys & set(values):
         return frozenset()
     return source.keys
@@ -103,7 +101,7 @@ def _check_absent(
     if all(each.optional for each in sources):
         return Check("settings", "ok", f"{title} is not there, and is optional")
     if kind == "ConfigMap":
-        advice = "kubectl apply -k with an overlay of manifests/ makes it"
+        advice = "kubectl apply -k with an overlay of manifests/ creates it"
     else:
         keys = " ".join(f"--from-file={key}=FILE" for key in sorted(needed))
         advice = f"kubectl create secret generic {name} {keys}"
@@ -111,10 +109,10 @@ def _check_absent(
 
 
 def _check_values(title: str, values: Values) -> Check:
-    told = f"{title} has {', '.join(sorted(values)) or 'all that is wanted'}"
+    found = f"{title} has {', '.join(sorted(values)) or 'all that is wanted'}"
     # a name, key or address with a line break in it is refused wherever it is sent
     lines = (key for key, value in values.items() if key != _PULL_KEY and value.endswith(b"\n"))
     if ended := sorted(lines):
-        advice = "make it anew from a file without one: printf %s VALUE > FILE"
+        advice = "create it again from a file without one: printf %s VALUE > FILE"
         return Check("settings", "error", f"{title}: a line break ends {', '.join(ended)}", advice)
-    return Check("settings", "ok", told)
+    return Check("settings", "ok", found)

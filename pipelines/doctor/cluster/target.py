@@ -1,4 +1,4 @@
-"""What a cluster is asked about: where runs are to go, and with what."""
+"""The place of runs, and the settings that are checked against it."""
 
 from dataclasses import dataclass
 
@@ -14,11 +14,11 @@ class Target:
 
     Attributes:
         profile: Settings of their pods.
-        images: Where their images come from.
-        store: s3://bucket/prefix; a folder cannot be reached from a cluster.
-        namespace: Of their pods.
-        service_account: Of their pods.
-        endpoint: Of Kubeflow Pipelines; empty for the cluster's own.
+        images: Names of their images.
+        store: s3://bucket/prefix; a cluster cannot reach a folder.
+        namespace: Namespace of their pods.
+        service_account: ServiceAccount of their pods.
+        endpoint: Address of Kubeflow Pipelines (default: the cluster's own).
     """
 
     profile: PodProfile
@@ -38,5 +38,5 @@ class Target:
 
     @property
     def group(self) -> GroupSettings | None:
-        """The pods that train together; none where one pod trains."""
+        """The pods that train together; `None` if one pod trains."""
         return self.profile.steps["train"].pod_group

@@ -33,7 +33,7 @@ def test_an_installation_without_a_clone_has_no_tested_versions(tmp_path):
     check = check_packages(tmp_path / "constraints.txt")
     assert (check.status, check.found) == (
         "ok",
-        f"all there (brainseg {metadata.version('brainseg')})",
+        f"all installed (brainseg {metadata.version('brainseg')})",
     )
 
 

@@ -98,7 +98,7 @@ class TestMlflow:
         check = asked(f"sqlite:///{tmp_path}/new/mlflow.db")
         assert (check.status, check.found) == (
             "ok",
-            f"{tmp_path}/new/mlflow.db will be made by the first run",
+            f"{tmp_path}/new/mlflow.db will be created by the first run",
         )
         assert not (tmp_path / "new").exists()
 

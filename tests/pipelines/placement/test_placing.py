@@ -171,7 +171,7 @@ def test_a_group_leaves_no_device_idle(profile):
 
 
 def test_only_training_is_done_by_groups(profile):
-    with pytest.raises(UserError, match="pod_group is of train, not of evaluate"):
+    with pytest.raises(UserError, match="pod_group is a setting of train, not of evaluate"):
         profile(evaluate={"pod_group": {"pods": 2}})
 
 

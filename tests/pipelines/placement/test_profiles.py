@@ -54,7 +54,7 @@ def test_a_profile_that_extends_another_is_silent_on_what_stays(profile):
 def test_a_profile_may_not_extend_itself(tmp_path):
     path = tmp_path / "round.yaml"
     path.write_text(f"extends: {path}")
-    with pytest.raises(UserError, match="that has no end"):
+    with pytest.raises(UserError, match="this never ends"):
         load_profile(str(path))
 
 
@@ -83,7 +83,7 @@ def test_a_profile_that_no_cluster_could_run_is_refused(profile, sections, messa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"queue": "My Queue"}, "all.queue='My Queue': .*must be small letters, digits"),
+        ({"queue": "My Queue"}, "all.queue='My Queue': .*must be lower-case letters, digits"),
         ({"queue": "q" * 64}, "at most 63 characters"),
         ({"labels": {"team": "a team"}}, "all.labels.team='a team': .*must be letters, digits"),
         ({"labels": {"a team": "x"}}, "all.labels.a team.*must be NAME or DOMAIN/NAME"),
@@ -102,14 +102,17 @@ def test_a_profile_that_no_cluster_could_run_is_refused(profile, sections, messa
         ({"files": [{"name": "ca", "path": "/"}]}, "/tmp, /cache, /dev/shm, /kfp-launcher"),
         (
             {"files": [{"name": "ca", "path": "/ca"}, {"name": "other", "path": "/ca/"}]},
-            "files: /ca is of two ConfigMaps",
+            "files: /ca is the folder of two ConfigMaps",
         ),
         ({"tolerations": [{"key": "a b"}]}, "all.tolerations.0.key='a b'"),
-        ({"tolerations": [{"key": "a", "value": "b"}]}, "Exists takes no value, and 'b' is given"),
+        (
+            {"tolerations": [{"key": "a", "value": "b"}]},
+            "Exists accepts no value, and 'b' is given",
+        ),
         ({"tolerations": [{"operator": "Equal"}]}, "Equal needs a key"),
         (match("In"), "In needs values"),
-        (match("Exists", "a"), "Exists takes no values"),
-        (match("Gt", "many"), "Gt takes one whole number"),
+        (match("Exists", "a"), "Exists accepts no values"),
+        (match("Gt", "many"), "Gt accepts one whole number"),
         ({"pod_group": {"service_account": "Me"}}, "all.pod_group.service_account='Me'"),
         ({"pod_group": {"queue": "My Queue"}}, "all.pod_group.queue='My Queue'"),
     ],
@@ -126,7 +129,7 @@ def test_files_may_not_hide_a_folder_that_the_pod_has(profile):
     folders = pods["executors"]["exec-train"]["emptyDirMounts"]
     assert len(folders) == 3
     for folder in folders:
-        with pytest.raises(UserError, match="of the pod is there; give a folder of its own"):
+        with pytest.raises(UserError, match="of the pod is there; give another folder"):
             profile(**whole(all={"files": [{"name": "ca", "path": folder["mountPath"]}]}))
 
 

@@ -19,14 +19,14 @@ from components.train.group import following
 from components.train.group.cluster import GroupCluster
 from components.train.group.following import Group
 from components.train.group.objects import LEASE_S
-from components.train.group.result import group_folder, leave_result
+from components.train.group.result import group_folder, store_result
 from components.train.group.settings import GroupSettings
 from tests.components.train.group.pods import FRAGMENT
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(following, "_LOOK_S", 0.02)
+    monkeypatch.setattr(following, "_POLL_S", 0.02)
     monkeypatch.setattr(following, "_RENEW_S", 0.0)
 
 
@@ -94,7 +94,7 @@ def leave(task, tmp_path):
         (tmp_path / "model").mkdir()
         (tmp_path / "model" / "MLmodel").write_text("{}")
         (tmp_path / "history").write_text("[]")
-        leave_result(
+        store_result(
             open_store(task.store),
             group_folder(task.training),
             mlflow_run_id="run",

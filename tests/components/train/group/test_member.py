@@ -4,7 +4,7 @@ from torch.distributed import DistNetworkError
 from components.shared.errors import UserError
 from components.shared.storage.store import open_store
 from components.train.exit_codes import LOST_STATUS
-from components.train.group.member import _meeting_again, train_task
+from components.train.group.member import _restarted, train_task
 from components.train.group.result import PROFILE, find_result, group_folder
 
 
@@ -40,11 +40,11 @@ def test_a_lost_report_is_told(make_task, tmp_path):
     ],
 )
 def test_a_lost_process_is_no_fault_of_this_one(error):
-    with pytest.raises(SystemExit) as ended, _meeting_again():
+    with pytest.raises(SystemExit) as ended, _restarted():
         raise error
     assert ended.value.code == LOST_STATUS
 
 
 def test_another_error_is_one():
-    with pytest.raises(RuntimeError, match="shapes"), _meeting_again():
+    with pytest.raises(RuntimeError, match="shapes"), _restarted():
         raise RuntimeError("shapes do not fit")

@@ -1,7 +1,13 @@
 import pytest
 
 from components.shared.errors import OutageError, UserError
-from components.train.group.pod_status import ends, failure, has_ended, running, waiting_for
+from components.train.group.pod_status import (
+    group_error,
+    has_ended,
+    pod_failures,
+    running,
+    waiting_for,
+)
 
 
 def pod(number, phase, state=None, conditions=(), reason=None):
@@ -59,32 +65,32 @@ def test_a_suspended_job_has_not_ended():
 
 def test_the_end_of_a_pod_in_one_line():
     killed = ended(1, 137, reason="OOMKilled")
-    assert [str(end) for end in ends([pod(0, "Running"), killed])] == [
+    assert [str(end) for end in pod_failures([pod(0, "Running"), killed])] == [
         "pod 1 ended with 137 (OOMKilled)"
     ]
     evicted = pod(
         0, "Failed", {"terminated": {"exitCode": 143, "message": "a\n b"}}, reason="Evicted"
     )
-    assert [str(end) for end in ends([evicted])] == ["pod 0 ended with 143 (Evicted): a b"]
+    assert [str(end) for end in pod_failures([evicted])] == ["pod 0 ended with 143 (Evicted): a b"]
 
 
 def test_a_mistake_is_told_in_its_own_words():
     pods = [ended(0, 143), ended(1, 78, "brainseg error: encoder 'x' is not known")]
-    told = failure(job("Failed", "PodFailurePolicy", "rule 0"), pods)
+    told = group_error(job("Failed", "PodFailurePolicy", "rule 0"), pods)
     assert type(told) is UserError
     assert str(told) == "encoder 'x' is not known"
 
 
 def test_an_outage_is_told_as_one():
     pods = [ended(0, 75, "brainseg outage: MLflow is away"), ended(1, 76)]
-    told = failure(job("Failed", "BackoffLimitExceeded", "the limit is reached"), pods)
+    told = group_error(job("Failed", "BackoffLimitExceeded", "the limit is reached"), pods)
     assert isinstance(told, OutageError)
     assert str(told) == "MLflow is away"
 
 
 def test_another_failure_tells_the_job_and_its_last_pods():
     pods = [ended(number, 137, reason="OOMKilled") for number in range(5)]
-    told = failure(job("Failed", "BackoffLimitExceeded", "the limit is reached"), pods)
+    told = group_error(job("Failed", "BackoffLimitExceeded", "the limit is reached"), pods)
     assert not isinstance(told, UserError)
     assert "BackoffLimitExceeded: the limit is reached" in str(told)
     assert str(told).count("OOMKilled") == 3
@@ -92,4 +98,4 @@ def test_another_failure_tells_the_job_and_its_last_pods():
 
 @pytest.mark.parametrize("pods", [[], [pod(0, "Succeeded", {"terminated": {"exitCode": 0}})]])
 def test_a_group_without_a_result_has_failed(pods):
-    assert "no result" in str(failure(job("Complete"), pods))
+    assert "no result" in str(group_error(job("Complete"), pods))

@@ -2,7 +2,7 @@ import pytest
 
 from components.shared.errors import UserError
 from components.train.checkpoints import Checkpoints
-from components.train.group.result import fetch_result, find_result, leave_result
+from components.train.group.result import fetch_result, find_result, store_result
 from tests.components.train.test_checkpoints import FakeTrainer
 
 FOLDER = "checkpoints/a/group"
@@ -17,7 +17,7 @@ def leave(store, tmp_path):
         (model / "data" / "weights").write_bytes(bytes(range(256)))
         (tmp_path / "left" / "history.json").write_text("[1]")
         history = tmp_path / "left" / "history.json"
-        leave_result(store, FOLDER, mlflow_run_id="run", model=model, history=history)
+        store_result(store, FOLDER, mlflow_run_id="run", model=model, history=history)
 
     return leave
 

@@ -68,7 +68,7 @@ def test_a_cluster_without_kubeflow_is_one_line(server, looked):
     found = looked()
     assert list(found) == ["artifacts", "KFP settings"]
     assert found["KFP settings"].found == (
-        "the namespace kubeflow lacks what tells: retry rule, zone, MLflow plugin, pod users"
+        "the namespace kubeflow lacks the objects of retry rule, zone, MLflow plugin, pod users"
     )
 
 

@@ -42,7 +42,7 @@ def test_the_images_own_configuration_names_a_server_that_few_have(checked, pod)
 @pytest.mark.parametrize("config", [{}, {"plugins": {}}, {"plugins": None}])
 def test_off(checked, config):
     check = checked(config)
-    assert (check.status, check.found) == ("ok", "it is off: runs make their own in MLflow")
+    assert (check.status, check.found) == ("ok", "it is off: steps create their own runs in MLflow")
 
 
 def test_on_with_its_defaults(checked):

@@ -37,7 +37,7 @@ def probed(cluster, server, target):
         (
             waiting("CreateContainerConfigError", 'secret "x" not found'),
             'its configuration: secret "x" not found',
-            "make what is missing",
+            "create what is missing",
         ),
     ],
 )

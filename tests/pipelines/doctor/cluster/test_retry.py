@@ -31,10 +31,7 @@ def checked(cluster, server, target):
 def test_kfps_own_manifests_try_again_no_step_that_failed(checked):
     check = checked(spec(limit="2", retryPolicy="OnError"))
     assert check.status == "warning"
-    assert (
-        check.found
-        == "OnError: Argo tries again pods that were taken away, and no step that failed"
-    )
+    assert check.found == "OnError: Argo retries pods that were deleted, and no step that failed"
     assert SPARING in check.advice
 
 
@@ -73,4 +70,4 @@ def test_argos_settings_under_one_key(checked):
 
 
 def test_a_rule_that_is_not_known_is_told_as_it_is(checked):
-    assert checked(spec(retryPolicy="Never")).found == "Never: Argo tries again what it says"
+    assert checked(spec(retryPolicy="Never")).found == "Never: Argo retries what it says"
