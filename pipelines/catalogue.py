@@ -12,15 +12,12 @@ from components.shared.config import in_words, nearest
 from components.shared.errors import UserError
 from pipelines.discovery import module_name, pipeline_summaries
 
-# A pod profile puts it in the place of `train`: it has no pods or settings of its own.
-_STAND_INS = ("train_group",)
-
 
 def _components() -> Iterator[tuple[str, BaseComponent]]:
     for path in sorted(Path(components.__path__[0]).glob("*/component.py")):
         module = import_module(f"components.{path.parent.name}.component")
         for name, value in vars(module).items():
-            if isinstance(value, BaseComponent) and name not in _STAND_INS:
+            if isinstance(value, BaseComponent):
                 yield name, value
 
 

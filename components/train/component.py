@@ -19,8 +19,13 @@ def train(
     history: dsl.Output[dsl.Artifact],
     label: str = "",
     run_name: str = "",
+    group: str = "",
+    pod: str = "",
 ) -> str:
     """Fits a recipe on the training part; resumes from the last checkpoint of this run.
+
+    A pod profile with `pod_group` sets `group` and `pod`. The step then starts a group of pods that
+    trains, and follows it; the pods read the data set and the split from the store.
 
     Args:
         store: Where the voxels are: s3://bucket/prefix or a folder.
@@ -36,10 +41,13 @@ def train(
         history: JSON of the `TrainingHistory`: epochs, search for the learning rate.
         label: Which training of the pipeline run, e.g. fold-1; empty where it has one.
         run_name: What people call the pipeline run in MLflow, e.g. the preset.
+        group: YAML of `components.train.group.settings.GroupSettings`; empty to train in this pod.
+        pod: JSON of the group's pods: metadata and spec.
 
     Returns:
         The training's MLflow run; it is nested in the pipeline run's.
     """
+    from functools import partial
     from pathlib import Path
 
     from components.shared.config import parse_config
@@ -52,98 +60,28 @@ def train(
         step_process("train", label) as process,
         leaving_failure(store, process.pipeline_run or pipeline_run, "train", label),
     ):
-        with importing():
-            from components.train.training import train_model
+        recipe = parse_config(Recipe, settings, "train")
+        if group:  # this process needs no torch
+            from components.train.group.following import train_in_group
 
-        run_id = train_model(
-            parse_config(Recipe, settings, "train"),
-            SplitDataset.open(
+            work = partial(train_in_group, group, pod, recipe, store, dataset_id, split_id)
+        else:
+            with importing():
+                from components.train.training import train_model
+
+            dataset = SplitDataset.open(
                 store=store,
                 cache=process.cache,
                 dataset_id=dataset_id,
                 split_id=split_id,
                 manifest=manifest.path,
                 split=split.path,
-            ),
+            )
+            work = partial(train_model, recipe, dataset)
+        run_id = work(
             pipeline_run=process.pipeline_run or pipeline_run,
             label=label,
             run_name=run_name,
-            profile_report=Path(profile_report.path),
-            model=Path(model.path),
-            history=Path(history.path),
-        )
-    for artifact in (model, history):  # in a list of several it says whose it is
-        artifact.metadata["mlflow_run_id"] = run_id
-    return run_id
-
-
-@trainer_step
-def train_group(
-    store: str,
-    dataset_id: str,
-    split_id: str,
-    manifest: dsl.Input[dsl.Dataset],
-    split: dsl.Input[dsl.Artifact],
-    profile_report: dsl.Input[dsl.HTML],
-    pipeline_run: str,
-    settings: str,
-    group: str,
-    pod: str,
-    model: dsl.Output[dsl.Model],
-    history: dsl.Output[dsl.Artifact],
-    label: str = "",
-    run_name: str = "",
-) -> str:
-    """Has a group of pods fit a recipe, and follows it; a pod profile puts it in `train`'s place.
-
-    Args:
-        store: Where the voxels are: s3://bucket/prefix.
-        dataset_id: Version of the data set.
-        split_id: Version of the split.
-        manifest: The data set's list of volumes; the pods read it from the store.
-        split: Which volume is in which part; the pods read it from the store.
-        profile_report: Logged to the pipeline run's MLflow run; its checks have passed before.
-        pipeline_run: Identity of the pipeline run, equal in every retry
-            (`dsl.PIPELINE_JOB_ID_PLACEHOLDER`); `KFP_RUN_ID` goes before it.
-        settings: YAML of `components.train.recipe.Recipe`.
-        group: YAML of `components.train.group.settings.GroupSettings`.
-        pod: JSON of the pods' settings; a pod profile writes it.
-        model: MLflow model folder with the exported segmenter.
-        history: JSON of the `TrainingHistory`: epochs, search for the learning rate.
-        label: Which training of the pipeline run, e.g. fold-1; empty where it has one.
-        run_name: What people call the pipeline run in MLflow, e.g. the preset.
-
-    Returns:
-        The training's MLflow run; it is nested in the pipeline run's.
-    """
-    import json
-    from pathlib import Path
-
-    from components.shared.config import parse_config
-    from components.shared.process import importing, step_process
-    from components.shared.storage.outcome import leaving_failure
-    from components.shared.tracking.identity import Training
-    from components.train.group.settings import GroupSettings, Task
-    from components.train.recipe import Recipe
-
-    with (
-        step_process("train_group", label) as process,
-        leaving_failure(store, process.pipeline_run or pipeline_run, "train", label),
-    ):
-        with importing():
-            from components.train.group.following import train_in_group
-
-        training = Training(
-            pipeline_run=process.pipeline_run or pipeline_run,
-            label=label,
-            dataset_id=dataset_id,
-            split_id=split_id,
-            recipe=parse_config(Recipe, settings, "train").model_dump(mode="json"),
-        )
-        run_id = train_in_group(
-            parse_config(GroupSettings, group, "train.group"),
-            Task(store=store, training=training, run_name=run_name),
-            json.loads(pod),
             profile_report=Path(profile_report.path),
             model=Path(model.path),
             history=Path(history.path),

@@ -7,7 +7,7 @@ into the compiled graph: the graph defines the order of the steps, the profile w
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -15,7 +15,6 @@ from kfp.dsl.graph_component import GraphComponent
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
-from components.train.component import train_group
 from pipelines.graph import dags
 from pipelines.placement.pod import Json, kfp_container, kfp_pod, pod_fragment
 from pipelines.placement.profiles import PodProfile, PodSettings
@@ -35,8 +34,8 @@ def placed(pipeline: GraphComponent, profile: PodProfile) -> GraphComponent:
     copied = copy.deepcopy(pipeline)
     spec, pods = copied.pipeline_spec, {}
     settings = {label: profile.steps[step] for label, step in _steps(spec)}
-    if profile.steps["train"].pod_group:
-        _train_in_groups(copied, profile.steps["train"])
+    if (train := profile.steps["train"]).pod_group:
+        _group_training(copied, [label for label in settings if settings[label] is train], train)
     for label, found in settings.items():
         pod = _step_pod(found)
         container = spec.deployment_spec["executors"][label]["container"]
@@ -57,26 +56,14 @@ def step_of(container: Mapping[str, Any]) -> str:
     return str(arguments[arguments.index("--function_to_execute") + 1])
 
 
-def _train_in_groups(pipeline: GraphComponent, settings: PodSettings) -> None:
-    """Replaces `train` by `train_group`, which has the same inputs and outputs.
-
-    The group and its pods become constants of the task.
-    """
-    spec, other = pipeline.pipeline_spec, train_group.pipeline_spec
-    labels = {label for label, step in _steps(spec) if step == "train"}
-    (executor,) = other.deployment_spec["executors"].values()
-    (component,) = other.components.values()
-    names = [name for name, each in spec.components.items() if each.executor_label in labels]
-    for name in names:
-        label = spec.components[name].executor_label
-        spec.components[name].CopyFrom(component)
-        spec.components[name].executor_label = label
-        spec.deployment_spec["executors"][label].update(MessageToDict(executor))
-    assert settings.pod_group
-    group = settings.pod_group.model_copy(update={"queue": settings.queue})
-    constants = {"group": group.model_dump_json(), "pod": json.dumps(pod_fragment(settings))}
+def _group_training(pipeline: GraphComponent, labels: Collection[str], train: PodSettings) -> None:
+    """Sets the group and its pods as constants of the training tasks."""
+    assert train.pod_group
+    group = train.pod_group.model_copy(update={"queue": train.queue})
+    constants = {"group": group.model_dump_json(), "pod": json.dumps(pod_fragment(train))}
     for task in (task for dag in dags(pipeline) for task in dag.tasks.values()):
-        if task.component_ref.name in names:
+        component = pipeline.pipeline_spec.components[task.component_ref.name]
+        if component.executor_label in labels:
             for name, text in constants.items():
                 task.inputs.parameters[name].runtime_value.constant.string_value = text
 

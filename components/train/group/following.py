@@ -1,6 +1,7 @@
 """The step's side of a training run in a pod group: start, follow, fetch the result."""
 
 import datetime
+import json
 import logging
 import signal
 import sys
@@ -11,9 +12,11 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from components.shared.cluster import Json
+from components.shared.config import parse_config
 from components.shared.errors import OutageError, UserError
 from components.shared.printable import printable
 from components.shared.storage.store import Store, open_store
+from components.shared.tracking.identity import Training
 from components.train.exit_codes import PREEMPTED_STATUS
 from components.train.group.cluster import GroupCluster
 from components.train.group.objects import (
@@ -40,6 +43,7 @@ from components.train.group.result import (
     group_folder,
 )
 from components.train.group.settings import GroupSettings, Task
+from components.train.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +54,16 @@ _RENEW_S = 30.0
 
 
 def train_in_group(
-    settings: GroupSettings,
-    task: Task,
-    pod: Mapping[str, Any],
+    group: str,
+    pod: str,
+    recipe: Recipe,
+    store: str,
+    dataset_id: str,
+    split_id: str,
     *,
+    pipeline_run: str,
+    label: str,
+    run_name: str,
     profile_report: Path,
     model: Path,
     history: Path,
@@ -66,9 +76,15 @@ def train_in_group(
     ends them.
 
     Args:
-        settings: Number of pods and processes.
-        task: The training run.
-        pod: Metadata and spec of the pods, see `PodSource`.
+        group: YAML of `GroupSettings`.
+        pod: JSON of the pods, see `PodSource.fragment`.
+        recipe: Recipe to fit.
+        store: URI of the store.
+        dataset_id: Version of the data set.
+        split_id: Version of the split.
+        pipeline_run: Identity of the pipeline run.
+        label: Label of the training run in its pipeline run.
+        run_name: Name of the pipeline run for people.
         profile_report: HTML for the MLflow run.
         model: Output folder of the MLflow model.
         history: Output file of the training history.
@@ -77,15 +93,25 @@ def train_in_group(
         Id of the MLflow run.
 
     Raises:
-        UserError: If the cluster or the store refuses, or the training fails by a mistake.
+        UserError: If a setting is wrong, the cluster or the store refuses, or the training fails by
+            a mistake.
         RuntimeError: If the pods failed otherwise.
     """
-    store, folder = open_store(task.store), group_folder(task.training)
-    result = find_result(store, folder)
+    settings = parse_config(GroupSettings, group, "train.group")
+    training = Training(
+        pipeline_run=pipeline_run,
+        label=label,
+        dataset_id=dataset_id,
+        split_id=split_id,
+        recipe=recipe.model_dump(mode="json"),
+    )
+    task = Task(store=store, training=training, run_name=run_name)
+    opened, folder = open_store(store), group_folder(training)
+    result = find_result(opened, folder)
     if result is None:
-        store.upload(profile_report, f"{folder}/{PROFILE}")
-        result = Group(GroupCluster.inside(), settings, task, pod).train(store, folder)
-    fetch_result(store, folder, result, model=model, history=history)
+        opened.upload(profile_report, f"{folder}/{PROFILE}")
+        result = Group(GroupCluster.inside(), settings, task, json.loads(pod)).train(opened, folder)
+    fetch_result(opened, folder, result, model=model, history=history)
     return result.mlflow_run_id
 
 

@@ -13,7 +13,7 @@ from components.notify.notification import notify_people
 from components.shared.errors import OutageError, UserError
 from components.shared.storage.outcome import read_outcome
 from components.shared.storage.store import open_store
-from components.train.component import train_group
+from components.train.component import train as train_step
 from components.train.exit_codes import PREEMPTED_STATUS
 from components.train.group import following
 from components.train.group.cluster import GroupCluster
@@ -57,7 +57,7 @@ def run_step(cluster, task, tmp_path, monkeypatch):
 
     def run_step(group="{pods: 2}"):
         training = task.training
-        return train_group.python_func(
+        return train_step.python_func(
             store=task.store,
             dataset_id=training.dataset_id,
             split_id=training.split_id,
