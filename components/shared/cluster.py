@@ -114,7 +114,7 @@ class Cluster:
             path: Path from `/`, or relative to the namespace in the core API: `secrets/NAME`.
             body: Object, or list of JSON Patch operations.
             query: Query parameters.
-            headers: Headers in addition to the usual ones.
+            headers: Further headers.
             response_type: `object` for JSON, `str` for text.
             left_s: Time limit in seconds (default: the time until the end).
         """
@@ -143,15 +143,7 @@ class Cluster:
 
 
 def connect(namespace: str, limit_s: float = math.inf) -> Cluster:
-    """Log in to the cluster of this pod or of the kubeconfig.
-
-    Args:
-        namespace: Namespace of relative paths.
-        limit_s: Seconds for all requests together.
-
-    Raises:
-        UserError: If no cluster is named, or the login takes too long.
-    """
+    """Log in as `login` does; `limit_s` is the time limit of all requests together."""
     login()
     settings = Configuration.get_default_copy()
     settings.retries = False  # a server that is away is reported; callers decide about retries
@@ -160,7 +152,7 @@ def connect(namespace: str, limit_s: float = math.inf) -> Cluster:
 
 
 def login() -> None:
-    """Set up Kubernetes' client; a login command of the kubeconfig that hangs is not awaited.
+    """Log in to the cluster of this pod or of the kubeconfig, whose login command may hang.
 
     Raises:
         NoClusterError: If no cluster is named.

@@ -116,14 +116,7 @@ def train_in_group(
 
 
 class Group:
-    """The pods of one training run.
-
-    Args:
-        cluster: Connection to their cluster.
-        settings: Number of pods and processes.
-        task: The training run.
-        pod: Metadata and spec of the pods, see `PodSource`.
-    """
+    """The pods of one training run; `pod` is the fragment of a `PodSource`."""
 
     def __init__(
         self,

@@ -38,9 +38,8 @@ class PodSource(Record):
 def group_objects(settings: GroupSettings, task: Task, pods: PodSource, owner: Json) -> list[Json]:
     """Return the objects to create, in this order; their owner is the step's pod."""
     if settings.backend == "job":
-        return [_with(owner, _labelled(settings, task, job(settings, task, pods)))]
-    runtime = training_runtime(settings, task, pods)
-    return [_with(owner, runtime), _with(owner, _labelled(settings, task, train_job(task)))]
+        return [job(settings, task, pods, owner)]
+    return [training_runtime(settings, task, pods, owner), train_job(settings, task, owner)]
 
 
 def job_name(settings: GroupSettings, task: Task) -> str:
@@ -48,38 +47,29 @@ def job_name(settings: GroupSettings, task: Task) -> str:
     return task.name if settings.backend == "job" else f"{task.name}-{_CONTAINER}-0"
 
 
-def job(settings: GroupSettings, task: Task, pods: PodSource) -> Json:
+def job(settings: GroupSettings, task: Task, pods: PodSource, owner: Json) -> Json:
     """Return an indexed Job."""
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": task.name, "labels": _labels(task)},
-        "spec": {
-            **_job_spec(settings, task, pods),
-            "completions": settings.pods,
-            "parallelism": settings.pods,
-            "completionMode": "Indexed",
-            "ttlSecondsAfterFinished": KEPT_S,
-        },
+    spec = {
+        **_job_spec(settings, task, pods),
+        "completions": settings.pods,
+        "parallelism": settings.pods,
+        "completionMode": "Indexed",
+        "ttlSecondsAfterFinished": KEPT_S,
     }
+    return _object("batch/v1", "Job", task, owner, spec, settings.queue)
 
 
 def service(task: Task, owner: Json) -> Json:
     """Return the Service that gives the pods of a Job their DNS names."""
-    made = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": task.name, "labels": _labels(task)},
-        "spec": {
-            "clusterIP": "None",
-            "selector": {"batch.kubernetes.io/job-name": task.name},
-            "publishNotReadyAddresses": True,
-        },
+    spec = {
+        "clusterIP": "None",
+        "selector": {"batch.kubernetes.io/job-name": task.name},
+        "publishNotReadyAddresses": True,
     }
-    return _with(owner, made)
+    return _object("v1", "Service", task, owner, spec)
 
 
-def training_runtime(settings: GroupSettings, task: Task, pods: PodSource) -> Json:
+def training_runtime(settings: GroupSettings, task: Task, pods: PodSource, owner: Json) -> Json:
     """Return a TrainingRuntime with the whole pod.
 
     A TrainJob has no field for a pod's volumes, nodes and rules that Trainer 2.0 and 2.3 share
@@ -87,34 +77,28 @@ def training_runtime(settings: GroupSettings, task: Task, pods: PodSource) -> Js
     a `torch` policy, whose fields differ too, Trainer sets the number of pods and nothing else
     (pkg/runtime/framework/plugins/plainml at both).
     """
-    node = {
-        "name": _CONTAINER,
-        "template": {
-            "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
-            "spec": _job_spec(settings, task, pods),
-        },
+    template = {
+        "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
+        "spec": _job_spec(settings, task, pods),
     }
-    return {
-        "apiVersion": TRAINER,
-        "kind": "TrainingRuntime",
-        "metadata": {"name": task.name, "labels": _labels(task)},
-        "spec": {
-            "mlPolicy": {"numNodes": settings.pods},
-            "template": {
-                "spec": {"replicatedJobs": [node], "ttlSecondsAfterFinished": KEPT_S},
-            },
-        },
+    jobs = {
+        "replicatedJobs": [{"name": _CONTAINER, "template": template}],
+        "ttlSecondsAfterFinished": KEPT_S,
     }
+    spec = {"mlPolicy": {"numNodes": settings.pods}, "template": {"spec": jobs}}
+    return _object(TRAINER, "TrainingRuntime", task, owner, spec)
 
 
-def train_job(task: Task) -> Json:
+def train_job(settings: GroupSettings, task: Task, owner: Json) -> Json:
     """Return a TrainJob of this runtime."""
-    return {
-        "apiVersion": TRAINER,
-        "kind": "TrainJob",
-        "metadata": {"name": task.name, "labels": _labels(task)},
-        "spec": {"runtimeRef": {"kind": "TrainingRuntime", "name": task.name}},
-    }
+    spec = {"runtimeRef": {"kind": "TrainingRuntime", "name": task.name}}
+    return _object(TRAINER, "TrainJob", task, owner, spec, settings.queue)
+
+
+def _object(version: str, kind: str, task: Task, owner: Json, spec: Json, queue: str = "") -> Json:
+    labels = _labels(task) | ({"kueue.x-k8s.io/queue-name": queue} if queue else {})
+    metadata = {"name": task.name, "labels": labels, "ownerReferences": [owner]}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
 
 
 def _job_spec(settings: GroupSettings, task: Task, pods: PodSource) -> Json:
@@ -139,44 +123,41 @@ def _rules() -> Sequence[Json]:
 
 
 def _template(settings: GroupSettings, task: Task, pods: PodSource) -> Json:
-    own, spec = pods.own["spec"], pods.fragment["spec"]
-    main, (container,) = _main(own), spec["containers"]
-    users = {
-        key: value
-        for key, value in (main.get("securityContext") or {}).items()
-        if key in ("runAsUser", "runAsGroup") and value is not None
-    }
-    injected = [each for each in main.get("env", ()) if _INJECTED.fullmatch(each["name"])]
-    variables = [*injected, *container.get("env", ()), *_place(settings, task)]
-    env = list({each["name"]: each for each in variables}.values())
-    node = {
-        **container,
-        "name": _CONTAINER,
-        "image": main["image"],
-        # no shell and no torchrun: SIGTERM is for the first process
-        "command": ["python", "-m", "components.train.group.worker"],
-        "args": [task.model_dump_json()],
-        "env": env,
-        "securityContext": {
-            **container["securityContext"],
-            **users,
-            "readOnlyRootFilesystem": True,
-        },
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-    }
-    template = {
-        **spec,
+    own, container = pods.own["spec"], _container(settings, task, pods)
+    spec = {
+        **pods.fragment["spec"],
         "restartPolicy": "Never",
         "subdomain": task.name,  # name of the Service, that of a Job or that which JobSet creates
         "serviceAccountName": settings.service_account or own.get("serviceAccountName"),
         "terminationGracePeriodSeconds": settings.grace_s,
         # only MLflow may ask for the token: the pods themselves ask nothing of the cluster
-        "automountServiceAccountToken": any(each["name"] in _TOKEN_FOR for each in env),
-        "containers": [node],
+        "automountServiceAccountToken": any(
+            each["name"] in _TOKEN_FOR for each in container["env"]
+        ),
+        "containers": [container],
     }
     metadata = pods.fragment["metadata"]
     labels = {**metadata.get("labels", {}), **_labels(task)}
-    return {"metadata": {**metadata, "labels": labels}, "spec": template}
+    return {"metadata": {**metadata, "labels": labels}, "spec": spec}
+
+
+def _container(settings: GroupSettings, task: Task, pods: PodSource) -> Json:
+    main, (given,) = _main(pods.own["spec"]), pods.fragment["spec"]["containers"]
+    forced = main.get("securityContext") or {}
+    users = {key: forced[key] for key in ("runAsUser", "runAsGroup") if forced.get(key) is not None}
+    injected = [each for each in main.get("env", ()) if _INJECTED.fullmatch(each["name"])]
+    env = [*injected, *given.get("env", ()), *_place(settings, task)]
+    return {
+        **given,
+        "name": _CONTAINER,
+        "image": main["image"],
+        # no shell and no torchrun: SIGTERM is for the first process
+        "command": ["python", "-m", "components.train.group.worker"],
+        "args": [task.model_dump_json()],
+        "env": list({each["name"]: each for each in env}.values()),
+        "securityContext": {**given["securityContext"], **users, "readOnlyRootFilesystem": True},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
 
 
 def _main(spec: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -204,14 +185,3 @@ def _labels(task: Task) -> Json:
         "app.kubernetes.io/component": "pod-group",
         "brainseg/training": task.training.digest,
     }
-
-
-def _labelled(settings: GroupSettings, task: Task, made: Json) -> Json:
-    if settings.queue:
-        made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = settings.queue
-    return made
-
-
-def _with(owner: Json, made: Json) -> Json:
-    made["metadata"]["ownerReferences"] = [owner]
-    return made

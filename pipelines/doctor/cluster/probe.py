@@ -7,7 +7,6 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from components.shared.cluster import Cluster, Json, KubernetesError
 from components.shared.pod_reasons import container_statuses, failed_by, waits_for
@@ -33,6 +32,8 @@ _AMOUNTS = {
 _FINAL = ("Err", "Image", "InvalidImage", "CreateContainer")
 _NO_RIGHT = "cannot create resource"
 
+_Seen = tuple[Json, float]  # a pod, and this machine's time when it was seen
+
 _logger = logging.getLogger(__name__)
 
 
@@ -41,9 +42,14 @@ def check_pods(cluster: Cluster, target: Target) -> Iterator[Check]:
     names = {kind: f"brainseg-doctor-{kind}-{uuid.uuid4().hex[:8]}" for kind in target.probes}
     refusals: dict[str, Check] = {}
     with _deleted_at_the_end(cluster, names):
-        for kind in target.probes:
-            if refusal := _create(cluster, target, kind, names[kind]):
-                refusals[kind] = refusal
+        for kind, (image, step) in target.probes.items():
+            pod = probe_pod(names[kind], target.profile.steps[step], image, target)
+            try:
+                cluster.create("pods", pod)
+            except KubernetesError as error:
+                if error.status == 0:
+                    raise
+                refusals[kind] = _refusal(kind, error)
                 del names[kind]
         pods = _followed(cluster, names)
     for kind, (image, _) in target.probes.items():
@@ -76,19 +82,6 @@ def _delete(cluster: Cluster, name: str) -> None:
         if error.status != 404:
             message = "the pod %s cannot be deleted (%s): kubectl -n %s delete pod %s"
             _logger.warning(message, name, error, cluster.namespace, name)
-
-
-def _create(cluster: Cluster, target: Target, kind: str, name: str) -> Check | None:
-    """Start a pod; return a check if it is refused."""
-    image, step = target.probes[kind]
-    pod = probe_pod(name, target.profile.steps[step], image, target)
-    try:
-        cluster.create("pods", pod)
-    except KubernetesError as error:
-        if error.status == 0:
-            raise
-        return _refusal(kind, error)
-    return None
 
 
 def probe_pod(name: str, settings: PodSettings, image: str, target: Target) -> Json:
@@ -138,58 +131,41 @@ def _refusal(kind: str, error: KubernetesError) -> Check:
     return Check(f"pod, {kind}", "error", text, advice)
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A pod, and this machine's time when it was seen.
-
-    Attributes:
-        pod: Pod in Kubernetes' JSON.
-        at: Time in seconds.
-    """
-
-    pod: Json
-    at: float
-
-    @property
-    def phase(self) -> str:
-        """The pod's phase, e.g. Pending."""
-        return str(self.pod["status"].get("phase"))
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether waiting changes nothing."""
-        reason = str((self.state.get("waiting") or {}).get("reason"))
-        return self.phase in ("Succeeded", "Failed") or reason.startswith(_FINAL)
-
-    @property
-    def state(self) -> Json:
-        """State of the only container; empty before the pod has a node."""
-        return dict(next((each["state"] for each in container_statuses(self.pod)), {}))
-
-
 def _followed(cluster: Cluster, names: Mapping[str, str]) -> dict[str, _Seen]:
     """The pods when all are settled, or when the time is over."""
     seen: dict[str, _Seen] = {}
     pending = dict(names)
     while pending and cluster.left_s > _RESERVE_S:
         for kind, name in list(pending.items()):
-            seen[kind] = _Seen(cluster.get(f"pods/{name}"), time.time())
-            if seen[kind].is_settled:
+            pod = cluster.get(f"pods/{name}")
+            seen[kind] = pod, time.time()
+            reason = str((_state(pod).get("waiting") or {}).get("reason"))
+            if _phase(pod) in ("Succeeded", "Failed") or reason.startswith(_FINAL):
                 del pending[kind]
         if pending:
             time.sleep(_EVERY_S)
     return seen
 
 
+def _phase(pod: Json) -> str:
+    return str(pod["status"].get("phase"))
+
+
+def _state(pod: Json) -> Json:
+    """State of the only container; empty before the pod has a node."""
+    return dict(next((each["state"] for each in container_statuses(pod)), {}))
+
+
 def _checks(kind: str, image: str, seen: _Seen | None) -> Iterator[Check]:
-    name, phase = f"pod, {kind}", seen.phase if seen else ""
-    if seen and phase == "Succeeded":
+    pod, at = seen or ({"status": {}}, 0.0)
+    name, phase = f"pod, {kind}", _phase(pod)
+    if phase == "Succeeded":
         yield Check(name, "ok", f"{image} starts")
-        yield from _answers(kind, seen)
-    elif seen and phase == "Failed":
+        yield from _answers(kind, pod, at)
+    elif phase == "Failed":
         advice = "use images of this version: make images, make push, then --registry"
-        yield Check(name, "error", f"{image}: {failed_by(seen.pod)}", advice)
-    elif seen and (reason := waits_for(seen.pod)):
+        yield Check(name, "error", f"{image}: {failed_by(pod)}", advice)
+    elif reason := waits_for(pod):
         yield Check(name, "error", f"it waits for {reason}", _advice(image, reason))
     else:
         advice = "try again: a large image takes longer the first time"
@@ -202,14 +178,14 @@ def _advice(image: str, reason: str) -> str:
             f"look whether {image} is there (--registry, --digests), and whether the profile's "
             "pull_secrets let nodes have it"
         )
-    if reason.startswith("its configuration"):
+    if reason.startswith(("its configuration", "its container")):
         return "create what is missing; the pods of steps wait for it too"
     return "make room, or change the profile's node_selector, tolerations or affinity"
 
 
-def _answers(kind: str, seen: _Seen) -> Iterator[Check]:
-    answer = json.loads(seen.state["terminated"]["message"])
-    clock = check_clock(f"clock, {kind}", "the pod's node", answer["time"] - seen.at)
+def _answers(kind: str, pod: Json, at: float) -> Iterator[Check]:
+    answer = json.loads(_state(pod)["terminated"]["message"])
+    clock = check_clock(f"clock, {kind}", "the pod's node", answer["time"] - at)
     if clock.status != "ok":
         yield clock
     yield from (Check(**{**each, "name": f"{each['name']}, {kind}"}) for each in answer["checks"])

@@ -29,7 +29,7 @@ PODS = PodSource(own=OWN_POD, fragment=FRAGMENT)
 
 @pytest.fixture
 def made():
-    return job(GroupSettings(pods=2, processes=4), TASK, PODS)
+    return job(GroupSettings(pods=2, processes=4), TASK, PODS, OWNER)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_pods_have_no_right_in_the_cluster_but_where_mlflow_asks_for_their_token
     own = copy.deepcopy(OWN_POD)
     auth = {"name": "MLFLOW_TRACKING_AUTH", "value": "kubernetes"}
     own["spec"]["containers"][1]["env"].append(auth)
-    made = job(GroupSettings(), TASK, PodSource(own=own, fragment=FRAGMENT))
+    made = job(GroupSettings(), TASK, PodSource(own=own, fragment=FRAGMENT), OWNER)
     assert made["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
 
 
@@ -140,7 +140,7 @@ def test_a_trainjobs_pods_are_those_of_a_job():
     runtime, train_job = group_objects(settings, TASK, PODS, OWNER)
     (node,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
     pod = node["template"]["spec"]["template"]
-    plain = job(settings, TASK, PODS)["spec"]["template"]
+    plain = job(settings, TASK, PODS, OWNER)["spec"]["template"]
     assert pod == plain
     assert runtime["spec"]["mlPolicy"] == {"numNodes": 2}
     assert train_job["spec"] == {"runtimeRef": {"kind": "TrainingRuntime", "name": TASK.name}}
