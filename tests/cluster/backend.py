@@ -103,11 +103,11 @@ class Backend:
                 return
             kinds = {each["type"]: each for each in status.get("conditions", [])}
             if "Failed" in kinds:
-                raise TaskFailed(f"{job}: {kinds['Failed']['message']}\n{self.story(job)}")
+                raise TaskFailed(f"{job}: {kinds['Failed']['message']}\n{self.report(job)}")
             time.sleep(1)
-        raise TaskFailed(f"{job} has not ended in {timeout_s} s\n{self.story(job)}")
+        raise TaskFailed(f"{job} has not ended in {timeout_s} s\n{self.report(job)}")
 
-    def story(self, job):
+    def report(self, job):
         """What people see of a Job: termination messages, events and the last log lines."""
         selector = f"job-name={job}"
         messages = self.kubectl(
@@ -254,13 +254,13 @@ class _Run:
     def _collect(self, executor_input):
         outputs = executor_input["outputs"]
         folder = f"s3://{outputs['outputFile'].removeprefix('/s3/').rpartition('/')[0]}"
-        told = json.loads(self.backend.read(f"{folder}/executor_output.json"))
-        said = told.get("artifacts", {})
+        output = json.loads(self.backend.read(f"{folder}/executor_output.json"))
+        said = output.get("artifacts", {})
         artifacts = {
             key: {**found["artifacts"][0], **(said[key]["artifacts"][0] if key in said else {})}
             for key, found in outputs["artifacts"].items()
         }
-        return {"parameters": told.get("parameterValues", {}), "artifacts": artifacts}
+        return {"parameters": output.get("parameterValues", {}), "artifacts": artifacts}
 
 
 def in_order(tasks):

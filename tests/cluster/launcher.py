@@ -36,18 +36,18 @@ def main():
     time.sleep(float(os.environ.get("KFP_LINGER_S", "0")))
     for artifact in artifacts_of(outputs):
         bucket.upload(local_path(artifact["uri"]), artifact["uri"])
-    told = Path(outputs["outputFile"])
-    told.write_text(json.dumps(with_files(json.loads(told.read_text()), outputs)))
-    bucket.upload(told, publish)
+    output = Path(outputs["outputFile"])
+    output.write_text(json.dumps(with_files(json.loads(output.read_text()), outputs)))
+    bucket.upload(output, publish)
 
 
-def with_files(told, outputs):
+def with_files(output, outputs):
     """collectOutputParameters: what the step wrote to a file of its own; all of ours are texts."""
-    values = told.setdefault("parameterValues", {})
+    values = output.setdefault("parameterValues", {})
     for name, entry in outputs.get("parameters", {}).items():
         if name not in values:
             values[name] = Path(entry["outputFile"]).read_text()
-    return told
+    return output
 
 
 def artifacts_of(part):

@@ -40,7 +40,7 @@ ADMIN = ("admin", "only-for-tests")
 
 
 @pytest.fixture
-def mended(deployed):
+def repaired(deployed):
     """For tests that break the overlay: it is whole again at their end."""
     yield deployed
     deployed.apply_overlay()
@@ -97,8 +97,8 @@ def test_a_run_and_its_files_survive_deleted_pods(deployed, step):
     assert step(READ, name) == "0.5 what was written\n"
 
 
-def test_a_backup_brings_runs_users_and_files_back_into_an_empty_volume(mended, step):
-    name, kubectl = uuid.uuid4().hex, mended
+def test_a_backup_brings_runs_users_and_files_back_into_an_empty_volume(repaired, step):
+    name, kubectl = uuid.uuid4().hex, repaired
     step(LOG, name)
     run_job(kubectl, "brainseg-backup")
     lose_the_volume(kubectl)
@@ -111,8 +111,8 @@ def test_a_backup_brings_runs_users_and_files_back_into_an_empty_volume(mended, 
     assert step(READ, name) == "0.5 what was written\n"
 
 
-def test_servers_that_start_together_do_not_break_each_others_tables(mended, step):
-    kubectl = mended
+def test_servers_that_start_together_do_not_break_each_others_tables(repaired, step):
+    kubectl = repaired
     lose_the_volume(kubectl)
     kubectl("scale", "deployment/mlflow", "--replicas=3")
     kubectl("scale", "statefulset/postgres", "--replicas=1")
@@ -128,8 +128,8 @@ def test_servers_that_start_together_do_not_break_each_others_tables(mended, ste
     assert restarts == [0] * 6
 
 
-def test_a_database_that_knows_another_password_is_one_message(mended):
-    kubectl = mended
+def test_a_database_that_knows_another_password_is_one_message(repaired):
+    kubectl = repaired
     patch = json.dumps({"stringData": {"password": "changed-afterwards"}})
     kubectl("patch", "secret", "brainseg-postgres", "--patch", patch)
     kubectl("rollout", "restart", "deployment/mlflow")
@@ -140,8 +140,8 @@ def test_a_database_that_knows_another_password_is_one_message(mended):
     assert "Traceback" not in message
 
 
-def test_a_secret_that_is_missing_is_named(mended):
-    kubectl = mended
+def test_a_secret_that_is_missing_is_named(repaired):
+    kubectl = repaired
     kubectl("delete", "secret", "brainseg-mlflow")
     kubectl("rollout", "restart", "deployment/mlflow")
     message = until(lambda: waiting_mlflow(kubectl), "waiting server")

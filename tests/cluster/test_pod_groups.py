@@ -228,15 +228,15 @@ def trainjob():
 
 
 def test_trainer_takes_a_trainjob_and_its_runtime(trainer, trainjob):
-    told = trainer(trainjob)
-    assert told.count("created (server dry run)") == 2, told
+    output = trainer(trainjob)
+    assert output.count("created (server dry run)") == 2, output
 
 
 def test_trainer_refuses_a_wrong_one(trainer, trainjob):
     runtime, job = copy.deepcopy(trainjob)
     runtime["spec"]["mlPolicy"]["numNodes"] = "two"
     job["spec"]["podSpecOverides"] = []
-    told = trainer([runtime, job])
-    assert "numNodes" in told
-    assert "podSpecOverides" in told
-    assert "created" not in told
+    output = trainer([runtime, job])
+    assert "numNodes" in output
+    assert "podSpecOverides" in output
+    assert "created" not in output

@@ -78,8 +78,8 @@ def test_mlflow_has_the_run_with_its_metrics(finished, step):
     status, tags, metrics = json.loads(step(RUN, training))
     assert status == "FINISHED"
     assert tags["kfp_run_id"] == run_id
-    told = tasks["evaluate"]["artifacts"]["metrics"]["metadata"]
-    assert metrics["patient_dice_mean"] == pytest.approx(told["patient_dice_mean"])
+    output = tasks["evaluate"]["artifacts"]["metrics"]["metadata"]
+    assert metrics["patient_dice_mean"] == pytest.approx(output["patient_dice_mean"])
 
 
 def test_the_store_keeps_no_checkpoint_of_a_finished_run(finished, store):
@@ -150,6 +150,6 @@ def test_a_retraining_that_fails_tells_step_and_reason(
     run_id, limit = uuid.uuid4().hex[:8], "profile.min_patients=100"
     with pytest.raises(TaskFailed):
         backend.run(retraining, {**arguments(store, limit), "force": True}, run_id)
-    told = told_by_notify(deployed, run_id)
-    assert f"{run_id}: failed in step profile" in told
-    assert "patients: 12, must be at least 100" in told
+    output = told_by_notify(deployed, run_id)
+    assert f"{run_id}: failed in step profile" in output
+    assert "patients: 12, must be at least 100" in output

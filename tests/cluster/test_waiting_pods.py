@@ -1,4 +1,4 @@
-"""What `submit --wait` tells of pods, asked of a real cluster: its words, not ours."""
+"""What `submit --wait` reports of pods, on a real cluster: its words, not ours."""
 
 import os
 import time
@@ -42,7 +42,7 @@ def image(core):
 
 @pytest.fixture
 def start(core, namespace):
-    """Makes the pod of a step, as Argo labels it, and asks until the expected is told of it."""
+    """Makes the pod of a step, as Argo labels it, and asks until it reports the expected."""
 
     def run(expected, image, container=None, *, asked="waiting", timeout_s=90, **spec):
         main = {"name": "main", "image": image, "imagePullPolicy": "IfNotPresent"}
@@ -75,13 +75,13 @@ def _when_allowed(create):
 
 
 def _until(answer, expected, timeout_s):
-    end, told = time.monotonic() + timeout_s, None
+    end, reason = time.monotonic() + timeout_s, None
     while time.monotonic() < end:
-        told = answer()
-        if told is not None and told.startswith(expected):
-            return told
+        reason = answer()
+        if reason is not None and reason.startswith(expected):
+            return reason
         time.sleep(0.5)
-    raise AssertionError(f"within {timeout_s} s: {told!r}, not {expected!r}")
+    raise AssertionError(f"within {timeout_s} s: {reason!r}, not {expected!r}")
 
 
 def test_a_gpu_that_no_node_has(start, image):
@@ -116,8 +116,8 @@ def test_a_secret_that_is_not_there(start, image):
 def test_a_volume_that_is_not_there(start, image):
     mounted = {"volumeMounts": [{"name": "ca", "mountPath": "/ca"}]}
     volumes = [{"name": "ca", "configMap": {"name": "brainseg-ca"}}]
-    told = start("its containers to be made: MountVolume.", image, mounted, volumes=volumes)
-    assert 'configmap "brainseg-ca" not found' in told
+    reason = start("its containers to be created: MountVolume.", image, mounted, volumes=volumes)
+    assert 'configmap "brainseg-ca" not found' in reason
 
 
 OURS = "localhost/brainseg-data-python:0.2.0"
@@ -139,16 +139,16 @@ def test_a_folder_that_is_full(start, folder):
     volumes = [{"name": folder, "emptyDir": {"sizeLimit": "1Mi"}}]
     expected = f'Evicted: Usage of EmptyDir volume "{folder}" exceeds the limit "1Mi"'
     wanted = {"asked": "failures", "timeout_s": 180, "volumes": volumes}
-    told = start(expected, OURS, filling, **wanted, securityContext={"fsGroup": 1000})
-    assert told.endswith(f"; raise the step's scratch.{folder} in the pod profile")
+    reason = start(expected, OURS, filling, **wanted, securityContext={"fsGroup": 1000})
+    assert reason.endswith(f"; raise the step's scratch.{folder} in the pod profile")
 
 
 def test_a_step_that_is_not_ready_in_time(start):
     sleeping = {"command": ["/opt/brainseg/bin/python", "-c", "import time; time.sleep(300)"]}
-    told = start("DeadlineExceeded: ", OURS, sleeping, asked="failures", activeDeadlineSeconds=5)
-    assert told.endswith("raise the step's timeout_s in the pod profile")
+    reason = start("DeadlineExceeded: ", OURS, sleeping, asked="failures", activeDeadlineSeconds=5)
+    assert reason.endswith("raise the step's timeout_s in the pod profile")
 
 
 def test_a_pod_that_failed(start, image):
-    told = start("", image, {"command": ["/not-there"]}, asked="failures")
-    assert "/not-there" in told
+    reason = start("", image, {"command": ["/not-there"]}, asked="failures")
+    assert "/not-there" in reason

@@ -82,8 +82,8 @@ class Backend:
         if not named:
             raise invalid("An experiment cannot have an empty namespace in multi-user mode")
         if named not in self.namespaces:
-            told = f"User 'me' is not authorized with reason:  (request: Namespace:{named})"
-            raise Refusal(Code.PERMISSION_DENIED, f"PermissionDenied: {told}", told)
+            shown = f"User 'me' is not authorized with reason:  (request: Namespace:{named})"
+            raise Refusal(Code.PERMISSION_DENIED, f"PermissionDenied: {shown}", shown)
         return named
 
     def create_experiment(self, given: Json) -> Json:
@@ -95,8 +95,8 @@ class Backend:
             raise internal("Failed to convert API experiment", "length cannot exceed 128")
         with self._lock:
             if _named(self.experiments, "display_name", name, namespace=namespace):
-                told = f"Failed to create a new experiment. The name {name} already exists."
-                raise already_exists(f"{told} Please specify a new name")
+                shown = f"Failed to create a new experiment. The name {name} already exists."
+                raise already_exists(f"{shown} Please specify a new name")
             made = {"experiment_id": _id(), "display_name": name, "created_at": self._now()}
             self.experiments.append(_filled(made, namespace=namespace, storage_state="AVAILABLE"))
             return self.experiments[-1]
@@ -111,8 +111,8 @@ class Backend:
             raise internal("Failed to convert API pipeline", "length cannot exceed 128")
         with self._lock:
             if _named(self.pipelines, "name", name, namespace=namespace):
-                told = f"Failed to create a new pipeline. The name {name} already exist."
-                raise already_exists(f"{told} Please specify a new name")
+                shown = f"Failed to create a new pipeline. The name {name} already exist."
+                raise already_exists(f"{shown} Please specify a new name")
             made = {"pipeline_id": _id(), "name": name, "created_at": self._now()}
             shown = given.get("display_name") or name
             self.pipelines.append(_filled(made, display_name=shown, namespace=namespace))
@@ -139,8 +139,8 @@ class Backend:
         spec = read_package(package)
         with self._lock:
             if _named(self.versions, "name", name, pipeline_id=pipeline_id):
-                told = f"Failed to create a new pipeline version. The name {name} already exist."
-                raise already_exists(f"{told} Specify a new name")
+                shown = f"Failed to create a new pipeline version. The name {name} already exist."
+                raise already_exists(f"{shown} Specify a new name")
             made = {"pipeline_id": pipeline_id, "pipeline_version_id": _id(), "name": name}
             made |= {"display_name": name, "created_at": self._now(), "pipeline_spec": spec}
             self.versions.append(made)
@@ -301,8 +301,8 @@ class Backend:
             raise invalid("Invalid plugins_input: not a Struct")
         allowed = {"experiment_name", "experiment_id", "disabled"}
         if set(given.get("mlflow", {})) - allowed:
-            told = "Failed to create a run due to invalid MLflow plugin input"
-            raise Refusal(Code.ABORTED, f"BadRequestError: {told}", told)
+            shown = "Failed to create a run due to invalid MLflow plugin input"
+            raise Refusal(Code.ABORTED, f"BadRequestError: {shown}", shown)
 
     def _check_experiment(self, experiment_id: str) -> str:
         """GetValidExperimentNamespacePair."""
@@ -321,16 +321,16 @@ class Backend:
             raise internal(doing[1], "Recurring run's name cannot be empty").within(doing[0])
         concurrency = int(given.get("max_concurrency", 0))
         if not 1 <= concurrency <= 10:
-            told = "Max concurrency of a recurring run must be at least 1 and at most 10. "
-            raise invalid(f"{told}Received {concurrency}").within(doing[0])
+            shown = "Max concurrency of a recurring run must be at least 1 and at most 10. "
+            raise invalid(f"{shown}Received {concurrency}").within(doing[0])
         cron = (given.get("trigger") or {}).get("cron_schedule", {}).get("cron")
         try:
             robfig.parse(cron if cron is not None else "* * * * * *")
         except robfig.CronError as error:
-            told = (
+            shown = (
                 "Schedule cron is not a supported format(https://godoc.org/github.com/robfig/cron)."
             )
-            raise invalid(f"{told} Error: {error}").within(doing[0]) from error
+            raise invalid(f"{shown} Error: {error}").within(doing[0]) from error
         if re.sub("[^a-z0-9-]+", "", given["display_name"].lower()).startswith("-"):
             # toSWFCRDResourceGeneratedName in template/template.go, which Kubernetes refuses
             raise internal("Failed to create a recurring run", "Invalid value: metadata.name")
@@ -342,8 +342,8 @@ class Backend:
             version = self._referenced(given)
         except Refusal as error:
             if pinned:
-                told = "Failed to create a recurring run with an invalid pipeline spec manifest"
-                raise internal(told, error.text) from error
+                shown = "Failed to create a recurring run with an invalid pipeline spec manifest"
+                raise internal(shown, error.text) from error
             raise
         if pinned and given.get("plugins_input"):
             return  # NewGenericScheduledWorkflow is made without looking at parameters
@@ -407,8 +407,8 @@ def check_parameters(spec: Json, given: Mapping[str, Any] | None) -> None:
                 "provided value"
             )
     if extra := sorted(arguments.keys() - known.keys()):
-        told = "parameter(s) provided are not required by pipeline: "
-        raise invalid(told + ", ".join(extra))
+        shown = "parameter(s) provided are not required by pipeline: "
+        raise invalid(shown + ", ".join(extra))
 
 
 def matching(rows: Iterable[Json], filter_: str, id_key: str) -> list[Json]:

@@ -27,16 +27,16 @@ class Refusal(Exception):
     Attributes:
         code: Of gRPC.
         text: The chain of errors, outermost first.
-        told: What is meant for users.
+        shown: What is meant for users.
     """
 
-    def __init__(self, code: Code, text: str, told: str) -> None:
+    def __init__(self, code: Code, text: str, shown: str) -> None:
         super().__init__(text)
-        self.code, self.text, self.told = code, text, told
+        self.code, self.text, self.shown = code, text, shown
 
     def within(self, *doing: str) -> "Refusal":
         """The same error, wrapped as Go's `util.Wrap` does."""
-        return Refusal(self.code, ": ".join([*doing, self.text]), self.told)
+        return Refusal(self.code, ": ".join([*doing, self.text]), self.shown)
 
     @property
     def status(self) -> int:
@@ -46,7 +46,7 @@ class Refusal(Exception):
     def body(self) -> dict[str, object]:
         number = self.code.value[0]
         detail = {"@type": "type.googleapis.com/google.rpc.Status", "code": number}
-        return {"code": number, "message": self.text, "details": [detail | {"message": self.told}]}
+        return {"code": number, "message": self.text, "details": [detail | {"message": self.shown}]}
 
 
 def invalid(message: str) -> Refusal:
@@ -66,6 +66,6 @@ def already_exists(message: str) -> Refusal:
 
 
 def internal(message: str, cause: str) -> Refusal:
-    """`util.NewInternalServerError`: users are told nothing."""
+    """`util.NewInternalServerError`: users see nothing."""
     text = f"InternalServerError: {message}: {cause}"
     return Refusal(Code.INTERNAL, text, "Internal Server Error")

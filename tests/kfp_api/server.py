@@ -120,8 +120,8 @@ def _app(served: Server) -> Flask:
         if kind.isdigit():
             return _proxy_error(int(kind))
         if served.token and request.headers.get("Authorization") != f"Bearer {served.token}":
-            told = "Failed to check authorization. User identity is empty in the request header"
-            return _refused(Refusal(Code.UNAUTHENTICATED, f"Unauthenticated: {told}", told))
+            shown = "Failed to check authorization. User identity is empty in the request header"
+            return _refused(Refusal(Code.UNAUTHENTICATED, f"Unauthenticated: {shown}", shown))
         return None
 
     @app.after_request
@@ -216,9 +216,9 @@ def _add_uploads(app: Flask, backend: Backend) -> None:
             return backend.create_version(request.args["pipelineid"], name, text)
         except Refusal as error:
             hidden = error.code in (Code.ALREADY_EXISTS, Code.NOT_FOUND)
-            told = "Failed to create a pipeline version" if hidden else error.told
+            shown = "Failed to create a pipeline version" if hidden else error.shown
             status = 400 if error.code is Code.NOT_FOUND else error.status
-            body = json.dumps({"error_message": told, "error_details": told})
+            body = json.dumps({"error_message": shown, "error_details": shown})
             return Response(body, status, content_type="application/json")
 
 

@@ -111,7 +111,7 @@ def test_a_run_can_be_terminated(server, client, run):
 
 
 @pytest.mark.parametrize(
-    ("params", "told"),
+    ("params", "shown"),
     [
         (
             {},
@@ -126,12 +126,12 @@ def test_a_run_can_be_terminated(server, client, run):
         ({"text": "x", "sauce": 1}, "parameter(s) provided are not required by pipeline: sauce"),
     ],
 )
-def test_missing_unknown_and_mistyped_parameters_are_refused(run, recur, params, told):
+def test_missing_unknown_and_mistyped_parameters_are_refused(run, recur, params, shown):
     """validatePipelineJobInputs in backend/src/apiserver/template/v2_template.go."""
     for call in (run, recur):
         status, body = refused(call, params)
         assert (status, body["code"]) == (400, 3)
-        assert body["details"][0]["message"].startswith(told)
+        assert body["details"][0]["message"].startswith(shown)
         assert "invalid pipeline job inputs: Invalid input error: " in body["message"]
 
 
@@ -140,8 +140,8 @@ def test_concurrency_outside_1_to_10_is_refused(recur, number):
     """toModelJob in backend/src/apiserver/server/api_converter.go."""
     status, body = refused(recur, max_concurrency=number)
     assert status == 400
-    told = body["details"][0]["message"]
-    assert told.endswith(f"must be at least 1 and at most 10. Received {number}")
+    shown = body["details"][0]["message"]
+    assert shown.endswith(f"must be at least 1 and at most 10. Received {number}")
 
 
 @pytest.mark.parametrize("cron", ["x", "0 0 3 * * 7", "CRON_TZ=UTC 0 0 3 * * *", "* * * *", ""])
@@ -196,8 +196,8 @@ def test_taken_names_are_refused(client, version, package):
     assert "The name Said already exist. Please specify a new name" in body["message"]
     upload = client.pipeline_uploads.upload_pipeline_version
     status, body = refused(upload, package, name="said-1", pipelineid=version.pipeline_id)
-    told = {"error_message": "Failed to create a pipeline version"}
-    assert (status, body) == (409, told | {"error_details": told["error_message"]})
+    shown = {"error_message": "Failed to create a pipeline version"}
+    assert (status, body) == (409, shown | {"error_details": shown["error_message"]})
 
 
 def test_a_text_that_is_no_pipeline_is_refused(client, version, tmp_path):
@@ -266,7 +266,7 @@ def test_what_a_proxy_answers_is_no_json(server, client):
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "shown"),
     [
         ({"sauce": 1}, "unknown field"),
         ({"run_id": 7}, "invalid value for str"),
@@ -278,8 +278,8 @@ def test_what_a_proxy_answers_is_no_json(server, client):
         ({"run_details": {"task_details": [{"state": 1}]}}, "enum field run_details"),
     ],
 )
-def test_a_wrong_answer_of_the_server_itself_is_found(answer, told):
-    with pytest.raises(WrongAnswerError, match=told):
+def test_a_wrong_answer_of_the_server_itself_is_found(answer, shown):
+    with pytest.raises(WrongAnswerError, match=shown):
         check_answer("V2beta1Run", answer)
 
 

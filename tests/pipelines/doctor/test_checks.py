@@ -16,11 +16,11 @@ for check in run_checks("/tmp/no-such-store"):
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    told = dict(line.split(" | ", 1) for line in done.stdout.splitlines())
-    assert set(told) >= {"store", "device", "packages"}
-    assert "import of minio" in told["store"]
-    assert "packaging" in told["packages"]
-    assert all("pip install 'brainseg[all]'" in told[name] for name in ("store", "packages"))
+    found = dict(line.split(" | ", 1) for line in done.stdout.splitlines())
+    assert set(found) >= {"store", "device", "packages"}
+    assert "import of minio" in found["store"]
+    assert "packaging" in found["packages"]
+    assert all("pip install 'brainseg[all]'" in found[name] for name in ("store", "packages"))
 
 
 def test_a_good_machine_has_no_errors(tmp_path, monkeypatch):

@@ -23,20 +23,20 @@ class TestStore:
         assert check.found.startswith(f"{s3_store_uri}: wrote, read and deleted in ")
 
     @pytest.mark.parametrize(
-        ("uri", "told"),
+        ("uri", "expected"),
         [
             ("ftp://host/x", "give s3://bucket/prefix or a local folder"),
             ("s3://bucket/x", "no answer from http://127.0.0.1:1; check AWS_ENDPOINT_URL"),
             ("/dev/null/store", "a file stands where a folder should be"),
         ],
     )
-    def test_tells_what_is_wrong(self, monkeypatch, uri, told):
+    def test_tells_what_is_wrong(self, monkeypatch, uri, expected):
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         check = check_store(uri)
         assert check.status == "error"
-        assert told in check.found
+        assert expected in check.found
 
 
 class TestMlflow:

@@ -37,7 +37,7 @@ FORBIDDEN = (
 
 
 @pytest.mark.parametrize(
-    ("made", "status", "said", "told"),
+    ("made", "status", "said", "expected"),
     [
         (JOB, 403, FORBIDDEN, "the Role of this ServiceAccount"),
         (JOB, 403, 'jobs.batch "a" is forbidden: exceeded quota: brainseg', "have it raised"),
@@ -45,9 +45,9 @@ FORBIDDEN = (
         (TRAIN_JOB, 404, "the server could not find the requested resource", "not installed"),
     ],
 )
-def test_a_refusal_says_what_to_do(cluster, api, made, status, said, told):
+def test_a_refusal_says_what_to_do(cluster, api, made, status, said, expected):
     api.refusals["create", f"{made['kind'].lower()}s"] = (status, said)
-    with pytest.raises(UserError, match=told) as refusal:
+    with pytest.raises(UserError, match=expected) as refusal:
         cluster.create(made)
     assert said in str(refusal.value)
     assert not isinstance(refusal.value, OutageError)

@@ -77,15 +77,15 @@ def run_step(cluster, task, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def told(task):
-    """What people are told of the pipeline run: step and reason."""
+def notified(task):
+    """What people learn of the pipeline run: step and reason."""
 
-    def told():
+    def notified():
         run = task.training.pipeline_run
         message = notify_people(task.store, run, "", run="nightly", webhook="", mlflow_url="")
         return message.step, message.reason
 
-    return told
+    return notified
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def assert_gone(api, task):
 
 
 def test_a_group_is_made_followed_and_removed(train, api, task, leave, capsys):
-    def tell(api, _):
+    def log(api, _):
         api.logs[f"{task.name}-0"] = (
             "2026-01-01T00:00:01.000000000Z train: epoch 1 of 2\n"
             "2026-01-01T00:00:02.000000000Z train: epoch 2 of 2\n"
@@ -173,7 +173,7 @@ def test_a_group_is_made_followed_and_removed(train, api, task, leave, capsys):
         seen.update(job=job, service=api.objects["services"][task.name])
         leave()
 
-    Controller(api, task, start_pods, tell, look, end("Complete"))
+    Controller(api, task, start_pods, log, look, end("Complete"))
     assert train().mlflow_run_id == "run"
     assert seen["job"]["spec"]["completions"] == 2
     (owner,) = seen["job"]["metadata"]["ownerReferences"]
@@ -181,8 +181,8 @@ def test_a_group_is_made_followed_and_removed(train, api, task, leave, capsys):
     (owner,) = seen["service"]["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["uid"]) == ("Job", seen["job"]["metadata"]["uid"])
     assert_gone(api, task)
-    told = capsys.readouterr().err
-    assert told.count("train: epoch 1 of 2\n") == told.count("train: epoch 2 of 2\n") == 1
+    log = capsys.readouterr().err
+    assert log.count("train: epoch 1 of 2\n") == log.count("train: epoch 2 of 2\n") == 1
 
 
 def test_the_deadline_is_put_off_while_the_step_follows(train, api, task, leave):
@@ -221,7 +221,7 @@ def test_a_second_attempt_follows_the_pods_of_the_first(train, api, task, leave,
     assert_gone(api, task)
 
 
-def test_a_group_that_has_failed_is_made_anew(train, api, task, leave, cluster):
+def test_a_group_that_has_failed_is_recreated(train, api, task, leave, cluster):
     Group(cluster, GroupSettings(pods=2), task, FRAGMENT)._start()
     old = api.objects["jobs"][task.name]
     end("Failed")(api, old)
@@ -238,7 +238,7 @@ def test_a_group_that_has_failed_is_made_anew(train, api, task, leave, cluster):
     assert train().mlflow_run_id == "run"
 
 
-def test_a_mistake_is_told_as_the_pod_told_it(train, api, task):
+def test_a_mistake_is_reported_in_the_pods_words(train, api, task):
     ended = end("Failed", exitCode=78, reason="Error", message="brainseg error: no such encoder")
     Controller(api, task, start_pods, ended)
     with pytest.raises(UserError, match=r"^no such encoder$"):
@@ -246,14 +246,14 @@ def test_a_mistake_is_told_as_the_pod_told_it(train, api, task):
     assert_gone(api, task)
 
 
-def test_pods_that_fail_otherwise_are_told(train, api, task):
+def test_pods_that_fail_otherwise_are_reported(train, api, task):
     Controller(api, task, start_pods, end("Failed", exitCode=137, reason="OOMKilled"))
     with pytest.raises(RuntimeError, match=r"R: m.*pod 0 ended with 137 \(OOMKilled\)"):
         train()
     assert_gone(api, task)
 
 
-def test_a_step_that_is_told_to_end_deletes_its_group_first(train, api, task):
+def test_a_step_that_is_terminated_deletes_its_group_first(train, api, task):
     before = signal.getsignal(signal.SIGTERM)
     Controller(api, task, start_pods, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
@@ -301,7 +301,7 @@ def test_a_group_waits_for_its_pods_only_so_long(train, api, task, caplog):
     assert_gone(api, task)
 
 
-def test_a_quota_that_stops_pods_is_told(train, api, task):
+def test_a_quota_that_stops_pods_is_reported(train, api, task):
     message = 'Error creating: pods "a-0" is forbidden: exceeded quota: brainseg'
     api.objects["events"]["a"] = {"metadata": {"name": "a"}, "message": message}
     with pytest.raises(UserError, match=re.escape(message)):
@@ -340,12 +340,12 @@ def test_a_trainjob_and_its_runtime_go_too(train, api, task, cluster):
     assert not api.objects["trainingruntimes"]
 
 
-def test_a_members_mistake_is_told_to_people_with_the_step(run_step, api, task, told):
+def test_a_members_mistake_is_reported_with_the_step(run_step, api, task, notified):
     mistake = {"exitCode": 78, "reason": "Error", "message": "brainseg error: no encoder"}
     Controller(api, task, start_pods, end("Failed", **mistake))
     with pytest.raises(SystemExit):
         run_step()
-    assert told() == ("train fold-1", "no encoder")
+    assert notified() == ("train fold-1", "no encoder")
 
 
 @pytest.mark.parametrize(
@@ -355,28 +355,28 @@ def test_a_members_mistake_is_told_to_people_with_the_step(run_step, api, task, 
         ("jobs", "forbidden: brainseg-run cannot create jobs", "see manifests/base/access"),
     ],
 )
-def test_what_the_cluster_refuses_is_told_to_people(run_step, api, told, kind, said, advice):
+def test_what_the_cluster_refuses_is_reported(run_step, api, notified, kind, said, advice):
     api.refusals["create", kind] = (403, said)
     with pytest.raises(SystemExit):
         run_step()
-    step, reason = told()
+    step, reason = notified()
     assert step == "train fold-1"
     assert said in reason
     assert advice in reason
 
 
-def test_wrong_settings_of_a_group_are_told_to_people(run_step, told):
+def test_wrong_settings_of_a_group_are_reported(run_step, notified):
     with pytest.raises(SystemExit):
         run_step("{pods: 0}")
-    step, reason = told()
+    step, reason = notified()
     assert (step, "train.group.pods=0" in reason) == ("train fold-1", True)
 
 
-def test_pods_that_crash_are_told_to_people(run_step, api, task, told):
+def test_pods_that_crash_are_reported(run_step, api, task, notified):
     Controller(api, task, start_pods, end("Failed", exitCode=137, reason="OOMKilled"))
     with pytest.raises(RuntimeError):
         run_step()
-    step, reason = told()
+    step, reason = notified()
     assert step == "train fold-1"
     assert reason.startswith("it crashed: RuntimeError: the pods failed (R: m)")
     assert "OOMKilled" in reason

@@ -76,24 +76,24 @@ def test_the_end_of_a_pod_in_one_line():
 
 def test_a_mistake_is_told_in_its_own_words():
     pods = [ended(0, 143), ended(1, 78, "brainseg error: encoder 'x' is not known")]
-    told = group_error(job("Failed", "PodFailurePolicy", "rule 0"), pods)
-    assert type(told) is UserError
-    assert str(told) == "encoder 'x' is not known"
+    error = group_error(job("Failed", "PodFailurePolicy", "rule 0"), pods)
+    assert type(error) is UserError
+    assert str(error) == "encoder 'x' is not known"
 
 
 def test_an_outage_is_told_as_one():
     pods = [ended(0, 75, "brainseg outage: MLflow is away"), ended(1, 76)]
-    told = group_error(job("Failed", "BackoffLimitExceeded", "the limit is reached"), pods)
-    assert isinstance(told, OutageError)
-    assert str(told) == "MLflow is away"
+    error = group_error(job("Failed", "BackoffLimitExceeded", "the limit is reached"), pods)
+    assert isinstance(error, OutageError)
+    assert str(error) == "MLflow is away"
 
 
 def test_another_failure_tells_the_job_and_its_last_pods():
     pods = [ended(number, 137, reason="OOMKilled") for number in range(5)]
-    told = group_error(job("Failed", "BackoffLimitExceeded", "the limit is reached"), pods)
-    assert not isinstance(told, UserError)
-    assert "BackoffLimitExceeded: the limit is reached" in str(told)
-    assert str(told).count("OOMKilled") == 3
+    error = group_error(job("Failed", "BackoffLimitExceeded", "the limit is reached"), pods)
+    assert not isinstance(error, UserError)
+    assert "BackoffLimitExceeded: the limit is reached" in str(error)
+    assert str(error).count("OOMKilled") == 3
 
 
 @pytest.mark.parametrize("pods", [[], [pod(0, "Succeeded", {"terminated": {"exitCode": 0}})]])

@@ -30,9 +30,9 @@ def test_a_cluster_on_which_a_run_would_go_well(server, target):
 
 
 def test_no_value_of_a_secret_is_told(server, target):
-    told = str(run_cluster_checks(target))
+    text = str(run_cluster_checks(target))
     for value in ("the-id", "the-key", "the-user", "the-password"):
-        assert value not in told
+        assert value not in text
 
 
 def test_a_caller_who_may_nothing_learns_what_is_unknown(server, target):

@@ -28,7 +28,7 @@ def probed(cluster, server, target):
 
 
 @pytest.mark.parametrize(
-    ("status", "told", "advice"),
+    ("status", "expected", "advice"),
     [
         (waiting("ErrImagePull", "not found"), "the image brainseg: not found", "--registry"),
         (waiting("ImagePullBackOff", "403"), "the image brainseg: 403", "pull_secrets"),
@@ -41,10 +41,10 @@ def probed(cluster, server, target):
         ),
     ],
 )
-def test_a_pod_that_cannot_start_is_not_waited_for(probed, timed, status, told, advice):
+def test_a_pod_that_cannot_start_is_not_waited_for(probed, timed, status, expected, advice):
     check = probed(status)
     assert timed() < 5
-    assert (check.status, check.found) == ("error", f"it waits for {told}")
+    assert (check.status, check.found) == ("error", f"it waits for {expected}")
     assert advice in check.advice
 
 
@@ -196,7 +196,7 @@ def check_fields(value, kind):
         for each in value:
             check_fields(each, kind[5:-1])
     elif model := getattr(models, kind, None):
-        fields = {told: name for name, told in model.attribute_map.items()}
+        fields = {key: name for name, key in model.attribute_map.items()}
         for key, inner in value.items():
             check_fields(inner, model.openapi_types[fields[key]])
 

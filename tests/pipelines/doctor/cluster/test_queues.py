@@ -54,18 +54,18 @@ def test_trainer_is_asked_for_only_by_its_users(cluster, server, profile_of, bac
 
 
 @pytest.mark.parametrize(
-    ("versions", "status", "told"),
+    ("versions", "status", "expected"),
     [
         (["v1alpha1"], "ok", "TrainJobs of trainer.kubeflow.org/v1alpha1"),
         (["v1"], "error", "has TrainJobs only of v1"),
         ([], "error", "knows no TrainJobs"),
     ],
 )
-def test_trainjobs_need_trainer(cluster, server, profile_of, versions, status, told):
+def test_trainjobs_need_trainer(cluster, server, profile_of, versions, status, expected):
     target = profile_of(train={"pod_group": {"backend": "trainjob"}})
     name = "trainer.kubeflow.org"
     if versions:
         server.objects[f"/apis/{name}"] = group_of(name, *versions)
     (check,) = check_trainer(cluster, target)
     assert check.status == status
-    assert told in check.found
+    assert expected in check.found

@@ -40,18 +40,18 @@ def test_a_version_that_does_not_say_who_asks(cluster, server, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("ahead_s", "status", "told"),
+    ("ahead_s", "status", "expected"),
     [
         (30, "ok", "agree"),
         (-120, "warning", r"1[12]\d s behind this machine"),
         (1000, "error", r"(99|100)\d s ahead of this machine"),
     ],
 )
-def test_a_clock_that_is_off(cluster, server, ahead_s, status, told):
+def test_a_clock_that_is_off(cluster, server, ahead_s, status, expected):
     server.ahead_s = ahead_s
     check = looked(cluster)["clock"]
     assert check.status == status
-    assert re.search(told, check.found)
+    assert re.search(expected, check.found)
     assert bool(check.advice) == (status != "ok")
 
 
