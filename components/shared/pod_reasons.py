@@ -20,11 +20,7 @@ _FULL = re.compile(r'EmptyDir volume "(tmp|cache|shared-memory)" exceeds|(shared
 
 
 def waits_for(pod: Json) -> str | None:
-    """Return what a pending pod waits for; `None` if it is not pending or is being created.
-
-    Args:
-        pod: Pod in Kubernetes' JSON.
-    """
+    """Return what a pending pod waits for; `None` if it is not pending or is being created."""
     if pod["status"].get("phase") != "Pending":
         return None
     for condition in pod["status"].get("conditions") or ():
@@ -42,11 +38,7 @@ def waits_for(pod: Json) -> str | None:
 
 
 def failed_by(pod: Json) -> str | None:
-    """Return why a pod failed, in the words of its own process if it left any.
-
-    Args:
-        pod: Pod in Kubernetes' JSON.
-    """
+    """Return why a pod failed, in the words of its own process if it left any."""
     status = pod["status"]
     if status.get("phase") != "Failed":
         return None

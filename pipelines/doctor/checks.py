@@ -15,11 +15,7 @@ from pipelines.doctor.services import check_mlflow, check_store
 
 
 def run_checks(store_uri: str) -> list[Check]:
-    """Check everything that a run needs, in some seconds.
-
-    Args:
-        store_uri: Store to try, `s3://bucket/prefix` or a folder.
-    """
+    """Check everything that a run needs, in some seconds."""
     return [
         check_store(store_uri),
         check_mlflow(),

@@ -15,11 +15,7 @@ _CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 
 
 def check_python(version: str = platform.python_version()) -> Check:
-    """Check the interpreter's version.
-
-    Args:
-        version: Version to compare with those that the distribution allows.
-    """
+    """Check the interpreter's version."""
     found = f"{version} at {sys.executable}"
     try:
         from packaging.specifiers import SpecifierSet
@@ -33,11 +29,7 @@ def check_python(version: str = platform.python_version()) -> Check:
 
 
 def check_packages(constraints: Path = _CONSTRAINTS) -> Check:
-    """Check that all packages are installed, in the tested versions.
-
-    Args:
-        constraints: File with the tested versions; only a clone has it.
-    """
+    """Check that all packages are installed, in the tested versions."""
     try:
         missing = missing_packages(["", *USES])
     except ImportError as error:

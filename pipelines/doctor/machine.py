@@ -18,13 +18,7 @@ _SHARED_MEMORY_GIB = Thresholds(error=0, warning=1)
 def check_disks(
     store_uri: str, tracking_uri: str, least_gib: Thresholds = _DISK_GIB
 ) -> list[Check]:
-    """Check free space where a run writes: the cache, and a local store and MLflow.
-
-    Args:
-        store_uri: `s3://bucket/prefix` or a folder.
-        tracking_uri: Value of `MLFLOW_TRACKING_URI`.
-        least_gib: Least free space of each folder.
-    """
+    """Check free space where a run writes: the cache, and a local store and MLflow."""
     folders = {"cache": cache_folder().absolute()}
     if "://" not in store_uri:
         folders["store"] = Path(store_uri).absolute()
@@ -34,11 +28,7 @@ def check_disks(
 
 
 def check_memory(least_gib: Thresholds = _MEMORY_GIB) -> Check:
-    """Check the memory that this process may still use.
-
-    Args:
-        least_gib: Least amount.
-    """
+    """Check the memory that this process may still use."""
     free = free_memory()
     if free is None:
         return Check("memory", "ok", "not known on this system")
@@ -50,12 +40,7 @@ def check_memory(least_gib: Thresholds = _MEMORY_GIB) -> Check:
 
 
 def check_shared_memory(folder: Path, least_gib: Thresholds = _SHARED_MEMORY_GIB) -> Check:
-    """Check the room for batches of loader processes.
-
-    Args:
-        folder: Folder of the shared memory.
-        least_gib: Least amount.
-    """
+    """Check the room for batches of loader processes."""
     if not folder.is_dir():
         return Check("shared mem", "ok", f"this system has no {folder}")
     size = shutil.disk_usage(folder).total / GIB

@@ -24,12 +24,7 @@ _LIMIT_S = 20.0  # a request that a network policy drops is never answered
 
 
 def run(store_uri: str, limit_s: float) -> list[Check]:
-    """Try the store and MLflow at the same time.
-
-    Args:
-        store_uri: s3://bucket/prefix; empty for none.
-        limit_s: Seconds for both.
-    """
+    """Try the store, unless the URI is empty, and MLflow at the same time, within `limit_s`."""
     looks: dict[str, Callable[[], Check]] = {}
     if store_uri:
         looks["store"] = lambda: check_store(store_uri)
@@ -51,12 +46,7 @@ def run(store_uri: str, limit_s: float) -> list[Check]:
 
 
 def main(answer_file: Path = _ANSWER, limit_s: float = _LIMIT_S) -> None:
-    """Write the answer and end, even if a thread still waits for the network.
-
-    Args:
-        answer_file: File of the termination message.
-        limit_s: Seconds for the store and MLflow.
-    """
+    """Write the answer and end, even if a thread still waits for the network."""
     with step_process("doctor"):
         checks = [_shortened(check) for check in run(sys.argv[1], limit_s)]
         answer = {"time": time.time(), "checks": [vars(check) for check in checks]}

@@ -29,11 +29,7 @@ def check_store(uri: str) -> Check:
 
 
 def check_mlflow(lock_timeout_s: float = _LOCK_TIMEOUT_S) -> Check:
-    """Connect to `MLFLOW_TRACKING_URI` as a run does; a local file must also be writable.
-
-    Args:
-        lock_timeout_s: Seconds to wait for another writer of a local file.
-    """
+    """Connect to `MLFLOW_TRACKING_URI` as a run does; a local file must also be writable."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         return Check("MLflow", "ok", "MLFLOW_TRACKING_URI is not set: runs go to a local file")

@@ -23,11 +23,6 @@ def compiled(
 ) -> GraphComponent:
     """Return a copy of a graph with its pods' settings and the full names of its images.
 
-    Args:
-        pipeline: Any graph of this project's steps; it is not changed.
-        profile: Settings of the run and of every step's pods.
-        images: Full names of the images.
-
     Raises:
         UserError: If only some images have digests.
     """

@@ -27,9 +27,6 @@ class Images(Config):
     def full_name(self, image: str) -> str:
         """Return the name that a cluster pulls, e.g. registry.example/team/NAME@sha256:...
 
-        Args:
-            image: Name in the steps, NAME:TAG.
-
         Raises:
             UserError: If there are digests, and none of this image.
         """

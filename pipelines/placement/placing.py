@@ -25,12 +25,7 @@ _RUN_ID = {"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']
 
 
 def placed(pipeline: GraphComponent, profile: PodProfile) -> GraphComponent:
-    """Return a copy of a graph whose steps have the pods that a profile describes.
-
-    Args:
-        pipeline: Any graph of this project's steps; it is not changed.
-        profile: Settings of the run and of every step.
-    """
+    """Return a copy of a graph whose steps have the pods that a profile describes."""
     copied = copy.deepcopy(pipeline)
     spec, pods = copied.pipeline_spec, {}
     settings = {label: profile.steps[step] for label, step in _steps(spec)}

@@ -14,11 +14,7 @@ _TERMS = "DuringSchedulingIgnoredDuringExecution"
 
 
 def pod_fragment(settings: PodSettings) -> Json:
-    """Return metadata and spec of a step's pods, without image and command.
-
-    Args:
-        settings: Settings of one step.
-    """
+    """Return metadata and spec of a step's pods, without image and command."""
     volumes = [*_scratch(settings), *_files(settings)]
     container = {
         "name": "main",

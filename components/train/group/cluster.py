@@ -20,10 +20,6 @@ class GroupCluster:
     """Objects of a pod group in one namespace.
 
     Every method raises `OutageError` if the API does not answer, and `UserError` if it refuses.
-
-    Args:
-        cluster: Connection to the namespace.
-        pod: Name of the pod that this process runs in.
     """
 
     def __init__(self, cluster: Cluster, pod: str) -> None:
@@ -87,12 +83,7 @@ class GroupCluster:
         return [str(event.get("message", "")) for event in events]
 
     def log(self, pod: str, seconds: int | None = None) -> list[str]:
-        """Return the lines of a pod's log, each after its time; empty before there is a log.
-
-        Args:
-            pod: Name of the pod.
-            seconds: Greatest age of a line (default: any).
-        """
+        """Return the lines of a pod's log, of the last `seconds`, each after its time."""
         query = {"timestamps": "true"} | ({"sinceSeconds": str(seconds)} if seconds else {})
         missing = (400, 404)  # no container has started; no such pod
         text = self._ask(

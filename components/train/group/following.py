@@ -269,11 +269,7 @@ class Group:
 
 
 class _GroupLog:
-    """Copies the first pod's log, and the failures of all pods, to this process's log.
-
-    Args:
-        cluster: Connection to the pods' cluster.
-    """
+    """Copies the first pod's log, and the failures of all pods, to this process's log."""
 
     def __init__(self, cluster: GroupCluster) -> None:
         self._cluster = cluster

@@ -42,11 +42,7 @@ def main() -> None:
 
 
 class Worker:
-    """Rounds of the training in this pod.
-
-    Args:
-        task: JSON of `Task`, for the processes that train.
-    """
+    """Rounds of the training in this pod."""
 
     def __init__(self, task: str) -> None:
         self.ended = False

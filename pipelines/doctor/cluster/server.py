@@ -42,13 +42,7 @@ def check_server(cluster: Cluster) -> Iterator[Check]:
 
 
 def check_clock(name: str, whose: str, ahead_s: float) -> Check:
-    """Check the difference between two clocks.
-
-    Args:
-        name: Name of the check.
-        whose: Owner of the clock that is compared with this machine's.
-        ahead_s: Seconds by which it is ahead.
-    """
+    """Check by how many seconds the clock of `whose` is ahead of this machine's."""
     off_s = abs(ahead_s)
     if off_s < _SKEW_WARNING_S:
         return Check(name, "ok", f"{whose} and this machine agree")
