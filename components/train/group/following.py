@@ -232,11 +232,10 @@ class Group:
         Raises:
             UserError: If pods have been missing for too long.
         """
-        if job["spec"].get("suspend") or has_ended(job) or running(pods) >= self._settings.pods:
+        suspended = job["spec"].get("suspend")
+        if suspended or has_ended(job) or running(pods) >= self._settings.pods:
             self._waiting_since = None
-            self._report(
-                "the queue has not admitted the group" if job["spec"].get("suspend") else ""
-            )
+            self._report("the queue has not admitted the group" if suspended else "")
             return
         reason = waiting_for(pods) or self._refused(pods)
         some = f"{running(pods)} of the group's {self._settings.pods} pods run"
@@ -273,9 +272,7 @@ class _GroupLog:
 
     def __init__(self, cluster: GroupCluster) -> None:
         self._cluster = cluster
-        self._read: dict[
-            str, tuple[str, float]
-        ] = {}  # pod -> time of its last line, time of reading
+        self._read: dict[str, tuple[str, float]] = {}  # pod -> last line's time, time of reading
         self._ended: set[str] = set()
 
     def write(self, pods: Sequence[Json]) -> None:

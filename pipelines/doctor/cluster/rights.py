@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from components.shared.cluster import Cluster, Json, KubernetesError
 from pipelines.doctor.check import Check
 from pipelines.doctor.cluster.target import Target
 
 _AT_ONCE = 8
-_REVIEWS = "/apis/authorization.k8s.io/v1"
+_SELF, _LOCAL = "SelfSubjectAccessReview", "LocalSubjectAccessReview"
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,7 @@ RUNS = (
 
 def check_own_rights(cluster: Cluster, target: Target) -> Iterator[Check]:
     """Check the user's rights: checks without them stay unknown."""
-
-    def may(attributes: Json) -> bool:
-        return _allowed(cluster, "selfsubjectaccessreviews", "SelfSubjectAccessReview", attributes)
-
-    if missing := _missing(OWN, target.namespace, may):
+    if missing := _missing(OWN, target.namespace, partial(_allowed, cluster, _SELF)):
         advice = "what needs it stays unknown; the ClusterRoles admin and view give most of it"
         yield Check("your rights", "unknown", f"you may not {missing}", advice)
     else:
@@ -145,42 +142,31 @@ def _attributes(right: Right, verb: str, namespace: str) -> Json:
 
 def _asker(cluster: Cluster, account: str) -> Callable[[Json], bool]:
     """A question about an account's rights: by a review of it, or by impersonation."""
-    user = f"system:serviceaccount:{cluster.namespace}:{account}"
-    everyone = "system:serviceaccounts"
+    user, everyone = (
+        f"system:serviceaccount:{cluster.namespace}:{account}",
+        "system:serviceaccounts",
+    )
     groups = [everyone, f"{everyone}:{cluster.namespace}", "system:authenticated"]
-
-    def about(attributes: Json) -> bool:
-        kind = "LocalSubjectAccessReview"
-        path = f"namespaces/{cluster.namespace}/localsubjectaccessreviews"
-        return _allowed(cluster, path, kind, attributes, user=user, groups=groups)
-
-    def impersonated(attributes: Json) -> bool:
-        kind = "SelfSubjectAccessReview"
-        headers = {"Impersonate-User": user}
-        return _allowed(cluster, "selfsubjectaccessreviews", kind, attributes, headers=headers)
-
+    about = partial(_allowed, cluster, _LOCAL, user=user, groups=groups)
     try:
         about(_attributes(RUNS[0], "get", cluster.namespace))
     except KubernetesError as error:
         if error.status != 403:
             raise
-        return impersonated
+        return partial(_allowed, cluster, _SELF, headers={"Impersonate-User": user})
     return about
 
 
 def _allowed(
-    cluster: Cluster,
-    path: str,
-    kind: str,
-    attributes: Json,
-    headers: Json | None = None,
-    **who: object,
+    cluster: Cluster, kind: str, attributes: Json, headers: Json | None = None, **who: object
 ) -> bool:
+    is_local = kind == _LOCAL
+    place = f"namespaces/{cluster.namespace}/" if is_local else ""
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": kind,
-        "metadata": {"namespace": cluster.namespace} if kind.startswith("Local") else {},
+        "metadata": {"namespace": cluster.namespace} if is_local else {},
         "spec": {"resourceAttributes": attributes, **who},
     }
-    answer = cluster.create(f"{_REVIEWS}/{path}", review, headers)
-    return bool(answer["status"]["allowed"])
+    path = f"/apis/authorization.k8s.io/v1/{place}{kind.lower()}s"
+    return bool(cluster.create(path, review, headers)["status"]["allowed"])

@@ -62,7 +62,7 @@ def test_a_quota_that_is_used_up(cluster, server, target, quota):
     quota["status"]["used"] |= {"requests.memory": "127.5Gi", "pods": "100"}
     (check,) = check_quota(cluster, target)
     assert check.status == "warning"
-    assert "train needs: requests.memory 1Gi, not 0.5Gi" in check.found
+    assert "aggregate needs: requests.memory 1Gi, not 0.5Gi" in check.found
     assert "needs: pods 1, not 0" in check.found
     assert "wait until others' pods have ended" in check.advice
 
