@@ -69,7 +69,7 @@ def test_a_profile_may_not_extend_itself(tmp_path):
         (whole(all={"user": 0}), "all.user=0"),
         (whole(all={"cpu": {"request": -1, "limit": 1}}), "must be more than 0"),
         (whole(train={"timeout_s": 601}), "601 is above run.deadline_s 600"),
-        (whole(all={"scratch": {"shared_memory": "2Gi"}}), "is memory of the pod"),
+        (whole(all={"scratch": {"shared_memory": "2Gi"}}), "counts as memory of the pod"),
         (whole(all={"env": {"NO-NAME": "x"}}), "all.env.NO-NAME"),
         (whole(train=[1]), r"train must hold `key: value` pairs, not \[1\]"),
         ({"all": {**SMALL, "timeout_s": 1}}, "run.deadline_s"),

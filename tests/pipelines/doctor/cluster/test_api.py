@@ -36,7 +36,7 @@ def test_where_kubeflow_is_may_be_unknown(cluster, server):
     server.forbidden = ["deployments"]
     _, place = check_api(cluster, target_of("test"))
     assert place.status == "unknown"
-    assert "own namespace kubeflow, not in brainseg, if that is where it is" in place.found
+    assert "own namespace kubeflow, not in brainseg, if it runs there" in place.found
 
 
 def test_an_address(cluster, server):
