@@ -203,5 +203,5 @@ def check_fields(value, kind):
 
 def test_names_of_images():
     probes = target_of("test").probes
-    assert probes["data"] == ("registry.example/team/brainseg-data-python:0.1.0", "ingest")
-    assert probes["trainer"] == ("registry.example/team/brainseg-trainer-python:0.1.0", "register")
+    assert probes["data"] == ("registry.example/team/brainseg-data-python:0.2.0", "ingest")
+    assert probes["trainer"] == ("registry.example/team/brainseg-trainer-python:0.2.0", "register")
