@@ -33,9 +33,11 @@ def test_the_generated_pages_are_in_the_site(pages):
 
 
 def test_every_page_about_extensions_is_listed(pages):
-    index = (pages / "index.html").read_text()
+    index, extend = (pages / "index.html").read_text(), (pages / "how-to/extend.html").read_text()
+    article = extend.split("<article")[1]
     for page in (PROJECT / "docs/how-to").glob("add-*.md"):
         assert f"how-to/{page.stem}.html" in index
+        assert f'href="{page.stem}.html"' in article
 
 
 def test_the_site_loads_nothing_from_the_network(pages):
