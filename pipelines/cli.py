@@ -114,7 +114,6 @@ def run(
     arguments = {
         "source": _absolute(source),
         "store": _absolute(store),
-        "run_name": Path(preset).stem,
         **({"force": True} if force else {}),
         **settings,
     }

@@ -6,14 +6,12 @@ from kfp import dsl
 
 from components.compare.component import compare
 from components.ingest.component import ingest
-from components.profile.component import profile
-from components.split.component import split
 from components.train.component import train
-from pipelines.training import judge
+from pipelines.training import evaluate_and_register, profile_and_split
 
 
 class ComparisonOutputs(NamedTuple):
-    """What a run leaves behind; all but the comparison is of the chosen model."""
+    """Results of a run: the comparison, and all else of the chosen model."""
 
     dataset_id: str
     split_id: str
@@ -35,7 +33,7 @@ class ComparisonOutputs(NamedTuple):
 
 
 class RecipesOutputs(NamedTuple):
-    """The chosen model, and why it was chosen."""
+    """The chosen model and its comparison with the others."""
 
     mlflow_run_id: str
     model: dsl.Model
@@ -44,7 +42,7 @@ class RecipesOutputs(NamedTuple):
     table: dsl.Dataset
 
 
-# Of its own for the same reason as `pipelines.cross_validation.train_folds`.
+# A pipeline of its own for the same reason as `pipelines.cross_validation.train_folds`.
 @dsl.pipeline(name="brainseg-recipes")
 def train_recipes(
     store: str,
@@ -57,18 +55,18 @@ def train_recipes(
     compare_settings: str,
     run_name: str,
 ) -> RecipesOutputs:
-    """Trains a model a recipe, at once on a cluster, and chooses by the validation patients.
+    """Trains one model per recipe, in parallel on a cluster, and chooses by validation patients.
 
     Args:
-        store: Where the data set lives.
-        dataset_id: Its version.
+        store: URI of the data set versions.
+        dataset_id: Data set version.
         split_id: Version of the split.
-        recipes: `label` and `settings` (YAML) of each.
-        manifest: The data set's list of volumes.
-        split: Which volume is in which part.
-        profile_report: For the pipeline run's MLflow run.
-        compare_settings: How the models are compared.
-        run_name: What the run is called in MLflow.
+        recipes: `label` and `settings` (YAML) of each recipe.
+        manifest: List of the volumes.
+        split: Patients of the parts.
+        profile_report: Report for the pipeline run's MLflow run.
+        compare_settings: Criterion and pictures of the comparison.
+        run_name: Name of the run in MLflow.
     """
     data = {
         "store": store,
@@ -77,13 +75,13 @@ def train_recipes(
         "manifest": manifest,
         "split": split,
     }
-    with dsl.ParallelFor(recipes, name="recipe") as one:
+    with dsl.ParallelFor(recipes, name="recipe") as recipe:
         trained = train(
             **data,
             profile_report=profile_report,
             pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-            settings=one.settings,
-            label=one.label,
+            settings=recipe.settings,
+            label=recipe.label,
             run_name=run_name,
         )
     compared = compare(
@@ -92,8 +90,6 @@ def train_recipes(
         histories=dsl.Collected(trained.outputs["history"]),
         settings=compare_settings,
     )
-    for task in (trained, compared):
-        task.set_caching_options(enable_caching=False)
     return RecipesOutputs(
         mlflow_run_id=compared.outputs["Output"],
         model=compared.outputs["model"],
@@ -118,63 +114,59 @@ def comparison(
 ) -> ComparisonOutputs:
     """Trains several recipes and registers the best of them.
 
-    Which is best is said by the validation patients. Only that model meets the test patients and
-    the gate.
+    The validation patients decide which recipe is best. Only its model is evaluated on the test
+    patients and passes through the gate.
 
     Args:
-        source: Where the volumes come from; as for training.
-        store: Where data set versions live: s3://bucket/prefix (or a folder, on one machine).
-        recipes: `label` (letters, digits, `_.:-`) and `settings` (a recipe's YAML) of each;
-            `brainseg run` and `submit` make it of the preset's `train` and `recipes`.
-        ingest_settings: YAML of the step's settings; so are the five below. Empty: defaults.
-        profile_settings: Limits that stop the run before a GPU is used.
-        split_settings: How patients are assigned to the parts.
-        compare_settings: How the models are compared.
+        source: URI of the volumes, as for training.
+        store: URI of the data set versions: s3://bucket/prefix, or a folder on one machine.
+        recipes: `label` (letters, digits, `_.:-`) and `settings` (a recipe's YAML) of each recipe;
+            `brainseg run` and `submit` build it from `train` and `recipes` of the preset.
+        ingest_settings: YAML of the step's settings, like the five below. Empty: defaults.
+        profile_settings: Limits that stop the run before it needs a GPU.
+        split_settings: Method and fractions of the parts.
+        compare_settings: Criterion and pictures of the comparison.
         evaluate_settings: Threshold and pictures.
-        register_settings: What a new champion must keep up with.
-        run_name: What the run is called in MLflow, beside data set and date.
+        register_settings: Conditions for a new champion.
+        run_name: Name of the run in MLflow, next to data set and date.
 
     Returns:
         Ids, decision and reports of the run.
     """
+    settings = {
+        "profile": profile_settings,
+        "split": split_settings,
+        "evaluate": evaluate_settings,
+        "register": register_settings,
+    }
     ingested = ingest(source=source, store=store, settings=ingest_settings)
-    dataset_id, manifest = ingested.outputs["Output"], ingested.outputs["manifest"]
-    data = {"store": store, "dataset_id": dataset_id, "manifest": manifest}
-    profiled = profile(
-        **data, ingest_account=ingested.outputs["ingest_account"], settings=profile_settings
-    )
-    assigned = split(**data, settings=split_settings).after(profiled)
-    parts = {"split_id": assigned.outputs["Output"], "split": assigned.outputs["split"]}
+    data = profile_and_split(ingested, store=store, settings=settings)
     chosen = train_recipes(
-        **data,
-        **parts,
+        **data.inputs,
         recipes=recipes,
-        profile_report=profiled.outputs["report"],
+        profile_report=data.profile.outputs["report"],
         compare_settings=compare_settings,
         run_name=run_name,
     )
-    evaluated, registered = judge(
-        {**data, **parts},
+    evaluated, registered = evaluate_and_register(
+        data,
         mlflow_run_id=chosen.outputs["mlflow_run_id"],
         model=chosen.outputs["model"],
         history=chosen.outputs["history"],
-        evaluate_settings=evaluate_settings,
-        register_settings=register_settings,
+        settings=settings,
     )
-    for task in (ingested, profiled, assigned, chosen, evaluated, registered):  # as in training
-        task.set_caching_options(enable_caching=False)
     return ComparisonOutputs(
-        dataset_id=dataset_id,
-        split_id=assigned.outputs["Output"],
+        dataset_id=ingested.outputs["Output"],
+        split_id=data.split.outputs["Output"],
         mlflow_run_id=chosen.outputs["mlflow_run_id"],
         model_uri=registered.outputs["model_uri"],
         model_version=registered.outputs["model_version"],
         promoted=registered.outputs["promoted"],
         reason=registered.outputs["reason"],
-        manifest=manifest,
-        profile=profiled.outputs["profile"],
-        profile_report=profiled.outputs["report"],
-        split=assigned.outputs["split"],
+        manifest=ingested.outputs["manifest"],
+        profile=data.profile.outputs["profile"],
+        profile_report=data.profile.outputs["report"],
+        split=data.split.outputs["split"],
         comparison_report=chosen.outputs["report"],
         recipes=chosen.outputs["table"],
         evaluation_report=evaluated.outputs["report"],

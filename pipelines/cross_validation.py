@@ -1,4 +1,4 @@
-"""The cross-validation pipeline: how good a recipe is, over all patients, and no model for use."""
+"""The cross-validation pipeline: the score of a recipe over all patients, and no model."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from components.train.component import train
 
 
 class CrossValidationOutputs(NamedTuple):
-    """What a run leaves behind."""
+    """Results of a run."""
 
     dataset_id: str
     mlflow_run_id: str
@@ -26,7 +26,7 @@ class CrossValidationOutputs(NamedTuple):
 
 
 class FoldsOutputs(NamedTuple):
-    """What the folds together leave behind."""
+    """Results of all folds together."""
 
     mlflow_run_id: str
     report: dsl.HTML
@@ -34,8 +34,8 @@ class FoldsOutputs(NamedTuple):
     metrics: dsl.Metrics
 
 
-# Of its own, with what the folds need as inputs: KFP's local runner gives a task in a loop the
-# item of the loop in place of an outer task's parameter.
+# A pipeline of its own, whose inputs are all that the folds need: KFP's local runner replaces an
+# outer task's parameter inside a loop by the loop's item.
 @dsl.pipeline(name="brainseg-folds")
 def train_folds(
     store: str,
@@ -45,25 +45,25 @@ def train_folds(
     profile_report: dsl.Input[dsl.HTML],
     train_settings: str,
     evaluate_settings: str,
-    pool_settings: str,
+    aggregate_settings: str,
     run_name: str,
 ) -> FoldsOutputs:
-    """Trains and scores a model a fold, at once on a cluster, and joins what they say.
+    """Trains and evaluates one model per fold, in parallel on a cluster, and joins the scores.
 
     Args:
-        store: Where the data set lives.
-        dataset_id: Its version.
-        folds: `label` and `split_id` of each.
-        manifest: Its list of volumes.
-        profile_report: For the pipeline run's MLflow run.
-        train_settings: The recipe.
+        store: URI of the data set versions.
+        dataset_id: Data set version.
+        folds: `label` and `split_id` of each fold.
+        manifest: List of the volumes.
+        profile_report: Report for the pipeline run's MLflow run.
+        train_settings: Recipe.
         evaluate_settings: Threshold and pictures.
-        pool_settings: Pictures.
-        run_name: What the run is called in MLflow.
+        aggregate_settings: Pictures of the report.
+        run_name: Name of the run in MLflow.
     """
     data = {"store": store, "dataset_id": dataset_id, "manifest": manifest}
     with dsl.ParallelFor(folds, name="fold") as one:
-        # who follows a split with the same patients gets that split
+        # A split that follows one with the same patients is equal to it.
         assigned = split(**data, settings="", previous=one.split_id, label=one.label)
         parts = {"split_id": assigned.outputs["Output"], "split": assigned.outputs["split"]}
         trained = train(
@@ -84,19 +84,17 @@ def train_folds(
             settings=evaluate_settings,
             label=one.label,
         )
-    pooled = aggregate(
+    aggregated = aggregate(
         **data,
         models=dsl.Collected(trained.outputs["model"]),
         per_patient=dsl.Collected(evaluated.outputs["per_patient"]),
-        settings=pool_settings,
+        settings=aggregate_settings,
     )
-    for task in (assigned, trained, evaluated, pooled):
-        task.set_caching_options(enable_caching=False)
     return FoldsOutputs(
-        mlflow_run_id=pooled.outputs["Output"],
-        report=pooled.outputs["report"],
-        table=pooled.outputs["table"],
-        metrics=pooled.outputs["metrics"],
+        mlflow_run_id=aggregated.outputs["Output"],
+        report=aggregated.outputs["report"],
+        table=aggregated.outputs["table"],
+        metrics=aggregated.outputs["metrics"],
     )
 
 
@@ -109,24 +107,24 @@ def cross_validation(
     fold_settings: str = "",
     train_settings: str = "",
     evaluate_settings: str = "",
-    pool_settings: str = "",
+    aggregate_settings: str = "",
     run_name: str = "",
 ) -> CrossValidationOutputs:
     """Scores each patient by a model trained on the others.
 
-    The patients are dealt to folds; for each a model is trained on the others. Nothing is
-    registered, and no champion changes: the result is about the recipe.
+    The patients are divided into folds. For each fold, a model is trained on the other folds.
+    Nothing is registered and the champion stays: the result is about the recipe.
 
     Args:
-        source: Where the volumes come from; as for training.
-        store: Where data set versions live: s3://bucket/prefix (or a folder, on one machine).
-        ingest_settings: YAML of the step's settings; so are the five below. Empty: defaults.
-        profile_settings: Limits that stop the run before a GPU is used.
-        fold_settings: How many folds, and how patients are dealt to them.
-        train_settings: The recipe.
+        source: URI of the volumes, as for training.
+        store: URI of the data set versions: s3://bucket/prefix, or a folder on one machine.
+        ingest_settings: YAML of the step's settings, like the five below. Empty: defaults.
+        profile_settings: Limits that stop the run before it needs a GPU.
+        fold_settings: Number of folds and seed.
+        train_settings: Recipe.
         evaluate_settings: Threshold and pictures.
-        pool_settings: Pictures of the report.
-        run_name: What the run is called in MLflow, beside data set and date.
+        aggregate_settings: Pictures of the report.
+        run_name: Name of the run in MLflow, next to data set and date.
 
     Returns:
         Ids, table and report of the run.
@@ -144,11 +142,9 @@ def cross_validation(
         profile_report=profiled.outputs["report"],
         train_settings=train_settings,
         evaluate_settings=evaluate_settings,
-        pool_settings=pool_settings,
+        aggregate_settings=aggregate_settings,
         run_name=run_name,
     )
-    for task in (ingested, profiled, folded, trained):  # as in training
-        task.set_caching_options(enable_caching=False)
     return CrossValidationOutputs(
         dataset_id=dataset_id,
         mlflow_run_id=trained.outputs["mlflow_run_id"],

@@ -1,11 +1,11 @@
-"""The retraining pipeline: for a schedule; trains when the source has something new, and tells."""
+"""The retraining pipeline, for a schedule: train if the source has changed, then notify."""
 
 from kfp import dsl
 
 from components.check_data.component import check_data
 from components.ingest.component import ingest
 from components.notify.component import notify
-from pipelines.training import learn
+from pipelines.training import train_and_register
 
 
 @dsl.pipeline(name="brainseg-retraining")
@@ -24,37 +24,36 @@ def retraining(
 ) -> None:
     """Retrains if the source has changed, and sends a report.
 
-    The source has changed if no version of the model was trained with what it holds. Then the
-    new patients are compared with those that the champion knows, everyone keeps the part that
-    they had in the champion's split, and the new model must keep up with the champion. KFP lets a
-    graph with an exit handler return nothing: what became of the run is in the store, in
-    runs/<pipeline run>/, and in MLflow.
+    The source has changed if no version of the model was trained on its present data. New
+    patients are then compared with those of the champion, and known patients keep their part of
+    the champion's split. KFP allows no outputs in a pipeline with an exit handler: the results are
+    in the store (runs/<pipeline run>/) and in MLflow.
 
     Args:
-        source: Where the volumes come from; as for training.
-        store: Where data set versions live: s3://bucket/prefix (or a folder, on one machine).
-        force: Whether to train although nothing is new.
-        ingest_settings: YAML of the step's settings; so are the six below. Empty: defaults.
-        profile_settings: Limits that stop the run before a GPU is used, and of drift.
-        split_settings: How new patients are assigned to the parts.
-        train_settings: The recipe.
+        source: URI of the volumes, as for training.
+        store: URI of the data set versions: s3://bucket/prefix, or a folder on one machine.
+        force: Whether to train without new data.
+        ingest_settings: YAML of the step's settings, like the six below. Empty: defaults.
+        profile_settings: Limits, also of drift, that stop the run before it needs a GPU.
+        split_settings: Assignment of new patients to the parts.
+        train_settings: Recipe.
         evaluate_settings: Threshold and pictures.
-        register_settings: What a new champion must keep up with.
-        notify_settings: Who is told what; the webhook's address is a secret.
-        run_name: What the run is called in MLflow, beside data set and date.
+        register_settings: Conditions for a new champion.
+        notify_settings: Form and content of messages; the webhook's address is a secret.
+        run_name: Name of the run in MLflow, next to data set and date.
     """
     run = {"store": store, "pipeline_run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
-    told = notify(**run, run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER, settings=notify_settings)
-    with dsl.ExitHandler(told, name="retrain"):
+    notified = notify(**run, run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER, settings=notify_settings)
+    with dsl.ExitHandler(notified, name="retrain"):
         ingested = ingest(source=source, store=store, settings=ingest_settings)
-        detected = check_data(
+        checked = check_data(
             **run,
             dataset_id=ingested.outputs["Output"],
             register_settings=register_settings,
             force=force,
         )
-        with dsl.If(detected.outputs["Output"] == "changed", name="learn"):
-            learn(
+        with dsl.If(checked.outputs["Output"] == "changed", name="new-data"):
+            train_and_register(
                 ingested,
                 store=store,
                 settings={
@@ -65,8 +64,6 @@ def retraining(
                     "register": register_settings,
                 },
                 run_name=run_name,
-                reference_id=detected.outputs["reference_id"],
-                previous_split=detected.outputs["previous_split"],
+                reference_id=checked.outputs["reference_id"],
+                previous_split=checked.outputs["previous_split"],
             )
-    for task in (detected, told):  # registry and store change under the same name
-        task.set_caching_options(enable_caching=False)

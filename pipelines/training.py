@@ -1,4 +1,4 @@
-"""The training pipeline: volumes in, an honestly scored, registered model out."""
+"""The training pipeline: volumes in, an evaluated and registered model out."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,38 +13,51 @@ from components.split.component import split
 from components.train.component import train
 
 
-class Learned(NamedTuple):
-    """The tasks from a data set version to a registered model."""
+class DataTasks(NamedTuple):
+    """The tasks that check and divide a data set version.
+
+    Attributes:
+        profile: Its report.
+        split: Patients of the parts.
+        inputs: Arguments of every later step: store, data set and split.
+    """
 
     profile: dsl.PipelineTask
     split: dsl.PipelineTask
+    inputs: Mapping[str, Any]
+
+
+class ModelTasks(NamedTuple):
+    """The tasks from a data set version to a registered model."""
+
+    data: DataTasks
     train: dsl.PipelineTask
     evaluate: dsl.PipelineTask
     register: dsl.PipelineTask
 
 
-def learn(
+def profile_and_split(
     ingested: dsl.PipelineTask,
     *,
     store: str,
     settings: Mapping[str, str],
-    run_name: str,
     reference_id: str = "",
     previous_split: str = "",
-) -> Learned:
-    """The calls that every graph makes once it has a data set version.
+) -> DataTasks:
+    """Adds the steps between ingest and training.
 
     Args:
-        ingested: The task that published it.
-        store: Where it lives.
-        settings: YAML for each of the steps.
-        run_name: What the run is called in MLflow.
-        reference_id: The version that the new patients are compared with.
-        previous_split: The split whose patients keep their part.
+        ingested: Task of the data set version.
+        store: URI of the store.
+        settings: YAML of the settings, by step.
+        reference_id: Data set version with which new patients are compared.
+        previous_split: Split whose patients keep their part.
     """
-    dataset_id, manifest = ingested.outputs["Output"], ingested.outputs["manifest"]
-    data = {"store": store, "dataset_id": dataset_id, "manifest": manifest}
-
+    data = {
+        "store": store,
+        "dataset_id": ingested.outputs["Output"],
+        "manifest": ingested.outputs["manifest"],
+    }
     profiled = profile(
         **data,
         ingest_account=ingested.outputs["ingest_account"],
@@ -53,66 +66,83 @@ def learn(
     )
     assigned = split(**data, settings=settings["split"], previous=previous_split).after(profiled)
     parts = {"split_id": assigned.outputs["Output"], "split": assigned.outputs["split"]}
+    return DataTasks(profiled, assigned, {**data, **parts})
 
+
+def train_and_register(
+    ingested: dsl.PipelineTask,
+    *,
+    store: str,
+    settings: Mapping[str, str],
+    run_name: str,
+    reference_id: str = "",
+    previous_split: str = "",
+) -> ModelTasks:
+    """Adds all steps after ingest.
+
+    Args:
+        ingested: Task of the data set version.
+        store: URI of the store.
+        settings: YAML of the settings, by step.
+        run_name: Name of the run in MLflow.
+        reference_id: Data set version with which new patients are compared.
+        previous_split: Split whose patients keep their part.
+    """
+    data = profile_and_split(
+        ingested,
+        store=store,
+        settings=settings,
+        reference_id=reference_id,
+        previous_split=previous_split,
+    )
     trained = train(
-        **data,
-        **parts,
-        profile_report=profiled.outputs["report"],
+        **data.inputs,
+        profile_report=data.profile.outputs["report"],
         pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         settings=settings["train"],
         run_name=run_name,
     )
-    evaluated, registered = judge(
-        {**data, **parts},
+    evaluated, registered = evaluate_and_register(
+        data,
         mlflow_run_id=trained.outputs["Output"],
         model=trained.outputs["model"],
         history=trained.outputs["history"],
-        evaluate_settings=settings["evaluate"],
-        register_settings=settings["register"],
+        settings=settings,
     )
-    # The source may have grown under the same name, so ingest always runs; and KFP's cache goes
-    # by the ids of input artifacts, so behind it nothing would ever be found.
-    for task in (ingested, profiled, assigned, trained, evaluated, registered):
-        task.set_caching_options(enable_caching=False)
-    return Learned(profiled, assigned, trained, evaluated, registered)
+    return ModelTasks(data, trained, evaluated, registered)
 
 
-def judge(
-    data: Mapping[str, Any],
+def evaluate_and_register(
+    data: DataTasks,
     *,
-    mlflow_run_id: Any,  # noqa: ANN401  # KFP names no type for what a task will have put out
+    mlflow_run_id: Any,  # noqa: ANN401  # KFP has no type for the future output of a task
     model: Any,  # noqa: ANN401
     history: Any,  # noqa: ANN401
-    evaluate_settings: str,
-    register_settings: str,
+    settings: Mapping[str, str],
 ) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
-    """The calls by which a trained model meets the test patients and the gate.
+    """Adds the test and the gate of a trained model; returns the tasks.
 
     Args:
-        data: Inputs of both steps: store, data set and split.
-        mlflow_run_id: Of the training.
-        model: That it made.
-        history: That it left.
-        evaluate_settings: YAML.
-        register_settings: YAML.
-
-    Returns:
-        The tasks evaluate and register.
+        data: Tasks of the data set.
+        mlflow_run_id: MLflow run of the training run.
+        model: Trained model.
+        history: Training history.
+        settings: YAML of the settings, by step.
     """
     result = {"mlflow_run_id": mlflow_run_id, "model": model}
-    evaluated = evaluate(**data, **result, history=history, settings=evaluate_settings)
+    evaluated = evaluate(**data.inputs, **result, history=history, settings=settings["evaluate"])
     registered = register(
-        **data,
+        **data.inputs,
         **result,
         per_patient=evaluated.outputs["per_patient"],
         metrics=evaluated.outputs["metrics"],
-        settings=register_settings,
+        settings=settings["register"],
     )
     return evaluated, registered
 
 
 class TrainingOutputs(NamedTuple):
-    """What a run leaves behind."""
+    """Results of a run."""
 
     dataset_id: str
     split_id: str
@@ -147,21 +177,20 @@ def training(
 
     Args:
         source: URI of the volumes; `brainseg ingest --help` lists the forms.
-        store: Where data set versions live: s3://bucket/prefix (or a folder, on one machine).
-        ingest_settings: YAML of the step's settings; so are the five below. Empty: defaults.
-        profile_settings: Limits that stop the run before a GPU is used.
-        split_settings: How patients are assigned to the parts.
-        train_settings: The recipe.
+        store: URI of the data set versions: s3://bucket/prefix, or a folder on one machine.
+        ingest_settings: YAML of the step's settings, like the five below. Empty: defaults.
+        profile_settings: Limits that stop the run before it needs a GPU.
+        split_settings: Method and fractions of the parts.
+        train_settings: Recipe.
         evaluate_settings: Threshold and pictures.
-        register_settings: What a new champion must keep up with.
-        run_name: What the run is called in MLflow, beside data set and date; `brainseg run`
-            gives the preset's name.
+        register_settings: Conditions for a new champion.
+        run_name: Name of the run in MLflow, next to data set and date.
 
     Returns:
         Ids, decision and reports of the run.
     """
     ingested = ingest(source=source, store=store, settings=ingest_settings)
-    learned = learn(
+    tasks = train_and_register(
         ingested,
         store=store,
         settings={
@@ -175,18 +204,18 @@ def training(
     )
     return TrainingOutputs(
         dataset_id=ingested.outputs["Output"],
-        split_id=learned.split.outputs["Output"],
-        mlflow_run_id=learned.train.outputs["Output"],
-        model_uri=learned.register.outputs["model_uri"],
-        model_version=learned.register.outputs["model_version"],
-        promoted=learned.register.outputs["promoted"],
-        reason=learned.register.outputs["reason"],
+        split_id=tasks.data.split.outputs["Output"],
+        mlflow_run_id=tasks.train.outputs["Output"],
+        model_uri=tasks.register.outputs["model_uri"],
+        model_version=tasks.register.outputs["model_version"],
+        promoted=tasks.register.outputs["promoted"],
+        reason=tasks.register.outputs["reason"],
         manifest=ingested.outputs["manifest"],
-        profile=learned.profile.outputs["profile"],
-        profile_report=learned.profile.outputs["report"],
-        split=learned.split.outputs["split"],
-        evaluation_report=learned.evaluate.outputs["report"],
-        decision_report=learned.register.outputs["report"],
-        per_patient=learned.evaluate.outputs["per_patient"],
-        metrics=learned.evaluate.outputs["metrics"],
+        profile=tasks.data.profile.outputs["profile"],
+        profile_report=tasks.data.profile.outputs["report"],
+        split=tasks.data.split.outputs["split"],
+        evaluation_report=tasks.evaluate.outputs["report"],
+        decision_report=tasks.register.outputs["report"],
+        per_patient=tasks.evaluate.outputs["per_patient"],
+        metrics=tasks.evaluate.outputs["metrics"],
     )

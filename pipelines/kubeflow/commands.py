@@ -135,7 +135,7 @@ def submit(
 
     wanted = build_config(Order, values, "submit")
     name = run_name or f"{wanted.pipeline} {datetime.now():%Y-%m-%d %H:%M:%S}"
-    prepared = prepare(wanted, images, run_name=run_name or Path(wanted.preset).stem)
+    prepared = prepare(wanted, images, run_name)
     if dry_run:
         _print_plan(prepared, name, experiment, as_json)
         return
@@ -291,7 +291,7 @@ def _apply(
     from pipelines.kubeflow.apply import apply_file
     from pipelines.kubeflow.order import prepare
 
-    prepared = {one.name: prepare(one, images, run_name=one.name) for one in file.schedules}
+    prepared = {one.name: prepare(one, images, one.name) for one in file.schedules}
     for one in file.schedules:
         _print_times(one.name, one.parsed_cron)
     kubeflow = installation.connect()

@@ -78,13 +78,13 @@ class Prepared:
     steps: frozenset[str]
 
 
-def prepare(order: Order, registry: Images, run_name: str) -> Prepared:
+def prepare(order: Order, registry: Images, run_name: str = "") -> Prepared:
     """Checks everything that can be known here, and compiles the pipeline.
 
     Args:
         order: What to run.
         registry: Where its images are.
-        run_name: What the run is called in MLflow, where the pipeline takes it.
+        run_name: Name of the run in MLflow (default: the preset's), if the pipeline accepts one.
 
     Raises:
         UserError: If pods could not do it: what is wrong, and what to do.
@@ -108,8 +108,7 @@ def plugins_input(order: Order) -> dict[str, dict[str, str | bool]] | None:
 
 def _arguments(order: Order, pipeline: GraphComponent, run_name: str) -> dict[str, Any]:
     known = pipeline.component_spec.inputs or {}
-    arguments = graph_arguments(pipeline, order.preset, order.set)
-    arguments |= {"run_name": run_name} if "run_name" in known else {}
+    arguments = graph_arguments(pipeline, order.preset, order.set, run_name)
     arguments |= {"source": order.source, "store": order.store, **order.parameters}
     check_arguments(pipeline, arguments)
     for name, value in arguments.items():

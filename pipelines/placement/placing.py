@@ -25,7 +25,7 @@ _RUN_ID = {"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']
 
 
 def placed(pipeline: GraphComponent, profile: PodProfile) -> GraphComponent:
-    """Return a copy of a graph whose steps have the pods that a profile describes."""
+    """Return a copy of a graph with the pods of a profile, and without KFP's cache."""
     copied = copy.deepcopy(pipeline)
     spec, pods = copied.pipeline_spec, {}
     settings = {label: profile.steps[step] for label, step in _steps(spec)}
@@ -39,6 +39,9 @@ def placed(pipeline: GraphComponent, profile: PodProfile) -> GraphComponent:
     for task in (task for dag in dags(copied) for task in dag.tasks.values()):
         label = spec.components[task.component_ref.name].executor_label
         task.ClearField("retry_policy")
+        # A source may grow under the same name. KFP's cache keys hold ids of input artifacts, so
+        # after a step that always runs nothing is ever found.
+        task.caching_options.enable_cache = False
         if label in settings and settings[label].retries:
             ParseDict(_retries(settings[label]), task.retry_policy)
     ParseDict(_platform(profile, pods), copied.platform_spec.platforms["kubernetes"])

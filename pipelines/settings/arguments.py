@@ -1,6 +1,7 @@
 """Settings as the parameters of a graph."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from kfp.dsl.graph_component import GraphComponent
@@ -10,7 +11,7 @@ from pipelines.settings.presets import RECIPES, load_preset, load_recipes, pipel
 
 
 def graph_arguments(
-    pipeline: GraphComponent, preset: str, changes: Iterable[str] = ()
+    pipeline: GraphComponent, preset: str, changes: Iterable[str] = (), run_name: str = ""
 ) -> dict[str, Any]:
     """The settings as a pipeline's parameters: a text for each step, and a list of recipes.
 
@@ -18,17 +19,21 @@ def graph_arguments(
         pipeline: Any of the graphs.
         preset: As for `load_preset`.
         changes: As for `load_preset`; where recipes are compared, as for `load_recipes` too.
+        run_name: Name of the run in MLflow (default: the preset's), if the pipeline accepts one.
 
     Raises:
         UserError: If there is no such preset, or a setting is unknown or out of range.
     """
+    inputs = pipeline.component_spec.inputs or {}
+    named = {"run_name": run_name or Path(preset).stem} if "run_name" in inputs else {}
     steps, all_changes = settings_of(pipeline), list(changes)
-    if RECIPES not in (pipeline.component_spec.inputs or {}):
-        return dict(pipeline_arguments(load_preset(preset, all_changes, steps)))
+    if RECIPES not in inputs:
+        return {**named, **pipeline_arguments(load_preset(preset, all_changes, steps))}
     ours = [each for each in all_changes if each.startswith(("train.", f"{RECIPES}."))]
     others = [each for each in all_changes if each not in ours]
     recipes = [
         {"label": label, "settings": recipe.model_dump_json()}
         for label, recipe in load_recipes(preset, ours).items()
     ]
-    return {**pipeline_arguments(load_preset(preset, others, steps)), RECIPES: recipes}
+    texts = pipeline_arguments(load_preset(preset, others, steps))
+    return {**named, **texts, RECIPES: recipes}

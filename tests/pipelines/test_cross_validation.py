@@ -51,18 +51,6 @@ def test_nothing_is_registered(spec):
     assert not {"register", "check-data"} & steps
 
 
-def test_nothing_is_taken_from_kubeflows_cache(spec):
-    parts = [part for part in [spec["root"], *spec["components"].values()] if "dag" in part]
-    tasks = [
-        (name, task)
-        for part in parts
-        for name, task in part["dag"]["tasks"].items()
-        if "parameterIterator" not in task  # a loop itself is never looked for
-    ]
-    cached = [name for name, task in tasks if task.get("cachingOptions", {}).get("enableCache")]
-    assert cached == []
-
-
 def test_training_in_the_loop_has_the_pods_of_training():
     made = placed(cross_validation, load_profile("gpu"))
     container = made.pipeline_spec.deployment_spec["executors"]["exec-train"]["container"]

@@ -39,11 +39,6 @@ class TestCompiled:
         learned = spec["components"]["comp-condition-2"]["dag"]["tasks"]
         assert set(learned) == {"profile", "split", "train", "evaluate", "register"}
 
-    def test_nothing_is_taken_from_kubeflows_cache(self, spec):
-        parts = [part for part in [spec["root"], *spec["components"].values()] if "dag" in part]
-        tasks = [task for part in parts for task in part["dag"]["tasks"].values()]
-        assert not any(task.get("cachingOptions", {}).get("enableCache") for task in tasks)
-
     def test_the_webhook_is_known_to_notify_alone(self):
         pods = load_profile("cpu").steps
         names = {

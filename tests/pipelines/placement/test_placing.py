@@ -95,6 +95,15 @@ def test_placing_leaves_the_graph_alone(profile):
     assert not graph.platform_spec.platforms
 
 
+@pytest.mark.parametrize("name", PIPELINES)
+def test_nothing_is_taken_from_kubeflows_cache(profile, name):
+    spec = MessageToDict(placed(PIPELINES[name], profile()).pipeline_spec)
+    parts = [part for part in [spec["root"], *spec["components"].values()] if "dag" in part]
+    tasks = [task for part in parts for task in part["dag"]["tasks"].values()]
+    assert tasks
+    assert not any(task["cachingOptions"].get("enableCache") for task in tasks)
+
+
 def test_every_use_of_a_step_has_its_settings_also_inside_of_loops(profile):
     @dsl.pipeline(name="inner")
     def inner():
