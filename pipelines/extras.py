@@ -1,4 +1,4 @@
-"""The optional dependencies of the distribution, and which of them are not there."""
+"""Optional dependencies (extras) of the distribution and missing packages."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from components.shared.errors import UserError
 from components.shared.reading.sources.opening import source_kinds
 
-if TYPE_CHECKING:  # imported when it is needed: `doctor` tells that it is missing
+if TYPE_CHECKING:  # imported when needed: `doctor` reports if it is missing
     from packaging.requirements import Requirement
 
 DISTRIBUTION = "brainseg"
@@ -19,13 +19,13 @@ USES: Mapping[str, str] = {
 
 
 def require_extras(*extras: str) -> None:
-    """Refuses to go on without the packages of some extras.
+    """Checks that the packages of some extras are installed.
 
     Args:
         extras: Names of `USES`.
 
     Raises:
-        UserError: If a package of them is not installed or not new enough.
+        UserError: If a package is missing or too old; with the command that installs it.
     """
     missing = missing_packages(extras)
     if missing:
@@ -38,16 +38,16 @@ def require_extras(*extras: str) -> None:
 
 
 def installation(extras: Iterable[str]) -> str:
-    """The command that brings some extras; the empty one is what every installation has."""
+    """The command that installs some extras; the empty one stands for the plain installation."""
     named = ",".join(extra for extra in extras if extra)
     return f"pip install '{DISTRIBUTION}[{named}]'" if named else "pip install --editable ."
 
 
 def missing_packages(extras: Iterable[str]) -> Mapping[str, list[str]]:
-    """Packages that are not installed, or not in the version asked for, by extra.
+    """Packages that are missing or have the wrong version, by extra.
 
     Args:
-        extras: Names of `USES`; the empty one stands for what every installation has.
+        extras: Names of `USES`; the empty one stands for the plain installation.
 
     Raises:
         UserError: If the distribution itself is not installed.

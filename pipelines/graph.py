@@ -1,4 +1,4 @@
-"""What a compiled graph says of itself: parameters, steps, images."""
+"""Parameters, steps and images of a compiled graph."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ Components = Mapping[str, ComponentSpec]
 
 
 def check_arguments(pipeline: GraphComponent, arguments: Mapping[str, Any]) -> None:
-    """Compares arguments with the pipeline's parameters.
+    """Checks arguments against the pipeline's parameters.
 
     Raises:
         UserError: If one is unknown, or one without a default is missing.
@@ -30,7 +30,7 @@ def check_arguments(pipeline: GraphComponent, arguments: Mapping[str, Any]) -> N
 
 
 def settings_of(pipeline: GraphComponent) -> list[str]:
-    """The steps for which a pipeline takes settings: it has a parameter `STEP_settings`."""
+    """The steps with settings: the pipeline has a parameter `STEP_settings` for each."""
     return [
         name.removesuffix("_settings")
         for name in pipeline.component_spec.inputs or {}
@@ -39,9 +39,9 @@ def settings_of(pipeline: GraphComponent) -> list[str]:
 
 
 def count_steps(pipeline: GraphComponent) -> int:
-    """How many steps a run has, with those of pipelines and loops inside.
+    """The number of steps of a run, including those in nested pipelines and loops.
 
-    A loop over items that only the run knows counts as one round.
+    A loop over items that are known only at run time counts as one iteration.
     """
     spec = pipeline.pipeline_spec
     return _count(spec.root.dag, spec.components)
@@ -54,7 +54,7 @@ def images(pipeline: GraphComponent) -> set[str]:
 
 
 def step_names(pipeline: GraphComponent) -> set[str]:
-    """The names of all steps, with those of pipelines and loops inside."""
+    """The names of all steps, including those in nested pipelines and loops."""
     parts = pipeline.pipeline_spec.components
     return {
         name
@@ -65,17 +65,17 @@ def step_names(pipeline: GraphComponent) -> set[str]:
 
 
 def dags(pipeline: GraphComponent) -> Iterator[DagSpec]:
-    """The graph itself and those of the pipelines and loops inside."""
+    """The graph itself, then those of nested pipelines and loops."""
     spec = pipeline.pipeline_spec
     yield spec.root.dag
     yield from (part.dag for part in spec.components.values() if part.HasField("dag"))
 
 
 def on_one_machine(pipeline: GraphComponent) -> GraphComponent:
-    """A copy of a pipeline without what is meant for a cluster.
+    """A copy of a pipeline for one machine.
 
-    Steps are not tried again: a user's mistake would be made three times. Rounds of a loop
-    go one after the other: they share the cores and the device.
+    Steps are not retried: a user error would be repeated three times. Iterations of a loop run one
+    after the other, because they share the cores and the device.
     """
     copied = copy.deepcopy(pipeline)
     for dag in dags(copied):
@@ -87,7 +87,7 @@ def on_one_machine(pipeline: GraphComponent) -> GraphComponent:
 
 
 def _count(dag: DagSpec, components: Components) -> int:
-    return sum(_rounds(task) * _steps(task, components) for task in dag.tasks.values())
+    return sum(_iterations(task) * _steps(task, components) for task in dag.tasks.values())
 
 
 def _steps(task: PipelineTaskSpec, components: Components) -> int:
@@ -95,6 +95,6 @@ def _steps(task: PipelineTaskSpec, components: Components) -> int:
     return _count(component.dag, components) if component.HasField("dag") else 1
 
 
-def _rounds(task: PipelineTaskSpec) -> int:
+def _iterations(task: PipelineTaskSpec) -> int:
     items = task.parameter_iterator.items.raw
     return len(json.loads(items)) if items else 1

@@ -1,4 +1,4 @@
-"""The search for a learning rate on this machine: data set, split, sweep, page."""
+"""Learning-rate search on this machine: data set, split, range test, report."""
 
 import os
 from pathlib import Path
@@ -31,15 +31,15 @@ _PAGE = "learning_rate.html"
 
 
 class FoundRate(Record):
-    """What `brainseg find-lr` tells.
+    """Result of `brainseg find-lr`.
 
     Attributes:
-        learning_rate: The suggestion; `None` where the loss does not fall.
-        steepest: Where the loss falls most steeply; `None` likewise.
-        reason: Why.
-        scope: What it holds for, of a recipe with two networks; else empty.
-        report: The page.
-        mlflow_run_id: The run that has the curve.
+        learning_rate: Suggested learning rate; `None` if the loss does not fall.
+        steepest: Learning rate at the steepest fall of the loss; `None` likewise.
+        reason: Reason for the suggestion.
+        scope: Network that it is for, if the recipe has two; otherwise empty.
+        report: HTML report.
+        mlflow_run_id: MLflow run with the curve.
     """
 
     learning_rate: float | None
@@ -53,17 +53,16 @@ class FoundRate(Record):
 def find_learning_rate(
     preset: Preset, store: Store, output: Path, *, source: str = "", dataset_id: str = ""
 ) -> FoundRate:
-    """Searches a learning rate for a recipe on the volumes that its network trains on.
+    """Searches a learning rate for a recipe on its training volumes.
 
-    Of two networks it is the first one. MLflow gets a run with the curve; it is asked before any
-    work.
+    Of two networks, the first one is used. The curve is logged to an MLflow run.
 
     Args:
         preset: Settings of ingest, split and train.
-        store: Has the data set, or gets it.
-        output: Folder for the page.
-        source: Where the volumes come from.
-        dataset_id: Of a data set in the store, in the place of a source.
+        store: Store of the data set.
+        output: Folder for the report.
+        source: URI of the volumes.
+        dataset_id: Id of a data set in the store, in place of a source.
 
     Raises:
         UserError: If MLflow, the source, the store, the recipe or the device cannot be used.
@@ -83,7 +82,9 @@ def find_learning_rate(
             Journal(client, run_id).search(search)
             status = "FINISHED"
         finally:
-            client.set_terminated(run_id, status)  # of no pipeline run: nobody else ends it
+            client.set_terminated(
+                run_id, status
+            )  # it belongs to no pipeline run, which would end it
     page = render_search(search, recipe, dataset.manifest.dataset_id, len(volumes))
     FolderStore(output).write(_PAGE, page.encode())
     return FoundRate(

@@ -1,4 +1,4 @@
-"""Running a graph's steps in their images, through the API of Docker (podman has it too)."""
+"""Local runs with each step in its image, through the API of Docker or podman."""
 
 import contextlib
 import json
@@ -19,14 +19,14 @@ from components.shared.errors import UserError
 from components.shared.process import ERROR_PREFIX, cache_folder
 from components.shared.tracking.address import sqlite_file
 
-_LABEL = "brainseg.output"  # the output folder of the run that a container belongs to
-_PASSED = ("AWS_", "BRAINSEG_", "KAGGLE_", "MLFLOW_")  # beginnings of variables for the steps
-_PASSED_TOO = ("KFP_RUN_ID", "OMP_NUM_THREADS", "PYTHONUNBUFFERED")
+_LABEL = "brainseg.output"  # a container's label: the output folder of its run
+_PASSED = ("AWS_", "BRAINSEG_", "KAGGLE_", "MLFLOW_")  # prefixes of the variables that steps get
+_PASSED_NAMES = ("KFP_RUN_ID", "OMP_NUM_THREADS", "PYTHONUNBUFFERED")
 _CACHE = "/cache"  # the images' BRAINSEG_CACHE
-_SHARED_MEMORY = "2g"  # for the loaders' processes; Docker gives 64 MB
+_SHARED_MEMORY = "2g"  # for the data loaders' processes; Docker's default is 64 MB
 _WATCH = """
 import pathlib, sys
-sys.stdin.read()  # ends with the process that holds the other end
+sys.stdin.read()  # returns when the process at the other end is gone
 import docker
 from pipelines.running.containers import remove_containers
 remove_containers(docker.from_env(), pathlib.Path(sys.argv[1]))
@@ -37,25 +37,25 @@ remove_containers(docker.from_env(), pathlib.Path(sys.argv[1]))
 def docker_runner(
     images: Iterable[str], arguments: Mapping[str, Any], output: Path
 ) -> Iterator[local.DockerRunner]:
-    """Gives KFP's runner of containers; a task ends as its container did and tells its log.
+    """KFP's runner of containers, whose tasks end with their container's log and exit code.
 
-    A container is like a pod: read-only but for /tmp, /cache and what is mounted. Folders and
-    files that the arguments and the environment name are mounted under their own paths, the
-    source read-only, the cache at /cache. Files that it makes belong to the caller. The network is
-    this machine's; its GPUs are not used.
+    A container is like a pod: read-only except for /tmp, /cache and mounts. Folders and files in
+    the arguments and the environment are mounted under their own paths, the source read-only, the
+    cache at /cache. New files belong to the caller. The network is this machine's; GPUs are not
+    used.
 
     Args:
-        images: What the steps run in.
-        arguments: Of the pipeline.
-        output: The run's folder, which no other run uses at the same time.
+        images: Images of the steps.
+        arguments: Arguments of the pipeline.
+        output: Folder of the run; no other run uses it at the same time.
 
     Raises:
-        UserError: If Docker does not answer, an image is not there or a folder cannot be made.
+        UserError: If Docker does not answer, an image is missing or a folder cannot be created.
     """
     with contextlib.closing(_connect()) as client:
         _require(images, client)
-        remove_containers(client, output)  # of a machine that went down
-        (output / "pipeline").mkdir(parents=True, exist_ok=True)  # Docker's would be root's
+        remove_containers(client, output)  # left when the machine went down
+        (output / "pipeline").mkdir(parents=True, exist_ok=True)  # Docker would create it as root
         with _handling_tasks(), _ending_with_this_process(output):
             yield local.DockerRunner(
                 environment=_variables(),
@@ -65,41 +65,41 @@ def docker_runner(
                 read_only=True,
                 tmpfs={"/tmp": "mode=1777"},
                 shm_size=_SHARED_MEMORY,
-                security_opt=["label=disable"],  # else SELinux hides what is mounted
+                security_opt=["label=disable"],  # otherwise SELinux hides the mounts
                 labels={_LABEL: str(output)},
             )
 
 
 def remove_containers(client: docker.DockerClient, output: Path) -> None:
-    """Ends the containers of a run that is over, however it ended.
+    """Removes all containers of a run.
 
     Args:
-        client: Of Docker.
-        output: The run's folder.
+        client: Docker client.
+        output: Folder of the run.
     """
     for container in client.containers.list(all=True, filters={"label": f"{_LABEL}={output}"}):
         container.remove(force=True)
 
 
 class _Task(docker_task_handler.DockerTaskHandler):  # type: ignore[misc] # kfp has no types
-    """A task whose container stays until its log and exit code were read.
+    """A task whose container stays until its log and exit code have been read.
 
-    KFP lets Docker remove it: one that has ended before KFP asks is a success to it, with or
-    without a log (`run_docker_container` in kfp/local/docker_task_handler.py of 2.17.0).
+    KFP lets Docker remove the container. If it has ended before KFP asks, KFP reports success
+    (`run_docker_container` in kfp/local/docker_task_handler.py of 2.17.0).
     """
 
     def run(self) -> status.Status:
         try:
             with contextlib.closing(docker.from_env()) as client:
                 reason = self._run(client)
-        except (DockerException, OSError) as error:  # it refuses, or has gone
+        except (DockerException, OSError) as error:  # Docker refuses, or has stopped
             reason = f"Docker failed: {_one_line(error)}"
         if reason:
-            print(f"{ERROR_PREFIX}{reason}")  # noqa: T201 - KFP indents what a task prints
+            print(f"{ERROR_PREFIX}{reason}")  # noqa: T201 - KFP indents the output of a task
         return status.Status.FAILURE if reason is not None else status.Status.SUCCESS
 
     def _run(self, client: docker.DockerClient) -> str | None:
-        """Returns why the task failed, empty where its log tells it; `None` if it did not."""
+        """The reason of a failure, empty if it is in the log; `None` after a success."""
         container = client.containers.run(
             self.image,
             self.full_command,
@@ -119,24 +119,24 @@ class _Task(docker_task_handler.DockerTaskHandler):  # type: ignore[misc] # kfp 
         return None if self._outputs().is_file() else f"it ended without {self._outputs()}"
 
     def _outputs(self) -> Path:
-        """The file that KFP's executor writes last, with the outputs' values."""
+        """The file of output values, which KFP's executor writes last."""
         executor_input = self.full_command[self.full_command.index("--executor_input") + 1]
         return Path(json.loads(executor_input)["outputs"]["outputFile"])
 
 
 @contextlib.contextmanager
 def _handling_tasks() -> Iterator[None]:
-    given = docker_task_handler.DockerTaskHandler
+    original = docker_task_handler.DockerTaskHandler
     docker_task_handler.DockerTaskHandler = _Task
     try:
         yield
     finally:
-        docker_task_handler.DockerTaskHandler = given
+        docker_task_handler.DockerTaskHandler = original
 
 
 @contextlib.contextmanager
 def _ending_with_this_process(output: Path) -> Iterator[None]:
-    """Docker's containers go on when this process is killed; another one waits for that."""
+    """Starts a process that removes the containers if this process is killed."""
     watcher = subprocess.Popen(
         [sys.executable, "-c", _WATCH, str(output)], stdin=subprocess.PIPE, start_new_session=True
     )
@@ -153,9 +153,9 @@ def _connect() -> docker.DockerClient:
     except DockerException as error:
         address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         raise UserError(
-            f"--runner docker: no Docker answers at {address} ({_one_line(error)}); start it, or "
-            "name another by DOCKER_HOST (podman's begins by `podman system service --time=0 "
-            "unix:///run/podman/podman.sock`), or leave --runner away"
+            f"--runner docker: no Docker answers at {address} ({_one_line(error)}); start it, set "
+            "DOCKER_HOST to another address (`podman system service --time=0 "
+            "unix:///run/podman/podman.sock` starts podman's), or omit --runner"
         ) from error
 
 
@@ -163,7 +163,7 @@ def _require(images: Iterable[str], client: docker.DockerClient) -> None:
     missing = [image for image in sorted(images) if not _is_there(image, client)]
     if missing:
         raise UserError(
-            f"--runner docker: image {', '.join(missing)} is not there; `make images` builds all"
+            f"--runner docker: image {', '.join(missing)} is missing; `make images` builds all"
         )
 
 
@@ -176,7 +176,7 @@ def _is_there(image: str, client: docker.DockerClient) -> bool:
 
 
 def _user(client: docker.DockerClient) -> str:
-    # without root, Docker's or podman's "root" in a container is the caller
+    # In rootless Docker and podman, "root" in a container is the caller.
     if "name=rootless" in client.info().get("SecurityOptions", ()):
         return "0:0"
     return f"{os.getuid()}:{os.getgid()}"
@@ -186,16 +186,16 @@ def _variables() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if (name.startswith(_PASSED) and name != "BRAINSEG_CACHE") or name in _PASSED_TOO
+        if (name.startswith(_PASSED) and name != "BRAINSEG_CACHE") or name in _PASSED_NAMES
     }
 
 
 def _mounts(arguments: Mapping[str, Any]) -> list[Mount]:
-    made = [str(arguments.get("store", "")), *_databases()]
-    _make_folders([*made, str(cache_folder())])
+    created = [str(arguments.get("store", "")), *_databases()]
+    _make_folders([*created, str(cache_folder())])
     read = [str(arguments.get("source", "")), *_variables().values()]
     written = [str(value) for name, value in arguments.items() if name != "source"]
-    places = dict.fromkeys(_places(read), True) | dict.fromkeys(_places(written + made), False)
+    places = dict.fromkeys(_places(read), True) | dict.fromkeys(_places(written + created), False)
     return [
         Mount(_CACHE, str(cache_folder()), type="bind"),
         *(
@@ -206,7 +206,7 @@ def _mounts(arguments: Mapping[str, Any]) -> list[Mount]:
 
 
 def _databases() -> Iterator[str]:
-    """Folders of local MLflows: SQLite writes beside its file, and runs have their files there."""
+    """Folders of local MLflow databases: SQLite and the runs write files next to them."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         file = sqlite_file(os.environ.get(name, ""))
         if file is not None:
@@ -218,7 +218,7 @@ def _make_folders(paths: Iterable[str]) -> None:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"folder {path} cannot be made: {error.strerror}") from error
+            raise UserError(f"folder {path} cannot be created: {error.strerror}") from error
 
 
 def _places(values: Iterable[str]) -> Iterator[str]:
@@ -226,13 +226,13 @@ def _places(values: Iterable[str]) -> Iterator[str]:
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    """Whole lines of a log, which comes in pieces that end anywhere."""
-    rest = b""
+    """Whole lines of a log that arrives in arbitrary pieces."""
+    partial = b""
     for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
+        *lines, partial = (partial + piece).split(b"\n")
         yield from (line.decode(errors="replace") for line in lines)
-    if rest:
-        yield rest.decode(errors="replace")
+    if partial:
+        yield partial.decode(errors="replace")
 
 
 def _one_line(error: Exception) -> str:

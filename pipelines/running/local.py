@@ -1,4 +1,4 @@
-"""Running a graph on this machine: no cluster, no account, and no Docker unless it is asked for."""
+"""Local runs of a pipeline: no cluster, no account, and Docker only on request."""
 
 import contextlib
 import fcntl
@@ -30,19 +30,19 @@ from pipelines.running.steplog import StepLog
 
 _Runner: TypeAlias = local.SubprocessRunner | local.DockerRunner
 
-_UNSAFE = "python3"  # KFP's runner of subprocesses replaces this word inside every argument
+_UNSAFE = "python3"  # KFP's subprocess runner replaces this word inside every argument
 _CLUSTER_ONLY = ".*have no effect in the current local runner.*"  # cpu, memory, accelerators
 
 
 @dataclass(frozen=True)
 class LocalRun:
-    """What to run and where its results go.
+    """A pipeline with its arguments and the folder for its results.
 
     Attributes:
         pipeline: Any `@dsl.pipeline`; it is not changed.
         arguments: Values of its parameters.
         output: Folder for the result, the reports and the log.
-        runner: What a step runs in: a process of this installation, or a container of its image.
+        runner: Process of this installation, or container of the step's image.
     """
 
     pipeline: GraphComponent
@@ -52,24 +52,21 @@ class LocalRun:
 
 
 def run_locally(run: LocalRun) -> dict[str, Any]:
-    """Runs a pipeline's steps one after the other and writes `result.json`.
+    """Runs the steps of a pipeline one after the other and writes `result.json`.
 
-    The result holds what the pipeline returns: parameters and metrics by their names, and
-    under `reports` the copies of its files, pages and tables and JSON alike, each by its name
-    without `_report`; and under `outcome` what the steps left in the store about the run.
+    The result has the pipeline's parameters and metrics by name. `reports` has the copies of its
+    files (pages, tables, JSON) by name without `_report`, and `outcome` the record that the steps
+    left in the store.
 
-    A run that was cut off goes on from its last checkpoint when it is started again with the
-    same arguments and output folder.
-
-    Args:
-        run: What to run.
+    An interrupted run resumes from its last checkpoint when it is started again with the same
+    arguments and output folder.
 
     Returns:
         The content of `result.json`.
 
     Raises:
-        UserError: If the arguments are not the pipeline's, MLflow or Docker cannot be used, or a
-            step fails; the message is then the step's own.
+        UserError: If the arguments do not fit the pipeline, MLflow or Docker cannot be used, or a
+            step fails; the message is then the step's.
     """
     check_arguments(run.pipeline, run.arguments)
     if run.runner == "subprocess":
@@ -88,7 +85,7 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
 
 
 def _try_mlflow() -> None:
-    """Before the first step: its steps come after the long reading of data."""
+    """Checks MLflow before the first step: the steps that use it come after the long ingest."""
     ensure_local(os.environ.get("MLFLOW_TRACKING_URI", ""))
     open_experiment(connect())
 
@@ -98,7 +95,9 @@ def _runner(run: LocalRun) -> Iterator[_Runner]:
     if run.runner == "subprocess":
         yield local.SubprocessRunner(use_venv=False)
         return
-    from pipelines.running.containers import docker_runner  # most runs do without Docker's package
+    from pipelines.running.containers import (
+        docker_runner,
+    )  # most installations lack Docker's package
 
     with docker_runner(images(run.pipeline), run.arguments, run.output) as runner:
         yield runner
@@ -119,7 +118,7 @@ def _execute(run: LocalRun, runner: _Runner) -> tuple[dict[str, Any], dict[str, 
 
 
 def _numbered(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The outputs, a list of files (one a round of a loop) as that many outputs."""
+    """The outputs; a list of files, one per iteration of a loop, becomes numbered outputs."""
     for name, value in outputs.items():
         if isinstance(value, list) and any(isinstance(item, dsl.Artifact) for item in value):
             yield from ((f"{name}_{number}", item) for number, item in enumerate(value, start=1))
@@ -151,7 +150,7 @@ def _is_file(value: object) -> bool:
 def _value(value: object) -> object:
     if not isinstance(value, dsl.Metrics):
         return value
-    # a step may write them as JSON too, in which counts are no floats as in KFP's copy
+    # A step may write them as JSON too, where counts stay integers; KFP's copy has floats.
     path = Path(value.path)
     return json.loads(path.read_text()) if path.exists() else value.metadata
 
@@ -160,14 +159,14 @@ def _keep_files(artifacts: Mapping[str, dsl.Artifact], output: Path) -> dict[str
     kept = {}
     for name, artifact in artifacts.items():
         short = name.removesuffix("_report")
-        if short != name or f"{name}_report" not in artifacts:  # a page goes before its data
+        if short != name or f"{name}_report" not in artifacts:  # a report replaces its data
             kept[short] = _keep(artifact, output / short)
     return kept
 
 
 def _keep(artifact: dsl.Artifact, target: Path) -> str:
     source = Path(artifact.path)
-    if source.is_dir():  # it may be large, and is in the output folder already
+    if source.is_dir():  # large, and already in the output folder
         return str(source)
     target = target.with_name(target.name + _suffix(artifact))
     shutil.copyfile(source, target)
@@ -188,7 +187,7 @@ def _variables(run: LocalRun) -> dict[str, str]:
     return {
         "KFP_RUN_ID": _identity(run),
         "BRAINSEG_EXIT_WITH_LAUNCHER": "1",
-        "PYTHONUNBUFFERED": "1",  # else a step's lines are shown only at its end
+        "PYTHONUNBUFFERED": "1",  # otherwise a step's lines appear only at its end
     }
 
 
@@ -196,9 +195,9 @@ def _identity(run: LocalRun) -> str:
     record = FolderStore(run.output)
     content = {"pipeline": run.pipeline.name, "arguments": dict(run.arguments)}
     if record.exists("run.json") and not record.exists("result.json"):
-        begun = json.loads(record.read("run.json"))
-        if {**begun, **content} == begun:
-            return str(begun["pipeline_run"])
+        previous = json.loads(record.read("run.json"))
+        if {**previous, **content} == previous:
+            return str(previous["pipeline_run"])
     identity = f"local-{uuid.uuid4()}"
     record.write("run.json", json.dumps({"pipeline_run": identity, **content}, indent=2).encode())
     return identity
@@ -208,13 +207,13 @@ def _refuse_unsafe(arguments: list[str]) -> None:
     for argument in arguments:
         if _UNSAFE in argument:
             raise UserError(
-                f"{argument!r} holds the word {_UNSAFE!r}, which KFP's local runner would "
-                "replace; use a path without it (a symbolic link will do)"
+                f"{argument!r} contains the word {_UNSAFE!r}, which KFP's local runner would "
+                "replace; use a path without it, for example a symbolic link"
             )
     if " " in sys.executable:
         raise UserError(
-            f"the interpreter's path {sys.executable!r} has a space, with which KFP's local "
-            "runner fails; make the virtual environment elsewhere"
+            f"the interpreter's path {sys.executable!r} contains a space, and KFP's local runner "
+            "fails with it; create the virtual environment elsewhere"
         )
 
 
@@ -222,10 +221,10 @@ def _refuse_unsafe(arguments: list[str]) -> None:
 def _locked(output: Path) -> Iterator[None]:
     try:
         output.mkdir(parents=True, exist_ok=True)
-        stream = open(output / ".lock", "w")  # noqa: SIM115 - held open while it is locked
+        stream = open(output / ".lock", "w")  # noqa: SIM115 - stays open while it is locked
     except OSError as error:
         raise UserError(
-            f"output folder {output} cannot be written: {error.strerror}; choose another by "
+            f"output folder {output} cannot be written: {error.strerror}; choose another with "
             "--output"
         ) from error
     with stream:

@@ -1,7 +1,7 @@
-"""What a person sees of a local run: KFP's output, reduced to one voice.
+"""Console output of a local run: steps, their log lines and their errors.
 
-KFP tells of a task through the root logger and prints what the task writes, indented, to
-standard output. The two are read apart, so that no line of a step can pass for KFP's.
+KFP logs the state of tasks through the root logger, and prints the output of a task, indented, to
+stdout. The two are read separately, so that no line of a step can pass for KFP's.
 """
 
 import contextlib
@@ -25,20 +25,20 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _EXECUTING = re.compile(r"Executing task '([\w-]+)'")
 _FINISHED = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
 _INDENT = " " * 4  # of a step's lines, by KFP
-_TAIL = 15  # last lines of a step that are shown when it crashes
+_TAIL = 15  # number of last lines shown after a crash
 
 
 class StepLog(contextlib.AbstractContextManager["StepLog"]):
-    """Takes over standard output while KFP runs; shows steps, keeps every line in a file.
+    """Redirects stdout while KFP runs; shows the steps and writes every line to a file.
 
-    On a terminal a bar counts the finished steps; elsewhere there are plain lines only.
+    On a terminal, a bar counts the finished steps; elsewhere there are plain lines only.
 
     Args:
         path: File for all lines.
-        steps: Number of steps of the pipeline; a loop may turn out to have more.
+        steps: Expected number of steps; a loop may have more.
 
     Attributes:
-        seconds: What each finished step took; all runs together if it ran more than once.
+        seconds: Duration of each finished step, summed over repeated runs of it.
     """
 
     def __init__(self, path: Path, steps: int) -> None:
@@ -51,7 +51,7 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
             TimeElapsedColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
-            redirect_stdout=False,  # it is redirected here, to be read
+            redirect_stdout=False,  # this class redirects it
             redirect_stderr=False,
         )
         self._steps, self._finished = steps, 0
@@ -82,17 +82,17 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
         self._file.close()
 
     def failure(self, error: RuntimeError) -> str:
-        """Why the run failed: the step's own message, or the last lines of its crash.
+        """The step's own error message, or the last lines before its crash.
 
         Args:
-            error: What KFP says of it.
+            error: Exception of KFP.
         """
         if self._failure:
             return self._failure
         return self._reason() if self._step else f"KFP: {_COLOUR.sub('', str(error))}"
 
     def _take_record(self, record: logging.LogRecord) -> bool:
-        """Reads what KFP says itself; a filter, as KFP replaces the handlers."""
+        """Reads KFP's own records; as a filter, because KFP replaces the handlers."""
         message = _COLOUR.sub("", record.getMessage())
         self._keep(f"{time.strftime('%H:%M:%S')} - {record.levelname} - {message}")
         if started := _EXECUTING.fullmatch(message):
@@ -106,14 +106,14 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
     def _take_line(self, raw: str) -> None:
         self._keep(raw)
         line = raw.removeprefix(_INDENT)
-        if not line.strip() or line == raw:  # a rule between KFP's records
+        if not line.strip() or line == raw:  # a separator between KFP's records
             return
         self._lines.append(line)
-        voice = f"{_component(self._step)}: "
+        prefix = f"{_component(self._step)}: "
         if line.startswith(ERROR_PREFIX):
             self._error = line.removeprefix(ERROR_PREFIX)
-        elif line.startswith(voice):
-            self._show(f"  {line.removeprefix(voice)}")
+        elif line.startswith(prefix):
+            self._show(f"  {line.removeprefix(prefix)}")
 
     def _begin(self, step: str) -> None:
         self._step, self._started, self._error = step, time.monotonic(), ""
@@ -137,10 +137,10 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
         if self._error:
             return f"step {self._step}: {printable(self._error)}"
         tail = "\n".join(map(printable, self._lines))
-        return f"step {self._step} crashed; its last lines are\n{tail}\nall lines: {self._path}"
+        return f"step {self._step} crashed; its last lines are\n{tail}\nfull log: {self._path}"
 
     def _keep(self, text: str) -> None:
-        # what follows a record's first line is a step's output, as its lines are
+        # Further lines of a record are output of a step, so they are indented like it.
         self._file.write(f"\n{_INDENT}".join(map(printable, text.split("\n"))) + "\n")
         self._file.flush()
 
@@ -154,14 +154,14 @@ def _component(task: str) -> str:
 
 
 class _Lines(io.TextIOBase):
-    """A text stream that hands on whole lines."""
+    """A text stream that passes on whole lines."""
 
     def __init__(self, take: Callable[[str], None]) -> None:
         self._take = take
-        self._rest = ""
+        self._partial = ""
 
     def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
+        *lines, self._partial = (self._partial + text).split("\n")
         for line in lines:
             self._take(line)
         return len(text)

@@ -79,7 +79,7 @@ def _skip_without(engine, image):
 _WAIT = """
 import pathlib, sys
 from pipelines.running.local import LocalRun, run_locally
-from tests.pipelines.test_containers import waiting
+from tests.pipelines.running.test_containers import waiting
 run_locally(LocalRun(waiting, {}, pathlib.Path(sys.argv[1]), runner="docker"))
 """
 
@@ -160,7 +160,7 @@ def test_an_image_that_is_not_there(engine, tmp_path):
     def missing():
         nothing()
 
-    with pytest.raises(UserError, match="brainseg-other-python:9 is not there; `make images`"):
+    with pytest.raises(UserError, match="brainseg-other-python:9 is missing; `make images`"):
         _run(missing, {}, tmp_path)
 
 
