@@ -257,6 +257,49 @@ def compile_pipelines(
         print_line(str(path))
 
 
+presets = typer.Typer(name="presets", invoke_without_command=True)
+
+
+@presets.callback()
+def list_all_presets(context: typer.Context, as_json: Json = False) -> None:
+    """List the presets with their purpose and scores, or show one.
+
+    Example: brainseg presets show best
+    """
+    if context.invoked_subcommand:
+        return
+    from pipelines.settings.presets import list_presets
+
+    found = list_presets()
+    if as_json:
+        print_json([vars(each) for each in found])
+        return
+    width = max(len(each.name) for each in found)
+    for each in found:
+        print_line(f"{each.name:{width}}  {each.purpose}")
+        print_line(f"{'':{width}}  {each.scores}")
+
+
+@presets.command()
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Name of a preset or a .yaml file."),
+    ],
+    changes: Changes = None,
+) -> None:
+    """Print every setting of a preset as YAML.
+
+    Example: brainseg presets show quick --set train.schedule.epochs=30
+    """
+    from pipelines.settings.presets import show_preset
+
+    typer.echo(show_preset(name, changes or ()), nl=False)
+
+
+app.add_typer(presets)
+
+
 @app.command()
 def datasets(store: Store = LOCAL_STORE, as_json: Json = False) -> None:
     """List the data set versions in a store.

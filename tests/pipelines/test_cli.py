@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import yaml
 
 from components.shared.reading.sources.synthetic import write_synthetic
 from components.shared.report.learning_rate import LearningRateSearch, Suggestion
@@ -31,6 +32,7 @@ COMMANDS = (
     "predict",
     "find-lr",
     "compile",
+    "presets",
     "submit",
     "schedule",
     "datasets",
@@ -177,6 +179,33 @@ def test_strict_ingest_fails_on_a_bad_volume(call, tmp_path):
 
 def test_an_empty_store_has_no_datasets(call):
     assert call("datasets", "--store", "store")[:2] == (0, "no data set in store\n")
+
+
+def test_presets_are_listed_with_purpose_and_scores(call):
+    code, out, _ = call("presets")
+    lines = [line.split(maxsplit=1) for line in out.splitlines()]
+    assert code == 0
+    (listed,) = [
+        each for each in json.loads(call("presets", "--json")[1]) if each["name"] == "best"
+    ]
+    assert ["best", listed["purpose"]] in lines
+    assert listed["scores"] in out
+
+
+def test_a_preset_is_shown_as_a_preset_with_every_setting(call, tmp_path):
+    code, out, _ = call("presets", "show", "quick", "--set", "train.schedule.epochs=7")
+    assert code == 0
+    shown = yaml.safe_load(out)
+    assert shown["train"]["schedule"]["epochs"] == 7
+    assert "evaluate" in shown
+    (tmp_path / "mine.yaml").write_text(out)
+    assert call("presets", "show", "mine.yaml")[1] == out
+
+
+def test_an_unknown_preset_is_not_shown(call):
+    code, out, err = call("presets", "show", "nothing")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: no preset 'nothing'; there are best, ")
 
 
 def test_compile_writes_yaml(call, tmp_path):
