@@ -135,7 +135,8 @@ def _describe(problem: ErrorDetails, kind: type[Config], name: str) -> str:
     given = problem["input"]
     # of a section that does not fit together the message names what
     shown = key if isinstance(given, dict) else f"{key}={given!r}"
-    return f"{shown}: {problem['msg']}" + _nearest_value(problem, kind)
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{shown}: {message}" + _nearest_value(problem, kind)
 
 
 def _nearest_value(problem: ErrorDetails, kind: type[Config]) -> str:

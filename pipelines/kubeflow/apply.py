@@ -1,11 +1,11 @@
-"""Making Kubeflow's schedules what they are to be.
+"""Reconciles recurring runs with a schedules file.
 
-A schedule is replaced in an order in which it is never enabled twice and never gone: the new one
-is made disabled, the old ones are disabled, the new one is enabled, the old ones are deleted. Cut
-off anywhere, the next time goes on from there. KFP changes one schedule a call, so that between
-two calls both are enabled or none is: a run twice is worse than one late. A time that comes while
-none is enabled is not lost: the controller makes up for it when the new one is enabled. Cut off
-just then, nothing would start runs any more, and the message says so.
+A schedule is replaced in an order in which it is never enabled twice and never missing: create the
+new one disabled, disable the old ones, enable the new one, delete the old ones. After an
+interruption, the next call continues from there. KFP changes one recurring run per call, so for a
+moment either both are enabled or none: a late run is better than two. A start time in that moment
+is not lost: the controller starts the run when the new one is enabled. An interruption in that
+moment leaves none enabled; the error message reports it.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,35 +22,35 @@ from pipelines.kubeflow.schedule import (
     digest_of,
     existing,
     plan,
+    recurring_run,
     removal,
     unlisted,
-    wanted,
 )
-from pipelines.kubeflow.submit import find_experiment, make_experiment
+from pipelines.kubeflow.submit import create_experiment, find_experiment
 from pipelines.kubeflow.upload import find, find_or_upload
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 def apply_file(
     kubeflow: Kubeflow,
     file: ScheduleFile,
     prepared: Mapping[str, Prepared],
-    tell: Tell,
+    report: Report,
     *,
     prune: bool,
     dry_run: bool,
 ) -> None:
-    """Creates, replaces, pauses, resumes and deletes until Kubeflow has what a file says.
+    """Creates, replaces, pauses, resumes and deletes schedules until they match a file.
 
     Args:
-        kubeflow: Where.
-        file: What is wanted.
-        prepared: Its runs, by the name of the schedule.
-        tell: Gets a line for each schedule before it is changed.
-        prune: Whether schedules of the file's experiment that it lacks are deleted; only those
-            that were made here.
-        dry_run: Whether nothing is changed.
+        kubeflow: Installation.
+        file: Wanted schedules.
+        prepared: Their runs, by the name of the schedule.
+        report: Function that gets one line per schedule before it is changed.
+        prune: Whether to delete schedules of the file's experiment that `brainseg` created and
+            the file does not list.
+        dry_run: Whether to change nothing.
 
     Raises:
         UserError: If there is no such experiment, or Kubeflow refuses.
@@ -60,15 +60,15 @@ def apply_file(
     for schedule in file.schedules:
         run, enabled = prepared[schedule.name], not schedule.paused
         version = (find if dry_run else find_or_upload)(kubeflow, run.package)
-        body = wanted(schedule, run, version, experiment_id)
+        body = recurring_run(schedule, run, version, experiment_id)
         change = plan(schedule.name, digest_of(body), before, enabled=enabled)
         uploaded = ", with a new pipeline version" if version.is_new else ""
-        tell(f"{schedule.name}: {change}{uploaded}")
+        report(f"{schedule.name}: {change}{uploaded}")
         if change.needed and not dry_run:
             upsert(kubeflow, body, enabled=enabled)
     extra = unlisted(file, before, experiment_id) if prune else []
     for name in sorted({one.name for one in extra}):
-        tell(f"{name}: delete, for the file does not have it")
+        report(f"{name}: delete, because the file does not list it")
         if not dry_run:
             carry_out(kubeflow, removal(name, extra))
 
@@ -77,8 +77,8 @@ def list_schedules(kubeflow: Kubeflow, name: str = "") -> list[Existing]:
     """The schedules of a namespace, of all experiments.
 
     Args:
-        kubeflow: Where.
-        name: Only those of this name.
+        kubeflow: Installation.
+        name: Name of the schedules; empty for all.
     """
     service = kubeflow.api.recurring_runs.recurring_run_service_list_recurring_runs
     filters = {"filter": equals("display_name", name)} if name else {}
@@ -88,34 +88,34 @@ def list_schedules(kubeflow: Kubeflow, name: str = "") -> list[Existing]:
 
 
 def upsert(kubeflow: Kubeflow, body: kfp_server_api.V2beta1RecurringRun, *, enabled: bool) -> None:
-    """Makes, keeps or replaces the schedule of a name.
+    """Creates, keeps or replaces the schedule of a name.
 
     Raises:
-        KubeflowError: If Kubeflow refuses; what was there is then still there, and the message
-            says if it may be disabled.
+        KubeflowError: If Kubeflow refuses; the previous schedule then still exists, and the
+            message reports if it may be disabled.
         UserError: If another process changes the same schedule at the same time.
     """
     name, digest = body.display_name, digest_of(body)
     change = plan(name, digest, list_schedules(kubeflow, name), enabled=enabled)
     if change.create:
         kubeflow.ask(_service(kubeflow, "create_recurring_run"), body)
-        # two that do this at once find both new ones here, and agree on the older
+        # Two processes at the same time find both new ones here, and agree on the older one.
         change = plan(name, digest, list_schedules(kubeflow, name), enabled=enabled)
     carry_out(kubeflow, change)
     if sum(one.enabled for one in list_schedules(kubeflow, name)) > 1:
         raise UserError(
-            f"schedule {name!r} is enabled twice: another process has just changed it; do this "
-            "again when that has ended"
+            f"schedule {name!r} is enabled twice: another process has just changed it; repeat "
+            "this command when that one has ended"
         )
 
 
 def carry_out(kubeflow: Kubeflow, change: Change) -> None:
     """Disables, switches and deletes in an order that never leaves two enabled.
 
-    Runs that a deleted schedule has started go on.
+    Runs that a deleted schedule has started continue.
 
     Raises:
-        KubeflowError: If Kubeflow refuses; it says so if none may be enabled that ought to be.
+        KubeflowError: If Kubeflow refuses; the message reports if no schedule may be enabled.
     """
     try:
         for one in change.disable:
@@ -126,12 +126,12 @@ def carry_out(kubeflow: Kubeflow, change: Change) -> None:
         if not (change.switches and change.enabled):
             raise
         raise KubeflowError(
-            f"{error}. Perhaps no schedule {change.name!r} is enabled now, which starts no runs: "
-            "do this again",
+            f"{error}. Perhaps no schedule {change.name!r} is enabled now, so no runs start: "
+            "repeat this command",
             error.status,
         ) from error
     for one in change.delete:
-        # the workflows belong to the schedule: without this, Kubernetes deletes them with it
+        # The workflows belong to the schedule: by default Kubernetes deletes them with it.
         _ask_of_other(kubeflow, "delete_recurring_run", one, propagation_policy="ORPHAN")
 
 
@@ -146,11 +146,11 @@ def switch(kubeflow: Kubeflow, schedule: Existing, *, enabled: bool) -> None:
 
 
 def _experiment(kubeflow: Kubeflow, name: str, *, dry_run: bool) -> str:
-    return find_experiment(kubeflow, name) or ("" if dry_run else make_experiment(kubeflow, name))
+    return find_experiment(kubeflow, name) or ("" if dry_run else create_experiment(kubeflow, name))
 
 
 def _ask_of_other(kubeflow: Kubeflow, verb: str, one: Existing, **options: str) -> None:
-    """For one that has to go: another process may have deleted it already."""
+    """Calls a service for a schedule that another process may have deleted already."""
     try:
         kubeflow.ask(_service(kubeflow, verb), one.id, **options)
     except KubeflowError as error:

@@ -1,4 +1,4 @@
-"""An installation of Kubeflow Pipelines, reached by its own client."""
+"""Connection to an installation of Kubeflow Pipelines, with KFP's own client."""
 
 import contextlib
 import json
@@ -20,16 +20,16 @@ from components.shared.errors import UserError
 
 Answer = TypeVar("Answer")
 
-_TIMEOUTS_S = (5, 30)  # to connect, to answer; the generated client would wait for ever
+_TIMEOUTS_S = (5, 30)  # to connect, to answer; the generated client would wait forever
 _ENDPOINT = "KF_PIPELINES_ENDPOINT"
 _UI = "KF_PIPELINES_UI_ENDPOINT"
 
 
 class KubeflowError(UserError):
-    """Kubeflow Pipelines refused something, or cannot be reached.
+    """A refusal of Kubeflow Pipelines, or no answer.
 
     Attributes:
-        status: Of HTTP; 0 if there was no answer.
+        status: HTTP status; 0 if there was no answer.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -38,7 +38,7 @@ class KubeflowError(UserError):
 
     @property
     def may_pass(self) -> bool:
-        """Whether asking again later may help."""
+        """Whether a later attempt may succeed."""
         return self.status in (0, 429) or self.status >= 500
 
 
@@ -48,9 +48,9 @@ class Kubeflow:
 
     Attributes:
         api: KFP's client; its generated services (`api.runs`, ...) are called through `ask`.
-        named: How messages call it.
-        namespace: Of runs and schedules; empty where one user has all.
-        ui: Address of its pages, without `/` at the end; empty if unknown.
+        named: Name of the installation in messages.
+        namespace: Namespace of runs and schedules; empty in a single-user installation.
+        ui: Address of its pages without `/` at the end; empty if unknown.
     """
 
     api: kfp.Client
@@ -62,7 +62,7 @@ class Kubeflow:
         """Calls one of the generated services.
 
         Raises:
-            KubeflowError: With what to do.
+            KubeflowError: If Kubeflow refuses or does not answer; with advice.
         """
         with _explained(self.named, self.namespace):
             return call(*values, _request_timeout=_TIMEOUTS_S, **named)
@@ -73,10 +73,10 @@ class Kubeflow:
         """All rows of a list, page by page.
 
         Args:
-            call: A generated service that lists.
-            of: The rows' field in its answer.
-            values: What it needs.
-            named: Its filters.
+            call: Generated service that lists.
+            of: Field of the rows in its answer.
+            values: Positional arguments of the service.
+            named: Filters.
         """
         token, more = "", True
         while more:
@@ -85,25 +85,25 @@ class Kubeflow:
             token, more = page.next_page_token, bool(page.next_page_token)
 
     def link(self, page: str) -> str:
-        """Where a page of the UI is, e.g. `runs/details/ID`; empty if that is unknown."""
+        """The address of a page of the UI, e.g. `runs/details/ID`; empty if it is unknown."""
         return f"{self.ui}/#/{page}" if self.ui else ""
 
 
 def connect(endpoint: str = "", namespace: str = "") -> Kubeflow:
-    """Finds an installation and asks it whether it is there.
+    """Connects to an installation and checks that it answers.
 
-    Where it is comes from `endpoint`, `KF_PIPELINES_ENDPOINT`, the pod's cluster or the
+    The address comes from `endpoint`, `KF_PIPELINES_ENDPOINT`, the pod's cluster or the
     kubeconfig, in this order; a token from `KF_PIPELINES_SA_TOKEN_PATH` or the file that
     Kubernetes mounts for it; cookies and headers from `~/.config/kfp/context.json`.
 
     Args:
         endpoint: Address of the UI or of the API server.
-        namespace: Of runs and schedules, where an installation has many users; else that of
-            `context.json` or of the pod that this runs in.
+        namespace: Namespace of runs and schedules in a multi-user installation (default: that of
+            `context.json` or of this pod).
 
     Raises:
-        KubeflowError: If it is not there or refuses.
-        UserError: If nothing says where it is, or it serves many users and no namespace is known.
+        KubeflowError: If it does not answer or refuses.
+        UserError: If no address is known, or no namespace in a multi-user installation.
     """
     given = _with_scheme((endpoint or os.environ.get(_ENDPOINT, "")).rstrip("/"))
     named = f"Kubeflow Pipelines at {given}" if given else "the cluster's Kubeflow Pipelines"
@@ -112,13 +112,13 @@ def connect(endpoint: str = "", namespace: str = "") -> Kubeflow:
         many_users = api.get_kfp_healthz().multi_user
     users = namespace or api.get_user_namespace()
     if many_users and not users:
-        raise UserError(f"{named} serves many users: say whose runs these are by --namespace")
+        raise UserError(f"{named} has many users: give the namespace of the runs with --namespace")
     ui = _with_scheme(os.environ.get(_UI, "").rstrip("/")) or given
     return Kubeflow(api, named, users if many_users else "", ui)
 
 
 def equals(field: str, value: str) -> str:
-    """A filter of lists. KFP's data base has no regard to case: compare once more."""
+    """A filter of lists. KFP's database ignores case, so results need another comparison."""
     predicate = {"key": field, "operation": "EQUALS", "string_value": value}
     return json.dumps({"predicates": [predicate]})
 
@@ -126,16 +126,16 @@ def equals(field: str, value: str) -> str:
 def _with_scheme(address: str) -> str:
     full = f"https://{address}" if address and "://" not in address else address
     if full and not full.startswith(("http://", "https://")):
-        raise UserError(f"{address!r} is no address: give --endpoint https://HOST")
+        raise UserError(f"{address!r} is not an address: give --endpoint https://HOST")
     return full
 
 
 class _PageError(Exception):
-    """An answer that is no API's."""
+    """An answer that is a page."""
 
 
 class _Client(kfp.Client):  # type: ignore[misc] # kfp has no types
-    """KFP's client, which tries a dead or closed server five times, 5 s apart, when it is made."""
+    """KFP's client, without its five attempts, 5 s apart, to reach a server at the start."""
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> kfp_server_api.V2beta1GetHealthzResponse:
         del sleep_duration
@@ -143,7 +143,7 @@ class _Client(kfp.Client):  # type: ignore[misc] # kfp has no types
         answer = service.healthz_service_get_healthz(
             _preload_content=False, _request_timeout=_TIMEOUTS_S
         )
-        # the generated client takes a page of HTML for an answer without fields
+        # The generated client takes a page of HTML for an answer without fields.
         content = _json(answer.data.decode(errors="replace"))
         if not isinstance(content, dict):
             raise _PageError
@@ -151,10 +151,10 @@ class _Client(kfp.Client):  # type: ignore[misc] # kfp has no types
         return kfp_server_api.V2beta1GetHealthzResponse(multi_user=many_users)
 
     def _load_config(self, *values: object, **named: object) -> kfp_server_api.Configuration:
-        """Keeps the way through the cluster's API server where the kubeconfig has a token.
+        """Keeps the path through the cluster's API server if the kubeconfig has a token.
 
-        Kubernetes' client sets the address anew at each request then, without the rest of the
-        way, and itself as the hook (`_set_config` in kubernetes/config/kube_config.py at 30.1).
+        Kubernetes' client then resets the address without that path at each request, and itself
+        as the hook (`_set_config` in kubernetes/config/kube_config.py at 30.1).
         """
         config = super()._load_config(*values, **named)
         address, refresh = config.host, config.refresh_api_key_hook
@@ -185,19 +185,19 @@ def _client(endpoint: str) -> kfp.Client:
 
 
 def _require_cluster() -> None:
-    """KFP's client itself would go on with http://localhost."""
+    """Refuses to go on without a cluster: KFP's client would use http://localhost."""
     try:
         login()
     except NoClusterError as error:
         raise UserError(
-            "no Kubeflow Pipelines is named: give --endpoint https://HOST (or port-forward its "
-            f"UI and give http://localhost:8080), set {_ENDPOINT}, or have a kubeconfig of its "
-            "cluster"
+            "the address of Kubeflow Pipelines is unknown: give --endpoint https://HOST (or "
+            f"port-forward its UI and give http://localhost:8080), set {_ENDPOINT}, or use a "
+            "kubeconfig of its cluster"
         ) from error
 
 
 def _credentials() -> ServiceAccountTokenVolumeCredentials | None:
-    """KFP's client itself uses the token only where no address is given."""
+    """The token file: KFP's client uses it only if no address is given."""
     named = os.environ.get(kfp_client.KF_PIPELINES_SA_TOKEN_ENV)
     path = Path(named or kfp_client.KF_PIPELINES_SA_TOKEN_PATH)
     if not named and not path.exists():
@@ -222,41 +222,41 @@ def _explained(named: str, namespace: str) -> Iterator[None]:
     except urllib3.exceptions.HTTPError as error:
         raise KubeflowError(_no_answer(error, named), 0) from error
     except json.JSONDecodeError as error:
-        raise UserError(f"~/.config/kfp/context.json is not JSON ({error}): mend it") from error
+        raise UserError(f"~/.config/kfp/context.json is not JSON ({error}): correct it") from error
     except _PageError as error:
         raise KubeflowError(
-            f"{named} answers with a page, not as an API: log in (its cookie belongs into "
-            "~/.config/kfp/context.json, a token into the file that KF_PIPELINES_SA_TOKEN_PATH "
-            "names), or give the address of Kubeflow Pipelines itself by --endpoint",
+            f"{named} answers with a page, not as an API: log in (a cookie belongs in "
+            "~/.config/kfp/context.json, a token in the file of KF_PIPELINES_SA_TOKEN_PATH), or "
+            "give the address of Kubeflow Pipelines itself with --endpoint",
             401,
         ) from error
 
 
 def _advice(error: kfp_server_api.ApiException, named: str, namespace: str) -> str:
-    told = _told(error)
+    message = _message(error)
     if error.status == 401:
         return (
-            f"{named} does not know who asks (401): the token is missing or has expired; renew "
-            "the file that KF_PIPELINES_SA_TOKEN_PATH names, or the cookie in "
-            f"~/.config/kfp/context.json ({told})"
+            f"{named} does not know the user (401): the token is missing or has expired; renew "
+            "the file of KF_PIPELINES_SA_TOKEN_PATH, or the cookie in "
+            f"~/.config/kfp/context.json ({message})"
         )
     if error.status == 403:
         place = f" in the namespace {namespace}" if namespace else ""
         return (
-            f"{named} does not allow this{place} (403): check --namespace, or have a role with "
-            f"the rights of kubeflow-edit there bound to you ({told})"
+            f"{named} does not allow this{place} (403): check --namespace, or ask for a role with "
+            f"the rights of kubeflow-edit there ({message})"
         )
     if error.status == 404 and not isinstance(_body(error), dict):
-        return f"{named} is no API of Kubeflow Pipelines 2 (404): check --endpoint"
+        return f"{named} is not an API of Kubeflow Pipelines 2 (404): check --endpoint"
     if error.status == 0:
-        return f"{named}: {told}; name its authority's certificate in SSL_CERT_FILE"
+        return f"{named}: {message}; set SSL_CERT_FILE to its authority's certificate"
     if error.status in (502, 503, 504):
-        return f"{named} is not ready ({error.status}): try again in a minute ({told})"
-    return f"{named} refuses ({error.status}): {told}"
+        return f"{named} is not ready ({error.status}): try again in a minute ({message})"
+    return f"{named} refuses ({error.status}): {message}"
 
 
-def _told(error: kfp_server_api.ApiException) -> str:
-    """KFP's own words: those for users, the whole chain where it has none for them."""
+def _message(error: kfp_server_api.ApiException) -> str:
+    """KFP's message for users, or its whole chain of errors."""
     body = _body(error)
     if not isinstance(body, dict):
         return " ".join(str(error.reason or body).split())[:300]
@@ -271,7 +271,7 @@ def _body(error: kfp_server_api.ApiException) -> object:
 
 
 def _json(text: str) -> object:
-    """What a text holds, or the text itself."""
+    """The JSON value of a text, or the text itself."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -281,9 +281,9 @@ def _json(text: str) -> object:
 def _no_answer(error: urllib3.exceptions.HTTPError, named: str) -> str:
     reason = getattr(error, "reason", None) or error
     if isinstance(reason, urllib3.exceptions.LocationValueError):
-        return f"{named}: this is no address; give --endpoint https://HOST"
+        return f"{named}: this is not an address; give --endpoint https://HOST"
     if isinstance(reason, urllib3.exceptions.SSLError):
-        return f"{named}: {reason}; name its authority's certificate in SSL_CERT_FILE"
+        return f"{named}: {reason}; set SSL_CERT_FILE to its authority's certificate"
     return (
         f"{named} does not answer ({type(reason).__name__}): check --endpoint, the network or the "
         "port-forward"

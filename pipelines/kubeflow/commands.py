@@ -303,9 +303,9 @@ def _apply(
 def _find(name: str, installation: Installation) -> "tuple[Kubeflow, list[Existing]]":
     kubeflow = installation.connect()
     from pipelines.kubeflow.apply import list_schedules
-    from pipelines.kubeflow.schedule import named
+    from pipelines.kubeflow.schedule import with_name
 
-    return kubeflow, named(list_schedules(kubeflow), name)
+    return kubeflow, with_name(list_schedules(kubeflow), name)
 
 
 def _parameters(given: Iterable[str] | None) -> dict[str, Any]:

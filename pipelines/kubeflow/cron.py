@@ -1,9 +1,9 @@
-"""When a schedule comes: five fields for people, six for Kubeflow's controller.
+"""Cron expressions: five fields for people, six for Kubeflow's controller.
 
-The controller reads cron with github.com/robfig/cron v1.2.0: six fields with seconds first, of
-which the last may be missing, so that five mean something else ("0 3 * * *" is every hour at
-minute 3); no Sunday 7, no zone, and a date that does not come within five years is taken for
-one that has passed.
+The controller reads cron with github.com/robfig/cron v1.2.0. It expects six fields with seconds
+first, and the last may be missing, so five fields mean something else ("0 3 * * *" is every hour
+at minute 3). It has no Sunday 7 and no zone. It takes a date that does not occur within five years
+for one that has passed.
 """
 
 import re
@@ -28,7 +28,7 @@ class Cron:
     """A schedule in UTC.
 
     Attributes:
-        fields: Minute, hour, day of month, month, day of week, as they were given.
+        fields: Minute, hour, day of month, month and day of week, as given.
     """
 
     fields: tuple[str, ...]
@@ -38,10 +38,10 @@ class Cron:
 
     @property
     def six_fields(self) -> str:
-        """For the controller: seconds in front, names and ranges written out, Sunday is 0.
+        """The controller's form: seconds first, names and ranges expanded, Sunday is 0.
 
-        A star that a field begins with stays: by it both readers know that both day fields must
-        fit, not one of them.
+        A leading star of a field stays: it tells both readers that both day fields must match,
+        not only one.
         """
         read = _read(self.fields)
         values = (read.minutes, read.hours, read.days, read.months, {d % 7 for d in _days(read)})
@@ -49,7 +49,7 @@ class Cron:
         return " ".join(["0", *(_write(given, numbers) for given, numbers in written)])
 
     def times(self, after: datetime) -> Iterator[datetime]:
-        """The times after one, in UTC."""
+        """The start times after a time, in UTC."""
         return CronSim(str(self), after.astimezone(UTC))
 
 
@@ -57,10 +57,10 @@ def parse_cron(text: str) -> Cron:
     """Reads five fields.
 
     Args:
-        text: Numbers, names (`MON`, `JAN`), `*`, lists, ranges and steps.
+        text: Fields of numbers, names (`MON`, `JAN`), `*`, lists, ranges and steps.
 
     Raises:
-        UserError: If it has another form, or its date never comes or too seldom.
+        UserError: If it has another form, or its date never occurs or too rarely.
     """
     fields = tuple(text.upper().split())
     if len(fields) != 5:
@@ -71,14 +71,14 @@ def parse_cron(text: str) -> Cron:
     cron = Cron(fields)
     if any(_next_year(cron, year) > year + _LIMIT_YEARS - 1 for year in _CYCLE):
         raise UserError(
-            f"cron {text!r} does not come for more than {_LIMIT_YEARS} years at times, which "
-            "Kubeflow's controller takes for a date that has passed; choose one that comes oftener"
+            f"cron {text!r} has gaps of more than {_LIMIT_YEARS} years, and Kubeflow's controller "
+            "then takes the date for one that has passed; choose a more frequent one"
         )
     return cron
 
 
 def next_times(cron: Cron, after: datetime, number: int = 5) -> list[datetime]:
-    """The first times after one, in UTC."""
+    """The first start times after a time, in UTC."""
     return list(islice(cron.times(after), number))
 
 
@@ -86,10 +86,10 @@ def require_utc(zone: str) -> None:
     """Refuses every zone but UTC, in which the controller runs.
 
     Args:
-        zone: Name of the time zone data base, e.g. `Europe/Berlin`.
+        zone: Name in the time zone database, e.g. `Europe/Berlin`.
 
     Raises:
-        UserError: With the way out.
+        UserError: If it is another zone; with an alternative.
     """
     try:
         known = ZoneInfo(zone)
@@ -102,8 +102,8 @@ def require_utc(zone: str) -> None:
     why = "has summer time" if len(offsets) > 1 else "is not UTC"
     raise UserError(
         f"time zone {zone} {why}, and Kubeflow's schedules are in UTC: write the cron in UTC, or "
-        f"let Kubernetes keep the zone by the CronJob in manifests/schedules (timeZone: {zone}), "
-        "which submits a run"
+        f"use the Kubernetes CronJob in manifests/schedules (timeZone: {zone}), which submits a "
+        "run"
     )
 
 
@@ -112,12 +112,12 @@ def _read(fields: Sequence[str]) -> CronSim:
     try:
         return CronSim(text, any_time)
     except CronSimError as error:
-        if _comes_in_another_month(fields, any_time):
-            raise UserError(f"cron {text!r}: this date never comes") from error
+        if _occurs_in_another_month(fields, any_time):
+            raise UserError(f"cron {text!r}: this date never occurs") from error
         raise UserError(f"cron {text!r}: {str(error).lower()}; give {_FORM}") from error
 
 
-def _comes_in_another_month(fields: Sequence[str], any_time: datetime) -> bool:
+def _occurs_in_another_month(fields: Sequence[str], any_time: datetime) -> bool:
     try:
         CronSim(" ".join([*fields[:3], "*", fields[4]]), any_time)
         CronSim(f"* * * {fields[3]} *", any_time)

@@ -1,4 +1,4 @@
-"""Following a run to its end: one line whenever something changes."""
+"""Follows a run to its end and reports every change in one line."""
 
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -10,19 +10,19 @@ from pipelines.kubeflow.client import Kubeflow, KubeflowError
 from pipelines.kubeflow.pods import Pods, Reasons, UnknownPodsError
 from pipelines.kubeflow.submit import Submitted
 
-# SKIPPED is no end that a whole run comes to, but none that it leaves
+# A whole run never ends as SKIPPED, but would not leave that state either.
 _FINAL = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """The end of a run.
 
     Attributes:
-        state: KFP's name for it, e.g. `SUCCEEDED`.
-        reasons: Why steps failed, by step.
+        state: KFP's final state, e.g. `SUCCEEDED`.
+        reasons: Reasons of failures, by step.
     """
 
     state: str
@@ -30,37 +30,37 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
-        """Whether all went well."""
+        """Whether the run succeeded."""
         return self.state == "SUCCEEDED"
 
 
 @dataclass(frozen=True)
 class Follower:
-    """How a run is followed.
+    """Follows a run.
 
     Attributes:
-        kubeflow: Where it runs.
-        pods: Its pods' namespace.
-        steps: Names of its steps.
-        tell: Gets a line when something has changed.
-        poll_s: Seconds between two looks.
-        patience_s: How long Kubeflow may be away.
+        kubeflow: Installation.
+        pods: Pods of the run's namespace.
+        steps: Names of the run's steps.
+        report: Function that gets a line after every change.
+        poll_s: Seconds between two requests.
+        patience_s: Seconds for which Kubeflow may be unavailable.
     """
 
     kubeflow: Kubeflow
     pods: Pods
     steps: Collection[str]
-    tell: Tell
+    report: Report
     poll_s: float = 5.0
     patience_s: float = 600.0
 
     def follow(self, submitted: Submitted) -> Outcome:
-        """Looks at a run until it has ended.
+        """Requests the state of a run until it has ended.
 
         Raises:
-            KubeflowError: If Kubeflow refuses, or is away for longer than `patience_s`.
+            KubeflowError: If Kubeflow refuses, or is unavailable for longer than `patience_s`.
         """
-        told, answered = "", time.monotonic()
+        reported, answered = "", time.monotonic()
         while True:
             try:
                 run = self._look(submitted.run_id)
@@ -68,18 +68,18 @@ class Follower:
             except KubeflowError as error:
                 run, line = None, f"no answer; trying again ({error})"
                 if not error.may_pass or time.monotonic() - answered > self.patience_s:
-                    raise KubeflowError(f"{error}. The run goes on", error.status) from error
-            if line != told:
-                self.tell(line)
-                told = line
+                    raise KubeflowError(f"{error}. The run continues", error.status) from error
+            if line != reported:
+                self.report(line)
+                reported = line
             if run is not None and run.state in _FINAL:
                 return Outcome(run.state, self._reasons(run))
             time.sleep(self.poll_s)
 
     def _look(self, run_id: str) -> kfp_server_api.V2beta1Run:
         run = self.kubeflow.ask(self.kubeflow.api.runs.run_service_get_run, run_id)
-        if run.state is None:  # a page of HTML, which the client takes for an empty answer
-            raise KubeflowError(f"{self.kubeflow.named} shows a page, not the run: log in", 401)
+        if run.state is None:  # the client takes a page of HTML for an empty answer
+            raise KubeflowError(f"{self.kubeflow.named} answers with a page: log in", 401)
         return run
 
     def _line(self, run: kfp_server_api.V2beta1Run) -> str:
@@ -110,7 +110,7 @@ class Follower:
         except UnknownPodsError as error:
             known, why = {}, f"the reason is unknown: {error}"
         else:
-            why = "its log says why"
+            why = "see its log"
         failed = [step for step, state in self._states(run).items() if state == "FAILED"]
         return {**dict.fromkeys(failed, why), **known}
 

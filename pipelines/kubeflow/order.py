@@ -1,4 +1,4 @@
-"""What to run on a cluster: checked here, before anything is sent."""
+"""Runs on a cluster, checked before anything is sent."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -33,20 +33,20 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 
 class Order(Config):
-    """A run as people ask for it.
+    """The options of a run.
 
     Attributes:
         source: URI of a source that pods can read.
-        store: `s3://bucket/prefix`.
-        pipeline: Name of one of `PIPELINES`.
+        store: URI of the store, `s3://bucket/prefix`.
+        pipeline: Name of a pipeline.
         preset: Name or file of all steps' settings.
         set: Changes of settings, `step.key=value` each.
         parameters: Values of the pipeline's other parameters.
         profile: Name or file of the pods' settings.
-        service_account: Of the pods; empty: that of the installation.
-        mlflow_experiment: Where KFP's MLflow plugin puts the run; empty: where it is set to.
-        mlflow_plugin: Whether that plugin makes runs at all; for those who use a server of their
-            own it would make empty ones.
+        service_account: Service account of the pods; empty for the installation's.
+        mlflow_experiment: Experiment for KFP's MLflow plugin; empty for its own default.
+        mlflow_plugin: Whether that plugin creates runs; with another MLflow server they would
+            be empty.
     """
 
     source: str
@@ -63,12 +63,12 @@ class Order(Config):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run as Kubeflow takes it.
+    """A checked and compiled run.
 
     Attributes:
-        order: What was asked for.
-        package: The compiled pipeline.
-        arguments: Its parameters' values.
+        order: Options of the run.
+        package: Compiled pipeline.
+        arguments: Values of its parameters.
         steps: Names of its steps.
     """
 
@@ -79,27 +79,27 @@ class Prepared:
 
 
 def prepare(order: Order, registry: Images, run_name: str = "") -> Prepared:
-    """Checks everything that can be known here, and compiles the pipeline.
+    """Checks the options of a run and compiles its pipeline.
 
     Args:
-        order: What to run.
-        registry: Where its images are.
+        order: Options of the run.
+        registry: Registry of its images.
         run_name: Name of the run in MLflow (default: the preset's), if the pipeline accepts one.
 
     Raises:
-        UserError: If pods could not do it: what is wrong, and what to do.
+        UserError: If the run would fail in its pods.
     """
     pipeline = find_pipeline(order.pipeline)
     require_shared_source(order.source)
     _require_shared_store(order.store)
     arguments = _arguments(order, pipeline, run_name)
-    made = compiled(pipeline, load_profile(order.profile), registry)
-    _require_registry(images(made))
-    return Prepared(order, package(made), arguments, frozenset(step_names(made)))
+    placed = compiled(pipeline, load_profile(order.profile), registry)
+    _require_registry(images(placed))
+    return Prepared(order, package(placed), arguments, frozenset(step_names(placed)))
 
 
 def plugins_input(order: Order) -> dict[str, dict[str, str | bool]] | None:
-    """What KFP's plugins are told: `MLflowPluginInput` in backend/src/apiserver/plugins/mlflow."""
+    """The inputs of KFP's plugins, see `MLflowPluginInput` in its apiserver/plugins/mlflow."""
     if not order.mlflow_plugin:
         return {"mlflow": {"disabled": True}}
     name = order.mlflow_experiment
@@ -125,18 +125,18 @@ def _require_type(name: str, value: object, kind: str) -> None:
 def _require_shared_store(store: str) -> None:
     if not store.startswith("s3://"):
         raise UserError(
-            f"store {store!r} is a folder of this machine or not understood, and every pod needs "
-            "it; give s3://bucket/prefix"
+            f"store {store!r} is a local folder or not understood, but every pod needs it; give "
+            "s3://bucket/prefix"
         )
     parse_s3_uri(store)
 
 
 def _require_registry(named: Iterable[str]) -> None:
-    """A name's first part is a registry if it has a dot or a port, or is localhost."""
+    """Refuses images without a registry: a host with a dot or a port, or localhost."""
     for image in sorted(named):
         host = image.partition("/")[0]
         if host == image or not (re.search("[.:]", host) or host == "localhost"):
             raise UserError(
-                f"image {image!r} names no registry, so that no node could pull it; give "
-                "--registry HOST/PATH (and --digests FILE, as `brainseg compile` takes them)"
+                f"image {image!r} has no registry, so no node could pull it; give --registry "
+                "HOST/FOLDER, and --digests FILE for images by digest"
             )

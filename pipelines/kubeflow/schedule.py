@@ -1,7 +1,7 @@
-"""Schedules: what people want, what Kubeflow has (its "recurring runs"), and what is to be done.
+"""Schedules: their file, Kubeflow's recurring runs, and the changes between the two.
 
-Kubeflow cannot change one and lets several have one name (kubeflow/pipelines#3789). So each
-carries the digest of what it was made from in its description.
+Kubeflow cannot change a recurring run, and several may have one name (kubeflow/pipelines#3789). So
+the description of each has the digest of the settings that it was created from.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ _MARKED = re.compile(re.escape(_MARK).replace(r"\{\}", "([0-9a-f]{16})"))
 
 
 class Schedule(Order):
-    """A run that comes again and again.
+    """A recurring run.
 
     Attributes:
-        name: Unique in the namespace.
+        name: Name, unique in the namespace.
         cron: Five fields, in UTC.
-        timezone: UTC; others are refused with the way out.
-        latest: Whether it follows the pipeline's newest version.
+        timezone: UTC; the error for another zone names an alternative.
+        latest: Whether it runs the pipeline's newest version.
         paused: Whether it starts no runs.
     """
 
@@ -51,36 +51,36 @@ class Schedule(Order):
         # toSWFCRDResourceGeneratedName in backend/src/apiserver/template/template.go
         kept = re.sub("[^a-z0-9-]+", "", name.lower())
         if not name.strip() or kept.startswith("-") or not name.isprintable():
-            raise ValueError("a name needs a letter or a digit before any hyphen, on one line")
+            raise ValueError("must have a letter or a digit before any hyphen, on one line")
         return name
 
     @model_validator(mode="after")
-    def _only_the_latest_is_heard_by_plugins(self) -> Self:
-        # see `wanted`: a pinned one may tell them nothing
+    def _plugin_needs_the_latest_version(self) -> Self:
+        # See `recurring_run`: a pinned one has no inputs for plugins.
         if not (self.mlflow_plugin or self.latest):
             raise ValueError(
-                "KFP 2.17.0 lets only a schedule of the latest version leave its "
-                "MLflow plugin out: add latest, or leave mlflow_plugin as it is"
+                "KFP 2.17.0 can switch its MLflow plugin off only in a schedule of the latest "
+                "version: set latest, or leave mlflow_plugin on"
             )
         return self
 
     @property
     def parsed_cron(self) -> Cron:
-        """When it comes.
+        """The start times.
 
         Raises:
-            UserError: If it never does, or its form is wrong.
+            UserError: If the form is wrong or the date never occurs.
         """
         require_utc(self.timezone)
         return parse_cron(self.cron)
 
 
 class ScheduleFile(Config):
-    """What `schedules.yaml` holds.
+    """The content of `schedules.yaml`.
 
     Attributes:
-        experiment: The group of runs that all of them belong to.
-        schedules: In any order; their names differ.
+        experiment: Experiment of all schedules.
+        schedules: Schedules with different names, in any order.
     """
 
     experiment: str = DEFAULT_EXPERIMENT
@@ -91,23 +91,23 @@ class ScheduleFile(Config):
     def _check_names(cls, schedules: tuple[Schedule, ...]) -> tuple[Schedule, ...]:
         names = [schedule.name for schedule in schedules]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"named twice: {', '.join(twice)}")
+            raise ValueError(f"must have different names, but repeated: {', '.join(twice)}")
         return schedules
 
 
 @dataclass(frozen=True)
 class Existing:
-    """A schedule that Kubeflow has.
+    """A recurring run of Kubeflow.
 
     Attributes:
-        id: Given by Kubeflow.
-        name: Not unique for Kubeflow.
+        id: Id of Kubeflow.
+        name: Name, which Kubeflow does not require to be unique.
         enabled: Whether it starts runs.
-        cron: Six fields; empty for one that comes by an interval.
-        pipeline_version_id: Empty where it follows the pipeline.
-        experiment_id: The group that it belongs to.
-        digest: What it was made from; empty if others made it.
-        created_at: For a choice among equals.
+        cron: Six fields; empty if it has an interval.
+        pipeline_version_id: Pipeline version; empty for the newest one.
+        experiment_id: Experiment of its runs.
+        digest: Digest of its settings; empty if it was not created by `brainseg`.
+        created_at: Creation time; among equals the oldest stays.
     """
 
     id: str
@@ -121,7 +121,7 @@ class Existing:
 
     @property
     def five_fields(self) -> str:
-        """The cron as people write it, or what Kubeflow has where that is something else."""
+        """The cron without seconds, or Kubeflow's own text if it has no such form."""
         second, *rest = self.cron.split() or [""]
         rest += ["*"] * (5 - len(rest))  # the day of the week may be missing
         return " ".join(rest) if second == "0" else self.cron or "by an interval"
@@ -129,15 +129,15 @@ class Existing:
 
 @dataclass(frozen=True)
 class Change:
-    """What has to be done for a name.
+    """The changes for one name.
 
     Attributes:
-        name: Of the schedule.
-        create: Whether a new one is made.
-        keep: The one that stays, if there is one.
-        disable: Others that are enabled.
-        delete: Others.
-        enabled: How the one that stays must be.
+        name: Name of the schedule.
+        create: Whether a new one is created.
+        keep: Existing one that stays, if any.
+        disable: Enabled ones that go.
+        delete: All that go.
+        enabled: Wanted state of the one that stays.
     """
 
     name: str
@@ -154,7 +154,7 @@ class Change:
 
     @property
     def switches(self) -> bool:
-        """Whether the one that stays is to be enabled or disabled."""
+        """Whether the state of the one that stays changes."""
         return self.keep is not None and self.keep.enabled != self.enabled
 
     def __str__(self) -> str:
@@ -171,20 +171,22 @@ class Change:
 
 
 def read_schedules(path: Path) -> ScheduleFile:
-    """Reads `schedules.yaml` and checks everything in it that can be known here.
+    """Reads and checks `schedules.yaml`.
 
     Raises:
-        UserError: If it is not there, not YAML, or something in it is wrong.
+        UserError: If it cannot be read or a setting is wrong.
     """
     try:
         content = load_yaml(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     entries = content.get("schedules", []) if isinstance(content, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError(f"{path} must hold `schedules:`, a list, and perhaps `experiment:`")
+        raise UserError(f"{path} must have a list `schedules:` and may have `experiment:`")
     schedules = [
         build_config(Schedule, entry, f"schedule {entry.get('name', number)}")
         for number, entry in enumerate(entries, start=1)
@@ -194,12 +196,12 @@ def read_schedules(path: Path) -> ScheduleFile:
     return build_config(ScheduleFile, {**content, "schedules": schedules}, path.name)
 
 
-def wanted(
+def recurring_run(
     schedule: Schedule, prepared: Prepared, version: Uploaded, experiment_id: str
 ) -> kfp_server_api.V2beta1RecurringRun:
-    """A schedule as Kubeflow takes it, disabled."""
+    """The recurring run of a schedule, disabled."""
     # CreateJob in backend/src/apiserver/resource/resource_manager.go at tag 2.17.0 loses the
-    # parameters of a pinned schedule that has inputs for plugins
+    # parameters of a pinned schedule that has inputs for plugins.
     plugins = plugins_input(schedule) if schedule.latest else None
     body = kfp_server_api.V2beta1RecurringRun(
         display_name=schedule.name,
@@ -223,13 +225,13 @@ def wanted(
 
 
 def digest_of(body: kfp_server_api.V2beta1RecurringRun) -> str:
-    """The digest that a schedule's description carries; empty if there is none."""
+    """The digest in the description of a recurring run; empty if there is none."""
     found = _MARKED.fullmatch(body.description or "")
     return found[1] if found else ""
 
 
 def existing(row: kfp_server_api.V2beta1RecurringRun) -> Existing:
-    """What matters of a recurring run of Kubeflow."""
+    """A recurring run, from Kubeflow's own message."""
     reference = row.pipeline_version_reference
     cron = row.trigger.cron_schedule if row.trigger else None
     return Existing(
@@ -244,16 +246,16 @@ def existing(row: kfp_server_api.V2beta1RecurringRun) -> Existing:
     )
 
 
-def plan(name: str, digest: str, there: Iterable[Existing], *, enabled: bool) -> Change:
-    """What has to be done so that a name has one schedule, as it is wanted.
+def plan(name: str, digest: str, present: Iterable[Existing], *, enabled: bool) -> Change:
+    """The changes after which a name has exactly one schedule.
 
     Args:
-        name: Of the schedule.
-        digest: What it is to be made from.
-        there: Those that Kubeflow has, of any name.
-        enabled: Whether it shall start runs.
+        name: Name of the schedule.
+        digest: Digest of its settings.
+        present: Recurring runs of Kubeflow, of any name.
+        enabled: Whether it starts runs.
     """
-    same = [one for one in there if one.name == name]
+    same = [one for one in present if one.name == name]
     fitting = [one for one in same if one.digest == digest]
     keep = min(fitting, key=lambda one: (one.created_at, one.id), default=None)
     others = [one for one in same if one is not keep]
@@ -267,14 +269,14 @@ def plan(name: str, digest: str, there: Iterable[Existing], *, enabled: bool) ->
     )
 
 
-def removal(name: str, there: Iterable[Existing]) -> Change:
-    """What has to be done so that a name has no schedule."""
-    same = [one for one in there if one.name == name]
+def removal(name: str, present: Iterable[Existing]) -> Change:
+    """The changes after which a name has no schedule."""
+    same = [one for one in present if one.name == name]
     return Change(name, disable=[one for one in same if one.enabled], delete=same)
 
 
-def named(schedules: Iterable[Existing], name: str) -> list[Existing]:
-    """The schedules of exactly this name.
+def with_name(schedules: Iterable[Existing], name: str) -> list[Existing]:
+    """The schedules with exactly this name.
 
     Raises:
         UserError: If there is none.
@@ -287,16 +289,16 @@ def named(schedules: Iterable[Existing], name: str) -> list[Existing]:
     return found
 
 
-def unlisted(file: ScheduleFile, there: Iterable[Existing], experiment_id: str) -> list[Existing]:
-    """Schedules that `brainseg` made in the file's experiment and whose names the file lacks."""
+def unlisted(file: ScheduleFile, present: Iterable[Existing], experiment_id: str) -> list[Existing]:
+    """Schedules of `brainseg` in the file's experiment that the file does not list."""
     listed = {schedule.name for schedule in file.schedules}
-    kept = (one for one in there if one.digest and one.experiment_id == experiment_id)
-    return [one for one in kept if one.name not in listed]
+    ours = (one for one in present if one.digest and one.experiment_id == experiment_id)
+    return [one for one in ours if one.name not in listed]
 
 
-def duplicates(there: Iterable[Existing]) -> Mapping[str, int]:
-    """Names that more than one schedule has, and how many."""
-    names = [one.name for one in there]
+def duplicates(present: Iterable[Existing]) -> Mapping[str, int]:
+    """Names of more than one schedule, with their number."""
+    names = [one.name for one in present]
     return {name: names.count(name) for name in sorted(set(names)) if names.count(name) > 1}
 
 

@@ -1,4 +1,4 @@
-"""Starting a run in Kubeflow."""
+"""Starts a run in Kubeflow."""
 
 import logging
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Submitted:
-    """A run that Kubeflow has taken.
+    """A run that Kubeflow has accepted.
 
     Attributes:
-        run_id: Given by Kubeflow.
-        name: What its pages call the run.
-        link: Address of its page; empty if it is not known.
-        version: Of the pipeline.
+        run_id: Id of Kubeflow.
+        name: Name of the run.
+        link: Address of its page; empty if it is unknown.
+        version: Version of its pipeline.
     """
 
     run_id: str
@@ -36,16 +36,16 @@ def submit(kubeflow: Kubeflow, prepared: Prepared, *, name: str, experiment: str
     """Uploads the pipeline if it has changed, and starts a run of it.
 
     Args:
-        kubeflow: Where.
-        prepared: What.
-        name: What the run is called.
-        experiment: The group of runs that it belongs to; the default one is made if need be.
+        kubeflow: Installation.
+        prepared: Checked run.
+        name: Name of the run.
+        experiment: Experiment of the run; the default one is created if it is missing.
 
     Raises:
-        KubeflowError: If Kubeflow refuses or is away.
+        KubeflowError: If Kubeflow refuses or is unavailable.
         UserError: If there is no such experiment.
     """
-    experiment_id = find_experiment(kubeflow, experiment) or make_experiment(kubeflow, experiment)
+    experiment_id = find_experiment(kubeflow, experiment) or create_experiment(kubeflow, experiment)
     version = find_or_upload(kubeflow, prepared.package)
     run = kfp_server_api.V2beta1Run(
         display_name=name,
@@ -57,42 +57,42 @@ def submit(kubeflow: Kubeflow, prepared: Prepared, *, name: str, experiment: str
         service_account=prepared.order.service_account or None,
         plugins_input=plugins_input(prepared.order),
     )
-    made = _create(kubeflow, run)
-    _tell_plugins(made)
-    return Submitted(made.run_id, name, kubeflow.link(f"runs/details/{made.run_id}"), version)
+    created = _create(kubeflow, run)
+    _warn_of_plugins(created)
+    return Submitted(created.run_id, name, kubeflow.link(f"runs/details/{created.run_id}"), version)
 
 
 def find_experiment(kubeflow: Kubeflow, name: str) -> str:
-    """The id of an experiment; empty if the default one has to be made.
+    """The id of an experiment; empty if the default one does not exist yet.
 
     Raises:
-        UserError: If there is none of another name, or it is archived.
+        UserError: If another one does not exist, or it is archived.
     """
     found = _find(kubeflow, name)
     if found is None and name == DEFAULT_EXPERIMENT:
         return ""
     if found is None:
         raise UserError(
-            f"{kubeflow.named} has no experiment {name!r}: make it by `kfp experiment create "
-            f"{name}` or in its pages, or leave --experiment out for {DEFAULT_EXPERIMENT!r}"
+            f"{kubeflow.named} has no experiment {name!r}: create it with `kfp experiment create "
+            f"{name}` or in its pages, or omit --experiment for {DEFAULT_EXPERIMENT!r}"
         )
     if found.storage_state == "ARCHIVED":
         raise UserError(f"experiment {name!r} is archived: restore it in {kubeflow.named}")
     return str(found.experiment_id)
 
 
-def make_experiment(kubeflow: Kubeflow, name: str) -> str:
-    """Makes an experiment, or finds the one that another process has just made; gives its id.
+def create_experiment(kubeflow: Kubeflow, name: str) -> str:
+    """Creates an experiment, or finds the one that another process created; returns its id.
 
     Raises:
         KubeflowError: If Kubeflow refuses.
     """
-    wanted = kfp_server_api.V2beta1Experiment(
+    experiment = kfp_server_api.V2beta1Experiment(
         display_name=name, namespace=kubeflow.namespace or None
     )
     service = kubeflow.api.experiments.experiment_service_create_experiment
     try:
-        return str(kubeflow.ask(service, wanted).experiment_id)
+        return str(kubeflow.ask(service, experiment).experiment_id)
     except KubeflowError as error:
         found = _find(kubeflow, name)  # another process was faster
         if error.status != 409 or found is None:
@@ -119,8 +119,8 @@ def _create(kubeflow: Kubeflow, run: kfp_server_api.V2beta1Run) -> kfp_server_ap
         if error.status:
             raise
         raise KubeflowError(
-            f"the connection broke before Kubeflow told whether it has made the run "
-            f"{run.display_name!r}: look for it {_place(kubeflow)} before you submit again",
+            f"the connection broke before Kubeflow answered, so the run {run.display_name!r} may "
+            f"exist: look for it {_place(kubeflow)} before you submit again",
             status=0,
         ) from error
 
@@ -130,7 +130,7 @@ def _place(kubeflow: Kubeflow) -> str:
     return f"at {link}" if link else "in its list of runs"
 
 
-def _tell_plugins(run: kfp_server_api.V2beta1Run) -> None:
+def _warn_of_plugins(run: kfp_server_api.V2beta1Run) -> None:
     outputs = run.plugins_output or {}
     failed: Sequence[str] = [
         f"{name}: {output.state_message}"
@@ -139,7 +139,7 @@ def _tell_plugins(run: kfp_server_api.V2beta1Run) -> None:
     ]
     for text in failed:
         _LOG.warning(
-            "the run goes on, but a plugin of Kubeflow has failed: %s; where pods have an MLflow "
-            "of their own, --no-mlflow-plugin leaves it out",
+            "the run continues, but a plugin of Kubeflow has failed: %s; if pods use another "
+            "MLflow server, switch it off with --no-mlflow-plugin",
             text,
         )

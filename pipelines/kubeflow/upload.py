@@ -1,4 +1,4 @@
-"""Pipelines and their versions in Kubeflow: uploaded when they are new, found when they are not."""
+"""Pipelines and their versions in Kubeflow, uploaded if they are new."""
 
 import hashlib
 import tempfile
@@ -25,7 +25,7 @@ class Package:
     """A compiled pipeline.
 
     Attributes:
-        name: Of the pipeline.
+        name: Name of the pipeline.
         text: YAML, with the platform's part.
     """
 
@@ -34,7 +34,7 @@ class Package:
 
     @property
     def version(self) -> str:
-        """Equal where the text is equal."""
+        """The name of the version: equal texts have equal versions."""
         return f"{self.name}-{hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
 
 
@@ -43,10 +43,10 @@ class Uploaded:
     """A version of a pipeline in Kubeflow.
 
     Attributes:
-        pipeline_id: Given by Kubeflow.
-        version_id: Given by Kubeflow.
-        name: Of the version.
-        is_new: Whether it was not there before.
+        pipeline_id: Kubeflow's id of the pipeline.
+        version_id: Kubeflow's id of the version.
+        name: Name of the version.
+        is_new: Whether it did not exist before.
     """
 
     pipeline_id: str
@@ -56,7 +56,7 @@ class Uploaded:
 
 
 def package(pipeline: GraphComponent) -> Package:
-    """Writes a pipeline as YAML."""
+    """Compiles a pipeline to YAML."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(pipeline, str(path))
@@ -64,7 +64,7 @@ def package(pipeline: GraphComponent) -> Package:
 
 
 def find(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
-    """Finds the version that a package is; ids of what would have to be made are empty.
+    """Finds the version of a package; ids that do not exist yet are empty.
 
     Raises:
         KubeflowError: If Kubeflow refuses.
@@ -76,10 +76,10 @@ def find(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
 
 
 def find_or_upload(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
-    """Finds the version that a package is, or uploads it.
+    """Finds the version of a package, or uploads it.
 
-    The pipeline is found by its name, which stays when somebody renames what the UI shows. Who
-    is second of two that upload the same at once finds what the first has made.
+    The pipeline is found by its name, which stays when somebody renames it in the UI. If two
+    processes upload the same at once, the second finds the version of the first.
 
     Raises:
         KubeflowError: If Kubeflow refuses.
@@ -91,7 +91,7 @@ def find_or_upload(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
     try:
         return _upload(kubeflow, pipeline_id, compiled)
     except KubeflowError as error:
-        return _made_by_another(error, lambda: _find_version(kubeflow, pipeline_id, version))
+        return _created_by_another(error, lambda: _find_version(kubeflow, pipeline_id, version))
 
 
 def _find_pipeline(kubeflow: Kubeflow, name: str) -> str | None:
@@ -106,21 +106,21 @@ def _find_pipeline(kubeflow: Kubeflow, name: str) -> str | None:
 
 
 def _create_pipeline(kubeflow: Kubeflow, name: str) -> str:
-    wanted = kfp_server_api.V2beta1Pipeline(
+    pipeline = kfp_server_api.V2beta1Pipeline(
         name=name, display_name=name, namespace=kubeflow.namespace or None
     )
     service = kubeflow.api.pipelines.pipeline_service_create_pipeline
     try:
-        return str(kubeflow.ask(service, wanted).pipeline_id)
+        return str(kubeflow.ask(service, pipeline).pipeline_id)
     except KubeflowError as error:
-        return _made_by_another(error, lambda: _find_pipeline(kubeflow, name))
+        return _created_by_another(error, lambda: _find_pipeline(kubeflow, name))
 
 
-def _made_by_another(refusal: KubeflowError, find_it: Callable[[], Found | None]) -> Found:
-    """KFP takes a name a moment before it shows the row (storage/pipeline_store.go, CREATING)."""
+def _created_by_another(refusal: KubeflowError, find_row: Callable[[], Found | None]) -> Found:
+    """Waits for a row: KFP reserves its name a moment before (CREATING, pipeline_store.go)."""
     tries = _TRIES if refusal.status == _CONFLICT else 0
     for _ in range(tries):
-        if found := find_it():
+        if found := find_row():
             return found
         time.sleep(_BETWEEN_TRIES_S)
     raise refusal
@@ -138,5 +138,5 @@ def _upload(kubeflow: Kubeflow, pipeline_id: str, compiled: Package) -> Uploaded
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{compiled.name}.yaml"
         path.write_text(compiled.text)
-        made = kubeflow.ask(service, str(path), name=compiled.version, pipelineid=pipeline_id)
-    return Uploaded(pipeline_id, str(made.pipeline_version_id), compiled.version, is_new=True)
+        created = kubeflow.ask(service, str(path), name=compiled.version, pipelineid=pipeline_id)
+    return Uploaded(pipeline_id, str(created.pipeline_version_id), compiled.version, is_new=True)

@@ -1,15 +1,29 @@
 """Full names of the steps' images."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from components.shared.config import Config, build_config
 from components.shared.errors import UserError
 
+_REGISTRY = re.compile(r"([A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*)?")
+
+
+def _check_registry(text: str) -> str:
+    if not _REGISTRY.fullmatch(text):
+        raise ValueError(
+            "must be a host and folder without https:// and without a slash at the end, "
+            "e.g. registry.example/team"
+        )
+    return text
+
+
+Registry = Annotated[str, AfterValidator(_check_registry)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
@@ -21,7 +35,7 @@ class Images(Config):
         digests: Image -> digest, as `make push` writes them; empty for images with tags.
     """
 
-    registry: str = Field("", pattern=r"^([A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*)?$")
+    registry: Registry = ""
     digests: Mapping[str, Digest] = {}
 
     def full_name(self, image: str) -> str:

@@ -69,6 +69,8 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
             step fails; the message is then the step's.
     """
     check_arguments(run.pipeline, run.arguments)
+    if "store" in run.arguments:
+        open_store(run.arguments["store"])  # refused here, not by the first step
     if run.runner == "subprocess":
         _refuse_unsafe([*map(str, run.arguments.values()), str(run.output)])
     started = time.monotonic()

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from components.shared.config import load_yaml
+from components.shared.config import in_words, load_yaml, nearest
 from components.shared.errors import UserError
 
 
@@ -30,8 +30,10 @@ def read(name: str, folder: Path, kind: str) -> Mapping[str, Any]:
     try:
         content = load_yaml(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
+        known = names(folder)
         raise UserError(
-            f"no {kind} {name!r}; there are {', '.join(names(folder))}, or give a .yaml file"
+            f"no {kind} {name!r}{in_words(nearest(name, known))}; there are {', '.join(known)}, or "
+            "give a .yaml file"
         ) from error
     except yaml.YAMLError as error:
         raise UserError(f"{kind} {name} is not valid YAML: {error}") from error

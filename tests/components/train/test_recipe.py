@@ -49,7 +49,7 @@ def test_defaults_are_a_valid_recipe():
         ),
         (
             "{network: {min_component_fraction: 0.1}, flair_network: {sequences: flair}}",
-            "^train: Value error, min_component_fraction .* not network 0.1 and flair_network 0$",
+            "^train: min_component_fraction .* not network 0.1 and flair_network 0$",
         ),
         ("schedule: 3", "train.schedule=3: Input should be a valid dictionary"),
         ("[1, 2]", "must be `key: value` pairs"),

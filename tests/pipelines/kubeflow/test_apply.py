@@ -16,7 +16,7 @@ from tests.pipelines.kubeflow.conftest import nightly
 
 NEW = ", with a new pipeline version"
 BUSY, CUT = r"try again in a minute \(.*\)", "does not answer .* the port-forward"
-PERHAPS = r"\. Perhaps no schedule 'nightly' is enabled now, which starts no runs: do this again"
+PERHAPS = r"\. Perhaps no schedule 'nightly' is enabled now, so no runs start: repeat this command"
 CHANGES = ("create_recurring", "switch", "delete_recurring")
 
 
@@ -133,7 +133,7 @@ def test_what_the_file_lacks_stays_unless_it_is_pruned(backend, apply):
     backend.recurring.append(foreign | {"description": "made by hand"})
     assert apply(nightly()) == ["nightly: unchanged"]
     told = apply(nightly(), prune=True)
-    assert told == ["nightly: unchanged", "old: delete, for the file does not have it"]
+    assert told == ["nightly: unchanged", "old: delete, because the file does not list it"]
     assert sorted(one["display_name"] for one in backend.recurring) == ["foreign", "nightly"]
 
 
@@ -160,7 +160,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(server, backend, apply):
     apply(nightly(), nightly(name="old"))
     sent = len(server.sent())
     lines = apply(nightly(cron="0 4 * * *"), prune=True, dry_run=True)
-    assert lines == ["nightly: replace", "old: delete, for the file does not have it"]
+    assert lines == ["nightly: replace", "old: delete, because the file does not list it"]
     assert apply(nightly(), dry_run=True) == ["nightly: unchanged"]
     assert len(server.sent()) == sent
 

@@ -47,7 +47,7 @@ def test_it_connects_through_the_cluster_of_the_kubeconfig(server, tmp_path, mon
 
 def test_without_any_address_it_says_where_one_can_be_given(capsys):
     with pytest.raises(
-        UserError, match=r"--endpoint .* KF_PIPELINES_ENDPOINT, or have a kubeconfig"
+        UserError, match=r"--endpoint .* KF_PIPELINES_ENDPOINT, or use a kubeconfig"
     ):
         connect()
     assert capsys.readouterr().out == ""
@@ -56,7 +56,7 @@ def test_without_any_address_it_says_where_one_can_be_given(capsys):
 @pytest.mark.parametrize(
     ("status", "told"),
     [
-        (401, "renew the file that KF_PIPELINES_SA_TOKEN_PATH names"),
+        (401, "renew the file of KF_PIPELINES_SA_TOKEN_PATH"),
         (403, "check --namespace"),
         (404, "no API of Kubeflow Pipelines 2 .* check --endpoint"),
         (503, "not ready .* try again"),
@@ -101,7 +101,7 @@ def test_a_server_without_tls_is_told_where_tls_was_asked_for(server):
 
 def test_an_installation_for_many_users_wants_a_namespace():
     with serve(Backend(namespaces=frozenset({"mri"}))) as server:
-        with pytest.raises(UserError, match=r"serves many users.*--namespace"):
+        with pytest.raises(UserError, match=r"has many users.*--namespace"):
             connect(server.url)
         assert connect(server.url, "mri").namespace == "mri"
 

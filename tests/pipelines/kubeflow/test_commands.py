@@ -83,7 +83,7 @@ def test_a_dry_run_prints_what_would_be_sent_and_asks_nobody(call):
     [
         (["--source", "data", "--store", "s3://mri/x", *IMAGES], "on this machine only"),
         (["--source", "synthetic:2", "--store", "store", *IMAGES], "every pod needs it"),
-        ([*RUN], "names no registry"),
+        ([*RUN], "has no registry"),
         ([*RUN, *IMAGES, "--set", "train.epoch=1"], "train.epoch is not a setting"),
         ([*RUN, *IMAGES, "--set", "drift.x=1"], "STEP one of"),
         ([*RUN, *IMAGES, "--parameter", "sauce=1"], "has no parameter sauce"),
@@ -200,7 +200,7 @@ def test_times_are_shown_in_the_zone_of_this_machine_too(schedule, monkeypatch):
 @pytest.mark.parametrize(
     ("cron", "more", "told"),
     [
-        ("0 0 31 2 *", [], "this date never comes"),
+        ("0 0 31 2 *", [], "this date never occurs"),
         ("0 0 3 * * *", [], "has 6 fields, not five"),
         ("0 3 * * *", ["--timezone", "Europe/Berlin"], "summer time"),
     ],
@@ -236,7 +236,10 @@ def test_apply_reads_a_file_and_prunes(schedule, backend, tmp_path):
     )
     code, out, _ = schedule("apply", "schedules.yaml", *IMAGES, "--prune")
     assert code == 0
-    assert out.splitlines()[-2:] == ["weekly: create", "old: delete, for the file does not have it"]
+    assert out.splitlines()[-2:] == [
+        "weekly: create",
+        "old: delete, because the file does not list it",
+    ]
     assert [one["display_name"] for one in backend.recurring] == ["weekly"]
 
 

@@ -75,7 +75,7 @@ def test_a_failed_run_without_access_to_pods_names_the_step(follow):
 
 def test_a_failed_pod_that_left_nothing_points_to_the_log(follow):
     outcome, _ = follow(Moment("FAILED", {"train": "FAILED"}), pods=KnownPods())
-    assert outcome.reasons == {"train": "its log says why"}
+    assert outcome.reasons == {"train": "see its log"}
 
 
 def test_a_cancelled_run_has_ended(follow):
@@ -105,14 +105,14 @@ def test_a_short_absence_of_kubeflow_is_told_once_and_waited_for(server, follow)
 
 def test_a_long_absence_ends_the_waiting_and_not_the_run(server, follow):
     server.accidents.append(Accident("GET .*/runs/", "503", times=999))
-    with pytest.raises(KubeflowError, match="The run goes on"):
+    with pytest.raises(KubeflowError, match="The run continues"):
         follow(Moment("RUNNING"), patience_s=0.1)
 
 
 @pytest.mark.parametrize(("kind", "told"), [("401", "expired"), ("login", "log in")])
 def test_an_expired_token_ends_the_waiting_at_once(server, follow, kind, told):
     server.accidents.append(Accident("GET .*/runs/", kind, times=999))
-    with pytest.raises(KubeflowError, match=f"{told}.*The run goes on"):
+    with pytest.raises(KubeflowError, match=f"{told}.*The run continues"):
         follow(Moment("RUNNING"))
     assert len([one for one in server.sent("GET") if "/runs/" in one]) == 1
 

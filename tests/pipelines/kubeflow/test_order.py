@@ -48,8 +48,8 @@ def test_a_store_without_a_bucket_is_refused():
 
 
 def test_an_image_without_a_registry_is_refused():
-    refused("'brainseg-data-python:.*names no registry.*--registry", images=Images())
-    refused("names no registry", images=Images(registry="team"))
+    refused("'brainseg-data-python:.*has no registry.*--registry", images=Images())
+    refused("has no registry", images=Images(registry="team"))
 
 
 @pytest.mark.parametrize("registry", ["registry.example", "localhost/x", "registry:5000/team"])
@@ -58,7 +58,9 @@ def test_an_image_with_a_registry_is_taken(registry):
 
 
 def test_an_unknown_pipeline_is_refused_with_those_that_there_are():
-    refused("no pipeline 'trainig'; there are training", pipeline="trainig")
+    refused(
+        r"no pipeline 'trainig' \(nearest: training\); there are comparison", pipeline="trainig"
+    )
 
 
 def test_an_unknown_profile_is_refused():

@@ -10,12 +10,12 @@ from pipelines.kubeflow.schedule import (
     ScheduleFile,
     digest_of,
     duplicates,
-    named,
     plan,
     read_schedules,
+    recurring_run,
     removal,
     unlisted,
-    wanted,
+    with_name,
 )
 from pipelines.kubeflow.upload import Uploaded
 from tests.pipelines.kubeflow.conftest import nightly
@@ -34,7 +34,7 @@ THERE = Existing(
 
 
 def body(prepared, **changes):
-    return wanted(nightly(**changes), prepared, VERSION, "e1")
+    return recurring_run(nightly(**changes), prepared, VERSION, "e1")
 
 
 def test_a_schedule_is_sent_as_the_controller_needs_it(prepared):
@@ -61,7 +61,7 @@ def test_a_schedule_of_the_latest_names_no_version(prepared):
 def test_only_a_schedule_of_the_latest_leaves_the_plugin_out(prepared):
     sent = body(prepared, latest=True, mlflow_plugin=False)
     assert sent.plugins_input == {"mlflow": {"disabled": True}}
-    with pytest.raises(ValueError, match="add latest"):
+    with pytest.raises(ValueError, match="set latest"):
         nightly(mlflow_plugin=False)
 
 
@@ -153,11 +153,11 @@ def test_duplicates_are_counted():
 
 
 def test_a_name_that_there_is_not_is_told_with_those_that_there_are():
-    assert named([THERE], "nightly") == [THERE]
+    assert with_name([THERE], "nightly") == [THERE]
     with pytest.raises(UserError, match="no schedule 'nigthly'; there are nightly"):
-        named([THERE], "nigthly")
+        with_name([THERE], "nigthly")
     with pytest.raises(UserError, match="there are none"):
-        named([], "x")
+        with_name([], "x")
 
 
 @pytest.mark.parametrize(
@@ -206,14 +206,14 @@ schedules:
             "schedules: [{name: a, cron: x, source: s, store: t, sauce: 1}]",
             "schedule a.sauce is not a setting",
         ),
-        ("schedules: [{name: a, cron: 0 0 31 2 *, source: s, store: t}]", "date never comes"),
+        ("schedules: [{name: a, cron: 0 0 31 2 *, source: s, store: t}]", "date never occurs"),
         (
             "schedules: [{name: a, cron: 0 3 * * *, timezone: Europe/Berlin, source: s, store: t}]",
             "summer time",
         ),
         (
             "schedules: [" + 2 * "{name: a, cron: 0 3 * * *, source: s, store: t}," + "]",
-            "named twice",
+            "must have different names, but repeated",
         ),
     ],
 )

@@ -41,7 +41,7 @@ def test_the_default_experiment_is_made_once(backend, kubeflow, prepared):
 
 
 def test_an_experiment_that_another_process_has_just_made_is_found(monkeypatch, backend, kubeflow):
-    from pipelines.kubeflow.submit import make_experiment
+    from pipelines.kubeflow.submit import create_experiment
 
     create = Backend.create_experiment
 
@@ -50,7 +50,7 @@ def test_an_experiment_that_another_process_has_just_made_is_found(monkeypatch, 
         return create(self, given)
 
     monkeypatch.setattr(Backend, "create_experiment", late)
-    assert make_experiment(kubeflow, "brainseg") == backend.experiments[0]["experiment_id"]
+    assert create_experiment(kubeflow, "brainseg") == backend.experiments[0]["experiment_id"]
 
 
 def test_an_unknown_experiment_is_refused_before_anything_is_sent(server, kubeflow, prepared):
@@ -89,7 +89,9 @@ def test_a_parameter_that_kubeflow_does_not_know_is_told(kubeflow, prepared):
 
 def test_a_broken_connection_says_that_the_run_may_be_there(server, backend, kubeflow, prepared):
     server.accidents.append(Accident("POST .*/runs$", "cut"))
-    with pytest.raises(KubeflowError, match=f"'first': look for it at {server.url}/#/runs before"):
+    with pytest.raises(
+        KubeflowError, match=f"'first' may exist: look for it at {server.url}/#/runs before"
+    ):
         started(kubeflow, prepared)
     assert len(backend.runs) == 1
 
@@ -98,7 +100,7 @@ def test_a_plugin_that_fails_is_told_and_stops_nothing(backend, kubeflow, prepar
     backend.plugin = "broken"
     assert started(kubeflow, prepared).run_id
     assert "mlflow: connection refused" in caplog.text
-    assert "--no-mlflow-plugin leaves it out" in caplog.text
+    assert "switch it off with --no-mlflow-plugin" in caplog.text
 
 
 def test_a_plugin_that_is_not_wanted_is_not_asked(backend, kubeflow, prepared, caplog):
