@@ -10,7 +10,7 @@ from kfp.dsl.graph_component import GraphComponent
 import components
 from components.shared.config import in_words, nearest
 from components.shared.errors import UserError
-from pipelines.discovery import module_name, pipeline_summaries
+from pipelines.discovery import pipeline_summaries
 
 
 def _components() -> Iterator[tuple[str, BaseComponent]]:
@@ -21,9 +21,12 @@ def _components() -> Iterator[tuple[str, BaseComponent]]:
                 yield name, value
 
 
+def _pipeline(name: str) -> GraphComponent:
+    return getattr(import_module(f"pipelines.{name}"), name)
+
+
 PIPELINES: Mapping[str, GraphComponent] = {
-    name: getattr(import_module(f"pipelines.{module_name(name)}"), module_name(name))
-    for name in pipeline_summaries()
+    name: _pipeline(name.replace("-", "_")) for name in pipeline_summaries()
 }
 COMPONENTS: Mapping[str, BaseComponent] = dict(_components())
 

@@ -16,25 +16,9 @@ from components.shared.errors import UserError
 from components.shared.printable import printable_lines
 from components.shared.process import write_safely
 from components.shared.reading.sources.opening import is_local_path
+from pipelines import options
 from pipelines.extras import DISTRIBUTION, require_extras
 from pipelines.kubeflow.commands import schedules, submit
-from pipelines.options import (
-    LOCAL_STORE,
-    PIPELINES_HELP,
-    SOURCE_FORMS,
-    Changes,
-    Digests,
-    Endpoint,
-    Json,
-    Pipeline,
-    Preset,
-    Profile,
-    Registry,
-    Source,
-    Store,
-    read_images,
-    with_options,
-)
 from pipelines.settings import defaults
 from pipelines.terminal import print_json, print_line
 
@@ -76,13 +60,13 @@ def _options(
     del debug, version  # main() reads --debug wherever it stands on the command line
 
 
-@app.command(epilog=PIPELINES_HELP)
+@app.command(epilog=options.PIPELINES_HELP)
 def run(
-    source: Source,
-    store: Store = LOCAL_STORE,
-    pipeline: Pipeline = defaults.PIPELINE,
-    preset: Preset = defaults.PRESET,
-    changes: Changes = None,
+    source: options.Source,
+    store: options.Store = options.LOCAL_STORE,
+    pipeline: options.Pipeline = defaults.PIPELINE,
+    preset: options.Preset = defaults.PRESET,
+    changes: options.Changes = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder for result.json, reports and log (default: a new one)."),
@@ -94,7 +78,7 @@ def run(
         Literal["subprocess", "docker"],
         typer.Option(help="docker: run each step in its image, as built by `make images`."),
     ] = "subprocess",
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Run a pipeline on this machine, from data to a registered model.
 
@@ -128,12 +112,12 @@ def run(
 
 @app.command()
 def ingest(
-    source: Source,
-    store: Store = LOCAL_STORE,
+    source: options.Source,
+    store: options.Store = options.LOCAL_STORE,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail if a volume is quarantined.")
     ] = False,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Validate volumes and publish them as a data set version.
 
@@ -158,7 +142,7 @@ def ingest(
 
 @app.command()
 def predict(
-    source: Source,
+    source: options.Source,
     output: Annotated[Path, typer.Option(help="Folder for masks, predictions.csv and the report.")],
     model: Annotated[
         str, typer.Option(help="champion, a URI (models:/..., runs:/...) or a model folder.")
@@ -167,7 +151,7 @@ def predict(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable."),
     ] = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Segment volumes, labelled or not, with a registered model.
 
@@ -195,17 +179,17 @@ def predict(
 
 @app.command()
 def find_lr(
-    source: Annotated[str, typer.Option(help=SOURCE_FORMS)] = "",
+    source: Annotated[str, typer.Option(help=options.SOURCE_FORMS)] = "",
     dataset_id: Annotated[
         str, typer.Option(help="Id of a data set in the store, in place of --source.")
     ] = "",
-    store: Store = LOCAL_STORE,
-    preset: Preset = defaults.PRESET,
-    changes: Changes = None,
+    store: options.Store = options.LOCAL_STORE,
+    preset: options.Preset = defaults.PRESET,
+    changes: options.Changes = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the report (default: a new one).")
     ] = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Suggest a learning rate for a recipe and a data set.
 
@@ -240,11 +224,11 @@ def find_lr(
 
 
 @app.command(name="compile")
-@with_options(read_images)
+@options.with_options(options.read_images)
 def compile_pipelines(
     images: "Images",
     output: Annotated[Path, typer.Option(help="Folder for the YAML files.")] = Path("compiled"),
-    profile: Profile = defaults.PROFILE,
+    profile: options.Profile = defaults.PROFILE,
 ) -> None:
     """Write pipelines and components as YAML for Kubeflow.
 
@@ -261,7 +245,7 @@ presets = typer.Typer(name="presets", invoke_without_command=True)
 
 
 @presets.callback()
-def list_all_presets(context: typer.Context, as_json: Json = False) -> None:
+def list_all_presets(context: typer.Context, as_json: options.Json = False) -> None:
     """List the presets with their purpose and scores, or show one.
 
     Example: brainseg presets show best
@@ -286,7 +270,7 @@ def show(
         str,
         typer.Argument(metavar="NAME", help="Name of a preset or a .yaml file."),
     ],
-    changes: Changes = None,
+    changes: options.Changes = None,
 ) -> None:
     """Print every setting of a preset as YAML.
 
@@ -301,7 +285,7 @@ app.add_typer(presets)
 
 
 @app.command()
-def datasets(store: Store = LOCAL_STORE, as_json: Json = False) -> None:
+def datasets(store: options.Store = options.LOCAL_STORE, as_json: options.Json = False) -> None:
     """List the data set versions in a store.
 
     Example: brainseg datasets --store s3://mri/store
@@ -319,12 +303,12 @@ def datasets(store: Store = LOCAL_STORE, as_json: Json = False) -> None:
 
 @app.command()
 def gc(
-    store: Store = LOCAL_STORE,
+    store: options.Store = options.LOCAL_STORE,
     older_than: Annotated[
         float, typer.Option(metavar="DAYS", min=1, help="Minimum age of what is removed.")
     ] = 14,
     delete: Annotated[bool, typer.Option("--delete", help="Remove instead of list.")] = False,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """List garbage in a store, or remove it with --delete.
 
@@ -354,7 +338,7 @@ def gc(
 @app.command()
 def rollback(
     model_name: Annotated[str, typer.Option(help="Name of the registered model.")] = "brainseg",
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Move the alias `champion` back to the previous champion.
 
@@ -373,20 +357,20 @@ def rollback(
 
 @app.command()
 def doctor(
-    store: Store = LOCAL_STORE,
+    store: options.Store = options.LOCAL_STORE,
     cluster: Annotated[
         bool,
         typer.Option("--cluster", help="Check the cluster of the kubeconfig, not this machine."),
     ] = False,
     namespace: Annotated[str, typer.Option(help="Namespace of pipeline runs.")] = "brainseg",
-    profile: Profile = defaults.PROFILE,
-    registry: Registry = "",
-    digests: Digests = None,
+    profile: options.Profile = defaults.PROFILE,
+    registry: options.Registry = "",
+    digests: options.Digests = None,
     service_account: Annotated[
         str, typer.Option(help="Service account of the pods.")
     ] = "brainseg-run",
-    endpoint: Endpoint = "",
-    as_json: Json = False,
+    endpoint: options.Endpoint = "",
+    as_json: options.Json = False,
 ) -> None:
     """Check the installation and the environment, and suggest fixes.
 
@@ -398,7 +382,7 @@ def doctor(
     if not cluster and (registry or digests or endpoint):
         raise UserError("--registry, --digests and --endpoint are about a cluster: add --cluster")
     if cluster:
-        images = read_images(registry, digests)
+        images = options.read_images(registry, digests)
         from pipelines.doctor.cluster.checks import run_cluster_checks
         from pipelines.doctor.cluster.target import Target
         from pipelines.placement.profiles import load_profile

@@ -55,19 +55,7 @@ def train_recipes(
     compare_settings: str,
     run_name: str,
 ) -> RecipesOutputs:
-    """Trains one model per recipe, in parallel on a cluster, and chooses by validation patients.
-
-    Args:
-        store: URI of the data set versions.
-        dataset_id: Data set version.
-        split_id: Version of the split.
-        recipes: `label` and `settings` (YAML) of each recipe.
-        manifest: List of the volumes.
-        split: Patients of the parts.
-        profile_report: Report for the pipeline run's MLflow run.
-        compare_settings: Criterion and pictures of the comparison.
-        run_name: Name of the run in MLflow.
-    """
+    """Trains one model per recipe, in parallel on a cluster, and chooses by validation patients."""
     data = {
         "store": store,
         "dataset_id": dataset_id,

@@ -48,19 +48,7 @@ def train_folds(
     aggregate_settings: str,
     run_name: str,
 ) -> FoldsOutputs:
-    """Trains and evaluates one model per fold, in parallel on a cluster, and joins the scores.
-
-    Args:
-        store: URI of the data set versions.
-        dataset_id: Data set version.
-        folds: `label` and `split_id` of each fold.
-        manifest: List of the volumes.
-        profile_report: Report for the pipeline run's MLflow run.
-        train_settings: Recipe.
-        evaluate_settings: Threshold and pictures.
-        aggregate_settings: Pictures of the report.
-        run_name: Name of the run in MLflow.
-    """
+    """Trains and evaluates one model per fold, in parallel on a cluster, and joins the scores."""
     data = {"store": store, "dataset_id": dataset_id, "manifest": manifest}
     with dsl.ParallelFor(folds, name="fold") as one:
         # A split that follows one with the same patients is equal to it.

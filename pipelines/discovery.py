@@ -13,16 +13,11 @@ def pipeline_summaries() -> dict[str, str]:
     A pipeline is a function with `@dsl.pipeline` in the module of its name; underscores become
     hyphens: `pipelines/cross_validation.py` defines `cross-validation`.
     """
-    return dict(_summaries(_FOLDER))
+    return dict(_summaries())
 
 
-def module_name(pipeline: str) -> str:
-    """The module, and the function in it, of a pipeline."""
-    return pipeline.replace("-", "_")
-
-
-def _summaries(folder: Path) -> Iterator[tuple[str, str]]:
-    for path in sorted(folder.glob("*.py")):
+def _summaries() -> Iterator[tuple[str, str]]:
+    for path in sorted(_FOLDER.glob("*.py")):
         source = path.read_text()
         if "\n@dsl.pipeline(" not in source:
             continue

@@ -21,9 +21,6 @@ USES: Mapping[str, str] = {
 def require_extras(*extras: str) -> None:
     """Checks that the packages of some extras are installed.
 
-    Args:
-        extras: Names of `USES`.
-
     Raises:
         UserError: If a package is missing or too old; with the command that installs it.
     """

@@ -57,13 +57,6 @@ def find_learning_rate(
 
     Of two networks, the first one is used. The curve is logged to an MLflow run.
 
-    Args:
-        preset: Settings of ingest, split and train.
-        store: Store of the data set.
-        output: Folder for the report.
-        source: URI of the volumes.
-        dataset_id: Id of a data set in the store, in place of a source.
-
     Raises:
         UserError: If MLflow, the source, the store, the recipe or the device cannot be used.
     """

@@ -44,15 +44,7 @@ def profile_and_split(
     reference_id: str = "",
     previous_split: str = "",
 ) -> DataTasks:
-    """Adds the steps between ingest and training.
-
-    Args:
-        ingested: Task of the data set version.
-        store: URI of the store.
-        settings: YAML of the settings, by step.
-        reference_id: Data set version with which new patients are compared.
-        previous_split: Split whose patients keep their part.
-    """
+    """Adds the steps between ingest and training."""
     data = {
         "store": store,
         "dataset_id": ingested.outputs["Output"],
@@ -78,16 +70,7 @@ def train_and_register(
     reference_id: str = "",
     previous_split: str = "",
 ) -> ModelTasks:
-    """Adds all steps after ingest.
-
-    Args:
-        ingested: Task of the data set version.
-        store: URI of the store.
-        settings: YAML of the settings, by step.
-        run_name: Name of the run in MLflow.
-        reference_id: Data set version with which new patients are compared.
-        previous_split: Split whose patients keep their part.
-    """
+    """Adds all steps after ingest."""
     data = profile_and_split(
         ingested,
         store=store,
@@ -120,15 +103,7 @@ def evaluate_and_register(
     history: Any,  # noqa: ANN401
     settings: Mapping[str, str],
 ) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
-    """Adds the test and the gate of a trained model; returns the tasks.
-
-    Args:
-        data: Tasks of the data set.
-        mlflow_run_id: MLflow run of the training run.
-        model: Trained model.
-        history: Training history.
-        settings: YAML of the settings, by step.
-    """
+    """Adds the test and the gate of a trained model; returns the tasks."""
     result = {"mlflow_run_id": mlflow_run_id, "model": model}
     evaluated = evaluate(**data.inputs, **result, history=history, settings=settings["evaluate"])
     registered = register(

@@ -74,12 +74,7 @@ def apply_file(
 
 
 def list_schedules(kubeflow: Kubeflow, name: str = "") -> list[Existing]:
-    """The schedules of a namespace, of all experiments.
-
-    Args:
-        kubeflow: Installation.
-        name: Name of the schedules; empty for all.
-    """
+    """The schedules of a namespace, of all experiments."""
     service = kubeflow.api.recurring_runs.recurring_run_service_list_recurring_runs
     filters = {"filter": equals("display_name", name)} if name else {}
     rows = kubeflow.rows(service, "recurring_runs", namespace=kubeflow.namespace, **filters)
@@ -136,11 +131,7 @@ def carry_out(kubeflow: Kubeflow, change: Change) -> None:
 
 
 def switch(kubeflow: Kubeflow, schedule: Existing, *, enabled: bool) -> None:
-    """Pauses or resumes a schedule.
-
-    Raises:
-        KubeflowError: If Kubeflow refuses.
-    """
+    """Pauses or resumes a schedule."""
     verb = "enable" if enabled else "disable"
     kubeflow.ask(_service(kubeflow, f"{verb}_recurring_run"), schedule.id)
 

@@ -10,20 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from components.shared.errors import UserError
+from pipelines import options
 from pipelines.extras import require_extras
-from pipelines.options import (
-    Changes,
-    DryRun,
-    Endpoint,
-    Json,
-    Pipeline,
-    Preset,
-    Profile,
-    SharedSource,
-    SharedStore,
-    read_images,
-    with_options,
-)
 from pipelines.settings import defaults
 from pipelines.terminal import print_json, print_line
 
@@ -50,7 +38,7 @@ Experiment = Annotated[str, typer.Option(help="Experiment of the runs in Kubeflo
 class Installation:
     """An installation of Kubeflow Pipelines, as the options name it."""
 
-    endpoint: Endpoint = ""
+    endpoint: options.Endpoint = ""
     namespace: Annotated[
         str, typer.Option(help="Namespace of the runs; needed in a multi-user installation.")
     ] = ""
@@ -64,11 +52,11 @@ class Installation:
 
 
 def order(
-    source: SharedSource,
-    store: SharedStore,
-    pipeline: Pipeline = defaults.PIPELINE,
-    preset: Preset = defaults.PRESET,
-    changes: Changes = None,
+    source: options.SharedSource,
+    store: options.SharedStore,
+    pipeline: options.Pipeline = defaults.PIPELINE,
+    preset: options.Preset = defaults.PRESET,
+    changes: options.Changes = None,
     parameters: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,7 +65,7 @@ def order(
             help="Set another parameter of the pipeline; repeatable.",
         ),
     ] = None,
-    profile: Profile = defaults.PROFILE,
+    profile: options.Profile = defaults.PROFILE,
     service_account: Annotated[
         str, typer.Option(help="Service account of the pods (default: the installation's).")
     ] = "",
@@ -108,7 +96,7 @@ def order(
     }
 
 
-@with_options(order, read_images, Installation)
+@options.with_options(order, options.read_images, Installation)
 def submit(
     values: dict[str, Any],
     images: "Images",
@@ -120,8 +108,8 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end; fail if the run fails.")
     ] = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
 ) -> None:
     """Run a pipeline on a cluster with Kubeflow Pipelines.
 
@@ -146,7 +134,7 @@ def submit(
 
 
 @schedules.command()
-@with_options(order, read_images, Installation)
+@options.with_options(order, options.read_images, Installation)
 def create(
     values: dict[str, Any],
     images: "Images",
@@ -161,7 +149,7 @@ def create(
         bool, typer.Option("--latest", help="Always run the newest version of the pipeline.")
     ] = False,
     paused: Annotated[bool, typer.Option("--paused", help="Create it paused.")] = False,
-    dry_run: DryRun = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Create a schedule, or replace the one with this name.
 
@@ -185,7 +173,7 @@ def create(
 
 
 @schedules.command()
-@with_options(read_images, Installation)
+@options.with_options(options.read_images, Installation)
 def apply(
     images: "Images",
     installation: Installation,
@@ -194,7 +182,7 @@ def apply(
         bool,
         typer.Option("--prune", help="Delete schedules of its experiment that it does not list."),
     ] = False,
-    dry_run: DryRun = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Create, replace, pause and resume schedules until they match a file.
 
@@ -207,8 +195,8 @@ def apply(
 
 
 @schedules.command(name="list")
-@with_options(Installation)
-def list_all(installation: Installation, as_json: Json = False) -> None:
+@options.with_options(Installation)
+def list_all(installation: Installation, as_json: options.Json = False) -> None:
     """List the schedules and their next start times.
 
     Example: brainseg schedule list
@@ -230,7 +218,7 @@ def list_all(installation: Installation, as_json: Json = False) -> None:
 
 
 @schedules.command()
-@with_options(Installation)
+@options.with_options(Installation)
 def pause(installation: Installation, name: Name) -> None:
     """Stop a schedule from starting runs.
 
@@ -245,7 +233,7 @@ def pause(installation: Installation, name: Name) -> None:
 
 
 @schedules.command()
-@with_options(Installation)
+@options.with_options(Installation)
 def resume(installation: Installation, name: Name) -> None:
     """Let a paused schedule start runs again.
 
@@ -265,7 +253,7 @@ def resume(installation: Installation, name: Name) -> None:
 
 
 @schedules.command()
-@with_options(Installation)
+@options.with_options(Installation)
 def delete(installation: Installation, name: Name) -> None:
     """Delete a schedule, or all with this name; their runs stay.
 
@@ -352,7 +340,8 @@ def _print_run(submitted: "Submitted", outcome: "Outcome | None", as_json: bool)
         result = {"run_id": submitted.run_id, "name": submitted.name, "url": submitted.link}
         print_json({**result, "pipeline_version": submitted.version.name, **ended})
     elif outcome is None:
-        typer.echo(f"run {submitted.name} of {_version(submitted)}: {_where(submitted)}")
+        version = f"{'new ' if submitted.version.is_new else ''}version {submitted.version.name}"
+        typer.echo(f"run {submitted.name} of {version}: {_where(submitted)}")
     elif outcome.succeeded:
         typer.echo(f"run {submitted.name} has succeeded: {_where(submitted)}")
     if outcome is not None and not outcome.succeeded:
@@ -365,15 +354,10 @@ def _failure(submitted: "Submitted", outcome: "Outcome") -> str:
     return "; ".join([f"run {submitted.name} {ended}", *reasons, f"see {_where(submitted)}"])
 
 
-def _version(submitted: "Submitted") -> str:
-    new = "new version" if submitted.version.is_new else "version"
-    return f"{new} {submitted.version.name}"
-
-
 def _where(submitted: "Submitted") -> str:
     if submitted.link:
         return submitted.link
-    return f"{submitted.run_id} (KF_PIPELINES_UI_ENDPOINT would give its address)"
+    return f"{submitted.run_id} (set KF_PIPELINES_UI_ENDPOINT for its address)"
 
 
 def _print_plan(prepared: "Prepared", name: str, experiment: str, as_json: bool) -> None:

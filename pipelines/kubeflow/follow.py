@@ -18,12 +18,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a run.
-
-    Attributes:
-        state: KFP's final state, e.g. `SUCCEEDED`.
-        reasons: Reasons of failures, by step.
-    """
+    """The end of a run."""
 
     state: str
     reasons: Reasons

@@ -63,14 +63,7 @@ class Order(Config):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A checked and compiled run.
-
-    Attributes:
-        order: Options of the run.
-        package: Compiled pipeline.
-        arguments: Values of its parameters.
-        steps: Names of its steps.
-    """
+    """A checked and compiled run."""
 
     order: Order
     package: Package

@@ -247,14 +247,7 @@ def existing(row: kfp_server_api.V2beta1RecurringRun) -> Existing:
 
 
 def plan(name: str, digest: str, present: Iterable[Existing], *, enabled: bool) -> Change:
-    """The changes after which a name has exactly one schedule.
-
-    Args:
-        name: Name of the schedule.
-        digest: Digest of its settings.
-        present: Recurring runs of Kubeflow, of any name.
-        enabled: Whether it starts runs.
-    """
+    """The changes after which a name has exactly one schedule."""
     same = [one for one in present if one.name == name]
     fitting = [one for one in same if one.digest == digest]
     keep = min(fitting, key=lambda one: (one.created_at, one.id), default=None)

@@ -17,14 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Submitted:
-    """A run that Kubeflow has accepted.
-
-    Attributes:
-        run_id: Id of Kubeflow.
-        name: Name of the run.
-        link: Address of its page; empty if it is unknown.
-        version: Version of its pipeline.
-    """
+    """A run that Kubeflow has accepted."""
 
     run_id: str
     name: str
@@ -34,12 +27,6 @@ class Submitted:
 
 def submit(kubeflow: Kubeflow, prepared: Prepared, *, name: str, experiment: str) -> Submitted:
     """Uploads the pipeline if it has changed, and starts a run of it.
-
-    Args:
-        kubeflow: Installation.
-        prepared: Checked run.
-        name: Name of the run.
-        experiment: Experiment of the run; the default one is created if it is missing.
 
     Raises:
         KubeflowError: If Kubeflow refuses or is unavailable.
@@ -82,11 +69,7 @@ def find_experiment(kubeflow: Kubeflow, name: str) -> str:
 
 
 def create_experiment(kubeflow: Kubeflow, name: str) -> str:
-    """Creates an experiment, or finds the one that another process created; returns its id.
-
-    Raises:
-        KubeflowError: If Kubeflow refuses.
-    """
+    """Creates an experiment, or finds the one that another process created; returns its id."""
     experiment = kfp_server_api.V2beta1Experiment(
         display_name=name, namespace=kubeflow.namespace or None
     )

@@ -22,12 +22,7 @@ _TRIES, _BETWEEN_TRIES_S = 10, 0.3
 
 @dataclass(frozen=True)
 class Package:
-    """A compiled pipeline.
-
-    Attributes:
-        name: Name of the pipeline.
-        text: YAML, with the platform's part.
-    """
+    """A compiled pipeline."""
 
     name: str
     text: str
@@ -40,14 +35,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Uploaded:
-    """A version of a pipeline in Kubeflow.
-
-    Attributes:
-        pipeline_id: Kubeflow's id of the pipeline.
-        version_id: Kubeflow's id of the version.
-        name: Name of the version.
-        is_new: Whether it did not exist before.
-    """
+    """A version of a pipeline in Kubeflow."""
 
     pipeline_id: str
     version_id: str
@@ -64,11 +52,7 @@ def package(pipeline: GraphComponent) -> Package:
 
 
 def find(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
-    """Finds the version of a package; ids that do not exist yet are empty.
-
-    Raises:
-        KubeflowError: If Kubeflow refuses.
-    """
+    """Finds the version of a package; ids that do not exist yet are empty."""
     name, version = compiled.name, compiled.version
     pipeline_id = _find_pipeline(kubeflow, name) or ""
     found = _find_version(kubeflow, pipeline_id, version) if pipeline_id else None
@@ -80,9 +64,6 @@ def find_or_upload(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
 
     The pipeline is found by its name, which stays when somebody renames it in the UI. If two
     processes upload the same at once, the second finds the version of the first.
-
-    Raises:
-        KubeflowError: If Kubeflow refuses.
     """
     name, version = compiled.name, compiled.version
     pipeline_id = _find_pipeline(kubeflow, name) or _create_pipeline(kubeflow, name)

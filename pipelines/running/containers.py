@@ -44,11 +44,6 @@ def docker_runner(
     cache at /cache. New files belong to the caller. The network is this machine's; GPUs are not
     used.
 
-    Args:
-        images: Images of the steps.
-        arguments: Arguments of the pipeline.
-        output: Folder of the run; no other run uses it at the same time.
-
     Raises:
         UserError: If Docker does not answer, an image is missing or a folder cannot be created.
     """
@@ -71,12 +66,7 @@ def docker_runner(
 
 
 def remove_containers(client: docker.DockerClient, output: Path) -> None:
-    """Removes all containers of a run.
-
-    Args:
-        client: Docker client.
-        output: Folder of the run.
-    """
+    """Removes all containers of a run."""
     for container in client.containers.list(all=True, filters={"label": f"{_LABEL}={output}"}):
         container.remove(force=True)
 
