@@ -147,6 +147,8 @@ def _command(command: TyperCommand | TyperGroup, name: str, level: int) -> Itera
     rows = [_option(each) for each in command.params if each.name != "help"]
     if rows:
         yield _table(("option", "value", "default", "meaning"), rows)
+    if level > 1 and command.epilog:
+        yield f"```text\n{inspect.cleandoc(command.epilog.replace(chr(8), ''))}\n```"
     for inner, found in getattr(command, "commands", {}).items():
         if not found.hidden:
             yield from _command(found, f"{name} {inner}", level + 1)

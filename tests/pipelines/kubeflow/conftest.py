@@ -50,7 +50,8 @@ def prepared():
 @pytest.fixture(scope="session")
 def changed(prepared):
     """The same with another pipeline text."""
-    text = prepared.package.text.replace("Ingests a source", "Takes a source")
+    text = prepared.package.text.replace("Trains on a source", "Fits a source")
+    assert text != prepared.package.text
     return replace(prepared, package=replace(prepared.package, text=text))
 
 

@@ -58,7 +58,7 @@ def test_without_any_address_it_says_where_one_can_be_given(capsys):
     [
         (401, "renew the file of KF_PIPELINES_SA_TOKEN_PATH"),
         (403, "check --namespace"),
-        (404, "no API of Kubeflow Pipelines 2 .* check --endpoint"),
+        (404, "not an API of Kubeflow Pipelines 2 .* check --endpoint"),
         (503, "not ready .* try again"),
         (418, "refuses"),
     ],

@@ -215,7 +215,7 @@ def test_a_wrong_time_is_told_before_anything_is_sent(schedule, server, cron, mo
 def test_a_wrong_name_is_told(schedule):
     code, _, err = create(schedule, name="ä-x")
     assert code == 1
-    assert "a name needs a letter or a digit" in err
+    assert "must have a letter or a digit" in err
 
 
 def test_create_replaces_and_dry_run_does_not(schedule, backend):

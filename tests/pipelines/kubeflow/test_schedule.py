@@ -197,7 +197,7 @@ schedules:
     ("text", "told"),
     [
         ("schedules: [", "not valid YAML"),
-        ("[]", "must hold `schedules:`"),
+        ("[]", "must have a list `schedules:`"),
         ("schedule: []", "schedule is not a setting"),
         ("schedules: {a: b}", "a list"),
         ("schedules: [a]", "a list"),
