@@ -72,7 +72,7 @@ def run(
         typer.Option(help="Folder for result.json, reports and log (default: a new one)."),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="With retraining: train even without new data.")
+        bool, typer.Option("--force", help="Train even without new data (retraining only).")
     ] = False,
     runner: Annotated[
         Literal["subprocess", "docker"],

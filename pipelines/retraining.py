@@ -32,7 +32,7 @@ def retraining(
     Args:
         source: URI of the volumes, as for training.
         store: URI of the data set versions: s3://bucket/prefix, or a folder on one machine.
-        force: Whether to train without new data.
+        force: Train even without new data.
         ingest_settings: YAML of the step's settings, like the six below. Empty: defaults.
         profile_settings: Limits, also of drift, that stop the run before it needs a GPU.
         split_settings: Assignment of new patients to the parts.

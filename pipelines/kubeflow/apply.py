@@ -48,9 +48,9 @@ def apply_file(
         file: Wanted schedules.
         prepared: Their runs, by the name of the schedule.
         report: Function that gets one line per schedule before it is changed.
-        prune: Whether to delete schedules of the file's experiment that `brainseg` created and
-            the file does not list.
-        dry_run: Whether to change nothing.
+        prune: Delete schedules of the file's experiment that `brainseg` created and the file
+            does not list.
+        dry_run: Report and change nothing.
 
     Raises:
         UserError: If there is no such experiment, or Kubeflow refuses.

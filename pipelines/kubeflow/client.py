@@ -38,7 +38,7 @@ class KubeflowError(UserError):
 
     @property
     def may_pass(self) -> bool:
-        """Whether a later attempt may succeed."""
+        """True if a later attempt may succeed."""
         return self.status in (0, 429) or self.status >= 500
 
 

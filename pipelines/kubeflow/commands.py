@@ -76,7 +76,7 @@ def order(
         bool,
         typer.Option(
             "--mlflow-plugin/--no-mlflow-plugin",
-            help="Whether KFP's MLflow plugin creates runs; switch it off if pods use another "
+            help="Let KFP's MLflow plugin create runs; switch it off if pods use another "
             "MLflow server.",
         ),
     ] = True,

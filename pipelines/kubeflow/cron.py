@@ -40,7 +40,7 @@ class Cron:
     def six_fields(self) -> str:
         """The controller's form: seconds first, names and ranges expanded, Sunday is 0.
 
-        A leading star of a field stays: it tells both readers that both day fields must match,
+        A leading star of a field stays: it means for both readers that both day fields must match,
         not only one.
         """
         read = _read(self.fields)

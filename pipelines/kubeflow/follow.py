@@ -25,7 +25,7 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the run succeeded."""
+        """True if the run succeeded."""
         return self.state == "SUCCEEDED"
 
 

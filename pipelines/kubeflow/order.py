@@ -45,8 +45,7 @@ class Order(Config):
         profile: Name or file of the pods' settings.
         service_account: Service account of the pods; empty for the installation's.
         mlflow_experiment: Experiment for KFP's MLflow plugin; empty for its own default.
-        mlflow_plugin: Whether that plugin creates runs; with another MLflow server they would
-            be empty.
+        mlflow_plugin: Switch of that plugin; with another MLflow server its runs would be empty.
     """
 
     source: str

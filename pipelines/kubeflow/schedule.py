@@ -35,8 +35,8 @@ class Schedule(Order):
         name: Name, unique in the namespace.
         cron: Five fields, in UTC.
         timezone: UTC; the error for another zone names an alternative.
-        latest: Whether it runs the pipeline's newest version.
-        paused: Whether it starts no runs.
+        latest: Run the pipeline's newest version.
+        paused: Start no runs.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Existing:
     Attributes:
         id: Id of Kubeflow.
         name: Name, which Kubeflow does not require to be unique.
-        enabled: Whether it starts runs.
+        enabled: State; a disabled one starts no runs.
         cron: Six fields; empty if it has an interval.
         pipeline_version_id: Pipeline version; empty for the newest one.
         experiment_id: Experiment of its runs.
@@ -133,7 +133,7 @@ class Change:
 
     Attributes:
         name: Name of the schedule.
-        create: Whether a new one is created.
+        create: Need for a new one.
         keep: Existing one that stays, if any.
         disable: Enabled ones that go.
         delete: All that go.
@@ -149,12 +149,12 @@ class Change:
 
     @property
     def needed(self) -> bool:
-        """Whether there is anything to do."""
+        """True if there is anything to do."""
         return bool(self.create or self.delete) or self.switches
 
     @property
     def switches(self) -> bool:
-        """Whether the state of the one that stays changes."""
+        """True if the one that stays changes its state."""
         return self.keep is not None and self.keep.enabled != self.enabled
 
     def __str__(self) -> str:
