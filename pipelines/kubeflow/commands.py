@@ -155,7 +155,7 @@ def create(
 
     \b
     Example: brainseg schedule create nightly --cron '0 3 * * *' \\
-      --source s3://mri/raw --store s3://mri/store --registry registry.example/team
+      --source s3://mri/raw --store s3://mri/store --registry r.example/team
     """  # noqa: D301
     from components.shared.config import build_config
     from pipelines.kubeflow.schedule import Schedule, ScheduleFile
