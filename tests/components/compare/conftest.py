@@ -45,7 +45,7 @@ class World:
         return Trained(run_id, folder=model, history=history)
 
     def lose_the_test_part(self):
-        """Takes the voxels of the test patients away: who reads them fails."""
+        """Deletes the voxels of the test patients, so that reading them fails."""
         for entry in self.dataset.entries("test"):
             self.dataset.store.delete(f"volumes/{entry.digest[:2]}/{entry.digest}.safetensors")
 

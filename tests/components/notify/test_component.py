@@ -28,12 +28,12 @@ def run(store):
 def test_the_address_comes_from_the_environment_alone(tmp_path, monkeypatch, webhook, capfd):
     store = open_store(str(tmp_path / "store"))
     with pytest.raises(UserError), leaving_failure(store.uri, "the run", "train"):
-        raise UserError("the loss is no number")
+        raise UserError("the loss is NaN")
     monkeypatch.setenv("KFP_RUN_ID", "the run")
     monkeypatch.setenv("BRAINSEG_WEBHOOK_URL", webhook.url)
     run(store.uri)
     (sent,) = webhook.received
-    assert sent == {"text": "nightly: failed in step train\nthe loss is no number"}
+    assert sent == {"text": "nightly: failed in step train\nthe loss is NaN"}
     found = capfd.readouterr().err
     assert "notify: sent the message to the webhook" in found
     assert webhook.url not in found
