@@ -1,13 +1,23 @@
-"""Everything that decides how a model is trained, in sections by what one thinks about."""
+"""Training configuration: the `Recipe` and its sections."""
 
+import re
 from bisect import bisect
 from collections.abc import Mapping
 from itertools import accumulate, pairwise
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from components.shared.config import Config
+from components.shared.config import Config, in_words, nearest
 from components.shared.model.settings import Network
 
 _RENAMED = {
@@ -29,16 +39,90 @@ _RENAMED = {
 _REMOVED = {"compile": "torch.compile gained nothing where it was measured; leave the setting out"}
 
 
-class Sampling(Config):
-    """Which slices a step and an epoch see.
+_LR_SCHEDULES = ("one_cycle", "cosine")  # of this project
+
+
+class Named(Config):
+    """A class of a library with its options: `NAME` or `{name: NAME, OPTION: VALUE}`.
 
     Attributes:
-        batch_size: Slices an optimizer step, over all devices together.
-        accumulate: Micro-batches in which each device takes its part of a step, one after the
-            other, for as many times less memory. Batch normalization and the Dice part of the
-            loss are those of one micro-batch, on all devices.
-        foreground_fraction: Share of sampled slices that hold tumour (foreground oversampling); all
-            such slices are drawn once an epoch.
+        name: Name in this project such as `adamw`, in a library such as `SGD`, or
+            `package.module:Class`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_]\w*|[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+            raise ValueError("must be a name or package.module:Class")
+        return value
+
+    @model_validator(mode="after")
+    def _read_exponents(self) -> Self:
+        self.options.update({key: _as_number(value) for key, value in self.options.items()})
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_short_as_possible(self, serialize: SerializerFunctionWrapHandler) -> Any:  # noqa: ANN401
+        return serialize(self) if self.has_options else self.name
+
+    @property
+    def options(self) -> dict[str, JsonValue]:
+        """Arguments of the class."""
+        return self.__pydantic_extra__
+
+    @property
+    def has_options(self) -> bool:
+        """Whether the name alone does not say all."""
+        return bool(self.options)
+
+
+def _as_number(value: JsonValue) -> JsonValue:
+    """Reads 1e-3, which is text in YAML 1.1, as a number."""
+    if isinstance(value, list):
+        return [_as_number(each) for each in value]
+    is_number = isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value)
+    return float(value) if is_number else value  # type: ignore[arg-type]
+
+
+class Loss(Named):
+    """A term of the loss.
+
+    Attributes:
+        name: `bce` (cross-entropy of pixels), `dice` (one minus the soft Dice of the batch), a
+            class of `segmentation_models_pytorch.losses` or `torch.nn` such as `TverskyLoss`, or
+            `package.module:Class`.
+        weight: Factor of the term in the sum.
+    """
+
+    weight: float = Field(default=1.0, gt=0.0)
+
+    @property
+    def has_options(self) -> bool:
+        """Whether the name alone does not say all."""
+        return bool(self.options) or self.weight != 1
+
+
+class Sampling(Config):
+    """Slices of an optimizer step and of an epoch.
+
+    Attributes:
+        batch_size: Slices per optimizer step, over all devices together.
+        accumulate: Micro-batches per step and device, one after the other; memory falls by this
+            factor. Batch normalization and the Dice term of the loss use one micro-batch, over
+            all devices.
+        foreground_fraction: Fraction of the sampled slices that contain tumour (foreground
+            oversampling); every such slice is drawn once per epoch.
     """
 
     batch_size: int = Field(default=32, ge=2)
@@ -46,38 +130,38 @@ class Sampling(Config):
     foreground_fraction: float = Field(default=0.6, gt=0.0, le=1.0)
 
     @model_validator(mode="after")
-    def _can_be_shared_out(self) -> Self:
+    def _is_divisible(self) -> Self:
         parts = self.accumulate  # more where several processes train; they check that themselves
         if self.batch_size % parts or self.batch_size < 2 * parts:
             raise ValueError(
-                f"batch_size={self.batch_size} cannot be shared out: accumulate={parts} needs a "
+                f"batch_size={self.batch_size} cannot be divided: accumulate={parts} needs a "
                 f"multiple of {parts}, at least {2 * parts}"
             )
         return self
 
 
 class Augmentation(Config):
-    """How far slices are changed at random.
+    """Random changes of slices and their strength.
 
     Attributes:
-        policy: `custom` turns, zooms, mirrors, bends, brightens, shades and sharpens as the other
-            settings say; `fastai` is that library's default for photographs, asks for ImageNet
-            normalization and takes no other of these settings but `carvemix_prob`.
-        rotation_degrees: Largest rotation, either way.
-        scale_factor: Largest relative zoom, either way.
+        policy: `custom` uses the other settings; `fastai` is that library's default for
+            photographs, requires ImageNet normalization and accepts no other setting of this
+            section except `carvemix_prob`.
+        rotation_degrees: Largest rotation, in both directions.
+        scale_factor: Largest relative zoom, in both directions.
         intensity_shift: Largest change of a sequence's brightness (in standard deviations of the
             volume) and contrast (relative).
-        elastic_shift: Largest displacement of a smooth random field, as a share of the side.
-        gamma: Largest exponent, and one over the least, to which a slice's intensities between
-            their least and largest are raised.
-        sharpness_shift: How far a slice is blurred or sharpened at most: the share of its
-            difference to a copy of half the resolution that is taken off or added.
-        bias_field: Largest factor, less one, of a smooth random field by which a sequence's
-            intensities above the least are multiplied or divided, as by the coil's bias field.
-        modality_dropout_prob: Share of slices whose pre- or post-contrast sequence is
-            replaced by FLAIR, as in scans that lack it (modality dropout).
-        carvemix_prob: Share of slices into which the tumour of another one is pasted with a
-            margin around it (CarveMix), under both policies and before the other changes.
+        elastic_shift: Largest displacement of a smooth random field, as a fraction of the side.
+        gamma: Largest exponent of a slice's intensities, which are scaled to 0..1 before; the
+            smallest exponent is its inverse.
+        sharpness_shift: Largest blurring or sharpening: the fraction of a slice's difference
+            from a copy of half the resolution that is subtracted or added.
+        bias_field: Largest factor, minus one, of a smooth random field that multiplies or divides
+            a sequence's intensities above the smallest one, as a coil's bias field does.
+        modality_dropout_prob: Probability that a slice's pre- or post-contrast sequence is
+            replaced by FLAIR, as in scans that lack it.
+        carvemix_prob: Probability that another slice's tumour is pasted with a margin around it
+            (CarveMix), under both policies and before the other changes.
     """
 
     policy: Literal["custom", "fastai"] = "custom"
@@ -99,51 +183,69 @@ class Augmentation(Config):
             if name not in ("policy", "carvemix_prob") and getattr(self, name) != field.default
         ]
         if self.policy == "fastai" and changed:
-            raise ValueError(f"policy=fastai does not take {', '.join(changed)}")
+            raise ValueError(f"policy=fastai does not accept {', '.join(changed)}")
         return self
 
 
 class OptimizerSettings(Config):
-    """How weights follow the loss.
+    """Optimizer, loss and weight averaging.
 
     Attributes:
-        method: `adamw`, or `muon`: a convolution's steps have singular values that are all alike
-            (Jordan et al. 2024), and the size of AdamW's; biases, norms and the output go by AdamW.
+        method: `adamw`; `muon`, whose steps have the same size in all directions of a
+            convolution's weights (Jordan et al. 2024), with AdamW for biases, norms and the
+            output; or a class of `torch.optim`, a name in timm, or `package.module:Class`, with
+            options: `{name: SGD, momentum: 0.9}`.
         learning_rate: Peak of the schedule.
-        find_learning_rate: Whether the peak of the first phase is searched before the training
-            begins, for each network, and `learning_rate` left aside.
-        encoder_factor: The encoder's rate is that of the rest times this (discriminative
-            learning rates).
-        weight_decay: Decoupled weight decay, as AdamW's.
-        gradient_clip: Largest norm of the gradient; `None` leaves it. Of little influence with
-            `muon`, whose steps have one size.
-        loss: `bce` is the cross-entropy of pixels, `dice` one minus the Dice of the batch;
-            `bce+dice` their sum.
-        ema_decay: Share of the old in the moving average of the weights, which is what is
-            validated and exported; `None` takes the weights themselves.
+        find_learning_rate: Whether to search for the peak of the first phase before training, for
+            each network, and to ignore `learning_rate`.
+        encoder_factor: Learning rate of the encoder relative to that of the other weights
+            (discriminative learning rates).
+        weight_decay: Weight decay as the method defines it; decoupled with `adamw` and `muon`.
+        gradient_clip: Largest norm of the gradient; `None` does not clip. It has little effect
+            with `muon`, whose steps have one size.
+        loss: Terms of the loss: `bce+dice`, one term with options
+            (`{name: TverskyLoss, alpha: 0.3}`), or a list of terms, whose weighted sum it is.
+        ema_decay: Decay of the moving average of the weights, which is validated and exported;
+            `None` uses the weights themselves.
     """
 
-    method: Literal["adamw", "muon"] = "adamw"
+    method: Named = Named(name="adamw")
     learning_rate: float = Field(default=1e-3, gt=0.0, le=1.0)
     find_learning_rate: bool = False
     encoder_factor: float = Field(default=1.0, gt=0.0, le=1.0)
     weight_decay: float = Field(default=1e-2, ge=0.0)
     gradient_clip: float | None = Field(default=None, gt=0.0)
-    loss: Literal["bce+dice", "dice", "bce"] = "bce+dice"
+    loss: tuple[Loss, ...] = Field(default=(Loss(name="bce"), Loss(name="dice")), min_length=1)
     ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _as_terms(cls, value: object) -> object:
+        if isinstance(value, str):
+            return value.split("+")
+        return [value] if isinstance(value, Mapping) else value
+
+    @field_serializer("loss", mode="wrap")
+    def _as_short_as_possible(
+        self, value: tuple[Loss, ...], serialize: SerializerFunctionWrapHandler
+    ) -> Any:  # noqa: ANN401
+        if not any(term.has_options for term in value):
+            return "+".join(term.name for term in value)
+        terms = serialize(value)
+        return terms if len(value) > 1 else terms[0]
 
 
 class Phase(Config):
-    """A part of a training with a schedule of the learning rate of its own.
+    """A part of a training run with its own learning-rate schedule.
 
     Attributes:
-        length: Of the phase, relative to the others.
-        image_size: Side in pixels of what is learned from; `None` is the network's. Validated is
-            what would be exported: at the network's size.
-        freeze_encoder: The encoder's weights stay, but for its batch normalization.
-        lr_factor: The peak is the optimizer's learning rate times this.
-        encoder_factor: As the optimizer's; `None` takes that.
-        augmentation: As the recipe's section, in its place; `None` takes that.
+        length: Length relative to the other phases.
+        image_size: Side of the training slices in pixels; `None` is the network's. Validation
+            uses the network's size, as the exported model does.
+        freeze_encoder: Whether the encoder's weights stay fixed, except batch normalization.
+        lr_factor: Peak relative to the optimizer's learning rate.
+        encoder_factor: Replaces the optimizer's `encoder_factor`; `None` uses that.
+        augmentation: Replaces the recipe's section; `None` uses that.
     """
 
     length: float = Field(default=1.0, gt=0.0)
@@ -155,33 +257,52 @@ class Phase(Config):
 
 
 class Schedule(Config):
-    """How long a training is, how its learning rate goes and how often it is validated.
+    """Epochs, learning-rate schedule and validation interval.
 
     Attributes:
         epochs: Passes over the sampled slices, in all phases together.
-        phases: Divide the epochs, each with its own course of the learning rate.
-        lr_schedule: Of the learning rate: `one_cycle` warms up, falls and moves the momentum
-            against it; `cosine` warms up and falls.
-        warmup_fraction: Share of a phase until the peak.
+        phases: Parts of the epochs, each with its own learning-rate schedule.
+        lr_schedule: `one_cycle` (warm-up, cosine decay, momentum moved in the opposite
+            direction); `cosine` (warm-up, cosine decay); or, after the warm-up, a class of
+            `torch.optim.lr_scheduler` or `package.module:Class` that is stepped once per
+            optimizer step, with options: `{name: PolynomialLR, power: 0.9}`.
+        warmup_fraction: Fraction of a phase in which the learning rate rises to its peak.
         validate_every_epochs: Most epochs between two validations; fewer where the last epoch
             would not be validated.
-        patience: Validations without a better one, in the last phase, after which the training
-            ends; `None` goes to the end.
-        checkpoint: What is exported: the weights of the `best` epoch of the last phase, by
-            validation Dice, or those of the `last` epoch.
-        store_every_s: Time between two stored states; 0 stores after every step. A kill without
-            warning costs no more, but for the time to store and for the validation at hand:
-            within one only SIGTERM has the state stored.
+        patience: Validations without improvement, in the last phase, after which the training
+            stops early; `None` never does.
+        checkpoint: Exported weights: those of the `best` epoch of the last phase, by validation
+            Dice, or those of the `last` epoch.
+        store_every_s: Time between two stored states; 0 stores after every step. SIGKILL loses
+            at most this time, plus the time to store and an unfinished validation, during which
+            only SIGTERM stores the state.
     """
 
     epochs: int = Field(default=40, ge=1)
     phases: tuple[Phase, ...] = Field(default=(Phase(),), min_length=1)
-    lr_schedule: Literal["one_cycle", "cosine"] = "one_cycle"
-    warmup_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
+    lr_schedule: Named = Named(name="one_cycle")
+    warmup_fraction: float = Field(default=0.2, ge=0.0, lt=1.0)
     validate_every_epochs: int = Field(default=1, ge=1)
     patience: int | None = Field(default=None, ge=1)
     checkpoint: Literal["best", "last"] = "best"
     store_every_s: float = Field(default=240.0, ge=0.0)  # five minutes with what is said above
+
+    @field_validator("lr_schedule")
+    @classmethod
+    def _is_ours_or_a_class(cls, value: Named) -> Named:
+        if value.name.islower() and ":" not in value.name and value.name not in _LR_SCHEDULES:
+            raise ValueError(
+                f"{value.name} must be {' or '.join(_LR_SCHEDULES)}, a class of "
+                "torch.optim.lr_scheduler, or package.module:Class"
+                + in_words(nearest(value.name, _LR_SCHEDULES))
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _begins_below_the_peak(self) -> Self:
+        if self.lr_schedule.name == "one_cycle" and not self.warmup_fraction:
+            raise ValueError("lr_schedule=one_cycle needs a warmup_fraction above 0")
+        return self
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
@@ -191,14 +312,14 @@ class Schedule(Config):
 
     @property
     def phase_starts(self) -> tuple[int, ...]:
-        """The first epoch of each phase, from 0, and behind them the number of epochs."""
+        """First epoch of each phase, from 0, followed by the number of epochs."""
         ends = accumulate((phase.length for phase in self.phases), initial=0.0)
         total = sum(phase.length for phase in self.phases)
         return tuple(round(self.epochs * end / total) for end in ends)
 
     @property
     def image_sizes(self) -> frozenset[int]:
-        """Sides in pixels of what phases learn from, where they have one of their own."""
+        """Sides in pixels of the phases' training slices, where they differ from the network's."""
         return frozenset(phase.image_size for phase in self.phases if phase.image_size)
 
     def phase_at(self, epoch: int) -> Phase:
@@ -207,24 +328,24 @@ class Schedule(Config):
 
     @property
     def validation_interval(self) -> int:
-        """Epochs between two validations: at most as asked, and the last is validated."""
+        """Epochs between two validations, at most as many as set; the last epoch is validated."""
         longest = min(self.validate_every_epochs, self.epochs)
         return next(n for n in range(longest, 0, -1) if self.epochs % n == 0)
 
 
 class Compute(Config):
-    """On what a training runs.
+    """Device, precision and threads of a training run.
 
     Attributes:
         precision: Arithmetic of the forward pass; weights stay float32.
         device: `cpu`, `cuda` or `auto`.
         loader_workers: Processes that read slices; 0 reads in the training process.
-        threads: CPU threads of a step; `None` uses as many as are fastest at the time, so that
-            trainings on a busy machine differ in the last bits.
-        deterministic: Whether two trainings on equal machines end with equal weights, bit for
-            bit: torch takes deterministic algorithms only, and where `threads` is unset a step
-            uses all CPU cores, whatever is fastest. Slower; on a GPU some networks have
-            operations for which torch has no such algorithm, and it says so.
+        threads: CPU threads of a step; `None` uses the number that is fastest at the time, so that
+            two training runs on a busy machine differ in the last bits.
+        deterministic: Whether two training runs on equal machines end with bit-identical weights:
+            torch uses deterministic algorithms only, and a step uses all CPU cores where
+            `threads` is unset. Slower; on a GPU torch raises an error for operations that have
+            no such algorithm.
     """
 
     precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
@@ -235,20 +356,19 @@ class Compute(Config):
 
 
 class Recipe(Config):
-    """Settings of one training; with the data set and the split they decide the model.
+    """Settings of one training run; with the data set and the split they determine the model.
 
     Attributes:
-        network: What is trained.
-        flair_network: A second network for scans that lack a sequence, trained after the first
-            one by the same sections, on the FLAIR of all scans; the first one then learns from,
-            and predicts, whole scans only. `None`: one network takes all.
-        sampling: Which slices a step and an epoch see.
-        augmentation: How far slices are changed at random.
-        optimizer: How weights follow the loss.
-        schedule: How long, and how often validated.
-        compute: On what.
-        seed: Of the initial weights, the sampling and the augmentation alike, so it is in no
-            section.
+        network: Architecture, encoder and preprocessing.
+        flair_network: Second network for scans that lack a sequence, trained after the first one
+            with the same sections, on the FLAIR of all scans; the first one then learns from
+            and predicts complete scans only. `None` uses one network for all scans.
+        sampling: Slices of an optimizer step and of an epoch.
+        augmentation: Random changes of slices and their strength.
+        optimizer: Optimizer, loss and weight averaging.
+        schedule: Epochs, learning-rate schedule and validation interval.
+        compute: Device, precision and threads.
+        seed: Seed of the initial weights, the sampling and the augmentation.
     """
 
     renamed: ClassVar[Mapping[str, str]] = _RENAMED
@@ -264,16 +384,16 @@ class Recipe(Config):
     seed: int = Field(default=0, ge=0, lt=2**32)  # the CPU's generator takes 32 bits
 
     def augmentation_at(self, epoch: int) -> Augmentation:
-        """That of an epoch, counted from 0: its phase's own, or the recipe's."""
+        """Augmentation in an epoch, counted from 0: its phase's own, or the recipe's."""
         return self.schedule.phase_at(epoch).augmentation or self.augmentation
 
     def image_size_at(self, epoch: int) -> int:
-        """Side in pixels of the slices that an epoch, counted from 0, learns from."""
+        """Side in pixels of the training slices of an epoch, counted from 0."""
         return self.schedule.phase_at(epoch).image_size or self.network.image_size
 
     @property
     def whole_scans(self) -> bool:
-        """Whether `network` learns from scans that have all sequences only."""
+        """Whether `network` learns only from scans that have all sequences."""
         return self.flair_network is not None
 
     @model_validator(mode="after")
@@ -282,7 +402,7 @@ class Recipe(Config):
         if any(each.policy == "fastai" for each in (self.augmentation, *own)) and any(
             network.normalization != "imagenet" for network in self.networks.values()
         ):
-            raise ValueError("augmentation.policy=fastai takes network.normalization=imagenet")
+            raise ValueError("augmentation.policy=fastai needs network.normalization=imagenet")
         return self
 
     @model_validator(mode="after")
@@ -299,6 +419,6 @@ class Recipe(Config):
 
     @property
     def networks(self) -> dict[str, Network]:
-        """What is trained, by the name of its section."""
+        """The networks to train, by the name of their section."""
         second = {"flair_network": self.flair_network} if self.flair_network else {}
         return {"network": self.network, **second}

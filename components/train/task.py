@@ -17,7 +17,7 @@ from components.train.data.slices import COVERAGE_LEVELS, SliceTensors
 from components.train.distributed.batch_norm import SynchronisedBatchNorm
 from components.train.distributed.processes import sum_over_processes
 from components.train.optimization.learning_rates import FollowPoints, learning_rates
-from components.train.optimization.losses import loss_of
+from components.train.optimization.losses import BatchLoss
 from components.train.optimization.optimizers import build_optimizer
 from components.train.recipe import Recipe
 
@@ -41,6 +41,7 @@ class SegmentationTask(lightning.LightningModule):
         self.segmenter = segmenter
         self._recipe = recipe
         self._optimizer = recipe.optimizer
+        self._loss = BatchLoss(recipe.optimizer.loss)
         self._schedule = recipe.schedule
         self._validation_batch = min(micro_batch, _VALIDATION_BATCH)
         self._measured = torch.zeros(3)
@@ -58,7 +59,8 @@ class SegmentationTask(lightning.LightningModule):
             logits: Tensor = self.segmenter.network(
                 images.contiguous(memory_format=torch.channels_last)
             )
-        return loss_of(self._optimizer.loss, logits.float(), masks, sum_over_processes)
+        loss: Tensor = self._loss(logits.float(), masks, sum_over_processes)
+        return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Keeps a frozen encoder's weights; its batch normalization goes on, as in fastai."""
@@ -78,7 +80,7 @@ class SegmentationTask(lightning.LightningModule):
         probability = self.segmenter.restore(logits, box, truth.shape[1], truth.shape[2])
         dice = _dice(self._decide(probability), truth.bool())
         covered = masks[:, None].float() / COVERAGE_LEVELS
-        loss = loss_of(self._optimizer.loss, logits, covered)
+        loss = self._loss(logits, covered)
         self._measured += torch.stack([dice, loss, torch.ones_like(loss)])
 
     def on_validation_epoch_end(self) -> None:

@@ -47,6 +47,7 @@ USUAL_DEPTHS: Mapping[str, Collection[int]] = {
     "plain_unet": (3, 4, 5),
     "fpn": (5,),
 }
+USUAL_PARTS = frozenset({"bce", "dice", "adamw", "muon", "one_cycle", "cosine"})
 _DEFAULT_RECIPES = Path(__file__).parents[1] / "recipes.yaml"
 
 Preset = Mapping[str, Config]
@@ -121,7 +122,7 @@ def load_preset(
     sections = _with_changes(_read(name), changes, steps)
     preset = {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
     if "train" in steps:
-        _check_networks(Recipe.model_validate(preset["train"]), "train")
+        _check(Recipe.model_validate(preset["train"]), "train")
     return {step: preset[step] for step in steps}
 
 
@@ -151,7 +152,7 @@ def load_recipes(name: str, changes: Iterable[str] = ()) -> dict[str, Recipe]:
         for label, entry in sections[RECIPES].items()
     }
     for label, recipe in recipes.items():
-        _check_networks(recipe, f"{RECIPES}.{label}")
+        _check(recipe, f"{RECIPES}.{label}")
     return recipes
 
 
@@ -179,15 +180,32 @@ def pipeline_arguments(preset: Preset) -> dict[str, str]:
     return {f"{step}_settings": config.model_dump_json() for step, config in preset.items()}
 
 
+def _check(recipe: Recipe, name: str) -> None:
+    """Builds what is unusual, if the libraries for it are installed: `submit` needs none."""
+    if not find_spec("segmentation_models_pytorch"):
+        return
+    _check_networks(recipe, name)
+    if not _is_usual(recipe):
+        # imports torch, which takes seconds
+        from components.train.optimization.checking import check_optimization
+
+        check_optimization(recipe, name)
+
+
+def _is_usual(recipe: Recipe) -> bool:
+    """Whether loss, optimizer and schedule are this project's own, without options."""
+    parts = (*recipe.optimizer.loss, recipe.optimizer.method, recipe.schedule.lr_schedule)
+    return all(part.name in USUAL_PARTS and not part.options for part in parts)
+
+
 def _check_networks(recipe: Recipe, name: str) -> None:
-    """Where the libraries are installed that can build them: `submit` needs none."""
     unusual = {
         section: network
         for section, network in recipe.networks.items()
         if network.encoder_depth not in USUAL_DEPTHS.get(network.architecture, ())
         or network.encoder not in USUAL_ENCODERS
     }
-    if not unusual or not find_spec("segmentation_models_pytorch"):
+    if not unusual:
         return
     from components.shared.model.library import check_weights
     from components.shared.model.network import (
@@ -198,7 +216,7 @@ def _check_networks(recipe: Recipe, name: str) -> None:
         place = f"{name}.{section}"
         without_weights = network.model_copy(update={"encoder_weights": "none"})
         build_segmenter(without_weights, place, recipe.schedule.image_sizes)
-        check_weights(network, place)  # where they are not: nothing is downloaded here
+        check_weights(network, place)  # after the others: nothing is downloaded here
 
 
 def _read(name: str) -> dict[str, dict[str, Any]]:

@@ -48,7 +48,7 @@ from components.train.component import train
 from components.train.data.slices import Draw, SliceDataset, prepare_volumes
 from components.train.distributed.processes import sum_over_processes
 from components.train.fit import rehearse
-from components.train.optimization.losses import loss_of
+from components.train.optimization.losses import BatchLoss
 from components.train.optimization.optimizers import build_optimizer
 from components.train.recipe import Recipe
 from pipelines.settings.presets import load_preset
@@ -266,6 +266,7 @@ def train_bare(folder):
     images = images.contiguous(memory_format=torch.channels_last)
     masks = torch.stack([slices[Draw(number)][1] for number in chosen])
     settings = recipe().optimizer
+    loss = BatchLoss(settings.loss)
     optimizer = build_optimizer(settings, list(network.parameters()), [])
     for group in optimizer.param_groups:
         group["lr"] = settings.learning_rate
@@ -274,7 +275,7 @@ def train_bare(folder):
         for _ in range(CHUNK):
             with torch.autocast("cpu", torch.bfloat16):
                 logits = network(images)
-            loss_of(settings.loss, logits.float(), masks, sum_over_processes).backward()
+            loss(logits.float(), masks, sum_over_processes).backward()
             optimizer.step()
             optimizer.zero_grad()
         print(time.monotonic() - began, flush=True)

@@ -1,95 +1,159 @@
-"""The learning rate of every step, from the courses of the phases."""
+"""The learning rate of every step, from the phases' schedules."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
+from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
     LinearLR,
     LRScheduler,
     OneCycleLR,
-    SequentialLR,
 )
 
+from components.shared.errors import UserError
+from components.train.optimization.library import classes_of, find_class, make
 from components.train.optimization.optimizers import BETAS
 from components.train.recipe import OptimizerSettings, Phase, Schedule
 
-_FIRST_SHARE = 1 / 25  # of the peak, at which `cosine` begins; OneCycleLR begins there too
+_FIRST_FRACTION = 1 / 25  # of the peak, where a warm-up begins; OneCycleLR begins there too
 
 
 @dataclass(frozen=True)
 class Point:
-    """What holds in one step.
+    """Learning rates and momentum of one step.
 
     Attributes:
-        rest: Learning rate of all that is not the encoder.
+        rest: Learning rate of the weights outside the encoder.
         encoder: Learning rate of the encoder.
-        beta: AdamW's first one, which is its momentum; Muon's own stays.
+        momentum: First beta, or the momentum of optimizers without betas; `None` leaves the
+            optimizer's own.
     """
 
     rest: float
     encoder: float
-    beta: float
+    momentum: float | None
 
 
-def learning_rates(schedule: Schedule, optimizer: OptimizerSettings, steps: int) -> list[Point]:
+def learning_rates(
+    schedule: Schedule, optimizer: OptimizerSettings, steps: int, place: str = "train.schedule"
+) -> list[Point]:
     """The points of all steps.
 
     Args:
-        schedule: Phases and the course within each.
-        optimizer: Its rate and factor hold where a phase has none of its own.
-        steps: Of the whole training; those of an epoch are equally many.
+        schedule: Phases and the schedule within each.
+        optimizer: Its learning rate and encoder factor hold where a phase has none of its own.
+        steps: Steps of the whole training run; every epoch has the same number.
+        place: Section of the schedule in a message.
+
+    Raises:
+        UserError: If the schedule is unknown, its options are wrong or it fails.
     """
     starts = [start * steps // schedule.epochs for start in schedule.phase_starts]
-    return [
+    points = [
         point
         for phase, (first, end) in zip(schedule.phases, pairwise(starts), strict=True)
-        for point in _points(phase, schedule, optimizer, end - first)
+        for point in _points(phase, schedule, optimizer, end - first, place)
     ]
+    if all(point.momentum == BETAS[0] for point in points):
+        return [replace(point, momentum=None) for point in points]
+    return points
 
 
 def _points(
-    phase: Phase, schedule: Schedule, optimizer: OptimizerSettings, steps: int
+    phase: Phase, schedule: Schedule, optimizer: OptimizerSettings, steps: int, place: str
 ) -> Iterator[Point]:
     factor = phase.encoder_factor or optimizer.encoder_factor
     peak = optimizer.learning_rate * phase.lr_factor
-    for rate, beta in _course(schedule, peak, steps):
-        yield Point(rest=rate, encoder=rate * factor, beta=beta)
+    for rate, momentum in _rates(schedule, peak, steps, place):
+        yield Point(rest=rate, encoder=rate * factor, momentum=momentum)
 
 
-def _course(schedule: Schedule, peak: float, steps: int) -> Iterator[tuple[float, float]]:
-    """Rate and momentum of each step, by torch's own schedulers."""
+def _rates(
+    schedule: Schedule, peak: float, steps: int, place: str
+) -> Iterator[tuple[float, float]]:
+    """Learning rate and momentum of each step, by torch's own schedulers."""
+    name, options = schedule.lr_schedule.name, schedule.lr_schedule.options
+    place = f"{place}.lr_schedule"
+    shown = f"{place}={name}"
+    if name == "one_cycle":
+        # torch divides by the warm-up's steps minus one; where that is 0 it begins at the peak
+        nearly = 0.999 if schedule.warmup_fraction * steps == 1 else 1
+        fraction = schedule.warmup_fraction * nearly
+        fixed = {"max_lr": peak, "total_steps": steps, "pct_start": fraction}
+        yield from _follow(OneCycleLR, peak, steps, fixed, options, shown)
+        return
+    if name == lr_scheduler.ReduceLROnPlateau.__name__:
+        raise UserError(
+            f"{shown} needs a validation score; a schedule depends on the optimizer step alone. "
+            "schedule.patience stops a run that does not improve"
+        )
+    warm = min(max(1, round(schedule.warmup_fraction * steps)), max(1, steps - 1))
+    warm = warm if schedule.warmup_fraction else 0
+    rising = {"start_factor": _FIRST_FRACTION, "total_iters": warm}
+    yield from _follow(LinearLR, peak, warm, rising, {}, shown)
+    known = _known()
+    kind = find_class(name, LRScheduler, known, ", ".join(known), place)
+    yield from _follow(kind, peak, steps - warm, {}, options, shown)
+
+
+def _known() -> dict[str, type[LRScheduler]]:
+    """Schedulers that depend on the step alone and whose options YAML can hold."""
+    others = (
+        lr_scheduler.ReduceLROnPlateau,  # needs a validation score
+        lr_scheduler.LambdaLR,
+        lr_scheduler.MultiplicativeLR,
+        lr_scheduler.SequentialLR,
+        lr_scheduler.ChainedScheduler,
+    )
+    found = classes_of(lr_scheduler, LRScheduler)
+    return {"one_cycle": OneCycleLR, "cosine": CosineAnnealingLR} | {
+        name: kind for name, kind in found.items() if kind not in others and name[0] != "_"
+    }
+
+
+def _follow(
+    kind: Callable[..., LRScheduler],
+    peak: float,
+    steps: int,
+    fixed: Mapping[str, float],
+    options: Mapping[str, Any],
+    shown: str,
+) -> Iterator[tuple[float, float]]:
+    """Steps a scheduler with a trial optimizer, which learns nothing."""
+    if not steps:
+        return
     trial = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=peak, betas=BETAS)
-    scheduler = _scheduler(trial, schedule, peak, steps)
+    # if left out, these are the steps and the peak: nobody knows the steps when writing a recipe
+    usual = {"T_max": steps, "total_iters": steps, "total_steps": steps, "max_lr": peak}
+    accepted = inspect.signature(kind).parameters
+    filled = {key: value for key, value in usual.items() if key in accepted and key not in fixed}
+    scheduler = make(kind, trial, fixed=fixed, options={**filled, **options}, place=shown)
     for step in range(steps):
         group = trial.param_groups[0]
-        yield group["lr"], group["betas"][0]
+        yield float(group["lr"]), group["betas"][0]
         if step + 1 < steps:
-            trial.step()  # nothing is learned: there is no gradient
-            scheduler.step()
+            trial.step()
+            _step(scheduler, shown)
 
 
-def _scheduler(trial: Optimizer, schedule: Schedule, peak: float, steps: int) -> LRScheduler:
-    if schedule.lr_schedule == "one_cycle":
-        # torch divides by the warm-up's steps less one; where that is 0 it is to begin at the peak
-        share = schedule.warmup_fraction * (0.999 if schedule.warmup_fraction * steps == 1 else 1)
-        return OneCycleLR(trial, max_lr=peak, total_steps=steps, pct_start=share)
-    warm = min(max(1, round(schedule.warmup_fraction * steps)), max(1, steps - 1))
-    rising = LinearLR(trial, start_factor=_FIRST_SHARE, total_iters=warm)
-    falling = CosineAnnealingLR(trial, T_max=max(1, steps - warm))
-    return SequentialLR(trial, [rising, falling], milestones=[warm])
+def _step(scheduler: LRScheduler, shown: str) -> None:
+    try:
+        scheduler.step()
+    except Exception as error:  # of any kind: it is not our code
+        raise UserError(f"{shown} cannot be stepped once per optimizer step: {error}") from error
 
 
 class FollowPoints(LRScheduler):
-    """Sets what a list says; the number of the step is all of its state.
+    """Sets the learning rates of a list; the number of the step is its whole state.
 
     Args:
-        optimizer: With two groups, the encoder's behind that of the rest.
-        points: One a step.
+        optimizer: Optimizer with two groups: the other parameters, then the encoder's.
+        points: One per step.
     """
 
     def __init__(self, optimizer: Optimizer, points: Sequence[Point]) -> None:
@@ -97,16 +161,20 @@ class FollowPoints(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | torch.Tensor]:
-        """Rates of the two groups in the present step; the momentum is set beside."""
+        """The learning rates of both groups in the current step; sets the momentum too."""
         point = self._points[min(self.last_epoch, len(self._points) - 1)]
-        for group in self.optimizer.param_groups:
-            group["betas"] = (point.beta, group["betas"][1])
+        if point.momentum is not None:
+            for group in self.optimizer.param_groups:
+                if "betas" in group:
+                    group["betas"] = (point.momentum, *group["betas"][1:])
+                elif "momentum" in group:
+                    group["momentum"] = point.momentum
         return [point.rest, point.encoder]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state in a checkpoint."""
         return {"last_epoch": self.last_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on after that step; the optimizer keeps its present rates itself."""
+        """Continues after that step; the optimizer stores its current learning rates itself."""
         self.last_epoch = state_dict["last_epoch"]

@@ -1,37 +1,35 @@
-"""What is made small: losses of a batch that several processes may share."""
+"""Segmentation losses over the global batch."""
 
-from collections.abc import Callable, Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from torch import Tensor, stack
+import segmentation_models_pytorch.losses as smp_losses
+import torch
+from torch import Tensor, nn, stack
 from torch.nn import functional
 
+from components.shared.errors import UserError
+from components.train.optimization.library import classes_of, find_class, make
+from components.train.recipe import Loss
+
 AddUp = Callable[[Tensor], Tensor]
+Term = Callable[[Tensor, Tensor, AddUp | None], Tensor]
 
 _TINY = 1e-7
 
 
-def loss_of(name: str, logits: Tensor, masks: Tensor, add_up: AddUp | None = None) -> Tensor:
-    """The loss, see `components.train.recipe.OptimizerSettings`.
-
-    Args:
-        name: Of the recipe, e.g. `bce+dice`.
-        logits: float32, slices x 1 x side x side.
-        masks: Share of tumour in 0..1, of the same shape.
-        add_up: Adds sums over the slices up with those of other processes.
-    """
-    parts = [_LOSSES[part](logits, masks, add_up) for part in name.split("+")]
-    return stack(parts).sum()
-
-
-def _cross_entropy(logits: Tensor, masks: Tensor, _: AddUp | None) -> Tensor:
+def cross_entropy(logits: Tensor, masks: Tensor, _: AddUp | None) -> Tensor:
+    """Mean binary cross-entropy of the pixels."""
     return functional.binary_cross_entropy_with_logits(logits, masks)
 
 
-def _soft_dice(logits: Tensor, masks: Tensor, add_up: AddUp | None) -> Tensor:
+def soft_dice(logits: Tensor, masks: Tensor, add_up: AddUp | None) -> Tensor:
     """One minus the soft Dice of all slices together; 0 where there is no tumour.
 
-    As `smp.losses.DiceLoss`, whose sums cannot be had apart: what both have in common is half of
-    their sizes less the difference, so that a mask's soft edge can be met.
+    Like `smp.losses.DiceLoss`, which does not return its sums. The intersection is half of both
+    sizes minus the difference, so that the loss reaches 0 at a mask's soft edge too.
     """
     probability = logits.sigmoid()
     sums = stack([(probability - masks).abs().sum(), probability.sum(), masks.sum()])
@@ -40,7 +38,105 @@ def _soft_dice(logits: Tensor, masks: Tensor, add_up: AddUp | None) -> Tensor:
     return loss
 
 
-_LOSSES: Mapping[str, Callable[[Tensor, Tensor, AddUp | None], Tensor]] = {
-    "bce": _cross_entropy,
-    "dice": _soft_dice,
-}
+LOSSES: Mapping[str, Callable[..., Tensor]] = {"bce": cross_entropy, "dice": soft_dice}
+"""Functions of (logits, masks, add_up, further options as keywords); add a loss here."""
+
+
+class BatchLoss(nn.Module):
+    """The weighted sum of a recipe's terms.
+
+    Args:
+        terms: Terms of the sum.
+        place: Setting in a message.
+
+    Raises:
+        UserError: If a term is unknown, has wrong options or fails on a small batch.
+    """
+
+    def __init__(self, terms: Sequence[Loss], place: str = "train.optimizer.loss") -> None:
+        super().__init__()
+        self._terms = [_term(term, place) for term in terms]
+        self._weights = [term.weight for term in terms]
+        self._with_buffers = nn.ModuleList(
+            term for term in self._terms if isinstance(term, nn.Module)
+        )
+
+    def forward(self, logits: Tensor, masks: Tensor, add_up: AddUp | None = None) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            logits: float32, slices x 1 x side x side.
+            masks: float32 fraction of tumour in 0..1, of the same shape.
+            add_up: Sums a tensor over the processes that share the batch; `None` if there is one.
+        """
+        parts = [
+            weight * term(logits, masks, add_up)
+            for weight, term in zip(self._weights, self._terms, strict=True)
+        ]
+        return stack(parts).sum()
+
+
+class _LibraryTerm(nn.Module):
+    """A library's loss, of the part of the batch that this process has."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self._loss = loss
+
+    def forward(self, logits: Tensor, masks: Tensor, _: AddUp | None = None) -> Tensor:
+        value: Tensor = self._loss(logits, masks)
+        return value
+
+
+def _term(term: Loss, place: str) -> Term:
+    shown = f"{place}={term.name}"
+    if term.name in LOSSES:
+        return make(_bound, LOSSES[term.name], fixed={}, options=term.options, place=shown)
+    library = _LibraryTerm(_library_loss(term, place, shown))
+    _try(library, shown)
+    return library
+
+
+def _bound(function: Callable[..., Tensor], **options: object) -> Term:
+    inspect.signature(function).bind(None, None, None, **options)
+    return functools.partial(function, **options) if options else function
+
+
+def _library_loss(term: Loss, place: str, shown: str) -> nn.Module:
+    known = {**dict.fromkeys(LOSSES, nn.Module), **_known()}
+    sources = f"{', '.join(LOSSES)}, the losses of segmentation_models_pytorch.losses and torch.nn"
+    kind = find_class(term.name, nn.Module, known, sources, place)
+    parameters = inspect.signature(kind).parameters
+    mode = parameters.get("mode")
+    is_smp = mode is not None and mode.default is mode.empty and "mode" not in term.options
+    options = {
+        key: torch.tensor(value) if _takes_tensor(parameters.get(key)) else value
+        for key, value in term.options.items()
+    }
+    fixed = {"mode": "binary"} if is_smp else {}
+    return make(kind, fixed=fixed, options=options, place=shown)
+
+
+def _known() -> dict[str, type[nn.Module]]:
+    ours = {name: kind for name, kind in vars(nn).items() if name.endswith("Loss")}
+    return {**ours, **classes_of(smp_losses, nn.Module)}
+
+
+def _takes_tensor(parameter: inspect.Parameter | None) -> bool:
+    return parameter is not None and "Tensor" in str(parameter.annotation)
+
+
+def _try(loss: nn.Module, shown: str) -> None:
+    """Computes the loss of two small slices, and its gradient."""
+    logits = torch.linspace(-3, 3, 128).view(2, 1, 8, 8).requires_grad_()
+    masks = torch.linspace(0, 1, 16).repeat(8).view(2, 1, 8, 8)
+    expected = "a loss is called with (logits, masks), float32 tensors of slices x 1 x side x side"
+    try:
+        value: Any = loss(logits, masks)
+    except Exception as error:  # of any kind: it is not our code
+        raise UserError(f"{shown} fails on a small batch: {error}; {expected}") from error
+    if not isinstance(value, Tensor) or value.ndim:
+        form = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise UserError(f"{shown} returned {form}, not a scalar tensor; {expected}")
+    if not value.requires_grad or not torch.autograd.grad(value, logits)[0].any():
+        raise UserError(f"{shown} does not depend on the logits of one class; {expected}")

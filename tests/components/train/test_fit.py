@@ -1,4 +1,5 @@
 import logging
+import math
 from dataclasses import replace
 
 import pytest
@@ -201,6 +202,36 @@ def test_clipped_gradients_move_the_weights_less(train, make_recipe):
         return float((after - before).abs().sum())
 
     assert moved("clipped", 1e-12) < 0.01 * moved("whole", None)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    ("method", "clip"),
+    [("adamw", None), ("adamw", 1.0), ("muon", 1.0), ({"name": "SGD", "momentum": 0.9}, 1.0)],
+)
+def test_gradients_are_clipped_in_every_precision_of_a_cpu(
+    train, make_recipe, precision, method, clip
+):
+    recipe = make_recipe(
+        optimizer={"method": method, "gradient_clip": clip},
+        schedule={"epochs": 1},
+        compute={"precision": precision},
+    )
+    assert math.isfinite(train(recipe, "clipped").history[-1]["train_loss"])
+
+
+def test_parts_of_libraries_train_and_resume(train, make_recipe):
+    recipe = make_recipe(
+        optimizer={
+            "method": {"name": "SGD", "momentum": 0.9, "nesterov": True},
+            "loss": ["bce", {"name": "TverskyLoss", "alpha": 0.3, "weight": 0.5}],
+        },
+        schedule={"epochs": 3, "lr_schedule": {"name": "PolynomialLR", "power": 0.9}},
+    )
+    whole = train(recipe, "whole")
+    with pytest.raises(Interruption):
+        train(recipe, "cut", _interrupt_after(2))
+    assert_same_fit(whole, train(recipe, "cut"))
 
 
 def test_deterministic_trainings_are_equal_bit_for_bit(train, make_recipe):

@@ -33,19 +33,25 @@ def test_defaults_are_a_valid_recipe():
         ("schedule: {epochs: yes}", "train.schedule.epochs=True: Input should be a number, not"),
         ("network: {architecture: unett}", r"or 'plain_unet' \(nearest: unet\)$"),
         ("network: {architecture: fnp, decoder_channels: [8]}", r"'plain_unet' \(nearest: fpn\)$"),
-        ("optimizer: {loss: Dice}", r"or 'bce' \(nearest: dice\)$"),
-        ("schedule: {lr_schedule: onecycle}", r"or 'cosine' \(nearest: one_cycle\)$"),
+        ("optimizer: {loss: dice loss}", "train.optimizer.loss.0.name='dice loss': .*must be a na"),
+        ("optimizer: {loss: bce+}", "train.optimizer.loss.1.name='': .*must be a name or package"),
+        ("optimizer: {loss: []}", r"train.optimizer.loss=\[\]: Tuple should have at least 1 item"),
+        ("optimizer: {loss: {alpha: 0.3}}", "train.optimizer.loss.0.name: Field required"),
+        ("optimizer: {loss: {name: bce, weight: 0}}", "loss.0.weight=0: Input should be greater"),
+        ("optimizer: {method: [SGD]}", "train.optimizer.method=.*: Input should be a valid dict"),
+        ("schedule: {lr_schedule: onecycle}", r"or cosine, a class .* \(nearest: one_cycle\)$"),
+        ("schedule: {warmup_fraction: 0}", "lr_schedule=one_cycle needs a warmup_fraction above"),
         ("network: {normalization: imagnet}", r"or 'imagenet' \(nearest: imagenet\)$"),
         ("optimizer: {learning_rate: .nan}", "train.optimizer.learning_rate=nan"),
         ("seed: 4294967296", "train.seed=4294967296: Input should be less than"),
-        ("augmentation: {policy: fastai}", "fastai takes network.normalization=imagenet"),
+        ("augmentation: {policy: fastai}", "fastai needs network.normalization=imagenet"),
         (
             "augmentation: {policy: fastai, gamma: 2, rotation_degrees: 30}",
-            "policy=fastai does not take rotation_degrees, gamma",
+            "policy=fastai does not accept rotation_degrees, gamma",
         ),
         (
             "schedule: {phases: [{augmentation: {policy: fastai}}]}",
-            "fastai takes network.normalization=imagenet",
+            "fastai needs network.normalization=imagenet",
         ),
         (
             "{network: {min_component_fraction: 0.1}, flair_network: {sequences: flair}}",
@@ -86,6 +92,37 @@ def test_the_least_batch_is_shared_out():
 )
 def test_the_last_epoch_is_always_validated(epochs, asked, used):
     assert Schedule(epochs=epochs, validate_every_epochs=asked).validation_interval == used
+
+
+@pytest.mark.parametrize(
+    ("text", "shortest"),
+    [
+        ("bce+dice", "bce+dice"),
+        ("[bce, {name: dice, weight: 1}]", "bce+dice"),
+        ("{name: bce}", "bce"),
+        ("{name: A, alpha: 1e-3}", {"name": "A", "weight": 1.0, "alpha": 0.001}),
+        (
+            "[{name: A, betas: [1e2, x1e2]}, b]",
+            [{"name": "A", "weight": 1.0, "betas": [100.0, "x1e2"]}, "b"],
+        ),
+        ("{name: 'my.losses:A', weight: 2}", {"name": "my.losses:A", "weight": 2.0}),
+    ],
+)
+def test_a_loss_is_stored_in_its_shortest_form(text, shortest):
+    """The identity of a training run and MLflow's parameters are made from that form."""
+    recipe = parse_config(Recipe, f"optimizer: {{loss: {text}}}", "train")
+    assert recipe.model_dump(mode="json")["optimizer"]["loss"] == shortest
+    assert parse_config(Recipe, recipe.model_dump_json(), "train") == recipe
+
+
+def test_named_parts_are_stored_in_their_shortest_form():
+    text = "{optimizer: {method: {name: SGD, momentum: 0.9}}, schedule: {lr_schedule: cosine}}"
+    recipe = parse_config(Recipe, text, "train")
+    shown = recipe.model_dump(mode="json")
+    assert shown["optimizer"]["method"] == {"name": "SGD", "momentum": 0.9}
+    assert shown["schedule"]["lr_schedule"] == "cosine"
+    assert parse_config(Recipe, recipe.model_dump_json(), "train") == recipe
+    assert Recipe().model_dump(mode="json")["optimizer"]["method"] == "adamw"
 
 
 @pytest.mark.parametrize(

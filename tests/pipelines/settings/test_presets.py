@@ -236,6 +236,25 @@ def test_a_size_of_a_phase_that_the_network_cannot_take_is_refused_before_a_run(
         load_preset("quick", [*changes, "train.schedule.phases=[{image_size: 64}, {}]"])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("optimizer.loss=Dice", r"^train\.optimizer\.loss=Dice is not known \(nearest: dice, Dice"),
+        ("optimizer.loss={name: TverskyLoss, alfa: 1}", r"accept alfa \(nearest: alpha\)"),
+        ("optimizer.method=Adm", r"^train\.optimizer\.method=Adm is not known"),
+        ("optimizer.method={name: muon, nestrov: true}", r"accept nestrov \(nearest: nesterov\)"),
+        ("schedule.lr_schedule=ReduceLROnPlateau", r"^train\.schedule\.lr_schedule=Reduce"),
+    ],
+)
+def test_a_loss_an_optimizer_or_a_schedule_is_tried_before_a_run(change, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        load_preset("quick", [f"train.{change}"])
+    path = tmp_path / "mine.yaml"
+    path.write_text("recipes: {a: }")
+    with pytest.raises(UserError, match=message.replace("^train", r"^recipes\.a")):
+        load_recipes(str(path), [f"train.{change}"])
+
+
 def test_the_second_network_and_every_recipe_of_a_comparison_are_checked_too(tmp_path):
     with pytest.raises(UserError, match=r"^train\.flair_network\.encoder='resnet19' is not known"):
         load_preset("standard", ["train.flair_network={sequences: flair, encoder: resnet19}"])

@@ -2,8 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from components.shared.config import parse_config
+from components.shared.errors import UserError
 from components.train.optimization.optimizers import build_optimizer
-from components.train.recipe import OptimizerSettings
+from components.train.recipe import OptimizerSettings, Recipe
 
 RATE = 0.01
 
@@ -57,3 +59,60 @@ def test_weights_decay_by_both_methods(step, method):
     moved = zip(before, step(method), step(method, weight_decay=0.5), strict=True)
     for weight, without, decayed in moved:
         assert torch.allclose(without - decayed, weight * RATE * 0.5, atol=1e-6)
+
+
+def _build(text):
+    settings = parse_config(Recipe, f"optimizer: {{{text}}}", "train").optimizer
+    return build_optimizer(settings, *([nn.Parameter(torch.zeros(2))] for _ in range(2)))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "expected"),
+    [
+        ("method: adamw", "AdamW", {"betas": (0.9, 0.999), "fused": True, "weight_decay": 0.01}),
+        ("method: adamw, gradient_clip: 1", "AdamW", {"betas": (0.9, 0.999), "fused": False}),
+        ("method: {name: adamw, betas: [0.8, 0.99]}", "AdamW", {"betas": [0.8, 0.99]}),
+        ("method: muon", "Muon", {"nesterov": True, "betas": (0.9, 0.95), "weight_decay": 0.01}),
+        ("method: {name: muon, momentum: 0.9}", "Muon", {"nesterov": True, "momentum": 0.9}),
+        ("method: {name: SGD, momentum: 0.9}, weight_decay: 1e-4", "SGD", {"momentum": 0.9}),
+        ("method: Rprop, weight_decay: 0", "Rprop", {"etas": (0.5, 1.2)}),
+        ("method: lion", "Lion", {"weight_decay": 0.01}),
+        ("method: 'torch.optim:Adagrad', learning_rate: 0.3", "Adagrad", {"lr": 0.3}),
+    ],
+)
+def test_an_optimizer_is_built_by_its_name(text, kind, expected):
+    optimizer = _build(text)
+    assert type(optimizer).__name__ == kind
+    assert len(optimizer.param_groups) == 2
+    for group in optimizer.param_groups:
+        assert {key: group[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "method: Adm",
+            r"method=Adm is not known \(nearest: .*adam.*\); there are adamw, muon,",
+        ),
+        (
+            "method: {name: SGD, momentun: 0.9}",
+            r"method=SGD does not accept momentun \(nearest: momentum\); its options: momentum, ",
+        ),
+        ("method: {name: SGD, lr: 1}", "method=SGD: lr is no option; the training sets it"),
+        ("method: {name: SGD, weight_decay: 1}", "weight_decay is no option; the training sets"),
+        ("method: {name: SGD, momentum: -1}", "Invalid momentum value: -1"),
+        ("method: Rprop", r"Rprop has no weight decay; set train\.optimizer\.weight_decay=0$"),
+        ("method: LBFGS, weight_decay: 0", "LBFGS with {}: LBFGS doesn't support per-parameter"),
+        ("method: SparseAdam, weight_decay: 0", "SparseAdam fails on a small network: .*dense"),
+        ("method: Muon", "Muon only supports 2D"),  # timm's is `muon`
+        (
+            "method: {name: AdamW, fused: true}, gradient_clip: 1",
+            r"fused=true cannot be combined with train\.optimizer\.gradient_clip$",
+        ),
+        ("method: 'torch.nn:Linear'", "Linear is not a subclass of torch.optim.optimizer.Optim"),
+    ],
+)
+def test_a_wrong_optimizer_is_refused(text, message):
+    with pytest.raises(UserError, match=message):
+        _build(text)
