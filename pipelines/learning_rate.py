@@ -24,7 +24,7 @@ from components.train.data.slices import prepare_volumes
 from components.train.finder import search_learning_rate
 from components.train.page import render_search, search_scope
 from components.train.recipe import Recipe
-from components.train.training import Journal
+from components.train.training import TrainingLogger
 from pipelines.settings.presets import Preset
 
 _PAGE = "learning_rate.html"
@@ -72,7 +72,7 @@ def find_learning_rate(
     with recording(run_id):
         try:
             search = search_learning_rate(recipe, segmenter, volumes)
-            Journal(client, run_id).search(search)
+            TrainingLogger(client, run_id).search(search)
             status = "FINISHED"
         finally:
             client.set_terminated(

@@ -22,30 +22,30 @@ def train(
     group: str = "",
     pod: str = "",
 ) -> str:
-    """Fits a recipe on the training part; resumes from the last checkpoint of this run.
+    """Fits a recipe on the training part, resuming from the last checkpoint of this run.
 
     A pod profile with `pod_group` sets `group` and `pod`. The step then starts a group of pods that
     trains, and follows it; the pods read the data set and the split from the store.
 
     Args:
-        store: Where the voxels are: s3://bucket/prefix or a folder.
+        store: Store with the voxels: s3://bucket/prefix or a folder.
         dataset_id: Version of the data set.
         split_id: Version of the split.
         manifest: The data set's list of volumes.
-        split: Which volume is in which part.
-        profile_report: Logged to the pipeline run's MLflow run; its checks have passed before.
+        split: Assignment of the volumes to parts.
+        profile_report: Report that is logged to the pipeline run's MLflow run.
         pipeline_run: Identity of the pipeline run, equal in every retry
-            (`dsl.PIPELINE_JOB_ID_PLACEHOLDER`); `KFP_RUN_ID` goes before it.
+            (`dsl.PIPELINE_JOB_ID_PLACEHOLDER`); `KFP_RUN_ID` has precedence.
         settings: YAML of `components.train.recipe.Recipe`.
         model: MLflow model folder with the exported segmenter.
         history: JSON of the `TrainingHistory`: epochs, search for the learning rate.
-        label: Which training of the pipeline run, e.g. fold-1; empty where it has one.
-        run_name: What people call the pipeline run in MLflow, e.g. the preset.
+        label: Name of the training run, e.g. fold-1; empty if there is only one.
+        run_name: Name of the pipeline run in MLflow, e.g. the preset.
         group: YAML of `components.train.group.settings.GroupSettings`; empty to train in this pod.
         pod: JSON of the group's pods: metadata and spec.
 
     Returns:
-        The training's MLflow run; it is nested in the pipeline run's.
+        Id of the training run's MLflow run, a child of the pipeline run's.
     """
     from functools import partial
     from pathlib import Path
@@ -86,6 +86,6 @@ def train(
             model=Path(model.path),
             history=Path(history.path),
         )
-    for artifact in (model, history):  # in a list of several it says whose it is
+    for artifact in (model, history):  # identifies it in a list of several
         artifact.metadata["mlflow_run_id"] = run_id
     return run_id

@@ -1,4 +1,4 @@
-"""The learning-rate finder: a mock training whose learning rate rises at each step."""
+"""The learning-rate finder: a trial run whose learning rate rises at each step."""
 
 import copy
 import itertools
@@ -34,7 +34,7 @@ _LOWEST, _HIGHEST = 1e-7, 1.0  # fastai's lowest; no recipe may have a higher on
 _SMOOTHING = 0.9  # with fastai's 0.98 the curve lags behind by a third of the range
 _DIVERGED = 4.0  # times the best smoothed loss
 _DEPTH = 2.0  # of noise, one in a thousand sweeps falls by 1.5 times that between two batches
-_BEGINNING = STEPS // 10  # the first steps' loss is as good as not smoothed
+_BEGINNING = STEPS // 10  # the first steps' loss is hardly smoothed
 _KEY = "learning_rate_search.json"
 
 
@@ -44,24 +44,24 @@ def search_learning_rate(
     train: Sequence[PreparedVolume],
     checkpoints: Checkpoints | None = None,
 ) -> LearningRateSearch:
-    """Trains a copy of a segmenter for `STEPS` steps and looks where its loss falls.
+    """Trains a copy of a segmenter for `STEPS` steps and finds where its loss falls.
 
     L. N. Smith, Cyclical learning rates for training neural networks (2017), section 3.3, with
-    the number of steps and the end at divergence of fastai's `lr_find`. The segmenter and
-    the random state stay as they are. Under `torchrun` all processes search together and find
-    the same.
+    the number of steps and the stop at divergence of fastai's `lr_find`. The segmenter and the
+    random state do not change. Under `torchrun` all processes search together and get the same
+    result.
 
     Args:
-        recipe: How to train; its own learning rate is without influence.
-        segmenter: With initial weights.
+        recipe: Recipe; its own learning rate has no effect.
+        segmenter: Segmenter with initial weights.
         train: Volumes to learn from.
-        checkpoints: Of the training that it is for, which hears if the memory is short.
+        checkpoints: Checkpoints of the training run, where a lack of memory is marked.
 
     Raises:
         UserError: If the device is missing, no slice has tumour, or the memory does not suffice.
     """
     logger.info("searching the learning rate in %d steps", STEPS)
-    # every epoch has a step; the network, as the first phase has it, does not change on the way
+    # every epoch has a step; the network stays as the first phase has it
     first = recipe.schedule.phases[:1]
     schedule = recipe.schedule.model_copy(update={"epochs": STEPS, "phases": first})
 
@@ -78,12 +78,12 @@ def search_learning_rate(
 def search_once(
     store: Store, folder: str, search: Callable[[], LearningRateSearch]
 ) -> LearningRateSearch:
-    """What an attempt at the same training found before; the first one searches.
+    """Returns the result of an earlier attempt at the same training run, or searches.
 
     Args:
-        store: Has the result while the training goes on.
-        folder: Of the training's checkpoints in it.
-        search: Is called in all processes of the training, or in none.
+        store: Store with the result while the training run lasts.
+        folder: Folder of the run's checkpoints in the store.
+        search: Function that is called in all processes of the run, or in none.
     """
     key = f"{folder}/{_KEY}"
     try:
@@ -91,7 +91,7 @@ def search_once(
     except KeyError:
         pass
     except ValidationError:
-        logger.warning("the learning rate that was found before is damaged; searching again")
+        logger.warning("the stored learning-rate search is damaged; searching again")
     found = search()
     if is_writer():
         store.write(key, found.model_dump_json().encode())
@@ -99,14 +99,14 @@ def search_once(
 
 
 def with_found_rate(recipe: Recipe, search: LearningRateSearch) -> Recipe:
-    """The recipe whose first phase peaks at the learning rate that was found.
+    """Returns the recipe whose first phase peaks at the learning rate that was found.
 
     Raises:
-        UserError: If none was.
+        UserError: If none was found.
     """
     if search.suggestion is None:
         raise UserError(
-            f"{search.reason} Look at the masks and at train.augmentation, or train with "
+            f"{search.reason} Check the masks and train.augmentation, or train with "
             f"learning_rate={recipe.optimizer.learning_rate:g} by "
             "train.optimizer.find_learning_rate=false"
         )
@@ -115,42 +115,42 @@ def with_found_rate(recipe: Recipe, search: LearningRateSearch) -> Recipe:
     return recipe.model_copy(update={"optimizer": optimizer})
 
 
-# Not Lightning's own finder (2.6): it gives all groups of parameters one rate, takes our
-# callbacks away, writes a pickle into the working folder, draws a bar among the log's lines, and
-# its suggestion is the steepest point on a linear scale of the rate, which favours low ones.
+# Not Lightning's own finder (2.6): it uses one learning rate for all groups of parameters, removes
+# our callbacks, writes a pickle into the working folder, prints a progress bar into the log, and
+# suggests the steepest point on a linear scale of the learning rate, which favours low ones.
 class LearningRateSweep(Callback):
-    """Raises the learning rate exponentially from step to step, and keeps the losses.
+    """Raises the learning rate exponentially from step to step and records the losses.
 
-    Groups of parameters keep the proportions of their learning rates; the rate that is searched
-    is the highest. It ends the training after the last step, or when the loss diverges.
+    Groups of parameters keep the ratios of their learning rates; the highest one is searched for.
+    Training stops after the last step, or when the loss diverges.
 
     Attributes:
-        learning_rates: Of the steps so far.
-        losses: Of their batches, the mean of all processes.
+        learning_rates: Learning rate of each step so far.
+        losses: Loss of each step's batch, the mean over all processes.
     """
 
     def __init__(self) -> None:
         self.learning_rates: list[float] = []
         self.losses: list[float] = []
-        self._parts: list[float] = []  # of a step that gathers the gradients of several batches
-        self._shares: list[float] = []
+        self._parts: list[float] = []  # losses of the current step's micro-batches
+        self._ratios: list[float] = []
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Takes the place of the schedule."""
+        """Replaces the schedule."""
         del pl_module
         trainer.lr_scheduler_configs.clear()
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
-        self._shares = [rate / max(rates) for rate in rates]
+        self._ratios = [rate / max(rates) for rate in rates]
         if threading.current_thread() is threading.main_thread():
-            # there is nothing to save; Lightning's own handler ends with status 0
+            # nothing has to be saved, and Lightning's own handler exits with status 0
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
         """Sets the step's learning rate."""
-        for group, share in zip(trainer.optimizers[0].param_groups, self._shares, strict=True):
-            group["lr"] = _rate(trainer.global_step) * share
+        for group, ratio in zip(trainer.optimizers[0].param_groups, self._ratios, strict=True):
+            group["lr"] = _rate(trainer.global_step) * ratio
 
     def on_train_batch_end(
         self,
@@ -160,18 +160,18 @@ class LearningRateSweep(Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        """Takes the step's loss in, and stops where it diverges."""
+        """Records the step's loss and stops where it diverges."""
         del pl_module, batch, batch_idx
         assert isinstance(outputs, dict)
         loss = trainer.strategy.reduce(outputs["loss"], reduce_op="mean")
         assert isinstance(loss, Tensor)
         self._parts.append(float(loss))
         if trainer.global_step > len(self.losses):
-            self._take(sum(self._parts))  # Lightning has divided each by their number
+            self._record(sum(self._parts))  # Lightning has divided each by their number
             self._parts.clear()
             trainer.should_stop = len(self.losses) == STEPS or _diverges(self.losses)
 
-    def _take(self, loss: float) -> None:
+    def _record(self, loss: float) -> None:
         self.learning_rates.append(_rate(len(self.losses)))
         self.losses.append(loss)
 
@@ -179,13 +179,13 @@ class LearningRateSweep(Callback):
 def judge_sweep(learning_rates: Sequence[float], losses: Sequence[float]) -> LearningRateSearch:
     """Chooses a learning rate by the rule that fastai calls "valley".
 
-    The valley is the longest falling sequence of smoothed losses behind the first tenth, the
-    suggestion its middle on the logarithmic scale (`valley` in fastai/callback/schedule.py at
-    2.8). A fall that the batches themselves could make is none.
+    The valley is the longest falling sequence of smoothed losses after the first tenth; the
+    suggestion is its middle on the logarithmic scale (`valley` in fastai/callback/schedule.py at
+    2.8). A fall within the noise between batches does not count.
 
     Args:
-        learning_rates: Rising by a constant factor.
-        losses: At each; what is not finite is left out, with all behind it.
+        learning_rates: Learning rates, rising by a constant factor.
+        losses: Loss at each; the first one that is not finite and all after it are left out.
     """
     finite = list(itertools.takewhile(math.isfinite, losses))
     rates, smoothed = learning_rates[: len(finite)], _smooth(finite)
@@ -196,7 +196,7 @@ def judge_sweep(learning_rates: Sequence[float], losses: Sequence[float]) -> Lea
         losses=tuple(finite),
         smoothed=tuple(smoothed),
         suggestion=suggestion,
-        reason=_reason(suggestion) if suggestion else _complaint(rates),
+        reason=_reason(suggestion) if suggestion else _no_suggestion(rates),
     )
 
 
@@ -209,7 +209,7 @@ def _valley(losses: Sequence[float], smoothed: Sequence[float]) -> tuple[int, in
 
 
 def _longest_fall(losses: Sequence[float]) -> tuple[int, int]:
-    """Where the longest falling sequence begins and ends; what rises in between is left out."""
+    """First and last index of the longest falling subsequence."""
     lengths: list[int] = []
     for place, loss in enumerate(losses):
         before = (lengths[i] for i in range(place) if losses[i] > loss)
@@ -235,17 +235,17 @@ def _reason(suggestion: Suggestion) -> str:
     before, after = suggestion.valley_losses
     return (
         f"The smoothed loss falls from {before:.2f} to {after:.2f} while the learning rate rises "
-        f"from {low:.1g} to {high:.1g}; half way through that on the logarithmic scale is "
+        f"from {low:.1g} to {high:.1g}; the middle of that on the logarithmic scale is "
         f"{suggestion.learning_rate:.2g}. It falls most steeply at {suggestion.steepest:.2g}."
     )
 
 
-def _complaint(rates: Sequence[float]) -> str:
+def _no_suggestion(rates: Sequence[float]) -> str:
     if len(rates) <= _BEGINNING:
-        return f"No learning rate is suggested: the loss is no number after {len(rates)} steps."
+        return f"No learning rate is suggested: NaN or infinite loss after {len(rates)} steps."
     return (
-        "No learning rate is suggested: the loss does not fall by more than its batches differ "
-        f"at any from {rates[0]:.1g} to {rates[-1]:.1g}."
+        "No learning rate is suggested: from "
+        f"{rates[0]:.1g} to {rates[-1]:.1g} the loss falls by no more than its noise."
     )
 
 
@@ -255,11 +255,11 @@ def _rate(step: int) -> float:
 
 def _diverges(losses: Sequence[float]) -> bool:
     smoothed = _smooth(losses)
-    return not smoothed[-1] <= _DIVERGED * min(smoothed)  # so that it holds for NaN
+    return not smoothed[-1] <= _DIVERGED * min(smoothed)  # true for NaN too
 
 
 def _smooth(losses: Sequence[float]) -> list[float]:
-    """Exponential means without the bias towards their start, as Adam's."""
+    """Exponential means with bias correction, as in Adam."""
     smoothed, mean = [], 0.0
     for count, loss in enumerate(losses, start=1):
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss

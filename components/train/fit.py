@@ -1,10 +1,11 @@
-"""Training of one recipe with Lightning: loaders, trainer and its callbacks."""
+"""Fitting one recipe with Lightning: loaders, trainer and callbacks."""
 
 import copy
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -47,12 +48,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fit:
-    """A finished training.
+    """A finished training run of one network.
 
     Attributes:
-        segmenter: With the weights that the recipe keeps, in eval mode, on the CPU.
-        history: One entry a validated epoch.
-        exported: Number of the epoch whose weights it has; `None` without epochs.
+        segmenter: Segmenter with the weights that the recipe exports, in eval mode, on the CPU.
+        history: One entry per validated epoch.
+        exported: Number of the epoch with these weights; `None` without epochs.
     """
 
     segmenter: VolumeSegmenter
@@ -69,23 +70,23 @@ def fit(
     listen: EpochListener,
     further_callbacks: Sequence[Callback] = (),
 ) -> Fit:
-    """Trains a segmenter, from the last checkpoint where there is one.
+    """Fits one recipe, resuming from the last checkpoint.
 
-    Under `torchrun` all its processes train together; the first one writes. If the memory does
-    not suffice, they go on once with micro-batches of half the size, see `within_memory`.
+    Under `torchrun` all processes train together; the first one writes. If memory runs out, they
+    continue once with micro-batches of half the size, see `within_memory`.
 
     Args:
-        recipe: How to train.
-        segmenter: With initial weights; changed in place.
+        recipe: Recipe.
+        segmenter: Segmenter with initial weights; changed in place.
         train: Volumes to learn from.
         validation: Volumes that choose the best epoch.
-        checkpoints: Where the state is kept between attempts.
-        listen: Called after every epoch, in the process that writes.
-        further_callbacks: Of Lightning, e.g. its `EMAWeightAveraging`.
+        checkpoints: State between attempts.
+        listen: Function that is called after every epoch, in the process that writes.
+        further_callbacks: Callbacks of Lightning, e.g. its `EMAWeightAveraging`.
 
     Raises:
         UserError: If the device is missing, no training slice has tumour, the batch cannot be
-            shared out, the memory does not suffice, or the loss stops being a number.
+            divided, memory runs out, or the loss becomes NaN or infinite.
     """
     slices = SliceDataset(train, recipe.network.context_slices)
     volumes = _WholeVolumes(validation)
@@ -110,24 +111,14 @@ def _fit(
 ) -> Fit:
     history = History(recipe.schedule)
     callbacks = [
-        ChooseThreads(segmenter.network, recipe.compute, recipe.image_size_at),
         ShareWeights(),
         StopAtNonFiniteLoss(slices.volume_of, advice_against(recipe)),
         *_callbacks(recipe, history, checkpoints, listen),
-        *_wished(recipe, history),
+        *_optional(recipe, history),
         *further_callbacks,
         StoreWithinEpochs(checkpoints, history, every_s=recipe.schedule.store_every_s),
     ]
-    trainer = _trainer(recipe, callbacks)
-    place = {"rank": trainer.global_rank, "ranks": trainer.world_size}
-    loader = _training_loader(slices, recipe, **place)
-    trainer.fit(
-        _task(recipe, segmenter, trainer, loader),
-        loader,
-        DataLoader(volumes, batch_size=None, sampler=VolumeSampler(len(volumes), **place)),
-        ckpt_path=checkpoints.last(),
-        weights_only=True,
-    )
+    _run(recipe, segmenter, slices, callbacks, volumes, checkpoints.last())
     checkpoints.load_best(segmenter.network)
     return Fit(segmenter.cpu().eval(), tuple(history.epochs), history.kept)
 
@@ -138,24 +129,40 @@ def rehearse(
     train: Sequence[PreparedVolume],
     callback: Callback,
 ) -> None:
-    """Trains without validation until the schedule or the callback ends it; stores nothing.
+    """Trains without validation until the schedule or the callback stops it; stores nothing.
 
     Args:
-        recipe: How to train, without averaged weights.
-        segmenter: Changed in place.
+        recipe: Recipe; weights are not averaged.
+        segmenter: Segmenter, changed in place.
         train: Volumes to learn from.
-        callback: Watches and steers.
+        callback: Callback that observes and steers.
 
     Raises:
         UserError: If the device is missing, no training slice has tumour, or the batch cannot be
-            shared out.
+            divided.
     """
     slices = SliceDataset(train, recipe.network.context_slices)
+    _run(recipe, segmenter, slices, [callback])
+
+
+def _run(
+    recipe: Recipe,
+    segmenter: VolumeSegmenter,
+    slices: SliceDataset,
+    callbacks: Sequence[Callback],
+    volumes: "_WholeVolumes | None" = None,
+    state: Path | None = None,
+) -> None:
     threads = ChooseThreads(segmenter.network, recipe.compute, recipe.image_size_at)
-    trainer = _trainer(recipe, [threads, callback])
+    trainer = _trainer(recipe, [threads, *callbacks])
     place = {"rank": trainer.global_rank, "ranks": trainer.world_size}
     loader = _training_loader(slices, recipe, **place)
-    trainer.fit(_task(recipe, segmenter, trainer, loader), loader)
+    validation = None
+    if volumes is not None:
+        order = VolumeSampler(len(volumes), **place)
+        validation = DataLoader(volumes, batch_size=None, sampler=order)
+    task = _task(recipe, segmenter, trainer, loader)
+    trainer.fit(task, loader, validation, ckpt_path=state, weights_only=True)
 
 
 def _task(
@@ -188,12 +195,12 @@ def _callbacks(
     ]
 
 
-def _wished(recipe: Recipe, history: History) -> Iterator[Callback]:
-    """Callbacks that a recipe asks for."""
+def _optional(recipe: Recipe, history: History) -> Iterator[Callback]:
+    """Callbacks of optional settings."""
     if recipe.schedule.patience:
         yield StopWithoutGain(history, recipe.schedule.patience)
     if recipe.optimizer.ema_decay:
-        # said here: Lightning 2.6 asks the network before it is on the GPU
+        # given here: Lightning 2.6 reads it from the network before that is on the GPU
         device = pick_device(recipe.compute.device)
         yield EMAWeightAveraging(device, decay=recipe.optimizer.ema_decay)
 
@@ -203,15 +210,15 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
     # sets its level itself when it is imported, under its other name by MLflow
     for name in ("lightning.pytorch", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # on a machine with few cores reading in the training process is the faster way
+    # on a machine with few cores reading in the training process is faster
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    # Lightning 2.6 asks in a way that torch is to drop
+    # Lightning 2.6 uses an interface of torch that is deprecated
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     # a rehearsal validates nothing
     warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
-    # SegmentationTask sums up over the processes before it logs
+    # SegmentationTask sums over the processes before it logs
     warnings.filterwarnings("ignore", ".*recommended to use `self.log.*sync_dist=True.*")
-    # StoreWithinEpochs says to TumourSampler where to go on
+    # StoreWithinEpochs sets where TumourSampler continues
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     keep_freed_memory()
     return lightning.Trainer(
@@ -224,7 +231,7 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
         accumulate_grad_batches=recipe.sampling.accumulate,
         gradient_clip_val=recipe.optimizer.gradient_clip,
         callbacks=callbacks,
-        use_distributed_sampler=False,  # TumourSampler deals the slices out itself
+        use_distributed_sampler=False,  # TumourSampler splits the slices itself
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,  # LogProgress tells the progress, in lines
@@ -260,31 +267,31 @@ def _training_loader(
 
 
 def _micro_batch(sampling: Sampling, ranks: int, *, drawn: int) -> int:
-    """Slices that a process takes at once; fewer than asked for where an epoch has fewer."""
+    """Slices of a process's micro-batch; fewer than set if an epoch has fewer."""
     parts, least = ranks * sampling.accumulate, max(ranks, 2) * sampling.accumulate
     if sampling.batch_size % parts or sampling.batch_size < least:
         raise UserError(
-            f"train.sampling.batch_size={sampling.batch_size} cannot be shared out: {ranks} "
+            f"train.sampling.batch_size={sampling.batch_size} cannot be divided: {ranks} "
             f"processes with train.sampling.accumulate={sampling.accumulate} need a multiple of "
             f"{parts}, at least {least}"
         )
     if drawn < least:
-        raise UserError(f"an epoch has {drawn} slices; a step of this training needs {least}")
+        raise UserError(f"an epoch has {drawn} slices; a step of this recipe needs {least}")
     return min(sampling.batch_size, drawn) // parts
 
 
 def _loader_workers(asked: int) -> int:
     cores = usable_cores()
     if asked > cores:
-        logger.warning("train.compute.loader_workers=%d, CPU cores: %d; as many read", asked, cores)
+        logger.warning("train.compute.loader_workers=%d is limited to %d CPU cores", asked, cores)
     return min(asked, cores)
 
 
 class _WholeSteps(DataLoader[SliceTensors]):
-    """Micro-batches of whole optimizer steps; reading begins when the first is asked for.
+    """Micro-batches of complete optimizer steps, read from the first request on.
 
-    Lightning makes the iterator before it knows where a resumed training stands, and processes
-    that read ahead would begin with the first slices of the first epoch.
+    Lightning creates the iterator before it has restored the position of a resumed run, so
+    processes that read ahead would begin with the first slices of the first epoch.
     """
 
     def __init__(self, slices: SliceDataset, *, accumulate: int, **options: Any) -> None:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""A training whose memory does not suffice goes on with less of it; what is freed is kept."""
+"""Out-of-memory recovery: retry once with half the micro-batch."""
 
 import ctypes
 import logging
@@ -18,40 +18,39 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT = 2**30  # bytes: more than any array of a step on a CPU
 
 
 def keep_freed_memory() -> None:
-    """Lets the C library keep what a step frees, for the next one, where it can be told to.
+    """Lets the C library keep the memory that a step frees, for the next one, if it can.
 
-    It gives arrays of 32 MB and more back to the system, and each step's come as empty pages that
-    the kernel has to make: a tenth of a step's time on a CPU. The memory at its peak is the same.
+    By default it returns arrays of 32 MB and more to the system. The kernel then makes empty pages
+    for them in each step, which takes a tenth of a step's time on a CPU. Peak memory is the same.
     """
-    tell = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc only
-    if tell is not None:
-        tell(_M_MMAP_THRESHOLD, _KEPT)
-        tell(_M_TRIM_THRESHOLD, _KEPT)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # in glibc only
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def within_memory(
     train: Callable[[Sampling], T], sampling: Sampling, checkpoints: Checkpoints | None = None
 ) -> T:
-    """Trains; if the memory does not suffice, once more with micro-batches of half the size.
+    """Trains; if memory runs out, trains once more with micro-batches of half the size.
 
-    The second time goes on from the newest state. So does another attempt at the training, with
-    micro-batches as small as those that this one ended with. Where several processes train, one
-    that lacks memory leaves that for all and ends; they meet again.
+    The second try continues from the newest state. A later attempt at the same training run does
+    so too, with the last size of the micro-batches. If several processes train, one that runs out
+    of memory marks that for all and exits; all of them are then restarted.
 
     Args:
-        train: Trains from the newest state, or the start.
-        sampling: What the recipe asks for.
-        checkpoints: Of the training; `None` where it has none.
+        train: Function that trains from the newest state, or the start.
+        sampling: Sampling of the recipe.
+        checkpoints: Checkpoints of the training run; `None` if it has none.
 
     Raises:
-        UserError: If the memory does not suffice then either, or several processes train without
-            checkpoints.
-        SystemExit: With `LOST_STATUS`, where several processes train.
+        UserError: If memory runs out again, or if several processes train without checkpoints.
+        SystemExit: With `LOST_STATUS`, if several processes train.
     """
     halved = checkpoints is not None and checkpoints.is_memory_short()
     used = _halved(sampling) if halved else sampling
@@ -61,7 +60,7 @@ def within_memory(
         if halved or not _can_be_halved(used) or (several and checkpoints is None):
             raise UserError(_advice(used))
         used = _halved(used)
-        _tell(used, checkpoints)
+        _warn(used, checkpoints)
         if checkpoints:
             checkpoints.tell_memory_short()
         if several:
@@ -79,7 +78,7 @@ def _unless_out_of_memory(train: Callable[[Sampling], T], sampling: Sampling) ->
         if not isinstance(error, torch.OutOfMemoryError) and not is_oom_error(error):
             raise
         logger.info("%s", str(error).partition("\n")[0])
-    garbage_collection_cuda()  # here the error is gone, and what it held
+    garbage_collection_cuda()  # after the error and all that it referred to are gone
     return None
 
 
@@ -96,10 +95,10 @@ def _slices_at_once(sampling: Sampling) -> int:
     return sampling.batch_size // (sampling.accumulate * count_processes())
 
 
-def _tell(used: Sampling, checkpoints: Checkpoints | None) -> None:
+def _warn(used: Sampling, checkpoints: Checkpoints | None) -> None:
     newest = checkpoints.newest() if checkpoints else None
     logger.warning(
-        "out of memory with %d slices at once; going on from %s with %d "
+        "out of memory with %d slices at once; continuing from %s with %d "
         "(train.sampling.accumulate=%d: a step still has %d)",
         2 * _slices_at_once(used),
         newest or "the start",

@@ -10,10 +10,10 @@ def render_search(search: LearningRateSearch, recipe: Recipe, dataset_id: str, v
     """Renders the page.
 
     Args:
-        search: What was found.
-        recipe: That it holds for.
-        dataset_id: Of the data set.
-        volumes: Of its training part, that were used.
+        search: Result of the search.
+        recipe: Recipe that it holds for.
+        dataset_id: Version of the data set.
+        volumes: Number of training volumes that were used.
     """
     network = recipe.network
     return render_page(
@@ -32,12 +32,12 @@ def render_search(search: LearningRateSearch, recipe: Recipe, dataset_id: str, v
 
 
 def search_scope(search: LearningRateSearch, recipe: Recipe) -> str:
-    """What a search holds for, where that is not all of the recipe; else empty."""
+    """Limits of a search that is not for the whole recipe; else empty."""
     sentences = []
     if recipe.flair_network is not None:
         sentences.append(
-            "It is for the first of the recipe's two networks, on scans that have all sequences; "
-            "with train.optimizer.find_learning_rate=true a training looks for each."
+            "It is for the first of the recipe's two networks, on scans that have all sequences. "
+            "With train.optimizer.find_learning_rate=true a training run searches for both."
         )
     factor = recipe.schedule.phases[0].lr_factor
     if factor != 1 and search.suggestion:
@@ -52,15 +52,15 @@ def search_scope(search: LearningRateSearch, recipe: Recipe) -> str:
 def _use(search: LearningRateSearch, recipe: Recipe) -> list[Block]:
     now = f"The recipe has {recipe.optimizer.learning_rate:.2g}."
     if not search.suggestion:
-        return [f"{now} Look at the masks and the augmentation before training with it."]
+        return [f"{now} Check the masks and the augmentation before training with it."]
     rate = with_found_rate(recipe, search).optimizer.learning_rate
     return [
         f"{now} To train with the suggestion, add --set train.optimizer.learning_rate={rate:.2g} "
         "to brainseg run, or write it into the recipe. With "
-        "train.optimizer.find_learning_rate=true each training looks for its own.",
-        "It is a peak for a schedule that warms up, and holds for this network, image size, batch "
-        "size, loss and augmentation: look again when one of them changes. Two searches with "
-        "other seeds may differ by a factor of four.",
+        "train.optimizer.find_learning_rate=true each training run searches for its own.",
+        "It is the peak of a schedule with a warm-up, for this network, image size, batch size, "
+        "loss and augmentation. Search again when one of them changes. Two searches with "
+        "different seeds may differ by a factor of four.",
     ]
 
 
@@ -68,9 +68,9 @@ def _method() -> list[Block]:
     return [
         "A copy of the network is trained on the training patients, each step at a higher "
         "learning rate, until the loss diverges or the highest rate is reached (L. N. Smith, "
-        "Cyclical learning rates for training neural networks, 2017). Nothing of it is kept.",
-        "The suggestion is by the rule that fastai calls valley: the middle, on the logarithmic "
-        "scale, of the longest stretch over which the smoothed loss falls. Where it falls most "
-        "steeply is shown beside it: the loss lags behind the learning rate that lowers it, so "
-        "that point is often too high to train with.",
+        "Cyclical learning rates for training neural networks, 2017). The copy is discarded.",
+        "The suggestion follows the rule that fastai calls valley: the middle, on the logarithmic "
+        "scale, of the longest stretch over which the smoothed loss falls. The point of the "
+        "steepest fall is shown for comparison. The loss lags behind the learning rate that "
+        "lowers it, so that point is often too high to train with.",
     ]

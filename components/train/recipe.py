@@ -83,7 +83,7 @@ class Named(Config):
 
     @property
     def has_options(self) -> bool:
-        """Whether the name alone does not say all."""
+        """True if the name alone does not describe it."""
         return bool(self.options)
 
 
@@ -109,7 +109,7 @@ class Loss(Named):
 
     @property
     def has_options(self) -> bool:
-        """Whether the name alone does not say all."""
+        """True if the name alone does not describe it."""
         return bool(self.options) or self.weight != 1
 
 
@@ -196,8 +196,8 @@ class OptimizerSettings(Config):
             output; or a class of `torch.optim`, a name in timm, or `package.module:Class`, with
             options: `{name: SGD, momentum: 0.9}`.
         learning_rate: Peak of the schedule.
-        find_learning_rate: Whether to search for the peak of the first phase before training, for
-            each network, and to ignore `learning_rate`.
+        find_learning_rate: Search for the peak of the first phase before training, for each
+            network; `learning_rate` is ignored.
         encoder_factor: Learning rate of the encoder relative to that of the other weights
             (discriminative learning rates).
         weight_decay: Weight decay as the method defines it; decoupled with `adamw` and `muon`.
@@ -242,7 +242,7 @@ class Phase(Config):
         length: Length relative to the other phases.
         image_size: Side of the training slices in pixels; `None` is the network's. Validation
             uses the network's size, as the exported model does.
-        freeze_encoder: Whether the encoder's weights stay fixed, except batch normalization.
+        freeze_encoder: Fixed weights of the encoder, except batch normalization.
         lr_factor: Peak relative to the optimizer's learning rate.
         encoder_factor: Replaces the optimizer's `encoder_factor`; `None` uses that.
         augmentation: Replaces the recipe's section; `None` uses that.
@@ -342,10 +342,9 @@ class Compute(Config):
         loader_workers: Processes that read slices; 0 reads in the training process.
         threads: CPU threads of a step; `None` uses the number that is fastest at the time, so that
             two training runs on a busy machine differ in the last bits.
-        deterministic: Whether two training runs on equal machines end with bit-identical weights:
-            torch uses deterministic algorithms only, and a step uses all CPU cores where
-            `threads` is unset. Slower; on a GPU torch raises an error for operations that have
-            no such algorithm.
+        deterministic: Bit-identical weights of two training runs on equal machines: torch uses
+            deterministic algorithms only, and a step uses all CPU cores where `threads` is unset.
+            Slower; on a GPU torch raises an error for operations that have no such algorithm.
     """
 
     precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
@@ -393,7 +392,7 @@ class Recipe(Config):
 
     @property
     def whole_scans(self) -> bool:
-        """Whether `network` learns only from scans that have all sequences."""
+        """True if `network` learns only from scans that have all sequences."""
         return self.flair_network is not None
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What one training step and one validation do, apart from how long and on what."""
+"""LightningModule: training step, validation step, optimizer."""
 
 import contextlib
 from collections.abc import Iterator
@@ -28,12 +28,12 @@ _STREAM_STRIDE = 2_654_435_761  # 2**32 / golden ratio: far apart also in the lo
 
 
 class SegmentationTask(lightning.LightningModule):
-    """Loss, optimizer and validation.
+    """Training step, validation step, loss and optimizer.
 
     Args:
-        segmenter: Its network is trained.
-        recipe: How slices are changed, how weights follow the loss, phases and seed.
-        micro_batch: Slices of a training step at once, for which the memory suffices.
+        segmenter: Segmenter whose network is trained.
+        recipe: Recipe.
+        micro_batch: Slices that a training step has in memory at once.
     """
 
     def __init__(self, segmenter: VolumeSegmenter, recipe: Recipe, *, micro_batch: int) -> None:
@@ -63,7 +63,7 @@ class SegmentationTask(lightning.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Keeps a frozen encoder's weights; its batch normalization goes on, as in fastai."""
+        """Keeps a frozen encoder's weights, except batch normalization, as in fastai."""
         del optimizer
         if self._schedule.phase_at(self.current_epoch).freeze_encoder:
             for weight in _convolutions(self._encoder):
@@ -73,7 +73,7 @@ class SegmentationTask(lightning.LightningModule):
         self._measured = torch.zeros(3, dtype=torch.float64, device=self.device)
 
     def validation_step(self, volume: PreparedTensors | None, _index: int) -> None:
-        if volume is None:  # other processes have one volume more
+        if volume is None:  # other processes have one more volume
             return
         images, box, masks, truth = volume
         logits = self._predict(images)
@@ -84,7 +84,7 @@ class SegmentationTask(lightning.LightningModule):
         self._measured += torch.stack([dice, loss, torch.ones_like(loss)])
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the means over the volumes of all processes, each of which had its own."""
+        """Logs the means over the volumes of all processes."""
         dice, loss, volumes = sum_over_processes(self._measured)
         self.log("validation_dice", dice / volumes)
         self.log("validation_loss", loss / volumes)
@@ -108,15 +108,15 @@ class SegmentationTask(lightning.LightningModule):
         return encoder
 
     def _freeze(self, frozen: bool) -> None:
-        """Saves the work of gradients that `on_before_optimizer_step` would drop."""
-        if self.trainer.world_size == 1:  # DDP averages those that were wanted when it was made
+        """Saves the computation of gradients that `on_before_optimizer_step` would drop."""
+        if self.trainer.world_size == 1:  # DDP expects the same ones always
             for weight in _convolutions(self._encoder):
                 weight.requires_grad_(not frozen)
 
     def _augment(self, images: Tensor, masks: Tensor, micro_batch: int) -> tuple[Tensor, Tensor]:
-        """Changes the slices as they would be if one process took the whole step at once."""
+        """Augments the slices as if one process had the whole step at once."""
         processes = self.trainer.world_size
-        slices = len(images) * processes  # those of one process are dealt, see TumourSampler
+        slices = len(images) * processes  # split as by TumourSampler
         first = micro_batch * slices
         rows = Rows(
             slice(first + self.global_rank, first + slices, processes),
@@ -138,13 +138,12 @@ class SegmentationTask(lightning.LightningModule):
         return torch.cat(parts)
 
     def _decide(self, probability: Tensor) -> Tensor:
-        share = self.segmenter.min_component_fraction
-        mask = find_tumour(probability.cpu().numpy(), 0.5, share)
+        mask = find_tumour(probability.cpu().numpy(), 0.5, self.segmenter.min_component_fraction)
         return torch.from_numpy(mask).to(probability.device)
 
 
 def _convolutions(encoder: nn.Module) -> Iterator[nn.Parameter]:
-    """All weights but those of batch normalization."""
+    """All weights except those of batch normalization."""
     for module in encoder.modules():
         if not isinstance(module, nn.modules.batchnorm._BatchNorm):
             yield from module.parameters(recurse=False)
@@ -158,11 +157,11 @@ def _resized(images: Tensor, masks: Tensor, side: int | None) -> tuple[Tensor, T
 
 
 def step_seed(seed: int, step: int, stream: int) -> int:
-    """The seed of a step's chance.
+    """Seed of a step's random numbers.
 
-    It depends on nothing that happened before, so a resumed training repeats what it would
-    have done; and no two streams of a training are the same. Stream 0 is of what all processes
-    draw together, the others are of each one's micro-batches.
+    It depends on nothing that happened before, so a resumed run repeats an uninterrupted one, and
+    no two streams of a run are equal. Stream 0 is for numbers that all processes draw together;
+    the others are for each process's micro-batches.
     """
     return seed * 1_000_003 + step + stream * _STREAM_STRIDE
 

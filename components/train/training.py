@@ -1,4 +1,4 @@
-"""The whole of the train step: tracking, fit, export."""
+"""The train step: tracking, fit, export."""
 
 import functools
 import logging
@@ -53,24 +53,24 @@ def train_model(
     """Trains and exports a segmenter and logs both to MLflow.
 
     The MLflow run is opened first: a server that is down fails the step before any work.
-    Where several processes train together, the first one writes.
+    If several processes train together, the first one writes.
 
     Args:
-        recipe: How to train.
-        dataset: What to learn from.
+        recipe: Recipe.
+        dataset: Data set and split.
         pipeline_run: Identity of the pipeline run; retries with the same one resume.
-        label: Which of the pipeline run's trainings, for people; empty where it has one.
-        run_name: What people call the pipeline run.
-        profile_report: HTML, logged to the pipeline run's MLflow run.
-        model: Folder to write the MLflow model to.
-        history: JSON file to write a `TrainingHistory` to.
+        label: Name of the training run within the pipeline run; empty if there is only one.
+        run_name: Name of the pipeline run for people.
+        profile_report: HTML file, logged to the pipeline run's MLflow run.
+        model: Folder for the MLflow model.
+        history: JSON file for a `TrainingHistory`.
 
     Returns:
-        The id of the training's MLflow run.
+        Id of the training run's MLflow run.
 
     Raises:
         UserError: If the server, the store, the data or the recipe do not allow it, or the
-            learning rate is to be found and the loss falls at none.
+            learning rate is searched for and the loss falls nowhere.
     """
     limit_threads()
     training = Training(
@@ -86,21 +86,22 @@ def train_model(
         if is_writer():
             log_params(client, run_id, {"train": recipe.model_dump(mode="json")})
             _describe_data(client, pipeline_run_of(client, run_id), dataset, profile_report)
-        journal = Journal(client, run_id)
-        segmenter, told = _fit(recipe, dataset, checkpoint_folder(training.digest), journal)
+        training_logger = TrainingLogger(client, run_id)
+        folder = checkpoint_folder(training.digest)
+        segmenter, fitted = _fit(recipe, dataset, folder, training_logger)
         if is_writer():
             difference = export_segmenter(segmenter, model)
             logger.info(
                 "exported segmenter differs from the trained one by at most %.1g", difference
             )
-            history.write_text(told.model_dump_json())
+            history.write_text(fitted.model_dump_json())
     return run_id
 
 
 def _describe_data(
     client: MlflowClient, run_id: str, dataset: SplitDataset, profile_report: Path
 ) -> None:
-    """Logs what all trainings of a pipeline run share, whichever of them is the first."""
+    """Logs the data once for all training runs of a pipeline run."""
     log_dataset(client, run_id, dataset.manifest, dataset.store.uri)
     log_text_once(client, run_id, profile_report.read_text(), "reports/profile.html")
     split = dataset.split
@@ -108,13 +109,13 @@ def _describe_data(
 
 
 @dataclass(frozen=True)
-class Journal:
-    """What MLflow hears of the training of a network.
+class TrainingLogger:
+    """Logs one network's training to MLflow.
 
     Attributes:
-        client: Of the tracking server.
-        run_id: The training's run.
-        prefix: Of the names of all that is told, where a training has several networks.
+        client: Client of the tracking server.
+        run_id: MLflow run of the training run.
+        prefix: Prefix of all names, if a recipe has several networks.
     """
 
     client: MlflowClient
@@ -122,22 +123,22 @@ class Journal:
     prefix: str = ""
 
     def epoch(self, epoch: Epoch) -> None:
-        """Logs what an epoch measured."""
+        """Logs the metrics of an epoch."""
         values = {self.prefix + name: value for name, value in epoch.items() if name != "epoch"}
         log_metrics(self.client, self.run_id, values, step=int(epoch["epoch"]))
 
     def complete(self, epochs: Iterable[Epoch]) -> None:
-        """Logs what is lacking: an attempt may be killed when it has stored an epoch, untold."""
+        """Logs epochs that an attempt stored, but could not log before it was killed."""
         points = self.client.get_metric_history(self.run_id, f"{self.prefix}train_loss")
-        told = {point.step for point in points}
+        logged = {point.step for point in points}
         for epoch in epochs:
-            if int(epoch["epoch"]) not in told:
+            if int(epoch["epoch"]) not in logged:
                 self.epoch(epoch)
 
     def search(self, search: LearningRateSearch) -> None:
-        """Logs the curve of a search for a learning rate, what it suggests, and why."""
+        """Logs the curve of a learning-rate search, its suggestion and the reason."""
         path = f"training/{self.prefix}learning_rate_search"
-        if search.losses:  # not if the very first was no number
+        if search.losses:  # empty if the very first was NaN or infinite
             self.client.log_figure(self.run_id, learning_rate_curve(search), f"{path}.png")
         self.client.log_text(self.run_id, search.reason, f"{path}.txt")
         if search.suggestion:
@@ -146,26 +147,29 @@ class Journal:
 
 
 def _fit(
-    recipe: Recipe, dataset: SplitDataset, folder: str, journal: Journal
+    recipe: Recipe, dataset: SplitDataset, folder: str, training_logger: TrainingLogger
 ) -> tuple[ExportableSegmenter, TrainingHistory]:
-    """Fits the recipe's network, and its second one where there is one."""
-    # both at first: what is wrong with one is told before the other's training
+    """Fits the recipe's network, and its second one if there is one."""
+    # both first: an error in one is reported before the other is trained
     segmenters = [
         _initial(network, recipe, f"train.{section}")
         for section, network in recipe.networks.items()
     ]
     if recipe.flair_network is not None:
-        logger.info("training the first of two networks, on all sequences; times are those of one")
-    segmenter, history = _fit_network(recipe, segmenters[0], dataset, folder, journal)
+        logger.info("training the first of two networks, on all sequences; times are for one")
+    segmenter, history = _fit_network(recipe, segmenters[0], dataset, folder, training_logger)
     if recipe.flair_network is None:
         return segmenter, history
     logger.info("training the second network, on FLAIR")
     for_flair = recipe.model_copy(update={"network": recipe.flair_network, "flair_network": None})
     flair, flair_history = _fit_network(
-        for_flair, segmenters[1], dataset, f"{folder}/flair", replace(journal, prefix="flair_")
+        for_flair,
+        segmenters[1],
+        dataset,
+        f"{folder}/flair",
+        replace(training_logger, prefix="flair_"),
     )
-    told = history.model_copy(update={"flair": flair_history})
-    return PairedSegmenter(segmenter, flair), told
+    return PairedSegmenter(segmenter, flair), history.model_copy(update={"flair": flair_history})
 
 
 def _initial(network: Network, recipe: Recipe, place: str) -> VolumeSegmenter:
@@ -181,7 +185,7 @@ def _fit_network(
     segmenter: VolumeSegmenter,
     dataset: SplitDataset,
     folder: str,
-    journal: Journal,
+    training_logger: TrainingLogger,
 ) -> tuple[VolumeSegmenter, TrainingHistory]:
     checkpoints = Checkpoints(dataset.store, folder, dataset.cache)
     train, validation = (
@@ -190,16 +194,16 @@ def _fit_network(
     )
     search = None
     if recipe.optimizer.find_learning_rate:
-        look = functools.partial(search_learning_rate, recipe, segmenter, train, checkpoints)
-        search = search_once(dataset.store, folder, look)
+        run_search = functools.partial(search_learning_rate, recipe, segmenter, train, checkpoints)
+        search = search_once(dataset.store, folder, run_search)
         logger.info("%s", search.reason)
         if is_writer():
-            journal.search(search)
+            training_logger.search(search)
         recipe = with_found_rate(recipe, search)
-    fitted = fit(recipe, segmenter, train, validation, checkpoints, journal.epoch)
+    fitted = fit(recipe, segmenter, train, validation, checkpoints, training_logger.epoch)
     checkpoints.remove_local()
     if is_writer():
-        journal.complete(fitted.history)
+        training_logger.complete(fitted.history)
     history = TrainingHistory(
         epochs=fitted.history, exported=fitted.exported, learning_rate_search=search
     )

@@ -36,10 +36,10 @@ STEPS: Mapping[str, type[Config]] = {
 }
 """The steps that have settings; each pipeline has some of them."""
 
-RECIPES = "recipes"  # a preset's section and a pipeline's parameter: what `comparison` compares
+RECIPES = "recipes"  # section of a preset and parameter of the pipeline `comparison`
 
 _FOLDER = Path(__file__).parents[1] / "presets"
-# Networks that are known to work: the others are built to see whether they do
+# Networks and parts of a recipe that are known to work; others are tried before a run
 USUAL_ENCODERS = frozenset({"resnet18", "resnet34", "resnet50", "mobilenet_v2"})
 USUAL_DEPTHS: Mapping[str, Collection[int]] = {
     "unet": (3, 4, 5),
@@ -55,12 +55,12 @@ Preset = Mapping[str, Config]
 
 @dataclass(frozen=True)
 class PresetSummary:
-    """The first lines of a preset's file.
+    """Purpose and scores of a preset.
 
     Attributes:
         name: Value of `--preset`.
         purpose: Noun phrase, e.g. `a first run`.
-        scores: Measured scores and the data that they are of, or `not measured`.
+        scores: Measured scores with their data set, or `not measured`.
     """
 
     name: str
@@ -86,14 +86,14 @@ def list_presets() -> list[PresetSummary]:
 
 
 def show_preset(name: str, changes: Iterable[str] = ()) -> str:
-    """Every setting of a preset, as YAML that is a preset itself.
+    """Renders every setting of a preset as YAML, which is a valid preset.
 
     Args:
-        name: As for `load_preset`.
-        changes: As for `load_preset`.
+        name: Name or path, see `load_preset`.
+        changes: Changes, see `load_preset`.
 
     Raises:
-        UserError: As `load_preset`.
+        UserError: If `load_preset` does.
     """
     preset = load_preset(name, changes)
     settings = {step: config.model_dump(mode="json") for step, config in preset.items()}
@@ -107,17 +107,17 @@ def load_preset(
     """Reads a preset and applies changes to it.
 
     Args:
-        name: One of `preset_names()`, or the path of a YAML file with the same sections; it may
-            serve several pipelines, so those of other steps are read and left aside.
-        changes: `step.key=value` or `step.section.key=value` each, the value in YAML.
-        steps: Those of the pipeline, see `pipelines.graph.settings_of`.
+        name: One of `preset_names()`, or the path of a YAML file with the same sections. A preset
+            may serve several pipelines: sections of other steps are checked and left out.
+        changes: Texts `step.key=value` or `step.section.key=value`, with the value in YAML.
+        steps: Steps of the pipeline, see `pipelines.graph.settings_of`.
 
     Returns:
         Validated settings of the steps.
 
     Raises:
-        UserError: If there is no such preset, a setting is unknown or out of range, or a network
-            cannot be built, where the libraries for it are installed.
+        UserError: If there is no such preset, a setting is unknown or out of range, or a part of
+            the recipe cannot be built (tried only if the libraries for it are installed).
     """
     sections = _with_changes(_read(name), changes, steps)
     preset = {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
@@ -127,18 +127,22 @@ def load_preset(
 
 
 def load_recipes(name: str, changes: Iterable[str] = ()) -> dict[str, Recipe]:
-    """The recipes that a preset compares, by their labels.
+    """Reads the recipes that a preset compares.
 
-    Each entry of its section `recipes` is what a recipe changes of the section `train`, or the
-    name of a preset (or file) whose `train` it is. A preset without that section has the entries
-    of `pipelines/recipes.yaml`.
+    An entry of its section `recipes` holds changes of the section `train`, or names a preset (or
+    file) whose section `train` is used. A preset without that section has the entries of
+    `pipelines/recipes.yaml`.
 
     Args:
-        name: As for `load_preset`.
-        changes: `train.key=value` for all of the first kind, `recipes.label.key=value` for one.
+        name: Name or path, see `load_preset`.
+        changes: Texts `train.key=value` for all entries of the first kind, or
+            `recipes.label.key=value` for one.
+
+    Returns:
+        The recipes by their labels.
 
     Raises:
-        UserError: If an entry is no recipe; it is named.
+        UserError: If an entry is not a valid recipe; the message names it.
     """
     sections = _read(name)
     sections[RECIPES] = sections[RECIPES] or load_yaml(_DEFAULT_RECIPES.read_text())
@@ -160,8 +164,8 @@ def parse_change(change: str, form: str) -> tuple[str, Any]:
     """Reads a change of a setting, `KEY=VALUE` with the value in YAML.
 
     Args:
-        change: As it was given on the command line.
-        form: What is allowed, for the message.
+        change: Argument of the command line.
+        form: Allowed form, for the message.
 
     Raises:
         UserError: If it has no key or no value, or the value is not valid YAML.
@@ -181,7 +185,7 @@ def pipeline_arguments(preset: Preset) -> dict[str, str]:
 
 
 def _check(recipe: Recipe, name: str) -> None:
-    """Builds what is unusual, if the libraries for it are installed: `submit` needs none."""
+    """Tries unusual parts, if the libraries for them are installed: `submit` needs none."""
     if not find_spec("segmentation_models_pytorch"):
         return
     _check_networks(recipe, name)
@@ -193,7 +197,7 @@ def _check(recipe: Recipe, name: str) -> None:
 
 
 def _is_usual(recipe: Recipe) -> bool:
-    """Whether loss, optimizer and schedule are this project's own, without options."""
+    """True if loss, optimizer and schedule are this project's own, without options."""
     parts = (*recipe.optimizer.loss, recipe.optimizer.method, recipe.schedule.lr_schedule)
     return all(part.name in USUAL_PARTS and not part.options for part in parts)
 
@@ -236,8 +240,8 @@ def _recipe(entry: object, train: Mapping[str, Any], label: str) -> dict[str, An
         return _read(entry)["train"]
     if not isinstance(entry, Mapping | None):
         raise UserError(
-            f"{RECIPES}.{label} must hold what it changes of `train`, or name a preset or a "
-            f".yaml file, not {entry!r}"
+            f"{RECIPES}.{label} must hold changes of `train`, or name a preset or a .yaml "
+            f"file, not {entry!r}"
         )
     return yaml_files.merged(train, entry or {})
 
@@ -268,7 +272,7 @@ def _misunderstood(change: str, form: str, near: str = "") -> UserError:
 def _changed(
     values: Mapping[str, Any], path: Sequence[str], value: object, change: str
 ) -> dict[str, Any]:
-    """The values with one more, at the end of `path`; what lies on the way is copied."""
+    """Returns a copy of the values with one more, at the end of `path`."""
     key, rest = path[0], path[1:]
     inner = values.get(key)
     if not rest:

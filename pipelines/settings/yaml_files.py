@@ -1,4 +1,4 @@
-"""Settings in YAML by name: files that come with the package, or the user's own."""
+"""YAML files with settings, by name: those of the package, or the user's own."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,15 +16,15 @@ def names(folder: Path) -> list[str]:
 
 
 def read(name: str, folder: Path, kind: str) -> Mapping[str, Any]:
-    """The content of a named file.
+    """Reads a named file.
 
     Args:
         name: One of `names(folder)`, or the path of a YAML file.
-        folder: Of the files that come with the package.
-        kind: What the files are called in a message, e.g. `preset`.
+        folder: Folder of the files that come with the package.
+        kind: Name of such files in a message, e.g. `preset`.
 
     Raises:
-        UserError: If there is no such file, or it holds no mapping of names.
+        UserError: If there is no such file, or it is not a mapping with names as keys.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     try:
@@ -42,20 +42,25 @@ def read(name: str, folder: Path, kind: str) -> Mapping[str, Any]:
     return content
 
 
-def section(content: Mapping[str, Any], name: str, told: str) -> dict[str, Any]:
-    """One section of a file; empty where the file is silent.
+def section(content: Mapping[str, Any], name: str, place: str) -> dict[str, Any]:
+    """Returns one section of a file; empty if the file has none.
+
+    Args:
+        content: Content of the file.
+        name: Name of the section.
+        place: File in a message.
 
     Raises:
-        UserError: If it is no mapping; `told` says where it stands.
+        UserError: If the section is not a mapping.
     """
     found = content.get(name) or {}
     if not isinstance(found, dict):
-        raise UserError(f"{told}: {name} must hold `key: value` pairs, not {found!r}")
+        raise UserError(f"{place}: {name} must hold `key: value` pairs, not {found!r}")
     return found
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge mappings at every depth; any other value in `above` replaces that in `below`."""
+    """Merges mappings at every depth; any other value in `above` replaces that in `below`."""
     result = dict(below)
     for key, value in above.items():
         inner = result.get(key)

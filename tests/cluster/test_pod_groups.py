@@ -180,7 +180,7 @@ def test_a_mistake_fails_at_once_in_its_own_words(train, backend, deployed):
     with pytest.raises(TaskFailed) as failure:
         backend.wait(job_name(run_id, "train"), 600)
     assert ERROR_PREFIX.strip() in str(failure.value)
-    assert "batch_size=7 cannot be shared out" in str(failure.value)
+    assert "batch_size=7 cannot be divided" in str(failure.value)
     gone(deployed)
 
 

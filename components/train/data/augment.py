@@ -1,7 +1,7 @@
-"""Augmentation of a whole batch at once, on the device it is on.
+"""Augmentation of a whole batch at once, on its device.
 
-By torch's own operations: what changes a slice must not depend on how a step is dealt out to
-processes and micro-batches (see `Rows`), and libraries' transforms draw their chance themselves.
+It uses torch's own operations. The change of a slice must not depend on how a step is split into
+processes and micro-batches (see `Rows`), and libraries' transforms draw random numbers themselves.
 """
 
 import math
@@ -15,21 +15,21 @@ from components.shared.dataset.volumes import CHANNELS, FLAIR
 from components.train.data.augment_fastai import augment_as_fastai
 from components.train.recipe import Augmentation
 
-_BENDING_POINTS = 5  # a side, of the grid whose points elastic deformation moves
+_ELASTIC_POINTS = 5  # per side, of the grid whose points elastic deformation moves
 _BIAS_FIELD_POINTS = 3  # a side, of the grid between whose points the bias field is smooth
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Which slices of a step's batch are at hand, of one that is dealt out.
+    """The slices of a step's batch that this process and micro-batch have.
 
-    Chance is drawn for the whole batch and each slice takes its own, so what is done to a slice
-    does not depend on how many processes and micro-batches share the step.
+    Random numbers are drawn for the whole batch and each slice uses its own. So the change of a
+    slice does not depend on the number of processes and micro-batches.
 
     Attributes:
-        taken: Their places in the batch.
+        taken: Positions in the batch.
         total: Slices of the batch, in all processes and micro-batches.
-        device: Where the slices are.
+        device: Device of the slices.
     """
 
     taken: slice
@@ -37,21 +37,21 @@ class Rows:
     device: torch.device
 
     def rand(self, *shape: int) -> Tensor:
-        """Uniform in 0..1, slices x shape."""
+        """Uniform random numbers in 0..1, slices x shape."""
         return torch.rand(self.total, *shape, device=self.device)[self.taken]
 
 
 def augment(
     images: Tensor, masks: Tensor, settings: Augmentation, rows: Rows
 ) -> tuple[Tensor, Tensor]:
-    """Turns, zooms, mirrors, bends, brightens, shades and impoverishes each slice by its own draw.
+    """Changes the geometry, intensities and sequences of each slice at random.
 
     Args:
         images: float, batch x channels x side x side; channels are whole slices of three
             sequences, see `components.shared.model.network.with_neighbours`.
         masks: float in 0..1, batch x 1 x side x side; moved with its image.
         settings: Sizes and probabilities of the changes.
-        rows: Which slices of the step's batch these are.
+        rows: Positions of these slices in the step's batch.
 
     Returns:
         Changed images and masks of the same shapes.
@@ -61,16 +61,16 @@ def augment(
     placements = _placements(rows, settings)
     grid = functional.affine_grid(placements, list(masks.shape), align_corners=False)
     if settings.elastic_shift:
-        grid = grid + _bend(rows, settings.elastic_shift, masks.shape[-1])
+        grid = grid + _elastic(rows, settings.elastic_shift, masks.shape[-1])
     images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     masks = functional.grid_sample(masks, grid, padding_mode="border", align_corners=False)
-    # in place from here: memory that is new at each of so many operations took half of the time
+    # in place from here: new memory in each of so many operations took half of the time
     if settings.sharpness_shift:
         _sharpen(images, settings.sharpness_shift, rows)
     count, channels, side, _ = images.shape
     sequences = images.view(count, channels // len(CHANNELS), len(CHANNELS), side, side)
     _change_intensities(sequences, settings, rows)
-    return _lose_sequences(sequences, settings.modality_dropout_prob, rows).flatten(1, 2), masks
+    return _drop_modalities(sequences, settings.modality_dropout_prob, rows).flatten(1, 2), masks
 
 
 def _placements(rows: Rows, settings: Augmentation) -> Tensor:
@@ -83,14 +83,14 @@ def _placements(rows: Rows, settings: Augmentation) -> Tensor:
     return torch.stack([first_row, second_row], dim=1)
 
 
-def _bend(rows: Rows, limit: float, side: int) -> Tensor:
-    """Displacements between random ones at the points of a coarse grid, as `grid_sample` counts."""
-    points = _draw(rows, 2 * limit, 2, _BENDING_POINTS, _BENDING_POINTS)
+def _elastic(rows: Rows, limit: float, side: int) -> Tensor:
+    """Displacements in the units of `grid_sample`, smooth between the points of a coarse grid."""
+    points = _draw(rows, 2 * limit, 2, _ELASTIC_POINTS, _ELASTIC_POINTS)
     return _between(points, side).permute(0, 2, 3, 1)
 
 
 def _between(points: Tensor, side: int) -> Tensor:
-    """Bicubic interpolation to side x side, as products: torch's own is made for few points."""
+    """Bicubic interpolation to side x side, by matrix products: faster than torch's here."""
     known = torch.eye(points.shape[-1], device=points.device)[None, None]
     weights = functional.interpolate(
         known, (side, points.shape[-1]), mode="bicubic", align_corners=True
@@ -107,39 +107,39 @@ def _sharpen(images: Tensor, limit: float, rows: Rows) -> None:
 
 
 def _change_intensities(sequences: Tensor, settings: Augmentation, rows: Rows) -> None:
-    """Bends their scale between the least and the largest, which stay; shades; brightens.
+    """Applies gamma, bias field, contrast and brightness.
 
-    Each pass over all pixels takes its time, so the three are one: what is left of the least and
-    what the place between it and the largest is worth.
+    Gamma acts between the smallest and the largest intensity, which stay. A pass over all pixels
+    is expensive, so the three share one: a base and a scale of the position above the smallest.
     """
     least: Tensor | float = 0.0
-    worth: Tensor | float = 1.0
+    scale: Tensor | float = 1.0
     if settings.gamma > 1 or settings.bias_field:
         least = sequences.amin((-2, -1), keepdim=True)
         sequences.sub_(least)
     if settings.gamma > 1:
-        worth = sequences.amax((-2, -1), keepdim=True).clamp(min=1e-6)
+        scale = sequences.amax((-2, -1), keepdim=True).clamp(min=1e-6)
         exponent = _draw(rows, math.log(settings.gamma), 1, len(CHANNELS), 1, 1).exp()
         # logarithms: a quarter of the time of pow_
-        sequences.mul_(1 / worth).clamp_(0, 1).log_().mul_(exponent).exp_()
+        sequences.mul_(1 / scale).clamp_(0, 1).log_().mul_(exponent).exp_()
     if settings.bias_field:
-        worth = _bias_field(rows, settings.bias_field, sequences.shape[-1]) * worth
+        scale = _bias_field(rows, settings.bias_field, sequences.shape[-1]) * scale
     shape = (1, len(CHANNELS), 1, 1)
     gain = 1 + _draw(rows, settings.intensity_shift, *shape)
     base = gain * least + _draw(rows, settings.intensity_shift, *shape)
-    sequences.mul_(gain * worth).add_(base)
+    sequences.mul_(gain * scale).add_(base)
 
 
 def _bias_field(rows: Rows, limit: float, side: int) -> Tensor:
-    """Smooth fields of factors, the same for neighbouring slices."""
+    """Smooth fields of factors, the same for a slice's neighbours."""
     points = _draw(rows, math.log1p(limit), len(CHANNELS), _BIAS_FIELD_POINTS, _BIAS_FIELD_POINTS)
     return _between(points, side).exp()[:, None]
 
 
-def _lose_sequences(sequences: Tensor, share: float, rows: Rows) -> Tensor:
-    # as in the data, a sequence that was not taken is a copy of FLAIR
-    lost = rows.rand(1, len(CHANNELS), 1, 1) < share
-    return torch.where(lost, sequences[:, :, FLAIR : FLAIR + 1], sequences)
+def _drop_modalities(sequences: Tensor, probability: float, rows: Rows) -> Tensor:
+    # in the data a missing sequence is a copy of FLAIR
+    dropped = rows.rand(1, len(CHANNELS), 1, 1) < probability
+    return torch.where(dropped, sequences[:, :, FLAIR : FLAIR + 1], sequences)
 
 
 def _draw(rows: Rows, limit: float, *shape: int) -> Tensor:

@@ -1,10 +1,9 @@
-"""fastai's default augmentation (`aug_transforms`) by torchvision's equivalents.
+"""fastai's default augmentation (`aug_transforms`), by torchvision's equivalents.
 
-https://docs.fast.ai/vision.augment.html#aug_transforms: mirrored by half, turned by up to 10
-degrees, zoomed up to 1.1, warped and brightened by up to 0.2, each with a chance of 0.75. Not as
-there: brightness and contrast share one chance, brightness is a factor and not a shift of the
-logit, a warp only narrows sides of the picture and never widens them, and
-what comes in from outside is black and not a reflection.
+https://docs.fast.ai/vision.augment.html#aug_transforms: mirror with probability 0.5, rotation up to
+10 degrees, zoom up to 1.1, warp and brightness up to 0.2, each with probability 0.75. Differences:
+brightness and contrast share one draw. Brightness is a factor instead of a shift of the logit. A
+warp only narrows sides of the image. Pixels from outside are black instead of reflected.
 """
 
 import torch
@@ -16,26 +15,26 @@ from components.shared.dataset.volumes import CHANNELS
 from components.shared.model.preparation import imagenet_statistics
 
 _SMOOTH = v2.InterpolationMode.BILINEAR
-_CHANCE = 0.75
+_PROBABILITY = 0.75
 _TRANSFORMS = v2.Compose(
     [
         v2.RandomHorizontalFlip(),
-        v2.RandomApply([v2.RandomRotation(10, interpolation=_SMOOTH)], _CHANCE),
-        v2.RandomApply([v2.RandomAffine(0, scale=(1.0, 1.1), interpolation=_SMOOTH)], _CHANCE),
-        v2.RandomPerspective(0.2, p=_CHANCE, interpolation=_SMOOTH),
-        v2.RandomApply([v2.ColorJitter(brightness=0.2, contrast=0.2)], _CHANCE),
+        v2.RandomApply([v2.RandomRotation(10, interpolation=_SMOOTH)], _PROBABILITY),
+        v2.RandomApply([v2.RandomAffine(0, scale=(1.0, 1.1), interpolation=_SMOOTH)], _PROBABILITY),
+        v2.RandomPerspective(0.2, p=_PROBABILITY, interpolation=_SMOOTH),
+        v2.RandomApply([v2.ColorJitter(brightness=0.2, contrast=0.2)], _PROBABILITY),
     ]
 )
 
 
 def augment_as_fastai(images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Changes each slice, with its neighbours, by its own draw.
+    """Changes each slice and its neighbours alike, by one draw.
 
     Args:
         images: float, batch x channels x side x side, normalized by ImageNet's statistics;
             channels are whole slices of three sequences.
         masks: float in 0..1, batch x 1 x side x side; moved with its image.
-        draws: Uniform in 0..1, one a slice.
+        draws: Uniform random numbers in 0..1, one per slice.
 
     Returns:
         Changed images and masks of the same shapes.

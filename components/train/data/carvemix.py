@@ -1,31 +1,31 @@
-"""Tumours of other slices, cut out with what is around them and pasted into a slice: CarveMix.
+"""CarveMix: pastes tumours of other slices, with a margin around them.
 
-Zhang et al. 2021, https://arxiv.org/abs/2108.06883. Other than there the margin never cuts into the
-tumour, and its edge is soft.
+Zhang et al. 2021, https://arxiv.org/abs/2108.06883. In contrast to the paper the margin never cuts
+into the tumour, and its edge is soft.
 """
 
 import torch
 from scipy import ndimage
 from torch import Tensor
 
-LEAST_MARGIN, LARGEST_MARGIN = 1 / 32, 1 / 6  # shares of a slice's side
-_EDGE = 5  # pixels in which one slice passes into the other
+LEAST_MARGIN, LARGEST_MARGIN = 1 / 32, 1 / 6  # fractions of a slice's side
+_EDGE = 5  # width of the transition in pixels
 
 
 def paste_tumour(
     image: Tensor, mask: Tensor, donor_image: Tensor, donor_mask: Tensor, margin: float
 ) -> tuple[Tensor, Tensor]:
-    """Puts a donor's tumour, with a margin around it, where it is in the donor.
+    """Pastes a donor's tumour, with a margin around it, at its position in the donor.
 
     Args:
         image: float16 channels x side x side.
-        mask: float32 share of tumour in 0..1, 1 x side x side.
-        donor_image: As `image`.
-        donor_mask: As `mask`.
-        margin: Around the tumour, as a share of the side.
+        mask: float32 fraction of tumour in 0..1, 1 x side x side.
+        donor_image: Same form as `image`.
+        donor_mask: Same form as `mask`.
+        margin: Width around the tumour, as a fraction of the side.
 
     Returns:
-        A new image and mask; within the margin, tumour is what it is in the donor.
+        A new image and mask; within the margin the mask is the donor's.
     """
     width = 2 * round(margin * image.shape[-1]) + 1
     region = ndimage.maximum_filter(donor_mask[0].numpy() > 0.5, width)

@@ -1,4 +1,4 @@
-"""Prepared slices on disk and the order in which training sees them."""
+"""Prepared slices on disk, and their order in training."""
 
 import contextlib
 import fcntl
@@ -28,11 +28,11 @@ from components.train.data.carvemix import LARGEST_MARGIN, LEAST_MARGIN, paste_t
 
 logger = logging.getLogger(__name__)
 
-COVERAGE_LEVELS = 255  # a mask's pixel holds the covered share of its area, as uint8
+COVERAGE_LEVELS = 255  # a mask's pixel holds the covered fraction of its area, as uint8
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 SliceTensors = tuple[Tensor, Tensor, Tensor]
-"""Image, mask and two indices, its own and its donor's; of one slice or of a batch."""
+"""Image, mask and two indices (slice and donor), of one slice or of a batch."""
 
 _FILES = ("images.npy", "box.npy", "masks.npy")
 _DIGESTS = "digests.json"
@@ -43,10 +43,10 @@ class PreparedVolume:
     """A volume at the network's size, mapped into memory.
 
     Attributes:
-        entry: The volume's line in the manifest.
+        entry: Entry of the volume in the manifest.
         images: float16, slices x 3 x side x side, see `VolumeSegmenter.prepare`.
         box: float32, four values, see `head_box`.
-        masks: uint8 share of tumour in each pixel (0 to 255), slices x side x side.
+        masks: uint8 fraction of tumour in each pixel (0 to 255), slices x side x side.
         truth: uint8 mask in {0, 1} at full size, slices x height x width.
     """
 
@@ -60,38 +60,38 @@ class PreparedVolume:
 def prepare_volumes(
     dataset: SplitDataset, part: Part, segmenter: VolumeSegmenter, *, whole_scans: bool = False
 ) -> list[PreparedVolume]:
-    """Normalizes and cuts the volumes of a part once, into files in the cache.
+    """Normalizes and crops the volumes of a part once, into files in the cache.
 
-    The files are checked by their digests before they are used again, and made anew if they
-    were changed or the way of preparing is another. Of several processes with one cache the
-    first one fetches and prepares a volume, the others wait for it.
+    The files are checked by their digests before they are used again, and recreated if they or
+    the preprocessing have changed. Of several processes with one cache the first one fetches and
+    prepares a volume; the others wait for it.
 
     Args:
-        dataset: Where the volumes are.
-        part: Which of them.
-        segmenter: Whose way of preparing it is.
-        whole_scans: Leaves volumes out that lack a sequence.
+        dataset: Data set and split.
+        part: Part of the split.
+        segmenter: Segmenter with the preprocessing.
+        whole_scans: Leave out volumes that lack a sequence.
 
     Raises:
-        UserError: If the store lacks a volume or it was changed, or none is whole.
+        UserError: If the store lacks a volume or it was changed, or none has all sequences.
     """
     entries = [entry for entry in dataset.entries(part) if not (whole_scans and entry.missing)]
     if not entries:
         raise UserError(
-            f"no volume of the {part} part has all sequences; train one network on all by "
-            "train.flair_network=null"
+            f"no volume of the {part} part has all sequences; set train.flair_network=null to "
+            "train one network on all"
         )
-    way = _way_of_preparing(segmenter)
+    digest = _preprocessing_digest(segmenter)
     return [
-        _prepared(entry, dataset, segmenter, way)
+        _prepared(entry, dataset, segmenter, digest)
         for entry in track(entries, len(entries), f"{part} volumes prepared")
     ]
 
 
 def _prepared(
-    entry: VolumeEntry, dataset: SplitDataset, segmenter: VolumeSegmenter, way: str
+    entry: VolumeEntry, dataset: SplitDataset, segmenter: VolumeSegmenter, digest: str
 ) -> PreparedVolume:
-    folder = dataset.cache / "prepared" / f"{entry.digest}-{way}"
+    folder = dataset.cache / "prepared" / f"{entry.digest}-{digest}"
     with _one_at_a_time(folder):
         volume = dataset.volume(entry)
         if not _is_whole(folder):
@@ -106,7 +106,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # given back when the process ends, however
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # also released if the process is killed
         yield
     finally:
         os.close(descriptor)
@@ -116,13 +116,13 @@ def _prepare(volume: Volume, segmenter: VolumeSegmenter) -> Arrays:
     image, mask = torch.from_numpy(volume.image), torch.from_numpy(volume.mask)
     with torch.inference_mode():
         box = segmenter.box(image)
-        shares = cut(mask[:, None].float(), box, segmenter.image_size)[:, 0]
-        masks = (shares * COVERAGE_LEVELS).round().byte()
+        fractions = cut(mask[:, None].float(), box, segmenter.image_size)[:, 0]
+        masks = (fractions * COVERAGE_LEVELS).round().byte()
         return segmenter.prepare(image).half().numpy(), box.numpy(), masks.numpy()
 
 
-def _way_of_preparing(segmenter: VolumeSegmenter) -> str:
-    """A digest of what is made of a small volume: other code, size or library, other files."""
+def _preprocessing_digest(segmenter: VolumeSegmenter) -> str:
+    """Digest of a small prepared volume; it changes with code, sizes and libraries."""
     generator = np.random.default_rng(0)
     image = np.zeros((3, 40, 48, 3), np.uint8)
     image[:, 4:32, 8:40] = generator.integers(20, 250, (3, 28, 32, 3))
@@ -134,14 +134,14 @@ def _way_of_preparing(segmenter: VolumeSegmenter) -> str:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the files are those that were written; says if not."""
+    """Compares the files with their stored digests; logs a warning if they differ."""
     try:
         listed = (folder / _DIGESTS).read_text()
         whole = listed == _digests(folder)
     except (FileNotFoundError, UnicodeDecodeError):
         whole = False
     if not whole and any(folder.iterdir()):
-        logger.warning("prepared files %s are incomplete or were changed; made anew", folder.name)
+        logger.warning("prepared files %s are incomplete or changed; recreating them", folder.name)
     return whole
 
 
@@ -154,18 +154,18 @@ def _write(folder: Path, arrays: Arrays) -> None:
         for name, array in zip(_FILES, arrays, strict=True):
             with whole_file(folder / name) as stream:
                 np.save(stream, array)
-        with whole_file(folder / _DIGESTS) as stream:  # last: it says that the others are whole
+        with whole_file(folder / _DIGESTS) as stream:  # last: it marks the others as complete
             stream.write(_digests(folder).encode())
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What a training sees at one place of its order.
+    """A slice of the training order.
 
     Attributes:
-        index: Of the slice.
-        donor: Index of the slice whose tumour is pasted into it, if any is.
-        margin: Around that tumour, as a share of the side.
+        index: Index of the slice.
+        donor: Index of the slice whose tumour is pasted into it; `None` pastes nothing.
+        margin: Width around that tumour, as a fraction of the side.
     """
 
     index: int
@@ -174,7 +174,7 @@ class Draw:
 
 
 class SliceDataset(Dataset[SliceTensors]):
-    """Slices of prepared volumes with their neighbours, read a batch at a time."""
+    """Slices of prepared volumes with their neighbours."""
 
     def __init__(self, volumes: Sequence[PreparedVolume], context_slices: int) -> None:
         self._volumes = volumes
@@ -192,7 +192,7 @@ class SliceDataset(Dataset[SliceTensors]):
     def __getitem__(self, draw: Draw) -> SliceTensors:
         """One slice: float16 channels x side x side, float32 mask 1 x side x side, two indices.
 
-        They are its own and its donor's; both are its own if nothing is pasted.
+        The indices are the slice's and its donor's; both are the slice's if nothing is pasted.
         """
         image, mask = self._slice(draw.index)
         if draw.donor is not None:
@@ -209,23 +209,23 @@ class SliceDataset(Dataset[SliceTensors]):
         return image, mask[None]
 
     def volume_of(self, index: int) -> str:
-        """The name of the volume that a slice is of."""
+        """The name of a slice's volume."""
         return self._volumes[self._places[index][0]].entry.volume
 
 
 class TumourSampler(Sampler[Draw]):
-    """Draws every tumour slice once an epoch and as many others as the share allows.
+    """Draws every tumour slice once per epoch, and as many others as the fraction allows.
 
-    The order depends on the seed and the epoch alone, so a resumed training sees what the
-    uninterrupted one would have seen. Several processes deal one order out among themselves.
+    The order depends only on the seed and the epoch, so a resumed run sees the same slices as an
+    uninterrupted one. Several processes split one order among themselves.
 
     Args:
-        has_tumour: Whether each slice holds tumour.
-        foreground_fraction: Of the sampled slices (foreground oversampling).
-        seed: Of the order.
-        carvemix_prob: Of an epoch's slices into which a tumour is pasted.
-        rank: Number of this process in the training.
-        ranks: Processes in the training; all get equally many slices.
+        has_tumour: Boolean array; whether each slice contains tumour.
+        foreground_fraction: Fraction of tumour slices (foreground oversampling).
+        seed: Seed of the order.
+        carvemix_prob: Function from an epoch to the probability that a tumour is pasted.
+        rank: Rank of this process.
+        ranks: Number of processes; all get the same number of slices.
     """
 
     def __init__(
@@ -253,7 +253,7 @@ class TumourSampler(Sampler[Draw]):
         self._epoch = epoch
 
     def skip(self, slices: int) -> None:
-        """Leaves the first slices of the next epoch out: an attempt before has seen them."""
+        """Skips the first slices of the next epoch, which an earlier attempt has seen."""
         self._skipped = slices
 
     def __len__(self) -> int:
@@ -277,12 +277,12 @@ class TumourSampler(Sampler[Draw]):
 
 
 class VolumeSampler(Sampler[int | None]):
-    """Deals volumes out to the processes of a training: to each as many, `None` after the last.
+    """Splits volumes among processes: the same number for each, with `None` as padding.
 
     Args:
-        volumes: How many there are.
-        rank: Number of this process in the training.
-        ranks: Processes in the training.
+        volumes: Number of volumes.
+        rank: Rank of this process.
+        ranks: Number of processes.
     """
 
     def __init__(self, volumes: int, *, rank: int = 0, ranks: int = 1) -> None:

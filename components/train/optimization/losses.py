@@ -103,7 +103,7 @@ def _bound(function: Callable[..., Tensor], **options: object) -> Term:
 
 
 def _library_loss(term: Loss, place: str, shown: str) -> nn.Module:
-    known = {**dict.fromkeys(LOSSES, nn.Module), **_known()}
+    known: dict[str, type[nn.Module]] = {**dict.fromkeys(LOSSES, nn.Module), **_known()}
     sources = f"{', '.join(LOSSES)}, the losses of segmentation_models_pytorch.losses and torch.nn"
     kind = find_class(term.name, nn.Module, known, sources, place)
     parameters = inspect.signature(kind).parameters

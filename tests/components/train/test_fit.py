@@ -110,7 +110,7 @@ def test_as_many_processes_read_as_there_are_cores(train, make_recipe, monkeypat
     compute = {"precision": "32-true", "device": "cpu", "loader_workers": 8}
     train(make_recipe(schedule={"epochs": 1}, compute=compute), "loaders")
     assert max(created) == 1
-    assert "train.compute.loader_workers=8, CPU cores: 1; as many read" in caplog.text
+    assert "train.compute.loader_workers=8 is limited to 1 CPU cores" in caplog.text
 
 
 def test_an_epoch_shorter_than_the_least_step_is_refused(train, make_recipe):

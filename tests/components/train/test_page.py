@@ -45,7 +45,7 @@ def test_without_a_suggestion_none_is_to_be_used(shown):
     nothing = FOUND.model_copy(update={"suggestion": None, "reason": "The loss falls nowhere."})
     page = shown(nothing, network=PLAIN)
     assert "The loss falls nowhere." in page
-    assert "Look at the masks and the augmentation" in page
+    assert "Check the masks and the augmentation" in page
     assert "--set train.optimizer.learning_rate" not in page
 
 

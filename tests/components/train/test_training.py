@@ -21,7 +21,7 @@ from components.train.export import export_segmenter
 from components.train.finder import judge_sweep
 from components.train.fit import Fit, fit
 from components.train.recipe import Recipe
-from components.train.training import Journal, train_model
+from components.train.training import TrainingLogger, train_model
 from pipelines.settings.presets import load_preset, load_recipes, preset_names
 from tests.components.train.conftest import Interruption, ball_volume
 
@@ -148,7 +148,7 @@ def test_a_search_whose_first_loss_was_no_number_is_told_without_a_curve(trackin
     client = connect()
     experiment = client.get_experiment_by_name(EXPERIMENT)
     run_id = client.create_run(experiment.experiment_id).info.run_id
-    Journal(client, run_id).search(judge_sweep([1e-6], [math.nan]))
+    TrainingLogger(client, run_id).search(judge_sweep([1e-6], [math.nan]))
     assert [file.path for file in client.list_artifacts(run_id, "training")] == [
         "training/learning_rate_search.txt"
     ]

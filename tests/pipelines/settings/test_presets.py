@@ -386,7 +386,7 @@ class TestRecipes:
     @pytest.mark.parametrize(
         ("recipes", "message"),
         [
-            ("{a: 3}", "recipes.a must hold what it changes of `train`, or name a preset"),
+            ("{a: 3}", "recipes.a must hold changes of `train`, or name a preset"),
             ("{a: {networks: {}}}", r"recipes.a.networks is not a setting \(nearest: recipes.a"),
             ("{a: nonsense}", "no preset 'nonsense'"),
             ("{a/b: {}}", "label 'a/b': it becomes part of metrics' names"),

@@ -171,7 +171,7 @@ def test_changed_prepared_files_are_made_anew(dataset, recipe, caplog, name, dam
     path = next(path for path in before if path.name == name)
     _damage(path, damage)
     again = prepare_volumes(dataset, "train", segmenter)
-    assert caplog.text.count("are incomplete or were changed; made anew") == 1
+    assert caplog.text.count("are incomplete or changed; recreating them") == 1
     assert path.parent.name in caplog.text
     assert _same_arrays(again, sound)
     assert {path: path.read_bytes() for path in _files(dataset)} == before

@@ -123,7 +123,7 @@ def test_two_processes_train_what_one_trains(ranks, recipes, train, dataset, tmp
     assert Checkpoints(dataset.store, "whole", tmp_path / "new").last() is not None
     _assert_validation_is_cut(*ranks)
     _assert_bad_loss_is_told(*ranks, dataset)
-    assert all("batch_size=6 cannot be shared out: 2 proc" in each["odd"] for each in ranks)
+    assert all("batch_size=6 cannot be divided: 2 proc" in each["odd"] for each in ranks)
     assert "to be on GPU" in ranks[0]["refusal"]  # else we needed no batch norm of our own
     halved = recipes[0].model_copy(update={"sampling": Sampling(batch_size=8, accumulate=2)})
     history = train(halved, "alone-half").history
