@@ -40,9 +40,9 @@ def test_a_resumed_training_is_the_uninterrupted_one(train, recipe):
     whole = train(recipe, "whole")
     with pytest.raises(Interruption):
         train(recipe, "cut", _interrupt_after(2))
-    told = []
-    resumed = train(recipe, "cut", told.append)
-    assert [epoch["epoch"] for epoch in told] == [3, 4]
+    reported = []
+    resumed = train(recipe, "cut", reported.append)
+    assert [epoch["epoch"] for epoch in reported] == [3, 4]
     assert_same_fit(whole, resumed)
 
 
@@ -185,7 +185,7 @@ def test_a_phase_learns_at_its_size_and_is_validated_at_the_networks(train, make
 
 
 def test_clipped_gradients_move_the_weights_less(train, make_recipe):
-    """AdamW asks only for a gradient's direction, until it is far below the epsilon beside it."""
+    """AdamW asks only for a gradient's direction, until it is far below its epsilon."""
 
     def moved(name, clip):
         recipe = make_recipe(

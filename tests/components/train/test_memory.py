@@ -1,4 +1,4 @@
-"""Memory that does not suffice, as torch tells it: from a number of slices on."""
+"""torch runs out of memory from a number of slices on."""
 
 import ctypes
 import itertools

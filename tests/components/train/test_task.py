@@ -191,14 +191,14 @@ class Bright(nn.Module):
 
 def test_a_validation_leaves_out_what_the_exported_model_will(make_recipe, dataset):
     measured = []
-    for share in (0, 1):
-        task = _task(make_recipe(network={"min_component_fraction": share}))
+    for fraction in (0, 1):
+        task = _task(make_recipe(network={"min_component_fraction": fraction}))
         task.segmenter.network = Bright()
         (volume,) = prepare_volumes(dataset, "validation", task.segmenter)
         _validate(task, (volume.images, volume.box, volume.masks, volume.truth))
         with torch.inference_mode():
             image = torch.from_numpy(dataset.volume(volume.entry).image)
-            mask = find_tumour(task.segmenter(image).numpy(), 0.5, share)
+            mask = find_tumour(task.segmenter(image).numpy(), 0.5, fraction)
         dice = 2 * (mask & (volume.truth > 0)).sum() / (mask.sum() + volume.truth.sum())
         assert task.logged["validation_dice"] == pytest.approx(float(dice), abs=5e-3)
         measured.append(float(dice))

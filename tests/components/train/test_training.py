@@ -63,13 +63,13 @@ def test_the_exported_model_is_what_was_trained(make_recipe, dataset, tracking, 
 def test_an_epoch_is_in_mlflow_while_the_training_runs(
     recipe, dataset, tracking, tmp_path, monkeypatch
 ):
-    told, curves = [], {}
+    logged, curves = [], {}
 
     def fit_and_look(*arguments):
         *others, listen = arguments
 
         def look(epoch):
-            told.append(epoch)
+            logged.append(epoch)
             if epoch["epoch"] == 2:
                 curves.update(_curves(tracking))
                 raise Interruption  # nothing that comes later has logged them
@@ -80,13 +80,13 @@ def test_an_epoch_is_in_mlflow_while_the_training_runs(
     monkeypatch.setattr(training, "fit", fit_and_look)
     with pytest.raises(Interruption):
         train_model(recipe, dataset, **_arguments(tmp_path / "out"))
-    assert [epoch.pop("epoch") for epoch in told] == [1, 2]
-    assert curves == {name: [(1, value)] for name, value in told[0].items()}
+    assert [epoch.pop("epoch") for epoch in logged] == [1, 2]
+    assert curves == {name: [(1, value)] for name, value in logged[0].items()}
     assert {"train_loss", "validation_dice", "slices_per_second"} <= curves.keys()
 
     monkeypatch.setattr(training, "fit", fit)
     train_model(recipe, dataset, **_arguments(tmp_path / "out"))
-    # the second epoch was stored, but not told: so it is told at the end
+    # the second epoch was stored, but not logged: so it is logged at the end
     assert [step for step, _ in _curves(tracking)["train_loss"]] == [1, 3, 4, 2]
 
 
@@ -166,8 +166,8 @@ def test_a_found_learning_rate_is_trained_with_shown_and_kept(
     run_id = train_model(recipe, dataset, **_arguments(tmp_path / "one"))
     history = json.loads((tmp_path / "one" / "history.json").read_text())
     found = history["learning_rate_search"]["suggestion"]["learning_rate"]
-    told = make_recipe(optimizer={"learning_rate": found}, schedule={"epochs": 2})
-    assert list(train(told, "told").history) == history["epochs"]  # the search left no trace
+    given = make_recipe(optimizer={"learning_rate": found}, schedule={"epochs": 2})
+    assert list(train(given, "given").history) == history["epochs"]  # the search left no trace
 
     client = connect()
     params = client.get_run(run_id).data.params
@@ -180,7 +180,7 @@ def test_a_found_learning_rate_is_trained_with_shown_and_kept(
         "training/learning_rate_search.png",
         "training/learning_rate_search.txt",
     ]
-    # for the next attempt, beside the states that come and go
+    # for the next attempt, next to the states, which are replaced
     kept = [key for key in dataset.store.keys("checkpoints/") if "learning_rate_search" in key]
     assert len(kept) == 2
     end_pipeline_run(client, run_id, dataset.store)
@@ -280,7 +280,7 @@ def test_a_killed_training_goes_on(make_recipe, dataset, tracking, tmp_path, cap
 
     points = MlflowClient(tracking).get_metric_history(run_id, "validation_dice")
     steps = [point.step for point in points]
-    # one may be told twice: the kill can fall between its checkpoint and its metrics
+    # one may be logged twice: the kill can fall between its checkpoint and its metrics
     assert sorted(set(steps)) == list(range(1, 41))
     assert len(steps) <= 41
     history = json.loads((tmp_path / "second" / "history.json").read_text())

@@ -366,7 +366,7 @@ class TestRecipes:
     def test_every_one_of_them_can_be_made_and_has_one_network(self, preset):
         changes = ["train.network.encoder_weights=none"]  # they are a download
         for recipe in load_recipes(preset, changes).values():
-            with torch.device("meta"):  # shapes alone, which tell whether its parts fit together
+            with torch.device("meta"):  # shapes alone show that its parts fit together
                 build_segmenter(recipe.network)
             assert list(recipe.networks) == ["network"]
 

@@ -82,18 +82,18 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 
 def test_the_share_of_an_epoch_gets_tumours_of_other_slices():
     has_tumour = np.arange(1000) % 3 == 0
-    shares = {0: 0.0, 1: 0.4, 2: 1.0}
+    fractions = {0: 0.0, 1: 0.4, 2: 1.0}
     sampler = TumourSampler(
-        has_tumour, foreground_fraction=0.6, seed=0, carvemix_prob=lambda epoch: shares[epoch]
+        has_tumour, foreground_fraction=0.6, seed=0, carvemix_prob=lambda epoch: fractions[epoch]
     )
     plain = TumourSampler(has_tumour, foreground_fraction=0.6, seed=0)
-    for epoch, share in shares.items():
+    for epoch, fraction in fractions.items():
         sampler.set_epoch(epoch)
         plain.set_epoch(epoch)
         drawn = list(sampler)
         assert [draw.index for draw in drawn] == [draw.index for draw in plain]
         given = [draw for draw in drawn if draw.donor is not None]
-        assert len(given) / len(drawn) == pytest.approx(share, abs=0.06)
+        assert len(given) / len(drawn) == pytest.approx(fraction, abs=0.06)
         assert all(has_tumour[draw.donor] for draw in given)
         assert all(LEAST_MARGIN <= draw.margin <= LARGEST_MARGIN for draw in given)
 

@@ -90,7 +90,7 @@ def test_our_own_losses_leave_no_trace_in_a_stored_state():
 
 
 class Broken(nn.Module):
-    """A loss that returns what it is told to."""
+    """A loss with a wrong result."""
 
     def __init__(self, kind):
         super().__init__()

@@ -24,8 +24,8 @@ def step():
         for group in optimizer.param_groups:
             group["lr"] = RATE
         images = torch.randn(4, 8, 12, 12)
-        shares = torch.linspace(1, 2, 16)[:, None, None]
-        norm(convolution(images)).exp().mul(shares).sum().backward()
+        factors = torch.linspace(1, 2, 16)[:, None, None]
+        norm(convolution(images)).exp().mul(factors).sum().backward()
         optimizer.step()
         return [weight.detach() - old for weight, old in zip(weights, before, strict=True)]
 
