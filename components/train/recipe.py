@@ -191,8 +191,8 @@ class OptimizerSettings(Config):
     """Optimizer, loss and weight averaging.
 
     Attributes:
-        method: `adamw`; `muon`, whose steps have the same size in all directions of a
-            convolution's weights (Jordan et al. 2024), with AdamW for biases, norms and the
+        method: `adamw`, the default; `muon`, whose steps have the same size in all directions of
+            a convolution's weights (Jordan et al. 2024), with AdamW for biases, norms and the
             output; or a class of `torch.optim`, a name in timm, or `package.module:Class`, with
             options: `{name: SGD, momentum: 0.9}`.
         learning_rate: Peak of the schedule.
@@ -203,8 +203,8 @@ class OptimizerSettings(Config):
         weight_decay: Weight decay as the method defines it; decoupled with `adamw` and `muon`.
         gradient_clip: Largest norm of the gradient; `None` does not clip. It has little effect
             with `muon`, whose steps have one size.
-        loss: Terms of the loss: `bce+dice`, one term with options
-            (`{name: TverskyLoss, alpha: 0.3}`), or a list of terms, whose weighted sum it is.
+        loss: Terms of the loss: `bce+dice`, the default; one term with options
+            (`{name: TverskyLoss, alpha: 0.3}`); or a list of terms, whose weighted sum it is.
         ema_decay: Decay of the moving average of the weights, which is validated and exported;
             `None` uses the weights themselves.
     """
@@ -262,8 +262,8 @@ class Schedule(Config):
     Attributes:
         epochs: Passes over the sampled slices, in all phases together.
         phases: Parts of the epochs, each with its own learning-rate schedule.
-        lr_schedule: `one_cycle` (warm-up, cosine decay, momentum moved in the opposite
-            direction); `cosine` (warm-up, cosine decay); or, after the warm-up, a class of
+        lr_schedule: `one_cycle`, the default (warm-up, cosine decay, momentum moved in the
+            opposite direction); `cosine` (warm-up, cosine decay); or, after the warm-up, a class of
             `torch.optim.lr_scheduler` or `package.module:Class` that is stepped once per
             optimizer step, with options: `{name: PolynomialLR, power: 0.9}`.
         warmup_fraction: Fraction of a phase in which the learning rate rises to its peak.
