@@ -1,6 +1,5 @@
 """Segmentation losses over the global batch."""
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -38,8 +37,8 @@ def soft_dice(logits: Tensor, masks: Tensor, add_up: AddUp | None) -> Tensor:
     return loss
 
 
-LOSSES: Mapping[str, Callable[..., Tensor]] = {"bce": cross_entropy, "dice": soft_dice}
-"""Functions of (logits, masks, add_up, further options as keywords); add a loss here."""
+LOSSES: Mapping[str, Term] = {"bce": cross_entropy, "dice": soft_dice}
+"""Losses over the global batch; add one here."""
 
 
 class BatchLoss(nn.Module):
@@ -91,15 +90,12 @@ class _LibraryTerm(nn.Module):
 def _term(term: Loss, place: str) -> Term:
     shown = f"{place}={term.name}"
     if term.name in LOSSES:
-        return make(_bound, LOSSES[term.name], fixed={}, options=term.options, place=shown)
+        if term.options:
+            raise UserError(f"{shown} has no options, not {', '.join(term.options)}")
+        return LOSSES[term.name]
     library = _LibraryTerm(_library_loss(term, place, shown))
     _try(library, shown)
     return library
-
-
-def _bound(function: Callable[..., Tensor], **options: object) -> Term:
-    inspect.signature(function).bind(None, None, None, **options)
-    return functools.partial(function, **options) if options else function
 
 
 def _library_loss(term: Loss, place: str, shown: str) -> nn.Module:
