@@ -102,7 +102,10 @@ class Broken(nn.Module):
         return {"map": (logits - masks).abs(), "number": 0.5, "constant": masks.mean()}[self.kind]
 
 
-_BROKEN = f"{{name: '{__name__}:Broken', kind: {{}}}}"
+def broken(kind):
+    return f"{{name: '{__name__}:Broken', kind: {kind}}}"
+
+
 _PLACE = r"^train\.optimizer\.loss="
 
 
@@ -119,10 +122,10 @@ _PLACE = r"^train\.optimizer\.loss="
         ("CTCLoss", _PLACE + r"CTCLoss fails on a small batch: .*called with \(logits, masks\)"),
         ("{name: MSELoss, reduction: none}", r"MSELoss returned \[2, 1, 8, 8\], not a scalar"),
         ("CrossEntropyLoss", "CrossEntropyLoss does not depend on the logits of one class"),
-        (_BROKEN.format("error"), "Broken fails on a small batch: 'lost'"),
-        (_BROKEN.format("map"), r"Broken returned \[2, 1, 8, 8\], not a scalar tensor"),
-        (_BROKEN.format("number"), "Broken returned float, not a scalar tensor"),
-        (_BROKEN.format("constant"), "Broken does not depend on the logits"),
+        (broken("error"), "Broken fails on a small batch: 'lost'"),
+        (broken("map"), r"Broken returned \[2, 1, 8, 8\], not a scalar tensor"),
+        (broken("number"), "Broken returned float, not a scalar tensor"),
+        (broken("constant"), "Broken does not depend on the logits"),
         ("'no.such:Loss'", _PLACE + r"no\.such:Loss cannot be imported \(No module named 'no'\)"),
         ("'torch.nn:NoLoss'", _PLACE + r"torch\.nn:NoLoss cannot be imported \(module 'torch.nn'"),
         ("{name: 'os:system', command: 'exit 3'}", "os:system is not a subclass of torch.nn.mod"),
