@@ -93,7 +93,7 @@ def test_an_optimizer_is_built_by_its_name(text, kind, expected):
     [
         (
             "method: Adm",
-            r"method=Adm is not known \(nearest: .*adam.*\); there are adamw, muon,",
+            r"method=Adm is not known \(nearest: Adam, .*\); there are adamw, muon,",
         ),
         (
             "method: {name: SGD, momentun: 0.9}",
