@@ -1,4 +1,4 @@
-"""Settings as the parameters of a graph."""
+"""Settings as parameters of a graph."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,12 +13,12 @@ from pipelines.settings.presets import RECIPES, load_preset, load_recipes, pipel
 def graph_arguments(
     pipeline: GraphComponent, preset: str, changes: Iterable[str] = (), run_name: str = ""
 ) -> dict[str, Any]:
-    """The settings as a pipeline's parameters: a text for each step, and a list of recipes.
+    """Renders settings as a pipeline's parameters: a text for each step, and a list of recipes.
 
     Args:
-        pipeline: Any of the graphs.
-        preset: As for `load_preset`.
-        changes: As for `load_preset`; where recipes are compared, as for `load_recipes` too.
+        pipeline: Graph.
+        preset: Name or path, see `load_preset`.
+        changes: Changes, see `load_preset` and, for graphs that compare recipes, `load_recipes`.
         run_name: Name of the run in MLflow (default: the preset's), if the pipeline accepts one.
 
     Raises:
