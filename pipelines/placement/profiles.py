@@ -160,7 +160,7 @@ class EnvSource(Config):
     Attributes:
         name: Name of the Secret or ConfigMap.
         env: Variable -> key in it.
-        optional: Whether pods start if it is missing.
+        optional: True if pods start without it.
     """
 
     name: ObjectName
@@ -174,7 +174,7 @@ class Files(Config):
     Attributes:
         name: Name of the ConfigMap.
         path: Folder of the files.
-        optional: Whether pods start if it is missing.
+        optional: True if pods start without it.
     """
 
     name: ObjectName

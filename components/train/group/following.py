@@ -248,7 +248,7 @@ class Group:
             )
 
     def _refused(self, pods: Sequence[Json]) -> str:
-        """Why the Job cannot create a pod, e.g. a quota."""
+        """The Job's last warning if pods are missing, e.g. an exceeded quota."""
         if len(pods) >= self._settings.pods:
             return ""
         warnings = self._cluster.warnings("Job", self._job["metadata"]["name"])

@@ -20,7 +20,7 @@ class Installation:
     Attributes:
         cluster: Connection to its cluster.
         namespace: Namespace of its own pods.
-        was_seen: Whether its API server was found there; else the usual namespace is assumed.
+        was_seen: False if the usual namespace is only assumed.
     """
 
     cluster: Cluster

@@ -23,7 +23,7 @@ class Right:
         verbs: Verbs, separated by spaces.
         why: Reason, for messages.
         name: Name of the only object; empty for all.
-        outside: Whether the resource belongs to no namespace.
+        outside: True for a resource without a namespace.
         only_for: Backend of pod groups that alone needs it; empty for every run.
     """
 

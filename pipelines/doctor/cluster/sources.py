@@ -22,7 +22,7 @@ class Source:
         kind: `Secret` or `ConfigMap`.
         name: Name of the object.
         keys: Keys that the step reads; empty for all.
-        optional: Whether pods start if it, or a key, is missing.
+        optional: True if pods start without it, or without a key.
     """
 
     kind: str

@@ -1,5 +1,4 @@
 import os
-import time
 
 import kubernetes
 import pytest
@@ -72,10 +71,3 @@ def profile_of(tmp_path):
         return target_of(str(path))
 
     return make
-
-
-@pytest.fixture
-def timed():
-    """Seconds since the test began."""
-    begun = time.monotonic()
-    return lambda: time.monotonic() - begun

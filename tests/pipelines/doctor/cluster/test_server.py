@@ -73,9 +73,8 @@ def test_a_server_that_is_away(target, kubeconfig):
         run_cluster_checks(target)
 
 
-def test_a_server_that_never_answers(target, kubeconfig, timed):
+def test_a_server_that_never_answers(target, kubeconfig):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         write_kubeconfig(kubeconfig, f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(UserError, match="cannot be asked: no answer"):
             run_cluster_checks(target, limit_s=0.5)
-    assert timed() < 5
