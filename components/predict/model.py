@@ -1,7 +1,5 @@
 """Model URI and threshold for a prediction."""
 
-from collections.abc import Mapping
-
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
@@ -9,7 +7,6 @@ from mlflow.store.artifact.utils.models import get_model_name_and_version
 from components.shared.errors import UserError
 from components.shared.tracking.champion import (
     DEFAULT_THRESHOLD,
-    THRESHOLD_TAG,
     find_champion,
     parse_threshold,
     version_threshold,
@@ -44,15 +41,15 @@ def resolve_model(model: str, model_name: str) -> str:
     return "/".join(["models:", *map(str, found)])
 
 
-def scored_threshold(uri: str, metadata: Mapping[str, object]) -> float:
+def scored_threshold(uri: str, stored: float | None) -> float:
     """Finds the threshold of a model's evaluation; 0.5 if it is not recorded.
 
     A registered version has the threshold as a tag. A run and the models that it logged have it
-    as a parameter. Other models may have `threshold` in the metadata of the MLmodel file.
+    as a parameter. Other models may have `threshold` in their `config.json`.
 
     Args:
         uri: URI of a loadable model, from `resolve_model`.
-        metadata: Metadata of the MLmodel file.
+        stored: Threshold in the model's `config.json`; `None` if it has none.
 
     Raises:
         UserError: If the recorded value is not a threshold.
@@ -67,7 +64,7 @@ def scored_threshold(uri: str, metadata: Mapping[str, object]) -> float:
     elif kind == "runs":
         recorded = connect().get_run(name).data.params.get(_PARAM)
     if recorded is None:
-        recorded = metadata.get(THRESHOLD_TAG, DEFAULT_THRESHOLD)
+        recorded = DEFAULT_THRESHOLD if stored is None else stored
     return parse_threshold(recorded, f"model {uri}")
 
 

@@ -82,7 +82,7 @@ def predict_source(
         listing = list_scans(source)
         uri = resolve_model(model, settings.model_name)
         segmenter = load_segmenter(uri, settings.device)
-        threshold = scored_threshold(uri, segmenter.metadata)
+        threshold = scored_threshold(uri, segmenter.threshold)
         task = _Task(segmenter, threshold, FolderStore(output), settings)
         snapshots: list[Picture] = []
         work = _ReadImages(source, settings.max_file_mib)

@@ -1,6 +1,11 @@
-"""The trained segmenter as an MLflow model folder: a `torch.export` program, no pickle."""
+"""Writes the trained segmenter as an MLflow model folder, in two forms without pickles.
+
+The folder has the stored form that all steps load (`components.shared.model.model_folder`), and a
+`torch.export` archive for `mlflow models serve`, pyfunc and KServe.
+"""
 
 import copy
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,30 +16,25 @@ import torch
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from components.shared.dataset.volumes import CHANNELS, Voxels
+from components.shared.dataset.volumes import CHANNELS, FLAIR, Probability, Voxels
 from components.shared.errors import UserError
+from components.shared.model.model_folder import AnySegmenter, write_segmenter
 from components.shared.model.network import PairedSegmenter, VolumeSegmenter
-from components.shared.model.segmenter import (
-    MIN_COMPONENT_FRACTION,
-    Segmenter,
-    load_segmenter,
-)
+from components.shared.model.segmenter import load_segmenter
 
-ExportableSegmenter = VolumeSegmenter | PairedSegmenter
-
-_TOLERANCE = 1e-4  # of probability, between the exported program and eager execution
-_REQUIREMENTS = ("mlflow", "torch", "numpy")  # all that is needed to load and call it
+_TOLERANCE = 1e-4  # of probability, between either stored form and the trained segmenter
+_REQUIREMENTS = ("mlflow", "torch", "numpy")  # to load and call the archive
 
 
 def try_export(segmenter: VolumeSegmenter, place: str) -> None:
-    """Finds out before a training whether what it trains can be exported.
+    """Exports an untrained segmenter, to find out before training whether it can be exported.
 
     Args:
-        segmenter: Left as it is.
-        place: Of its settings, for the message.
+        segmenter: Segmenter, which is not changed.
+        place: Place of its settings, for the message.
 
     Raises:
-        UserError: If it cannot.
+        UserError: If it cannot be exported.
     """
     tried = copy.deepcopy(segmenter).eval()
     with TemporaryDirectory(prefix="brainseg-export-") as folder:
@@ -43,32 +43,30 @@ def try_export(segmenter: VolumeSegmenter, place: str) -> None:
         except OSError:  # of the disk
             raise
         except Exception as error:  # torch's exporter fails in many ways
-            refused = isinstance(error, UserError) and error.__cause__  # by our own check
-            reason = str(refused or error).strip().partition("\n")[0]
+            reason = str(error).strip().partition("\n")[0]
             raise UserError(
-                f"{place}: this network could not be exported once it is trained ({reason}); take "
+                f"{place}: this network could not be exported once it is trained ({reason}); use "
                 "another encoder or architecture"
             ) from error
 
 
-def export_segmenter(segmenter: ExportableSegmenter, folder: Path) -> float:
-    """Writes the model folder and checks that it predicts what the segmenter predicts.
+def export_segmenter(segmenter: AnySegmenter, folder: Path) -> float:
+    """Writes the model folder and checks that both forms predict what the segmenter predicts.
 
-    Slices, height and width stay free in the exported program. The input example kept in the
-    archive is synthetic.
+    Slices, height and width stay free in the archive. Its input example is synthetic.
 
     Args:
-        segmenter: In eval mode, on the CPU.
-        folder: Must not exist yet.
+        segmenter: Segmenter in eval mode on the CPU.
+        folder: New folder.
 
     Returns:
-        By how much the probabilities of the two differ at most.
+        Largest difference between the probabilities.
 
     Raises:
-        RuntimeError: If the exported program disagrees with the segmenter.
-        UserError: If it has an operator that is not in `components.shared.model.operators`.
+        RuntimeError: If a stored form disagrees with the segmenter.
+        UserError: If the weights hold NaN or infinity.
     """
-    # a plain memory layout: the exported program takes its strides from the weights
+    # a plain memory layout: the archive takes its strides from the weights
     segmenter.to(memory_format=torch.contiguous_format)
     mlflow.pytorch.save_model(
         segmenter,
@@ -80,14 +78,15 @@ def export_segmenter(segmenter: ExportableSegmenter, folder: Path) -> float:
         metadata={
             "channels": list(CHANNELS),
             "context_slices": segmenter.context_slices,
-            MIN_COMPONENT_FRACTION: segmenter.min_component_fraction,
+            "min_component_fraction": segmenter.min_component_fraction,
         },
     )
+    write_segmenter(segmenter, folder)
     return _check(segmenter, folder)
 
 
 def synthetic_example(side: int, slices: int) -> Voxels:
-    """A made-up volume: a bright ball in noise (uint8, slices x side x side x 3)."""
+    """Returns a synthetic volume: a bright ball in noise (uint8, slices x side x side x 3)."""
     generator = np.random.default_rng(0)
     rows, columns = np.mgrid[0:side, 0:side] / side - 0.5
     ball = 120 * (rows**2 + columns**2 < 0.16)
@@ -102,18 +101,37 @@ def _signature() -> ModelSignature:
     return ModelSignature(inputs=Schema([image]), outputs=Schema([probability]))
 
 
-def _check(segmenter: ExportableSegmenter, folder: Path) -> float:
-    # other sizes and numbers of slices than the example: these dimensions must be free
-    exported = load_segmenter(folder, device="cpu")
+def _check(segmenter: AnySegmenter, folder: Path) -> float:
+    stored: dict[str, Callable[[Voxels], Probability]] = {
+        "stored segmenter": load_segmenter(folder, device="cpu"),
+        "torch.export archive": _callable(mlflow.pytorch.load_model(str(folder))),
+    }
+    eager = _callable(segmenter)
+    largest = 0.0
+    for image in _check_images(segmenter):
+        expected = eager(image)
+        for name, predict in stored.items():
+            difference = float(np.abs(predict(image) - expected).max())
+            if not difference <= _TOLERANCE:
+                raise RuntimeError(f"the {name} differs by {difference} from the trained one")
+            largest = max(largest, difference)
+    return largest
+
+
+def _check_images(segmenter: AnySegmenter) -> Iterable[Voxels]:
+    # other sizes than the example: these dimensions must be free; the archive refuses 1 or 2 slices
     side = segmenter.image_size
-    images = [synthetic_example(side + 24, slices=5), synthetic_example(side - 8, slices=2)]
-    difference = max(_difference(segmenter, exported, image) for image in images)
-    if difference > _TOLERANCE:
-        raise RuntimeError(f"the exported segmenter differs by {difference} from the trained one")
-    return difference
+    yield synthetic_example(side + 24, slices=5)
+    image = synthetic_example(side - 8, slices=4)
+    yield image
+    if isinstance(segmenter, PairedSegmenter):  # a scan that lacks sequences
+        yield np.repeat(image[..., FLAIR : FLAIR + 1], len(CHANNELS), axis=3)
 
 
-def _difference(segmenter: ExportableSegmenter, exported: Segmenter, image: Voxels) -> float:
-    with torch.inference_mode():
-        eager = segmenter(torch.from_numpy(image)).numpy()
-    return float(np.abs(exported(image) - eager).max())
+def _callable(module: torch.nn.Module) -> Callable[[Voxels], Probability]:
+    def predict(image: Voxels) -> Probability:
+        with torch.inference_mode():
+            probability: Probability = module(torch.from_numpy(image)).numpy()
+            return probability
+
+    return predict

@@ -103,7 +103,8 @@ class SegmentationTask(lightning.LightningModule):
 
     @property
     def _encoder(self) -> nn.Module:
-        encoder = self.segmenter.network.encoder
+        # a network of the user's need not have one
+        encoder = getattr(self.segmenter.network, "encoder", nn.Module())
         assert isinstance(encoder, nn.Module)
         return encoder
 

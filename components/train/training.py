@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import split_key
 from components.shared.model.library import TIMM_PREFIX
+from components.shared.model.model_folder import AnySegmenter
 from components.shared.model.network import PairedSegmenter, VolumeSegmenter, build_segmenter
 from components.shared.model.settings import Network
 from components.shared.report.learning_rate import LearningRateSearch, learning_rate_curve
@@ -31,7 +32,7 @@ from components.train.callbacks.history import Epoch
 from components.train.checkpoints import Checkpoints
 from components.train.data.slices import prepare_volumes
 from components.train.distributed.processes import is_writer
-from components.train.export import ExportableSegmenter, export_segmenter, try_export
+from components.train.export import export_segmenter, try_export
 from components.train.finder import search_learning_rate, search_once, with_found_rate
 from components.train.fit import fit
 from components.train.recipe import Recipe
@@ -148,7 +149,7 @@ class TrainingLogger:
 
 def _fit(
     recipe: Recipe, dataset: SplitDataset, folder: str, training_logger: TrainingLogger
-) -> tuple[ExportableSegmenter, TrainingHistory]:
+) -> tuple[AnySegmenter, TrainingHistory]:
     """Fits the recipe's network, and its second one if there is one."""
     # both first: an error in one is reported before the other is trained
     segmenters = [
@@ -175,7 +176,8 @@ def _fit(
 def _initial(network: Network, recipe: Recipe, place: str) -> VolumeSegmenter:
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(network, place, recipe.schedule.image_sizes)
-    if network.encoder.startswith(TIMM_PREFIX):  # more than anybody has tried
+    # more networks than anybody has tried
+    if network.is_users or network.encoder.startswith(TIMM_PREFIX):
         try_export(segmenter, place)
     return segmenter
 

@@ -18,7 +18,7 @@ import numpy as np
 from components.register.decision import decide
 from components.register.settings import RegisterSettings
 from components.shared.scoring.comparison import compare
-from components.shared.scoring.scores import PatientScore
+from components.shared.scoring.scores import PATIENT_FIGURES, PatientScore
 
 PATIENTS = (4, 14, 22, 50)
 DIFFERENCES = (-0.05, -0.03, 0.0, 0.02)
@@ -46,19 +46,16 @@ def patient_scores(
         sites: In turn.
         sizes: Order of their tumours by size; by default as they come.
     """
-    pixels = 1_000_000  # so many that the counts give the Dice to six digits
     return [
         PatientScore(
-            volume=f"volume {number}",
-            patient=f"patient {number}",
-            site=sites[number % len(sites)],
-            slices=20,
-            tumour_slices=5,
-            tumour_pixels=pixels + (sizes[number] if sizes else number),
-            predicted_pixels=pixels - (sizes[number] if sizes else number),
-            true_positives=round(value * pixels),
-            hd95=None,
-            surface_dice=value,
+            **dict.fromkeys(figure.name for figure in PATIENT_FIGURES)
+            | {
+                "volume": f"volume {number}",
+                "patient": f"patient {number}",
+                "site": sites[number % len(sites)],
+                "tumour_pixels": 1000 + (sizes[number] if sizes else number),
+                "dice": value,
+            }
         )
         for number, value in enumerate(dice)
     ]

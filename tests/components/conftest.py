@@ -1,4 +1,4 @@
-"""MLflow as users have it: a local file and a server process; and a segmenter of one weight."""
+"""MLflow as users have it: a local file and a server process; and a threshold as a segmenter."""
 
 import itertools
 import os
@@ -14,7 +14,7 @@ from components.ingest.entry import describe_volume
 from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.volumes import Volume, encode_volume, volume_key
 from components.shared.reading.tcga import parse_scan_name
-from components.shared.scoring.scores import PatientScore
+from components.shared.scoring.scores import PATIENT_FIGURES, Masks, PatientScore
 from tests.sharing import once, run_folder, serve
 
 
@@ -91,42 +91,19 @@ def new_run(**changes):
 
 @pytest.fixture(scope="session")
 def threshold_model(tmp_path_factory):
-    """Makes the MLflow folder of a segmenter that calls tumour what is brighter on FLAIR.
+    """Makes the model folder of a segmenter that calls tumour what is brighter on FLAIR.
 
-    It is a real exported model with one weight; the tumour of `blob_volume` is found best
-    with 150.
+    It is a real stored model, without the archive that no step loads. The tumour of `blob_volume`
+    is found best with 150.
     """
-    import mlflow.pytorch
-    import torch
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    class Threshold(torch.nn.Module):
-        def __init__(self, level):
-            super().__init__()
-            self.level = torch.nn.Parameter(torch.tensor(float(level)))
-
-        def forward(self, image):
-            return torch.sigmoid((image[..., 1].float() - self.level) / 8)
+    from tests.components.threshold_model import write_threshold_model
 
     folder = tmp_path_factory.mktemp("models")
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, -1, -1))]),
-    )
-    example = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), np.uint8)
 
     def make(level):
         path = folder / str(level)
         if not path.exists():
-            mlflow.pytorch.save_model(
-                pytorch_model=Threshold(level).eval(),
-                path=path,
-                serialization_format="pt2",
-                signature=signature,
-                input_example=example,
-                pip_requirements=["torch"],
-            )
+            write_threshold_model(path, level)
         return path
 
     return make
@@ -164,23 +141,24 @@ def publish():
     return publish
 
 
+def count_masks(tumour_pixels, predicted_pixels, true_positives):
+    """Masks of one slice that have these counts."""
+    places = np.arange(tumour_pixels + predicted_pixels - true_positives + 1)[None, :, None]
+    first = tumour_pixels - true_positives
+    return Masks(places < tumour_pixels, (places >= first) & (places < first + predicted_pixels))
+
+
 @pytest.fixture(scope="session")
 def make_patient_score():
-    """A patient's score from the counts that matter to a test."""
+    """Makes a patient's score from the counts that matter to a test."""
 
-    def make_patient_score(name, tumour_pixels, true_positives, **changes):
-        values = {
-            "volume": name,
-            "patient": name,
-            "site": "CS",
-            "slices": 1,
-            "tumour_slices": 1,
-            "tumour_pixels": tumour_pixels,
-            "predicted_pixels": true_positives,
-            "true_positives": true_positives,
-            "hd95": None,
-            "surface_dice": 0.0,
-        }
-        return PatientScore(**(values | changes))
+    def make_patient_score(
+        name, tumour_pixels, true_positives, predicted_pixels=None, site="CS", **changes
+    ):
+        predicted_pixels = true_positives if predicted_pixels is None else predicted_pixels
+        masks = count_masks(tumour_pixels, predicted_pixels, true_positives)
+        figures = {figure.name: figure.measure(masks) for figure in PATIENT_FIGURES}
+        changes = {"hd95": None, "surface_dice": 0.0, **changes}
+        return PatientScore(name, name, site, **(figures | changes))
 
     return make_patient_score

@@ -1,4 +1,4 @@
-"""The encoders that the libraries have."""
+"""Encoders of segmentation_models_pytorch and timm."""
 
 import segmentation_models_pytorch as smp
 import timm
@@ -7,20 +7,20 @@ from components.shared.config import in_words, nearest
 from components.shared.errors import UserError
 from components.shared.model.settings import Network
 
-TIMM_PREFIX = "tu-"  # how smp marks the names of timm
+TIMM_PREFIX = "tu-"  # smp's mark for the names of timm
 
 
 def check_encoder(network: Network, place: str) -> None:
     """Refuses an encoder that the libraries lack.
 
     Args:
-        network: Settings.
-        place: Of the settings, for the message, e.g. `train.network`.
+        network: Settings of the network.
+        place: Place of the settings, for the message, e.g. `train.network`.
 
     Raises:
         UserError: If smp has no encoder of the name, and timm no network.
     """
-    if network.architecture == "plain_unet" or _is_known(network.encoder):
+    if not network.has_encoder or _is_known(network.encoder):
         return
     known = [
         *smp.encoders.get_encoder_names(),
@@ -28,27 +28,28 @@ def check_encoder(network: Network, place: str) -> None:
     ]
     found = in_words(nearest(network.encoder, known, most=3))
     raise UserError(
-        f"{place}.encoder={network.encoder!r} is not known{found}; there are those of "
+        f"{place}.encoder={network.encoder!r} is not known{found}; allowed are those of "
         "https://smp.readthedocs.io/en/latest/encoders.html, and "
         f"{TIMM_PREFIX}NAME for every NAME in timm.list_models()"
     )
 
 
 def check_weights(network: Network, place: str) -> None:
-    """Refuses to begin with ImageNet weights where there are none for the encoder.
+    """Refuses ImageNet weights for an encoder that has none.
 
     Args:
-        network: Settings, with an encoder that the libraries have.
-        place: Of the settings, for the message, e.g. `train.network`.
+        network: Settings with a known encoder.
+        place: Place of the settings, for the message, e.g. `train.network`.
 
     Raises:
-        UserError: If neither smp nor timm has any; how to go on is said.
+        UserError: If neither smp nor timm has ImageNet weights for the encoder.
     """
-    if network.encoder_weights == "none" or _has_weights(network.encoder):
+    wanted = network.has_encoder and network.encoder_weights != "none"
+    if not wanted or _has_weights(network.encoder):
         return
     raise UserError(
-        f"{place}.encoder={network.encoder} has no ImageNet weights; begin with random ones by "
-        f"{place}.encoder_weights=none, or take another encoder"
+        f"{place}.encoder={network.encoder} has no ImageNet weights; start from random ones by "
+        f"{place}.encoder_weights=none, or use another encoder"
     )
 
 

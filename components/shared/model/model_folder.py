@@ -1,107 +1,259 @@
-"""An MLflow model folder from anywhere: which file in it is the program, and what is said of it.
+"""The stored form of a segmenter: `config.json` and `model.safetensors`.
 
-MLflow is not asked, because `mlflow.pytorch.load_model` imports a folder's own modules
-(`code_paths`), and the module that `pickle_module_info.txt` names, before it looks whether a
-pickle is allowed. `MLmodel` says where the program is; the other files (`requirements.txt`,
-`conda.yaml`, `registered_model_meta`, the input example) are not read.
+Both lie in the folder `segmenter` of an MLflow model folder. Nothing in them is evaluated or
+unpickled, and a network by `package.module:function` is imported only where it is allowed (see
+`components.shared.model.user_networks`).
+
+Weights are stored under their names in the module, e.g. `network.encoder.conv1.weight`. These
+names (ours, and those of segmentation_models_pytorch and timm) and the fields of `Network` are a
+stored format. After a change that makes stored models unreadable, raise `SCHEMA_VERSION`;
+`tests/components/shared/model/stored` has a model of the oldest version that must load.
 """
 
-import os
-from collections.abc import Iterable
+import json
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
-import yaml
-from pydantic import BaseModel, ValidationError, field_validator
+import torch
+from pydantic import Field, ValidationError, field_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from components.shared.config import Record
-from components.shared.model.archive import BadArchiveError, describe, shown
+from components.shared.config import Config
+from components.shared.dataset.volumes import CHANNELS
+from components.shared.errors import UserError
+from components.shared.model.network import PairedSegmenter, VolumeSegmenter, build_segmenter
+from components.shared.model.settings import Network
 
-_LARGEST_BYTES = 2**20
-_DEEPEST = 20
+AnySegmenter = VolumeSegmenter | PairedSegmenter
 
+SCHEMA_VERSION = 1
 
-class _PytorchFlavor(BaseModel):
-    model_data: Literal["data"]
-    code: Literal["null"] = "null"
+CONFIG_FILE = "segmenter/config.json"
+WEIGHTS_FILE = "segmenter/model.safetensors"
 
-
-class _Flavors(BaseModel):
-    pytorch: _PytorchFlavor
-
-
-class _Description(BaseModel):
-    """What matters of `MLmodel`; what else MLflow writes there is not used."""
-
-    flavors: _Flavors
-    metadata: dict[str, object] = {}
-
-    @field_validator("metadata", mode="before")
-    @classmethod
-    def _none(cls, found: object) -> object:
-        return {} if found in ("null", "") else found
+_LARGEST_CONFIG = 2**16  # bytes
+_LARGEST_HEADER = 2**23  # bytes; a network of 2,000 tensors has 0.25 MB
+_SPARE_WEIGHTS = 300_000_000  # that a library makes and drops, e.g. stages after encoder_depth
 
 
-class ModelFolder(Record):
-    """What is read of a model folder.
+class BadModelError(Exception):
+    """A model cannot be loaded; the text is the reason, without the model's name."""
+
+
+class SegmenterConfig(Config):
+    """Content of `config.json`.
 
     Attributes:
-        program: The archive.
-        metadata: What the export or the user wrote into MLmodel; numbers are text.
+        schema_version: Version of the stored form.
+        brainseg_version: Version that stored the model.
+        channels: Names of the volume's channels, in order.
+        network: Network and preprocessing.
+        flair_network: The same for scans that lack a sequence; `None` if there is one network.
+        threshold: Probability from which a pixel is tumour. It holds if MLflow knows no other.
     """
 
-    program: Path
-    metadata: dict[str, object]
+    schema_version: Literal[1] = 1
+    brainseg_version: str = Field(max_length=50)
+    channels: tuple[str, ...] = CHANNELS
+    network: Network
+    flair_network: Network | None = None
+    threshold: float | None = Field(default=None, ge=0, le=1)
+
+    @field_validator("channels")
+    @classmethod
+    def _are_known(cls, channels: tuple[str, ...]) -> tuple[str, ...]:
+        if channels != CHANNELS:
+            raise ValueError(f"must be {', '.join(CHANNELS)}")
+        return channels
 
 
-def read_model_folder(folder: Path) -> ModelFolder:
-    """Reads a model folder that holds one exported program and no code.
+def write_segmenter(segmenter: AnySegmenter, folder: Path) -> None:
+    """Writes both files into an MLflow model folder.
+
+    Args:
+        segmenter: Segmenter on the CPU.
+        folder: Existing folder.
+    """
+    pair = (segmenter.whole, segmenter.flair) if isinstance(segmenter, PairedSegmenter) else None
+    config = SegmenterConfig(
+        brainseg_version=_own_version(),
+        network=(pair[0] if pair else segmenter).settings,
+        flair_network=pair[1].settings if pair else None,
+    )
+    weights = {
+        # a copy: safetensors refuses tensors that use the same memory
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in segmenter.state_dict().items()
+    }
+    (folder / CONFIG_FILE).parent.mkdir()
+    (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2), encoding="utf-8")
+    save_file(weights, folder / WEIGHTS_FILE)
+
+
+def read_segmenter(config_file: Path, weights_file: Path) -> tuple[AnySegmenter, SegmenterConfig]:
+    """Builds a segmenter from its stored form.
+
+    The files may come from anywhere. Memory is bounded by the size of the weights file.
+
+    Returns:
+        The segmenter in eval mode on the CPU, and its configuration.
 
     Raises:
-        BadArchiveError: If the folder is another one; the text is the reason.
-        OSError: If it cannot be read.
+        BadModelError: If the files hold anything but a segmenter of this schema version.
+        OSError: If they cannot be read.
     """
-    _refuse_links(folder)
-    description = _describe(folder / "MLmodel")
-    program = folder / "data" / "model.pt2"
-    if not program.is_file() or any(path != program for path in program.parent.iterdir()):
-        raise BadArchiveError("its folder data holds something else than one model.pt2")
-    return ModelFolder(program=program, metadata=description.metadata)
-
-
-def _refuse_links(folder: Path) -> None:
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            if Path(parent, name).is_symlink():
-                raise BadArchiveError(f"it has a link, {shown(name)}")
-
-
-def _describe(path: Path) -> _Description:
+    config = _read_config(config_file)
+    _check_header(weights_file)
     try:
-        return _Description.model_validate(_read_yaml(path))
+        with safe_open(weights_file, framework="pt") as weights:
+            shapes = {
+                name: tuple(weights.get_slice(name).get_shape())
+                for name in weights.keys()  # noqa: SIM118  # it is no mapping
+            }
+            segmenter = _build(config, sum(torch.Size(shape).numel() for shape in shapes.values()))
+            _check_shapes(shapes, segmenter)
+            for name, tensor in segmenter.state_dict().items():
+                tensor.copy_(_checked(weights.get_tensor(name), tensor.dtype, name))
+    except SafetensorError as error:
+        raise BadModelError(f"its model.safetensors is damaged: {_one_line(error)}") from error
+    return segmenter.eval(), config
+
+
+def shown(text: object, most: int = 120) -> str:
+    """Quotes a text from a model for a message: one short line of ASCII."""
+    written = ascii(text)
+    return written if len(written) <= most else f"{written[: most - 10]}...{written[-1]}"
+
+
+def _read_config(path: Path) -> SegmenterConfig:
+    _check_file(path)
+    with open(path, "rb") as file:
+        text = file.read(_LARGEST_CONFIG + 1)
+    if len(text) > _LARGEST_CONFIG:
+        raise BadModelError(f"its config.json has more than {_LARGEST_CONFIG} bytes")
+    try:
+        values = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadModelError(f"its config.json is not valid JSON: {_one_line(error)}") from error
+    _check_schema(values)
+    try:
+        return SegmenterConfig.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise BadArchiveError(f"its MLmodel has another {place}: {problem['msg']}") from error
+        place = shown(".".join(map(str, problem["loc"])))
+        raise BadModelError(
+            f"its config.json has {shown(problem['input'])} at {place}: {problem['msg']}"
+        ) from error
 
 
-def _read_yaml(path: Path) -> object:
-    # the plainest loader: it knows no tags, no merging of mappings, and text is text
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not allowed")
+
+
+def _check_schema(values: object) -> None:
+    if not isinstance(values, dict):
+        raise BadModelError("its config.json is not an object")
+    version = values.get("schema_version")
+    if version != SCHEMA_VERSION:
+        writer = shown(values.get("brainseg_version"))
+        raise other_schema(f"schema version {shown(version)} (of brainseg {writer})")
+
+
+def other_schema(found: str) -> BadModelError:
+    """The error for a model that another version of brainseg stored.
+
+    Args:
+        found: Stored form of the model, e.g. `schema version 7`.
+    """
+    return BadModelError(
+        f"it has {found}, but brainseg {_own_version()} reads schema version {SCHEMA_VERSION}; "
+        "train the model again with this version, or use the version that stored it"
+    )
+
+
+def _own_version() -> str:
+    return metadata.version("brainseg")
+
+
+def _check_file(path: Path) -> None:
+    # lstat: a link, a pipe or a device could lead anywhere, or block
+    for part in (path, path.parent):
+        if part.is_symlink():
+            raise BadModelError(f"its {part.name} is a link")
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise BadModelError(f"its {path.name} is not a file")
+
+
+def _check_header(path: Path) -> None:
+    # safetensors itself accepts headers of 100 MB
+    _check_file(path)
     with open(path, "rb") as file:
-        text = file.read(_LARGEST_BYTES)
+        size = int.from_bytes(file.read(8), "little")
+    if size > _LARGEST_HEADER:
+        raise BadModelError("its model.safetensors has no header of safetensors")
+
+
+def _build(config: SegmenterConfig, stored: int) -> AnySegmenter:
+    with _limited_weights(stored + _SPARE_WEIGHTS), torch.random.fork_rng(devices=[]):
+        whole = _build_one(config.network, "network")
+        if config.flair_network is None:
+            return whole
+        return PairedSegmenter(whole, _build_one(config.flair_network, "flair_network"))
+
+
+def _build_one(settings: Network, place: str) -> VolumeSegmenter:
     try:
-        _refuse_tags(yaml.parse(text, yaml.BaseLoader))
-        return yaml.load(text, yaml.BaseLoader)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        raise BadArchiveError(f"its MLmodel is no YAML ({describe(error)})") from error
+        segmenter = build_segmenter(
+            settings.model_copy(update={"encoder_weights": "none"}), place, is_tried=False
+        )
+    except UserError as error:
+        raise BadModelError(f"its network cannot be built: {_one_line(error)}") from error
+    segmenter.settings = settings
+    return segmenter
 
 
-def _refuse_tags(events: Iterable[yaml.Event]) -> None:
-    depth = 0
-    for event in events:
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if getattr(event, "tag", None):
-            raise BadArchiveError("its MLmodel has a tag, which could name code")
-        if depth > _DEEPEST:  # PyYAML's time grows with the square of the depth
-            raise BadArchiveError("its MLmodel is nested too deep")
+@contextmanager
+def _limited_weights(most: int) -> Iterator[None]:
+    """Refuses networks of more weights; the hook runs before a weight's memory is filled."""
+    built = 0
+
+    def count(_module: nn.Module, _name: str, weight: Tensor | None) -> None:
+        nonlocal built
+        built += 0 if weight is None else weight.numel()
+        if built > most:
+            raise BadModelError("its config.json describes a larger network than its weights are")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _check_shapes(stored: Mapping[str, tuple[int, ...]], segmenter: AnySegmenter) -> None:
+    built = {name: tuple(tensor.shape) for name, tensor in segmenter.state_dict().items()}
+    for name in sorted({*stored, *built}):
+        found, expected = stored.get(name, "missing"), built.get(name, "none")
+        if found != expected:
+            raise BadModelError(
+                f"its weights do not fit its network: {shown(name)} is {found}, expected {expected}"
+            )
+
+
+def _checked(stored: Tensor, expected: torch.dtype, name: str) -> Tensor:
+    if stored.dtype != expected:
+        raise BadModelError(f"its weights {name} are {stored.dtype}, not {expected}")
+    if not stored.isfinite().all():
+        raise BadModelError(f"its weights {name} hold NaN or infinity")
+    return stored
+
+
+def _one_line(error: BaseException) -> str:
+    return shown(str(error).partition("\n")[0] or type(error).__name__, most=400)[1:-1]

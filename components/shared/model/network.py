@@ -1,4 +1,4 @@
-"""The segmenter: normalization, resizing and network in one exportable module."""
+"""Segmenter: normalization, resizing and network in one exportable module."""
 
 import copy
 import inspect
@@ -15,9 +15,9 @@ from components.shared.model.library import check_encoder, check_weights
 from components.shared.model.plain_unet import PlainUnet
 from components.shared.model.preparation import NORMALIZATIONS, cut, head_box, inverse, sample
 from components.shared.model.settings import Network
+from components.shared.model.user_networks import build_user_network
 
-# how smp, timm and torch refuse what does not go together, when a network is made and when it is
-# shown a slice
+# errors by which smp, timm and torch refuse settings, when a network is built or called
 _REFUSALS = (LookupError, TypeError, ValueError, RuntimeError, AssertionError)
 
 
@@ -31,6 +31,7 @@ class VolumeSegmenter(nn.Module):
     def __init__(self, network: nn.Module, settings: Network) -> None:
         super().__init__()
         self.network = network
+        self.settings = settings
         self.image_size = settings.image_size
         self.context_slices = settings.context_slices
         self.min_component_fraction = settings.min_component_fraction
@@ -53,7 +54,7 @@ class VolumeSegmenter(nn.Module):
         return self.restore(logits, self.box(volume), volume.shape[1], volume.shape[2])
 
     def box(self, volume: Tensor) -> Tensor:
-        """What slices are cut to, in the form of `head_box`.
+        """Returns the box that slices are cut to, in the form of `head_box`.
 
         Args:
             volume: uint8, slices x height x width x 3.
@@ -74,22 +75,22 @@ class VolumeSegmenter(nn.Module):
         return cut(self._normalize(self._seen(volume)), self.box(volume), self.image_size)
 
     def _seen(self, volume: Tensor) -> Tensor:
-        """A network for FLAIR has nothing of the others, in box and statistics neither.
+        """For FLAIR-only networks, replaces all channels by FLAIR, for box and statistics too.
 
-        It learns from whole scans and predicts those that lack a sequence, which is a copy of
-        FLAIR there; so it sees copies everywhere.
+        Such a network trains on whole scans and predicts scans that lack a sequence. There, the
+        missing sequence is a copy of FLAIR.
         """
         return volume[..., FLAIR, None].expand_as(volume) if self._flair_only else volume
 
     def answer(self, stacked: Tensor) -> Tensor:
-        """What the network says of slices outside its training.
+        """Returns the network's logits at inference.
 
         Args:
-            stacked: Slices with their neighbours, as in `with_neighbours`.
+            stacked: Slices with their neighbours, as from `with_neighbours`.
 
         Returns:
-            Logits, slices x 1 x image_size x image_size; with `test_time_flip` the mean of those
-            for the slices and those for their mirror images.
+            Logits, slices x 1 x image_size x image_size. With `test_time_flip`, the mean over
+            the slices and their mirror images.
         """
         logits: Tensor = self.network(stacked)
         if self._mirrored_too:
@@ -97,13 +98,13 @@ class VolumeSegmenter(nn.Module):
         return logits
 
     def restore(self, logits: Tensor, box: Tensor, height: int, width: int) -> Tensor:
-        """Puts the network's output back to where the head was.
+        """Maps logits back from the head's box to the whole slice.
 
         Args:
             logits: slices x 1 x image_size x image_size, as from `answer`.
-            box: What `head_box` gave for the volume.
-            height: Of the volume, in pixels.
-            width: Of the volume, in pixels.
+            box: Box of the volume, as from `box`.
+            height: Height of the volume in pixels.
+            width: Width of the volume in pixels.
 
         Returns:
             Probability, float32, slices x height x width; 0 outside the box.
@@ -114,14 +115,14 @@ class VolumeSegmenter(nn.Module):
 
 
 def with_neighbours(prepared: Tensor, context_slices: int) -> Tensor:
-    """Adds each slice's neighbours as channels; the ends repeat the outermost slice.
+    """Stacks each slice with its neighbours as channels; the ends repeat the outermost slice.
 
     Args:
         prepared: slices x 3 x side x side.
         context_slices: Neighbours on each side.
 
     Returns:
-        slices x 3 (2 context_slices + 1) x side x side, from the slice before to the one after.
+        slices x 3 (2 context_slices + 1) x side x side, in the order of the slices.
     """
     shifted = [prepared]
     before = after = prepared
@@ -133,10 +134,10 @@ def with_neighbours(prepared: Tensor, context_slices: int) -> Tensor:
 
 
 def freeze_unused(segmenter: VolumeSegmenter) -> None:
-    """Takes parameters out of the training that its output does not depend on.
+    """Freezes parameters that the output does not depend on.
 
-    An encoder keeps the stages behind `encoder_depth`. They get no gradient; processes that train
-    together wait for each other's gradient of every parameter that is to have one.
+    An encoder keeps the stages after `encoder_depth`, which get no gradient. Processes that train
+    together would wait for those gradients.
     """
     tried = copy.deepcopy(segmenter.network).eval()
     channels = 3 * (2 * segmenter.context_slices + 1)
@@ -148,7 +149,7 @@ def freeze_unused(segmenter: VolumeSegmenter) -> None:
 
 
 class FlairOnly(nn.Module):
-    """Shows a network the FLAIR channels of what a network for all sequences would see."""
+    """Passes only the FLAIR channels of a stack to a network."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -156,23 +157,22 @@ class FlairOnly(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """The network's."""
+        """Encoder of the network."""
         return cast(nn.Module, self.network.encoder)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits; images as in `with_neighbours`."""
+        """Returns logits; images as from `with_neighbours`."""
         return cast(Tensor, self.network(images[:, FLAIR :: len(CHANNELS)]))
 
 
 class PairedSegmenter(nn.Module):
-    """A segmenter for whole scans and one for scans that lack a sequence.
+    """One segmenter for whole scans and one for scans that lack a sequence.
 
-    A sequence that was not taken is a copy of FLAIR. Both predict, one is taken: a program that
-    is exported has no branches.
+    A sequence that was not acquired is a copy of FLAIR.
 
     Args:
-        whole: For scans with all sequences.
-        flair: For the others.
+        whole: Segmenter for scans with all sequences.
+        flair: Segmenter for the others.
     """
 
     def __init__(self, whole: VolumeSegmenter, flair: VolumeSegmenter) -> None:
@@ -181,53 +181,68 @@ class PairedSegmenter(nn.Module):
         self.flair = flair
         self.image_size = max(whole.image_size, flair.image_size)
         self.context_slices = max(whole.context_slices, flair.context_slices)
-        self.min_component_fraction = whole.min_component_fraction  # and flair's, says the recipe
+        self.min_component_fraction = whole.min_component_fraction  # the recipe has one for both
 
     def forward(self, volume: Tensor) -> Tensor:
-        """As `VolumeSegmenter.forward`."""
+        """Predicts one volume, see `VolumeSegmenter.forward`."""
         others = torch.cat([volume[..., :FLAIR], volume[..., FLAIR + 1 :]], dim=3)
         difference = (others.float() - volume[..., FLAIR : FLAIR + 1].float()).abs()
         lacking = difference.amax((0, 1, 2)).amin() == 0
-        return torch.where(lacking, self.flair(volume), self.whole(volume))
+        if torch.compiler.is_exporting():  # an exported program has no branches
+            return torch.where(lacking, self.flair(volume), self.whole(volume))
+        return cast(Tensor, self.flair(volume) if lacking else self.whole(volume))
 
 
 def build_segmenter(
-    settings: Network, place: str = "train.network", sides: Iterable[int] = ()
+    settings: Network,
+    place: str = "train.network",
+    sides: Iterable[int] = (),
+    *,
+    is_tried: bool = True,
 ) -> VolumeSegmenter:
-    """Makes the network that the settings describe.
+    """Builds the segmenter that the settings describe.
 
     Args:
-        settings: Of the network.
-        place: Of the settings, for messages.
-        sides: Of slices that it will see beside those of its `image_size`, in pixels.
+        settings: Settings of the network.
+        place: Place of the settings, for messages.
+        sides: Further sides of slices in pixels that the network must accept.
+        is_tried: `True` to check the network by predicting a slice of each size.
 
     Raises:
-        UserError: If the libraries lack the encoder or ImageNet weights for it, it does not go
-            together with the architecture or the other settings, the output has another size than
-            the input, or the ImageNet weights cannot be downloaded.
+        UserError: If the libraries lack the encoder or its ImageNet weights, the settings do not
+            go together, the output has another size than the input, the ImageNet weights cannot
+            be downloaded, or a network of the user's cannot be imported.
     """
     check_encoder(settings, place)
     check_weights(settings, place)
     sequences = 1 if settings.sequences == "flair" else len(CHANNELS)
     channels = sequences * (2 * settings.context_slices + 1)
     network = _build_network(settings, channels, place)
-    for side in (settings.image_size, *sides):
+    for side in (settings.image_size, *sides) if is_tried else ():
         _check_size(network, settings, channels, side, place)
     return VolumeSegmenter(network if sequences > 1 else FlairOnly(network), settings)
 
 
 def _build_network(settings: Network, channels: int, place: str) -> nn.Module:
-    if settings.architecture == "plain_unet":
-        return PlainUnet(channels, stages=settings.encoder_depth)
+    try:
+        if settings.is_users:
+            return build_user_network(settings, channels, place)
+        if settings.architecture == "plain_unet":
+            return PlainUnet(channels, stages=settings.encoder_depth)
+        return _build_library_network(settings, channels, place)
+    except _REFUSALS as error:
+        raise UserError(f"{place}: no network {_name(settings)}: {error}") from error
+
+
+def _build_library_network(settings: Network, channels: int, place: str) -> nn.Module:
     widths = _decoder_widths(settings)
+    weights = None if settings.encoder_weights == "none" else settings.encoder_weights
     try:
         network: nn.Module = smp.create_model(
             settings.architecture,
             encoder_name=settings.encoder,
             encoder_depth=settings.encoder_depth,
-            encoder_weights=None
-            if settings.encoder_weights == "none"
-            else settings.encoder_weights,
+            encoder_weights=weights,
             in_channels=channels,
             classes=1,
             **({"decoder_channels": widths} if widths else {}),
@@ -235,17 +250,18 @@ def _build_network(settings: Network, channels: int, place: str) -> nn.Module:
     except OSError as error:  # hub errors and lost connections are OSErrors
         raise UserError(
             f"ImageNet weights of {settings.encoder} cannot be downloaded "
-            f"({type(error).__name__}); go on without by {place}.encoder_weights=none"
-        ) from error
-    except _REFUSALS as error:
-        raise UserError(
-            f"{place}: no network {settings.architecture} with encoder {settings.encoder}: {error}"
+            f"({type(error).__name__}); continue without them by {place}.encoder_weights=none"
         ) from error
     return network
 
 
+def _name(settings: Network) -> str:
+    encoder = f" with encoder {settings.encoder}" if settings.has_encoder else ""
+    return f"{settings.architecture}{encoder}"
+
+
 def _decoder_widths(settings: Network) -> Sequence[int] | None:
-    """As many as the encoder has stages; `None` where the decoder has not one a stage.
+    """Returns a width for each stage; `None` for decoders that have no such widths.
 
     The library's own widths are for five stages, and it refuses them for fewer.
     """
@@ -259,19 +275,23 @@ def _decoder_widths(settings: Network) -> Sequence[int] | None:
 def _check_size(
     network: nn.Module, settings: Network, channels: int, side: int, place: str
 ) -> None:
-    # smp's FPN, for one, gives images of four times the size with three stages
+    # smp's FPN, for example, returns four times the size with three stages
     try:
         with torch.inference_mode():
-            given = network.eval()(torch.zeros(1, channels, side, side)).shape[2:]
+            shape = tuple(network.eval()(torch.zeros(1, channels, side, side)).shape)
     except _REFUSALS as error:
         raise UserError(
-            f"{place}: {settings.architecture} with encoder {settings.encoder} cannot take slices "
-            f"of {side} x {side} ({str(error).partition(chr(10))[0]}); try another image_size or "
-            "encoder_depth"
+            f"{place}: {_name(settings)} cannot take slices of {side} x {side} "
+            f"({str(error).partition(chr(10))[0]}); try another image_size or encoder_depth"
         ) from error
     network.train()
-    if tuple(given) != (side, side):
+    if shape != (1, 1, side, side):
         raise UserError(
-            f"{settings.architecture} with {place}.encoder_depth={settings.encoder_depth} "
-            f"answers slices of {side} x {side} with {given[0]} x {given[1]}; try another depth"
+            f"{place}: {_name(settings)} with encoder_depth={settings.encoder_depth} returns "
+            f"{_shape_text(shape)} for a slice of {side} x {side}, not "
+            f"{_shape_text((1, 1, side, side))}; try another encoder_depth"
         )
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -16,8 +16,8 @@ class PlainUnet(nn.Module):
     paper.
 
     Args:
-        channels: Of the input.
-        stages: How often the side is halved.
+        channels: Channels of the input.
+        stages: Number of times that the side is halved.
     """
 
     def __init__(self, channels: int, stages: int) -> None:
@@ -31,13 +31,13 @@ class PlainUnet(nn.Module):
         self.head = nn.Conv2d(FIRST_WIDTH, 1, kernel_size=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of images.
+        """Returns the logits of images.
 
         Args:
             images: float, count x channels x side x side, the side divisible by 2 ** stages.
 
         Returns:
-            count x 1 x side x side.
+            Logits, count x 1 x side x side.
         """
         seen = [self.encoder[0](images)]
         for block in self.encoder[1:]:

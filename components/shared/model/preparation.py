@@ -1,4 +1,4 @@
-"""What is done to a volume before the network sees it, in operations that can be exported."""
+"""Preprocessing of a volume, in operations that can be exported."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,20 +8,20 @@ from torch import Tensor
 from torch.nn import functional
 
 _HISTOGRAM_STRIDE = 4  # every fourth row and column gives the same statistics 16 times faster
-_HEAD_LEVEL = 0.1  # voxels below this share of the bright level are air
-_HEAD_LINE = 0.05  # rows and columns with less than this share of the fullest one are air
+_HEAD_LEVEL = 0.1  # voxels below this fraction of the bright level are air
+_HEAD_LINE = 0.05  # rows and columns with less than this fraction of the fullest one are air
 _BOX_MARGIN = 1.05
 _CLIP_DEVIATIONS = 6.0
 _PERCENTILES = (0.10, 0.99)  # of Buda et al. 2019
 
 
 def cut(slices: Tensor, box: Tensor, side: int) -> Tensor:
-    """Cuts slices to a box and resizes them to a square.
+    """Crops slices to a box and resizes them to a square.
 
     Args:
         slices: float, slices x channels x height x width.
-        box: What `head_box` gave.
-        side: Of the result, in pixels.
+        box: Box in the form of `head_box`.
+        side: Side of the result in pixels.
 
     Returns:
         slices x channels x side x side; each pixel is the mean of four samples.
@@ -37,7 +37,7 @@ def head_box(volume: Tensor) -> Tensor:
 
     Returns:
         Centre x, centre y, half width, half height, in units where the image spans -1 to 1
-        (`torch.nn.functional.affine_grid`); the whole image where nothing is bright.
+        (`torch.nn.functional.affine_grid`). The whole image if nothing is bright.
     """
     height, width = volume.shape[1], volume.shape[2]
     head = (volume.amax(3).float() >= _HEAD_LEVEL * volume.amax().float().clamp(min=1)).float()
@@ -47,10 +47,10 @@ def head_box(volume: Tensor) -> Tensor:
     return torch.stack([left + right, top + bottom, half / width, half / height])
 
 
-def _extent(share: Tensor) -> tuple[Tensor, Tensor]:
-    # of lines that hold more head than noise does; the whole line where none does
-    found = share > _HEAD_LINE * share.amax()
-    places = (torch.arange(share.shape[0], device=share.device) + 0.5) / share.shape[0] - 0.5
+def _extent(head: Tensor) -> tuple[Tensor, Tensor]:
+    # the lines that hold more head than noise does; all lines if none does
+    found = head > _HEAD_LINE * head.amax()
+    places = (torch.arange(head.shape[0], device=head.device) + 0.5) / head.shape[0] - 0.5
     first = torch.where(found, places, 0.5).amin()
     last = torch.where(found, places, -0.5).amax()
     empty = first >= last
@@ -58,20 +58,20 @@ def _extent(share: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def inverse(box: Tensor) -> Tensor:
-    """The box that undoes a cut to `box`."""
+    """Returns the box that reverses a crop to `box`."""
     centre, half = box[:2], box[2:]
     return torch.cat([-centre / half, 1 / half])
 
 
 def sample(images: Tensor, box: Tensor, height: int, width: int, padding: str) -> Tensor:
-    """Takes samples of images at the pixels of a box, between pixels by linear interpolation.
+    """Samples images at the pixels of a box by linear interpolation.
 
     Args:
         images: float, count x channels x any height x any width.
-        box: What `head_box` or `inverse` gave.
-        height: Of the result.
-        width: Of the result.
-        padding: Of what is outside: `zeros` or `border`.
+        box: Box from `head_box` or `inverse`.
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
+        padding: Padding outside the images: `zeros` or `border`.
 
     Returns:
         count x channels x height x width.
@@ -89,9 +89,9 @@ def _pixel_centres(count: int, device: torch.device) -> Tensor:
 
 
 def head_statistics(volume: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel inside the head.
+    """Returns mean and standard deviation of each channel inside the head.
 
-    Air is left out: voxels below a tenth of the channel's 99th percentile of non-zero voxels.
+    Air is excluded: voxels below a tenth of the channel's 99th percentile of non-zero voxels.
 
     Args:
         volume: uint8, slices x height x width x 3.
@@ -108,7 +108,7 @@ def head_statistics(volume: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of three channels in 0..1 that ImageNet weights were trained with."""
+    """Returns the mean and deviation of three channels in 0..1 that ImageNet weights expect."""
     return (
         torch.tensor(IMAGENET_DEFAULT_MEAN, device=device),
         torch.tensor(IMAGENET_DEFAULT_STD, device=device),
@@ -116,14 +116,14 @@ def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _by_head(volume: Tensor) -> Tensor:
-    normal = _standardised(_slices(volume), *head_statistics(volume))
+    normal = _standardized(_slices(volume), *head_statistics(volume))
     return normal.clamp(-_CLIP_DEVIATIONS, _CLIP_DEVIATIONS)
 
 
 def _by_percentiles(volume: Tensor) -> Tensor:
-    """As Buda et al. 2019 (crop_sample, normalize_volume in their utils.py), around the head.
+    """Normalizes as Buda et al. 2019 (crop_sample, normalize_volume in their utils.py).
 
-    Faint voxels are air; all sequences together are cut to their percentiles and standardised.
+    Faint voxels are air. All sequences together are clipped to percentiles and standardized.
     """
     faint = volume.float() < _HEAD_LEVEL * volume.amax().float()
     volume = torch.where(faint, torch.zeros_like(volume), volume)
@@ -132,12 +132,12 @@ def _by_percentiles(volume: Tensor) -> Tensor:
     cumulated = together.cumsum(0) / together.sum().clamp(min=1)
     low, high = ((cumulated < share).sum().float() for share in _PERCENTILES)
     levels = torch.arange(256, device=volume.device, dtype=torch.float32).clamp(low, high)
-    return _standardised(_slices(volume).clamp(low, high), *_moments(counts, levels))
+    return _standardized(_slices(volume).clamp(low, high), *_moments(counts, levels))
 
 
 def _by_imagenet(volume: Tensor) -> Tensor:
     mean, deviation = imagenet_statistics(volume.device)
-    return _standardised(_slices(volume) / 255, mean, deviation)
+    return _standardized(_slices(volume) / 255, mean, deviation)
 
 
 NORMALIZATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -145,27 +145,27 @@ NORMALIZATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "percentiles": _by_percentiles,
     "imagenet": _by_imagenet,
 }
-"""By the names of the recipe; each maps a volume (uint8, slices x height x width x 3) to float32,
-slices x 3 x height x width, in standard deviations."""
+"""Normalizations by their names in the recipe. Each maps a volume (uint8, slices x height x
+width x 3) to float32, slices x 3 x height x width, in standard deviations."""
 
 
 def _slices(volume: Tensor) -> Tensor:
     return volume.permute(0, 3, 1, 2).float()
 
 
-def _standardised(slices: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+def _standardized(slices: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     return (slices - mean.view(1, 3, 1, 1)) / deviation.view(1, 3, 1, 1)
 
 
 def _inside(box: Tensor, height: int, width: int) -> Tensor:
-    """1 for the pixels within a box, 0 for others: height x width."""
+    """Returns 1 for pixels within a box and 0 for others, height x width."""
     rows = ((_pixel_centres(height, box.device) - box[1]).abs() <= box[3]).float()
     columns = ((_pixel_centres(width, box.device) - box[0]).abs() <= box[2]).float()
     return rows[:, None] * columns
 
 
 def _histograms(volume: Tensor, inside: Tensor | None = None) -> Tensor:
-    """How often each sequence has each of the 256 levels, where that counts: 3 x 256."""
+    """Counts each of the 256 levels of each sequence, 3 x 256, inside if given."""
     sample = volume[:, ::_HISTOGRAM_STRIDE, ::_HISTOGRAM_STRIDE]
     values = sample.reshape(-1, 3).t().long()
     weights = torch.ones_like(values, dtype=torch.float32)

@@ -1,8 +1,6 @@
-"""The exported model: whole volume in, probability out."""
+"""Stored segmenters for prediction: whole volume in, probability out."""
 
-import math
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,21 +11,25 @@ import torch
 
 from components.shared.dataset.volumes import Probability, Voxels, size_text
 from components.shared.errors import UserError
-from components.shared.model.archive import BadArchiveError, describe, load_program
-from components.shared.model.model_folder import read_model_folder
+from components.shared.model.model_folder import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    AnySegmenter,
+    BadModelError,
+    other_schema,
+    read_segmenter,
+    shown,
+)
 from components.shared.threads import FastestThreads, limit_threads
-
-MIN_COMPONENT_FRACTION = "min_component_fraction"
-"""In the metadata of a model folder, see `decision.find_tumour`."""
 
 _REHEARSED = 4  # slices of a volume, to find the fastest number of threads
 
 
 class VolumeRefusedError(UserError):
-    """The program failed on a volume: by its size, or for want of memory; others may go well.
+    """The model failed on one volume, by its size or for lack of memory; others may succeed.
 
     Attributes:
-        reason: The message without the volume's name.
+        reason: Message without the volume's name.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -40,149 +42,150 @@ class Segmenter(Protocol):
 
     @property
     def min_component_fraction(self) -> float:
-        """What the mask of a prediction leaves out, see `decision.find_tumour`."""
+        """Size of the components that masks leave out, see `decision.find_tumour`."""
 
     def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
         """Predicts one volume.
 
         Args:
             image: uint8, slices x height x width x 3 (pre-contrast, FLAIR, post-contrast).
-            name: The volume's, for messages.
+            name: Name of the volume, for messages.
 
         Returns:
             Tumour probability, float32 in 0..1, slices x height x width.
 
         Raises:
-            VolumeRefusedError: If the program fails on this volume.
-            UserError: If it answers with anything else than such probabilities.
+            VolumeRefusedError: If the model fails on this volume.
+            UserError: If it returns anything else than such probabilities.
         """
 
 
-class ExportedSegmenter:
-    """A segmenter read from an MLflow model folder (`torch.export` program, no pickle).
+class StoredSegmenter:
+    """Segmenter from a model folder.
 
     Attributes:
-        metadata: Of the folder.
-        min_component_fraction: As the recipe of the training said; 0 where nothing is said.
+        min_component_fraction: Value of the recipe that the model was trained with.
+        threshold: Decision threshold of the folder; `None` if it has none.
     """
 
     def __init__(
-        self, program: torch.nn.Module, device: torch.device, metadata: Mapping[str, object]
+        self, module: AnySegmenter, device: torch.device, threshold: float | None = None
     ) -> None:
-        self.metadata = metadata
-        self.min_component_fraction = _share(metadata.get(MIN_COMPONENT_FRACTION, 0))
-        self._program = program
+        self.min_component_fraction = module.min_component_fraction
+        self.threshold = threshold
+        self._module = module
         self._device = device
         self._threads = FastestThreads("predicting", limit_threads())
 
     @property
     def parameters(self) -> int:
-        """How many weights the network has."""
-        return sum(weights.numel() for weights in self._program.parameters())
+        """Number of weights of the network."""
+        return sum(weights.numel() for weights in self._module.parameters())
 
     def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
-        # an exported program refuses a length of 1; the segmenter repeats the outermost slices
-        # anyway, so to give it two changes nothing
-        repeated = np.repeat(image, 2, axis=0) if len(image) == 1 else image
-        probability = self._run(repeated, name)
-        _check_probability(probability, repeated, name)
-        return probability[: len(image)]
+        """Predicts one volume, see `Segmenter`."""
+        probability = self._run(image, name)
+        _check_probability(probability, image, name)
+        return probability
 
     def _run(self, image: Voxels, name: str) -> Probability:
-        # np.array: the exported program wants memory it may own, not a mapped file
+        # a copy: torch warns of memory that cannot be written, such as a mapped file
         volume = torch.from_numpy(np.array(image)).to(self._device)
         try:
             with torch.inference_mode():
-                probability = self._predict(volume) if volume.is_cpu else self._program(volume)
+                probability = self._predict(volume) if volume.is_cpu else self._module(volume)
                 return cast(Probability, probability.float().cpu().numpy())
-        except Exception as error:  # of any kind: the program is from anywhere
-            size = size_text(image.shape[:3])
-            reason = f"the model cannot take {size} voxels: {describe(error)}"
+        except Exception as error:  # of any kind: the network may be the user's
+            size, problem = size_text(image.shape[:3]), f"{type(error).__name__}: {error}"
+            reason = f"the model cannot take {size} voxels: {shown(problem.splitlines()[0])[1:-1]}"
             raise VolumeRefusedError(name, reason) from error
 
     def _predict(self, volume: torch.Tensor) -> torch.Tensor:
         # the number of threads changes no probability by more than its last bit
         before, some = torch.get_num_threads(), volume[:_REHEARSED]
-        self._threads.rehearse(lambda: partial(self._program, some))
+        self._threads.rehearse(lambda: partial(self._module, some))
         started = time.monotonic()
         try:
-            return cast(torch.Tensor, self._program(volume))
+            return cast(torch.Tensor, self._module(volume))
         finally:
             self._threads.took((time.monotonic() - started) * len(some) / len(volume))
             torch.set_num_threads(before)
 
 
-def load_segmenter(uri: str | Path, device: str = "auto") -> ExportedSegmenter:
-    """Loads a segmenter and never runs code from its folder.
+def load_segmenter(uri: str | Path, device: str = "auto") -> StoredSegmenter:
+    """Loads a segmenter without running code from its folder.
+
+    Only the two files of the stored form are downloaded, see `model_folder`.
 
     Args:
-        uri: Anything MLflow reads: a model folder, `models:/name@alias`, `runs:/...`.
-        device: `cpu`, `cuda` or `auto` (CUDA where there is one).
+        uri: Model folder, or a URI of MLflow such as `models:/name@alias` or `runs:/...`.
+        device: `cpu`, `cuda` or `auto` (CUDA if there is a GPU).
 
     Raises:
-        UserError: If there is no such model, or its folder holds anything that an exported
-            segmenter does not (see `components.shared.model.archive`), or it says a
-            `min_component_fraction` that is none.
+        UserError: If there is no such model, or it is not a segmenter of this schema version.
     """
-    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     target = torch.device(pick_device(device))
     try:
         with TemporaryDirectory(prefix="brainseg-model-") as scratch:
-            folder = Path(uri)
-            if not folder.is_dir():  # MLflow would copy a folder, and what links in it point to
-                folder = Path(download_artifacts(artifact_uri=str(uri), dst_path=scratch))
-            model = read_model_folder(folder)
-            program = load_program(model.program, Path(scratch), target)
-    except BadArchiveError as error:
-        raise UserError(
-            f"model {uri} cannot be loaded: {error}; use a model that the train step of this "
-            "project exported"
-        ) from error
+            module, config = read_segmenter(*_find_files(uri, scratch))
+    except BadModelError as error:
+        raise UserError(f"model {uri} cannot be loaded: {error}") from error
     except (MlflowException, OSError) as error:
         raise UserError(f"model {uri} cannot be loaded: {error}") from error
-    # convolutions take a quarter less time in this layout
-    program.to(memory_format=torch.channels_last)
-    return ExportedSegmenter(program, target, model.metadata)
+    # convolutions are a quarter faster in this memory layout
+    placed = module.to(target).to(memory_format=torch.channels_last)
+    return StoredSegmenter(placed, target, config.threshold)
 
 
-def _share(told: object) -> float:
-    try:
-        share = float(str(told))
-    except ValueError:
-        share = math.nan
-    if not 0 <= share <= 1:
-        raise UserError(
-            f"the model says that its {MIN_COMPONENT_FRACTION} is {told!r}, not a number in 0..1; "
-            "set it in its MLmodel to what it was trained with, or to 0"
+def _find_files(uri: str | Path, scratch: str) -> tuple[Path, Path]:
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if Path(uri).is_dir():
+        config, weights, description = (
+            Path(uri, name) for name in (CONFIG_FILE, WEIGHTS_FILE, "MLmodel")
         )
-    return share
+        if description.exists() and not config.exists():
+            raise _archive_only()
+        return config, weights
+    download = partial(get_artifact_repository(str(uri)).download_artifacts, dst_path=scratch)
+    try:
+        config = download(CONFIG_FILE)
+    except (MlflowException, OSError):
+        download("MLmodel")  # fails if there is no model at all
+        raise _archive_only() from None
+    return Path(config), Path(download(WEIGHTS_FILE))
+
+
+def _archive_only() -> BadModelError:
+    return other_schema("no config.json: only a torch.export archive (of brainseg 0.1.0)")
 
 
 def _check_probability(probability: Probability, image: Voxels, name: str) -> None:
     if probability.shape != image.shape[:3]:
         raise UserError(
-            f"{name}: the model gave {probability.shape}, not {image.shape[:3]} (slices, height, "
-            "width); it is no segmenter of this project"
+            f"{name}: the model returned {probability.shape}, not {image.shape[:3]} (slices, "
+            "height, width); check its network"
         )
     low, high = float(probability.min()), float(probability.max())
     if not (low >= 0 and high <= 1):  # NaN fails both
         raise UserError(
-            f"{name}: the model gave values from {low} to {high}, not probabilities in 0..1; "
-            "train it again or check what it exports"
+            f"{name}: the model returned values from {low} to {high}, not probabilities in 0..1; "
+            "train it again"
         )
 
 
 def pick_device(device: str) -> str:
-    """Resolves `auto` to `cuda` where a GPU is usable, else to `cpu`.
+    """Resolves `auto` to `cuda` if a GPU is usable, else to `cpu`.
 
     Raises:
-        UserError: If `cuda` is asked for and there is none.
+        UserError: If `cuda` is requested and there is no GPU.
     """
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
-        raise UserError("device cuda was asked for but torch sees no GPU; use device=auto or cpu")
+        raise UserError("device=cuda was requested but torch sees no GPU; use device=auto or cpu")
     if device == "auto":
         return "cuda" if available else "cpu"
     return device

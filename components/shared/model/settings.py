@@ -1,8 +1,10 @@
 """Settings of the network."""
 
-from typing import Literal, Self
+import re
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
 
 from components.shared.config import Config
 
@@ -26,13 +28,27 @@ Architecture = Literal[
 
 _STAGED_DECODERS = ("unet", "unetplusplus", "manet")  # with a width for each stage
 
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+
+
+def _check_architecture(name: str) -> str:
+    allowed = get_args(Architecture)
+    if name in allowed or _FUNCTION.fullmatch(name):
+        return name
+    raise PydanticCustomError(
+        "literal_error",
+        "Input should be {expected} or package.module:function",
+        {"expected": ", ".join(map(repr, allowed))},
+    )
+
 
 class Network(Config):
-    """What is trained.
+    """Network and preprocessing.
 
     Attributes:
         architecture: A decoder of `segmentation_models_pytorch`, e.g. `unet`, `fpn`; or
-            `plain_unet`, the U-Net of Buda et al. 2019 without any encoder of a library.
+            `plain_unet`, the U-Net of Buda et al. 2019 without any encoder of a library; or
+            `package.module:function`, a network of your own (see docs/how-to/add-a-network.md).
         encoder: An encoder of `segmentation_models_pytorch`, e.g. `resnet18`, or `tu-` and the
             name of one of timm's networks.
         encoder_weights: `imagenet` downloads weights; `none` starts from random ones.
@@ -47,14 +63,14 @@ class Network(Config):
             `percentiles` by those of the head's box cut to its 10th and 99th percentile (Buda et
             al. 2019); `imagenet` by the statistics that ImageNet weights were trained with.
         crop: Slices are cut to the `head`, or taken whole (`none`).
-        test_time_flip: Whether the answer is the mean of those for the slices and for their mirror
-            images (test-time augmentation), in training's validation as in the exported model;
-            a prediction takes twice the time.
-        min_component_fraction: Connected parts of a predicted mask, in three dimensions, are left
-            out if they have fewer pixels than this share of the largest part; 0 keeps all.
+        test_time_flip: `True` to average the predictions for slices and their mirror images
+            (test-time augmentation), in validation and in the stored model. A prediction takes
+            twice the time.
+        min_component_fraction: Least size of a component of a predicted mask as a fraction of the
+            largest one. Smaller ones are removed; 0 keeps all.
     """
 
-    architecture: Architecture = "unet"
+    architecture: Annotated[str, AfterValidator(_check_architecture)] = "unet"
     encoder: str = "resnet18"
     encoder_weights: Literal["imagenet", "none"] = "imagenet"
     encoder_depth: int = Field(default=5, ge=3, le=5)
@@ -67,9 +83,19 @@ class Network(Config):
     test_time_flip: bool = False
     min_component_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
 
+    @property
+    def is_users(self) -> bool:
+        """`True` if the network is a function of the user's."""
+        return ":" in self.architecture
+
+    @property
+    def has_encoder(self) -> bool:
+        """`True` if the network has an encoder of a library."""
+        return self.architecture != "plain_unet" and not self.is_users
+
     @model_validator(mode="after")
     def _decoder_fits(self) -> Self:
-        widths = self.decoder_channels
+        widths = None if self.is_users else self.decoder_channels
         if widths is not None and self.architecture not in _STAGED_DECODERS:
             having = ", ".join(_STAGED_DECODERS)
             raise ValueError(f"decoder_channels are of {having}; {self.architecture} has none")

@@ -1,4 +1,4 @@
-"""Two models on the same patients."""
+"""Comparison of two models on the same patients."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,14 +11,14 @@ from components.shared.scoring.groups import group
 from components.shared.scoring.intervals import mean_interval, standard_error
 from components.shared.scoring.scores import PatientScore
 
-DETECTION_POWER = 0.8  # of the least difference that a test set is said to show
+DETECTION_POWER = 0.8  # at which a difference counts as detectable
 
 
 class GroupDifference(Record):
     """Mean patient Dice in a group, e.g. `site/CS` or `size/small`.
 
     Attributes:
-        standard_error: Of the mean difference; `None` of a single patient.
+        standard_error: Standard error of the mean difference; `None` for one patient.
     """
 
     group: str
@@ -36,12 +36,12 @@ class Comparison(Record):
         candidate: Mean patient Dice of the candidate.
         reference: Mean patient Dice of the reference.
         difference: Mean difference.
-        standard_error: Of the mean difference.
-        confidence: Of each of the bounds alone.
-        low: One-sided lower bound of the mean difference: what non-inferiority is judged by.
-        high: One-sided upper bound.
+        standard_error: Standard error of the mean difference.
+        confidence: Confidence of each bound alone.
+        low: One-sided lower bound of the mean difference, by which non-inferiority is judged.
+        high: One-sided upper bound of the mean difference.
         groups: Differences by site and tumour-size third.
-        pairs: Dice of candidate and reference under the volume's name.
+        pairs: Dice of candidate and reference by volume name.
     """
 
     candidate: float
@@ -56,21 +56,21 @@ class Comparison(Record):
 
     @property
     def identical(self) -> bool:
-        """Whether both score the same on every patient."""
+        """`True` if both score the same on every patient."""
         return all(candidate == reference for candidate, reference in self.pairs.values())
 
     @property
     def detectable(self) -> float:
-        """The least true difference that such a comparison shows with a power of 80 %.
+        """Least true difference that such a comparison detects with a power of 80 %.
 
-        Shows: the one-sided bound lies on the right side of zero. By the usual formula, from
-        the number of patients and the spread of the differences seen here.
+        Detected means that the one-sided bound excludes zero. The usual formula uses the number
+        of patients and the spread of the differences seen here.
         """
         reach = student.ppf([self.confidence, DETECTION_POWER], len(self.pairs) - 1).sum()
         return float(reach * self.standard_error)
 
     def chance_of_equal(self, margin: float) -> float:
-        """How often an equal model is shown to be non-inferior by a margin, on such patients.
+        """Returns the probability that an equal model is found non-inferior by a margin.
 
         The power of the one-sided t test (by the noncentral t distribution) at a true difference
         of zero, with the number of patients and the spread of the differences seen here.
@@ -90,7 +90,7 @@ def compare(
     Args:
         candidate: Scores of at least two patients.
         reference: Scores of the same patients, in any order.
-        confidence: Of the one-sided bounds of the mean difference.
+        confidence: Confidence of the one-sided bounds of the mean difference.
     """
     by_volume = {score.volume: score.dice for score in reference}
     pairs = {score.volume: (score.dice, by_volume[score.volume]) for score in candidate}

@@ -1,4 +1,4 @@
-"""From probabilities to a mask."""
+"""Masks from probabilities."""
 
 import numpy as np
 from scipy import ndimage
@@ -9,16 +9,16 @@ _TOUCHING = np.ones((3, 3, 3))  # faces, edges and corners
 
 
 def find_tumour(probability: Probability, threshold: float, min_component_fraction: float) -> Mask:
-    """Which pixels of a volume are predicted as tumour.
+    """Returns the pixels that are predicted as tumour.
 
     Args:
-        probability: Slices x height x width.
-        threshold: A pixel counts from this probability on.
-        min_component_fraction: Connected parts in three dimensions (one corner suffices) are left
-            out if they have fewer pixels than this share of the largest part.
+        probability: float32, slices x height x width.
+        threshold: Lowest probability that counts as tumour.
+        min_component_fraction: Least size of a component as a fraction of the largest one. Smaller
+            ones are removed. Components are connected in three dimensions; a corner suffices.
 
     Returns:
-        Slices x height x width.
+        Mask, slices x height x width.
     """
     mask: Mask = probability >= threshold
     if not min_component_fraction:
@@ -31,7 +31,7 @@ def find_tumour(probability: Probability, threshold: float, min_component_fracti
 
 
 def decision_text(threshold: float, min_component_fraction: float) -> str:
-    """What `find_tumour` does, in a sentence for reports."""
+    """Describes `find_tumour` in a sentence for reports."""
     text = f"A pixel is predicted as tumour if its probability is {threshold:g} or more"
     if not min_component_fraction:
         return f"{text}."

@@ -1,4 +1,4 @@
-"""Groups of patients whose scores are looked at apart: sites and thirds by tumour size."""
+"""Groups of patients with scores of their own: sites and thirds by tumour size."""
 
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
@@ -11,29 +11,29 @@ Score = TypeVar("Score", bound=PatientScore)
 
 
 class Sized(Protocol):
-    """A patient whose true tumour's size is known, scored or not."""
+    """A patient with a known tumour size, scored or not."""
 
     @property
     def volume(self) -> str:
-        """The volume's name."""
+        """Name of the volume."""
 
     @property
     def tumour_pixels(self) -> int:
-        """Pixels that are tumour in truth."""
+        """Pixels of the true tumour."""
 
 
 def size_thirds(patients: Sequence[Sized]) -> dict[str, str]:
     """Assigns each volume to a third of the patients by tumour pixels.
 
     Returns:
-        `small`, `medium` or `large` under the volume's name; equal sizes go by name.
+        `small`, `medium` or `large` by volume name; equal sizes are ordered by name.
     """
     order = sorted(patients, key=lambda one: (one.tumour_pixels, one.volume))
     return {one.volume: SIZES[rank * len(SIZES) // len(order)] for rank, one in enumerate(order)}
 
 
 def first_of_each_third(patients: Sequence[Sized], count: int) -> list[str]:
-    """Picks patients in a way that no model has an influence on.
+    """Picks patients independently of any model.
 
     Returns:
         The first `count` names of each third by true tumour size, from small to large.
@@ -47,7 +47,7 @@ def first_of_each_third(patients: Sequence[Sized], count: int) -> list[str]:
 
 
 def group(scores: Sequence[Score]) -> dict[str, list[Score]]:
-    """Groups patients under `site/<code>` and `size/<third>`; a patient is in one of each."""
+    """Groups patients by `site/<code>` and by `size/<third>`."""
     thirds = size_thirds(scores)
     groups: dict[str, list[Score]] = {f"site/{site}": [] for site in sorted(_sites(scores))}
     groups |= {f"size/{size}": [] for size in SIZES if size in thirds.values()}

@@ -1,4 +1,4 @@
-"""The interval of a mean over patients."""
+"""Confidence interval of a mean over patients."""
 
 from collections.abc import Sequence
 
@@ -13,25 +13,25 @@ def mean_interval(
     confidence: float = 0.95,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float]:
-    """The two-sided t interval of a mean, made on the logit scale and brought back.
+    """Returns the two-sided t interval of a mean, computed on the logit scale.
 
-    Dice is bounded and its few bad patients pull the mean down, so that a sample without them
-    has a mean too high and a spread too small. On the logit scale the interval reaches further
-    to the far bound and never beyond one. With 5 to 50 patients of such a population 95 %
-    intervals cover 91 to 94 %; those of the percentile bootstrap cover 76 to 93, plain t intervals
-    87 to 93 (`python -m tests.benchmarks.intervals` compares more).
+    Dice is bounded, and a few bad patients pull its mean down. A sample without them has too high
+    a mean and too small a spread. On the logit scale the interval extends further to the far bound
+    and never beyond one. With 5 to 50 patients of such a population, 95 % intervals cover 91 to
+    94 %. Those of the percentile bootstrap cover 76 to 93, plain t intervals 87 to 93.
+    `python -m tests.benchmarks.intervals` compares more.
 
     The standard error on the logit scale is that of the mean, s, by the delta method: the slope of
     logit at p is 1 / (p (1 - p)), so it is s / (p (1 - p)).
 
     Args:
-        values: At least two, within the bounds.
-        confidence: That both ends hold at once; an end alone, as a one-sided bound, holds with
+        values: Two or more values within the bounds.
+        confidence: Confidence of both ends together. One end alone, as a one-sided bound, has
             (1 + confidence) / 2.
-        bounds: What a value can be: 0 to 1 for Dice, -1 to 1 for a difference.
+        bounds: Range of a value: 0 to 1 for Dice, -1 to 1 for a difference.
 
     Returns:
-        Both ends; equal ones where all values are.
+        Both ends; they are equal if all values are.
     """
     low, high = bounds
     mean, error = float(np.mean(values)), standard_error(values)
@@ -45,5 +45,5 @@ def mean_interval(
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """The standard error of the mean of at least two values."""
+    """Returns the standard error of the mean of at least two values."""
     return float(np.std(values, ddof=1) / np.sqrt(len(values)))

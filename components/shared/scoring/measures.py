@@ -1,4 +1,4 @@
-"""How a number over some patients follows from their scores; `None` where it is not defined."""
+"""Numbers over some patients from their scores; `None` where a number is not defined."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,17 +17,17 @@ Measure = Callable[[Sequence[VolumeScore]], float | None]
 
 
 def mean(value: Value) -> Measure:
-    """The mean of a patient's figure over those for whom it is defined."""
+    """Returns the mean of a figure over the patients for whom it is defined."""
     return _over_defined(value, np.mean)
 
 
 def median(value: Value) -> Measure:
-    """The median of a patient's figure over those for whom it is defined."""
+    """Returns the median of a figure over the patients for whom it is defined."""
     return _over_defined(value, np.median)
 
 
 def undefined(value: Value) -> Measure:
-    """How many patients a figure is not defined for."""
+    """Returns the number of patients for whom a figure is not defined."""
     return lambda scores: float(len(scores) - len(_defined(value, scores)))
 
 
@@ -67,10 +67,10 @@ def brier_score(scores: Sequence[VolumeScore]) -> float | None:
     return curve.squared_error / total if total else None
 
 
-def _over_defined(value: Value, summarise: Callable[[list[float]], np.floating]) -> Measure:
+def _over_defined(value: Value, summarize: Callable[[list[float]], np.floating]) -> Measure:
     def measure(scores: Sequence[VolumeScore]) -> float | None:
         defined = _defined(value, scores)
-        return float(summarise(defined)) if defined else None
+        return float(summarize(defined)) if defined else None
 
     return measure
 

@@ -1,6 +1,6 @@
-"""Every number over some patients: one table, one row a metric.
+"""Metrics over some patients: one table, one row per metric.
 
-To add a metric is to add a row: the aggregation, KFP, MLflow and the reports read this table.
+To add a metric, add a row: the aggregation, KFP, MLflow and the reports read this table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,6 @@ from components.shared.scoring.scores import (
     BINS,
     SURFACE_TOLERANCE_PIXELS,
     VolumeScore,
-    empty_score,
 )
 
 BASELINE_SUFFIX = "_empty_baseline"
@@ -30,32 +29,30 @@ LOW_SUFFIX = "_ci_low"
 HIGH_SUFFIX = "_ci_high"
 
 THRESHOLD = "threshold"
-"""Beside the metrics in evaluate's file: from which probability on a pixel was tumour for them."""
+"""Name of the decision threshold, which evaluate's file has next to the metrics."""
 
 _CONFIDENCE = 0.95  # of the intervals
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A number over some patients.
+    """Number over some patients.
 
     Attributes:
-        name: In files, KFP and MLflow.
-        label: In reports.
-        definition: What it means, in words.
-        measure: Its value over at least one patient; `None` where it is not defined.
-        counts_patients: Whether it is a whole number: how many patients.
-        baseline: Whether it means something for a prediction without any pixel. It comes a
-            second time as `<name>_empty_baseline` then: what such a prediction scores.
-        interval_of: What it is the mean of, where the mean has an interval over patients:
+        name: Name in files, KFP and MLflow.
+        label: Label in reports.
+        definition: Definition in words.
+        measure: Function of at least one patient's score; `None` where it is not defined.
+        counts_patients: `True` for a number of patients.
+        baseline: `True` if an empty prediction has a value, `<name>_empty_baseline`.
+        interval_of: Figure of a patient, for means with an interval over patients:
             `<name>_ci_low` and `<name>_ci_high`.
-        undefined: Name of the metric that counts the patients who are not in this one.
-        headline: Whether reports show it in large print.
-        by_group: Whether it is compared between sites and tumour sizes.
-        champion_beats_baseline: Whether no model becomes champion that is not better here than
-            an all-empty prediction.
-        has_floor: Whether a model becomes champion only if it reaches `register.min_patient_dice`.
-        listed: Whether lists of runs show it: people sort them by it.
+        undefined: Name of the metric that counts the patients excluded from this one.
+        headline: `True` if reports show it in large print.
+        by_group: `True` if it is compared between sites and tumour sizes.
+        champion_beats_baseline: `True` if a champion must be better than an empty prediction.
+        has_floor: `True` if a champion must reach `register.min_patient_dice`.
+        listed: `True` if lists of runs show it, so that they can be sorted by it.
     """
 
     name: str
@@ -136,8 +133,8 @@ METRICS = (
     Metric(
         name="surface_dice_mean",
         label="surface Dice, mean",
-        definition="Normalised surface Dice (NSD): share of the surfaces of prediction and tumour "
-        f"no further than {SURFACE_TOLERANCE_PIXELS} pixels from the other, mean over patients.",
+        definition="Normalized surface Dice (NSD): fraction of the surfaces of prediction and "
+        f"tumour at most {SURFACE_TOLERANCE_PIXELS} pixels from the other, mean over patients.",
         measure=mean(lambda score: score.surface_dice),
         baseline=True,
         headline=True,
@@ -220,14 +217,14 @@ METRICS = (
         "patients with tumour.",
         measure=mean(lambda score: score.relative_volume_difference),
         baseline=True,
-        undefined="recall_undefined",  # both are shares of the true tumour pixels
+        undefined="recall_undefined",  # both are fractions of the true tumour pixels
         headline=True,
     ),
     Metric(
         name="calibration_error",
         label="calibration error",
         definition="Expected calibration error over the voxels inside the heads: "
-        f"|mean probability - share of tumour|, mean over {BINS} bins weighted by voxels.",
+        f"|mean probability - fraction of tumour|, mean over {BINS} bins weighted by voxels.",
         measure=calibration_error,
         baseline=True,
         headline=True,
@@ -243,19 +240,19 @@ METRICS = (
 """Every metric, in the order of the reports."""
 
 HEADLINE = tuple(metric.name for metric in METRICS if metric.listed)
-"""By what people sort lists of runs."""
+"""Metrics by which lists of runs can be sorted."""
 
 
 def aggregate(scores: Sequence[VolumeScore]) -> dict[str, float]:
-    """All numbers over some patients: those of `METRICS`, their intervals and baselines.
+    """Computes `METRICS` over some patients, with intervals and baselines.
 
-    A number that is not defined (a mean over nothing, an interval of fewer than two
-    patients) is left out; none is NaN.
+    A number that is not defined (a mean over nothing, an interval of fewer than two patients) is
+    omitted. None is NaN.
 
     Args:
-        scores: At least one.
+        scores: Scores of at least one patient.
     """
-    empty = [empty_score(score) for score in scores]
+    empty = [score.empty or score for score in scores]
     found: dict[str, float | None] = {}
     for metric in METRICS:
         found[metric.name] = metric.measure(scores)
@@ -269,11 +266,11 @@ def aggregate(scores: Sequence[VolumeScore]) -> dict[str, float]:
 
 
 def interval_in_words(metrics: Mapping[str, float], name: str = "patient_dice_mean") -> str:
-    """Tells the interval of a metric.
+    """Describes the interval of a metric.
 
     Args:
-        metrics: What `aggregate` found.
-        name: Of a metric that has an interval.
+        metrics: Result of `aggregate`.
+        name: Name of a metric with an interval.
     """
     if name + LOW_SUFFIX not in metrics:
         return "no interval: it takes two patients"

@@ -1,4 +1,4 @@
-"""Predicts volumes and scores them, the same way wherever models are judged."""
+"""Prediction and scoring of volumes, the same for all steps."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,13 +13,13 @@ from components.shared.scoring.scores import VolumeScore, score_volume
 
 
 class Predicted(NamedTuple):
-    """A volume, what was predicted for it and how good that is.
+    """A volume, its predicted mask and its score.
 
     Attributes:
-        entry: Of the manifest.
-        volume: The voxels with the true mask.
-        mask: The predicted one, slices x height x width.
-        score: Of the prediction.
+        entry: Entry of the manifest.
+        volume: Voxels with the true mask.
+        mask: Predicted mask, slices x height x width.
+        score: Score of the prediction.
     """
 
     entry: VolumeEntry
@@ -35,19 +35,18 @@ def scored(
     threshold: float,
     what: str = "volumes",
 ) -> Iterator[Predicted]:
-    """Predicts volumes and scores them, one at a time, and tells how far it is.
+    """Predicts volumes and scores them, one at a time, and logs the progress.
 
     Args:
-        segmenter: The exported model.
-        dataset: Where the voxels are.
-        entries: Which volumes.
-        threshold: A pixel is predicted as tumour from this probability on; small components
-            are left out as the model wants.
-        what: The work in two or three words, for the progress.
+        segmenter: Stored model.
+        dataset: Data set with the voxels.
+        entries: Volumes to predict.
+        threshold: Lowest probability that counts as tumour. Small components are removed as the
+            model's recipe says.
+        what: Work in two or three words, for the progress.
 
     Raises:
-        UserError: If a volume cannot be read, or the model gives something else than
-            probabilities.
+        UserError: If a volume cannot be read, or the model returns anything but probabilities.
     """
     for entry in track(entries, len(entries), what):
         volume = dataset.volume(entry)

@@ -1,18 +1,18 @@
-"""How a predicted volume is scored against its mask.
+"""Scores of a predicted volume against its mask.
 
-Every number is built from counts of pixels, so what an all-empty prediction would score on the
-same patients is computed by the same code from the same counts.
+The same code scores an empty prediction of the same volume, as a baseline.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import cached_property
+from typing import Annotated, NamedTuple, get_type_hints
 
 import numpy as np
 
 from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.volumes import Mask, Probability, Volume
-from components.shared.scoring.voxels import inside_head, surface_distances
+from components.shared.scoring.voxels import SurfaceDistances, inside_head, surface_distances
 
 BINS = 10  # of the calibration, equally wide over 0..1
 
@@ -25,8 +25,8 @@ class Reliability:
 
     Attributes:
         voxels: Voxels in each of the `BINS` bins.
-        probability: Sum of their probabilities.
-        tumour: How many of them are tumour.
+        probability: Sums of their probabilities.
+        tumour: Numbers of them that are tumour.
         squared_error: Sum over all voxels of (probability - truth) squared.
     """
 
@@ -37,158 +37,197 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class PatientScore:
-    """Pixel counts of one scored volume, and what follows from them.
-
-    A data set has one volume a patient, so this is one patient's score.
+class Masks:
+    """True and predicted mask of a volume, and their counts of pixels.
 
     Attributes:
-        tumour_pixels: Pixels that are tumour in truth.
-        predicted_pixels: Pixels that are tumour by the model.
-        true_positives: Pixels that are both.
-        hd95: 95th percentile Hausdorff distance in pixels; `None` where prediction or truth
-            is empty.
-        surface_dice: Share of both surfaces that lies within `SURFACE_TOLERANCE_PIXELS` of the
-            other (normalized surface Dice); empty against empty is 1.
+        truth: Slices x height x width.
+        predicted: Slices x height x width.
+    """
+
+    truth: Mask
+    predicted: Mask
+
+    @cached_property
+    def tumour_by_slice(self) -> list[int]:
+        """Pixels of the tumour in each slice."""
+        return _by_slice(self.truth)
+
+    @cached_property
+    def predicted_by_slice(self) -> list[int]:
+        """Predicted pixels in each slice."""
+        return _by_slice(self.predicted)
+
+    @cached_property
+    def true_positives_by_slice(self) -> list[int]:
+        """Predicted pixels of the tumour in each slice."""
+        return _by_slice(self.truth & self.predicted)
+
+    @property
+    def tumour_pixels(self) -> int:
+        """Pixels of the tumour."""
+        return sum(self.tumour_by_slice)
+
+    @property
+    def predicted_pixels(self) -> int:
+        """Predicted pixels."""
+        return sum(self.predicted_by_slice)
+
+    @property
+    def true_positives(self) -> int:
+        """Predicted pixels of the tumour."""
+        return sum(self.true_positives_by_slice)
+
+    @property
+    def volume_difference(self) -> int:
+        """Absolute difference between predicted and tumour pixels."""
+        return abs(self.predicted_pixels - self.tumour_pixels)
+
+    @cached_property
+    def surfaces(self) -> SurfaceDistances:
+        """Distances between the surfaces of both masks."""
+        return surface_distances(self.predicted, self.truth)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Annotation of an attribute of `PatientScore`.
+
+    Attributes:
+        measure: Function that computes the figure; `None` where it is not defined.
+        label: Label in reports; empty for figures that only files have.
+    """
+
+    measure: Callable[[Masks], float | None]
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class PatientScore:
+    """Figures of one scored volume.
+
+    A data set has one volume per patient, so this is one patient's score. To add a figure, add an
+    attribute here: CSV files and reports follow this order.
     """
 
     volume: str
     patient: str
     site: str
-    slices: int
-    tumour_slices: int
-    tumour_pixels: int
-    predicted_pixels: int
-    true_positives: int
-    hd95: float | None
-    surface_dice: float
-
-    @property
-    def dice(self) -> float:
-        """Dice of the whole volume; empty against empty is 1."""
-        return dice_of_counts(self.true_positives, self.predicted_pixels, self.tumour_pixels)
-
-    @property
-    def precision(self) -> float | None:
-        """Share of the predicted pixels that are tumour; `None` where there are none."""
-        return _ratio(self.true_positives, self.predicted_pixels)
-
-    @property
-    def recall(self) -> float | None:
-        """Share of the tumour pixels that are predicted; `None` where there are none."""
-        return _ratio(self.true_positives, self.tumour_pixels)
-
-    @property
-    def false_positive_pixels(self) -> int:
-        """Predicted pixels outside the tumour."""
-        return self.predicted_pixels - self.true_positives
-
-    @property
-    def volume_difference_pixels(self) -> int:
-        """Predicted pixels more or fewer than the tumour has, without sign."""
-        return abs(self.predicted_pixels - self.tumour_pixels)
-
-    @property
-    def relative_volume_difference(self) -> float | None:
-        """The same as a share of the tumour's pixels; `None` where there are none."""
-        return _ratio(self.volume_difference_pixels, self.tumour_pixels)
+    slices: Annotated[int, Figure(lambda masks: len(masks.truth))]
+    tumour_pixels: Annotated[int, Figure(lambda masks: masks.tumour_pixels, "tumour")]
+    # of the whole volume; 1 if both masks are empty
+    dice: Annotated[
+        float,
+        Figure(
+            lambda masks: dice_of_counts(
+                masks.true_positives, masks.predicted_pixels, masks.tumour_pixels
+            ),
+            "Dice",
+        ),
+    ]
+    precision: Annotated[
+        float | None,
+        Figure(lambda masks: _ratio(masks.true_positives, masks.predicted_pixels), "precision"),
+    ]
+    recall: Annotated[
+        float | None,
+        Figure(lambda masks: _ratio(masks.true_positives, masks.tumour_pixels), "recall"),
+    ]
+    # 95th percentile Hausdorff distance in pixels; `None` if a mask is empty
+    hd95: Annotated[float | None, Figure(lambda masks: masks.surfaces.hd95, "HD95")]
+    # normalized surface Dice; 1 if both masks are empty
+    surface_dice: Annotated[
+        float,
+        Figure(lambda masks: masks.surfaces.within(SURFACE_TOLERANCE_PIXELS), "surface Dice"),
+    ]
+    tumour_slices: Annotated[int, Figure(lambda masks: sum(map(bool, masks.tumour_by_slice)))]
+    predicted_pixels: Annotated[int, Figure(lambda masks: masks.predicted_pixels, "predicted")]
+    true_positives: Annotated[int, Figure(lambda masks: masks.true_positives)]
+    false_positive_pixels: Annotated[
+        int, Figure(lambda masks: masks.predicted_pixels - masks.true_positives, "false")
+    ]
+    volume_difference_pixels: Annotated[
+        int, Figure(lambda masks: masks.volume_difference, "volume difference")
+    ]
+    # as a fraction of the tumour's pixels
+    relative_volume_difference: Annotated[
+        float | None,
+        Figure(
+            lambda masks: _ratio(masks.volume_difference, masks.tumour_pixels),
+            "relative difference",
+        ),
+    ]
 
 
 class PatientFigure(NamedTuple):
-    """A number of a patient, for tables.
+    """Figure of a patient, for tables.
 
     Attributes:
-        name: Of the attribute of `PatientScore`, and of the column in files.
-        label: In reports; empty for what only files hold.
+        name: Name of the attribute of `PatientScore` and of the column in files.
+        label: Label in reports; empty for figures that only files have.
+        measure: Function that computes the figure.
     """
 
     name: str
-    label: str = ""
+    label: str
+    measure: Callable[[Masks], float | None]
 
 
-PATIENT_FIGURES = (
-    PatientFigure("slices"),
-    PatientFigure("tumour_pixels", "tumour"),
-    PatientFigure("dice", "Dice"),
-    PatientFigure("precision", "precision"),
-    PatientFigure("recall", "recall"),
-    PatientFigure("hd95", "HD95"),
-    PatientFigure("surface_dice", "surface Dice"),
-    PatientFigure("tumour_slices"),
-    PatientFigure("predicted_pixels", "predicted"),
-    PatientFigure("true_positives"),
-    PatientFigure("false_positive_pixels", "false"),
-    PatientFigure("volume_difference_pixels", "volume difference"),
-    PatientFigure("relative_volume_difference", "relative difference"),
+PATIENT_FIGURES = tuple(
+    PatientFigure(name, figure.label, figure.measure)
+    for name, annotation in get_type_hints(PatientScore, include_extras=True).items()
+    for figure in getattr(annotation, "__metadata__", ())
 )
-"""All of them, in the order of files and reports."""
+"""All figures of a patient, in the order of files and reports."""
 
 
 @dataclass(frozen=True)
 class VolumeScore(PatientScore):
-    """A patient's score with what only the voxels can tell.
+    """A patient's score with figures of slices and voxels.
 
     Attributes:
         slice_dice: Dice of each slice; an empty slice left empty counts 1.
-        slice_has_tumour: Whether each slice truly has tumour.
+        slice_has_tumour: Truth of each slice, `True` where it has tumour.
         reliability: Counts for the calibration.
+        empty: Score of a probability of 0 everywhere on the same volume; `None` in such a score.
     """
 
     slice_dice: tuple[float, ...]
     slice_has_tumour: tuple[bool, ...]
     reliability: Reliability
+    empty: "VolumeScore | None" = None
 
 
 def score_volume(
     entry: VolumeEntry, volume: Volume, probability: Probability, predicted: Mask
 ) -> VolumeScore:
-    """Scores one prediction.
+    """Scores one prediction, and next to it an empty one.
 
     Args:
-        entry: The volume's entry in the manifest.
-        volume: Its voxels, slices x height x width.
-        probability: What a segmenter gave for it; segmenters check that it is one.
-        predicted: Where it calls tumour.
+        entry: Entry of the volume in the manifest.
+        volume: Voxels, slices x height x width.
+        probability: Output of a segmenter, which checks that it is a probability.
+        predicted: Predicted tumour.
     """
-    truth = volume.mask.astype(bool)
-    tumour = _per_slice(truth)
-    marked = _per_slice(predicted)
-    common = _per_slice(truth & predicted)
-    apart = surface_distances(predicted, truth)
+    truth, head = volume.mask.astype(bool), inside_head(volume.image)
+    nothing = np.zeros_like(probability)
+    empty = _score(entry, Masks(truth, nothing.astype(bool)), _reliability(head, truth, nothing))
+    found = _score(entry, Masks(truth, predicted), _reliability(head, truth, probability))
+    return replace(found, empty=empty)
+
+
+def _score(entry: VolumeEntry, masks: Masks, reliability: Reliability) -> VolumeScore:
+    counts = (masks.true_positives_by_slice, masks.predicted_by_slice, masks.tumour_by_slice)
+    figures = {figure.name: figure.measure(masks) for figure in PATIENT_FIGURES}
     return VolumeScore(
         volume=entry.volume,
         patient=entry.patient,
         site=entry.site,
-        slices=len(truth),
-        tumour_slices=sum(count > 0 for count in tumour),
-        tumour_pixels=sum(tumour),
-        predicted_pixels=sum(marked),
-        true_positives=sum(common),
-        hd95=apart.hd95,
-        surface_dice=apart.within(SURFACE_TOLERANCE_PIXELS),
-        slice_dice=tuple(map(dice_of_counts, common, marked, tumour)),
-        slice_has_tumour=tuple(count > 0 for count in tumour),
-        reliability=_reliability(inside_head(volume.image), truth, probability),
-    )
-
-
-def empty_score(score: VolumeScore) -> VolumeScore:
-    """The score that a probability of 0 everywhere gets on the same volume."""
-    counts = score.reliability
-    nothing = (0,) * (BINS - 1)
-    return replace(
-        score,
-        predicted_pixels=0,
-        true_positives=0,
-        hd95=None,
-        surface_dice=float(not score.tumour_pixels),
-        slice_dice=tuple(float(not tumour) for tumour in score.slice_has_tumour),
-        reliability=Reliability(
-            voxels=(sum(counts.voxels), *nothing),
-            probability=(0.0,) * BINS,
-            tumour=(sum(counts.tumour), *nothing),
-            squared_error=float(sum(counts.tumour)),
-        ),
+        slice_dice=tuple(map(dice_of_counts, *counts)),
+        slice_has_tumour=tuple(map(bool, masks.tumour_by_slice)),
+        reliability=reliability,
+        # mypy sees one type for all figures: that each has its own is checked by the tests
+        **figures,  # type: ignore[arg-type]
     )
 
 
@@ -204,11 +243,11 @@ def calibration_curve(scores: Iterable[VolumeScore]) -> Reliability:
 
 
 def dice_of_counts(true_positives: int, predicted: int, tumour: int) -> float:
-    """Dice of two masks by their counts of pixels; empty against empty is 1."""
+    """Returns the Dice of two masks from their counts of pixels; 1 if both are empty."""
     return 2 * true_positives / (predicted + tumour) if predicted + tumour else 1.0
 
 
-def _per_slice(mask: Mask) -> list[int]:
+def _by_slice(mask: Mask) -> list[int]:
     counts: list[int] = np.count_nonzero(mask, axis=(1, 2)).tolist()
     return counts
 

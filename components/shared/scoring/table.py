@@ -2,8 +2,8 @@
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
 from components.shared.errors import UserError
 from components.shared.scoring.groups import size_thirds
@@ -17,12 +17,12 @@ def write_patient_scores(
     path: Path,
     further: Mapping[str, Mapping[str, str]] = {},
 ) -> None:
-    """Writes one CSV row a patient; what is undefined stays blank.
+    """Writes one CSV row per patient; undefined figures stay blank.
 
     Args:
-        scores: In the order of the rows.
-        path: Of the file.
-        further: More columns at the end, by their names: volume -> value.
+        scores: Scores in the order of the rows.
+        path: New file.
+        further: Further columns at the end: name -> volume -> value.
     """
     thirds = size_thirds(scores)
     with open(path, "w", newline="", encoding="utf-8") as stream:
@@ -35,10 +35,10 @@ def write_patient_scores(
 
 
 def read_patient_scores(path: Path) -> list[PatientScore]:
-    """Reads what `write_patient_scores` wrote.
+    """Reads a file that `write_patient_scores` wrote.
 
     Raises:
-        UserError: If the file is not of that form.
+        UserError: If the file has another form.
     """
     with open(path, newline="", encoding="utf-8") as stream:
         try:
@@ -56,6 +56,6 @@ def _parse_row(row: dict[str, str]) -> PatientScore:
         float: float,
         float | None: lambda text: float(text) if text else None,
     }
-    values = {field.name: parse[field.type](row[field.name]) for field in fields(PatientScore)}
-    # mypy sees a mapping of objects: that each is of its field's type is what `parse` does
+    values = {name: parse[kind](row[name]) for name, kind in get_type_hints(PatientScore).items()}
+    # mypy sees a mapping of objects: `parse` gives each the type of its attribute
     return PatientScore(**values)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Figures that only voxels can tell: where the head is, how far two surfaces lie apart."""
+"""Figures from voxels: the head's region, and distances between surfaces."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,15 @@ from components.shared.dataset.volumes import FLAIR, Mask, Voxels
 
 
 def inside_head(image: Voxels) -> Mask:
-    """The voxels over which the calibration is measured.
+    """Returns the voxels over which the calibration is measured.
 
     "Above 0" would keep nearly all: the background of real scans holds noise.
 
     Args:
-        image: Slices x height x width x 3.
+        image: uint8, slices x height x width x 3.
 
     Returns:
-        Where FLAIR is brighter than a tenth of its 99th percentile in this volume.
+        Mask of voxels with FLAIR above a tenth of its 99th percentile in this volume.
     """
     flair = image[..., FLAIR]
     return np.asarray(flair > 0.1 * np.percentile(flair[:, ::4, ::4], 99))
@@ -27,15 +27,15 @@ def inside_head(image: Voxels) -> Mask:
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """How far the surfaces of two masks lie apart, in pixels.
+    """Distances between the surfaces of two masks in pixels.
 
     The surface of a mask is its pixels with one of their six neighbours outside it. The spacing
     of the data is unknown: a slice step counts as one pixel.
 
     Attributes:
-        from_prediction: From each surface pixel of the prediction to the nearest of the truth;
-            infinite where there is none.
-        from_truth: The other way.
+        from_prediction: Distances from surface pixels of the prediction to the nearest of the
+            truth; infinite if there is none.
+        from_truth: Distances in the other direction.
     """
 
     from_prediction: npt.NDArray[np.float64]
@@ -43,9 +43,9 @@ class SurfaceDistances:
 
     @property
     def hd95(self) -> float | None:
-        """The 95th percentile Hausdorff distance, the larger of both directions.
+        """95th percentile Hausdorff distance, the larger of both directions.
 
-        `None` where prediction or truth is empty.
+        `None` if prediction or truth is empty.
         """
         if not (self.from_prediction.size and self.from_truth.size):
             return None
@@ -55,10 +55,10 @@ class SurfaceDistances:
         )
 
     def within(self, tolerance_pixels: float) -> float:
-        """The share of both surfaces no further than this from the other: surface Dice.
+        """Surface Dice: the fraction of both surfaces within a tolerance of the other.
 
-        Nikolov et al., arXiv:1809.04430, with pixels counted in place of areas. Empty against
-        empty is 1.
+        Nikolov et al., arXiv:1809.04430, with pixels counted in place of areas. It is 1 if both
+        masks are empty.
         """
         distances = np.concatenate([self.from_prediction, self.from_truth])
         return float(np.mean(distances <= tolerance_pixels)) if distances.size else 1.0
@@ -68,15 +68,15 @@ def surface_distances(predicted: Mask, truth: Mask) -> SurfaceDistances:
     """Measures every surface pixel of two masks against the other mask's surface.
 
     Args:
-        predicted: Slices x height x width.
-        truth: The same shape.
+        predicted: Mask, slices x height x width.
+        truth: Mask of the same shape.
     """
     ours, theirs = _surface(predicted), _surface(truth)
     return SurfaceDistances(_nearest(ours, theirs), _nearest(theirs, ours))
 
 
 def _surface(mask: Mask) -> npt.NDArray[np.intp]:
-    """Places of the surface's pixels, pixels x axes."""
+    """Returns the indices of the surface's pixels, pixels x axes."""
     boxes = find_objects(mask.view(np.uint8))  # one around the mask: less to look at
     if not boxes:
         return np.empty((0, mask.ndim), np.intp)

@@ -15,7 +15,7 @@ def test_only_validation_patients_are_predicted(world):
     assert [score.volume for score in found.scores] == list(world.dataset.split.part("validation"))
     assert found.label == "right"
     assert found.dice > 0.5
-    assert found.parameters == 1
+    assert found.parameters == 1_927_009
     assert 0 < found.predict_seconds < 5
 
 
@@ -41,5 +41,5 @@ def test_training_lasts_from_the_opening_of_its_run_to_its_last_epoch(world):
 
 def test_a_model_that_is_none_is_refused(world, threshold_model):
     broken = world.train("broken", threshold_model(float("nan")))
-    with pytest.raises(UserError, match="the model gave values from nan"):
+    with pytest.raises(UserError, match="the model returned values from nan"):
         measure(broken, world.dataset, SETTINGS, connect(), [])

@@ -40,7 +40,7 @@ def test_the_best_on_the_validation_patients_is_copied_and_no_test_patient_is_re
 
     files = {path.relative_to(best.folder) for path in best.folder.rglob("*")}
     assert {path.relative_to(results["model"]) for path in results["model"].rglob("*")} == files
-    program = "data/model.pt2"
+    program = "segmenter/model.safetensors"
     assert (results["model"] / program).read_bytes() == (best.folder / program).read_bytes()
     assert json.loads(results["history"].read_text())[0]["label"] == "right"
     with open(results["table"], newline="") as stream:

@@ -58,4 +58,4 @@ def test_a_model_that_answers_nan_is_reported_in_one_line(step_arguments, thresh
         evaluate.python_func(**{**step_arguments, "model": model})
 
     found = capsys.readouterr().err.splitlines()[-1]
-    assert found.startswith("brainseg error: TCGA_CS_0000_19990101: the model gave values from nan")
+    assert found.startswith("brainseg error: TCGA_CS_0000_19990101: the model returned values")

@@ -88,26 +88,26 @@ def test_a_version_brings_the_threshold_that_it_was_scored_with(
     settings = PredictSettings(model_name=name, device="cpu")
     result = predict_source("champion", "synthetic:1", tmp_path / "out", settings)
     assert result.threshold == 0.35
-    assert scored_threshold(f"models:/{name}/2", {}) == 0.5
+    assert scored_threshold(f"models:/{name}/2", None) == 0.5
 
 
 def test_a_run_and_its_model_bring_the_threshold_of_evaluate(local_mlflow, name, threshold_model):
     run_id = new_run()
     log_params(connect(), run_id, {"evaluate": {"threshold": 0.4}})
     version = add_version(connect(), name, run_id, threshold_model(150), {}, [])
-    assert scored_threshold(f"runs:/{run_id}/segmenter", {}) == 0.4
-    assert scored_threshold(version.source, {}) == 0.4
+    assert scored_threshold(f"runs:/{run_id}/segmenter", None) == 0.4
+    assert scored_threshold(version.source, None) == 0.4
 
 
 def test_a_folder_without_a_threshold_has_the_default(no_mlflow, threshold_model):
-    assert scored_threshold(str(threshold_model(150)), {}) == 0.5
+    assert scored_threshold(str(threshold_model(150)), None) == 0.5
 
 
 def test_a_folder_can_show_its_threshold(no_mlflow, threshold_model, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(threshold_model(150), folder)
-    with open(folder / "MLmodel", "a") as description:
-        description.write("metadata: {threshold: 0.25}\n")
+    config = folder / "segmenter" / "config.json"
+    config.write_text(config.read_text().replace('"threshold": null', '"threshold": 0.25'))
     settings = PredictSettings(device="cpu")
     assert predict_source(str(folder), "synthetic:1", tmp_path, settings).threshold == 0.25
 
@@ -116,4 +116,4 @@ def test_a_folder_can_show_its_threshold(no_mlflow, threshold_model, tmp_path):
 def test_a_threshold_that_is_none_is_reported(local_mlflow, name, threshold_model, found):
     add(name, threshold_model(150), threshold=found)
     with pytest.raises(UserError, match=rf"version 1 of model {name} says that its threshold is"):
-        scored_threshold(f"models:/{name}/1", {})
+        scored_threshold(f"models:/{name}/1", None)

@@ -327,7 +327,7 @@ def test_a_champion_that_cannot_be_loaded_stops_the_step(world, tmp_path):
 def test_a_champion_that_answers_nan_stops_the_step(world):
     good = world.candidate(GOOD)
     world.register(dataclasses.replace(good, folder=world.model_folder(float("nan"))))
-    with pytest.raises(UserError, match=r"TCGA_\w+: the model gave values from nan to nan"):
+    with pytest.raises(UserError, match=r"TCGA_\w+: the model returned values from nan to nan"):
         world.register(world.candidate(BETTER))
     assert world.alias() == "1"
 

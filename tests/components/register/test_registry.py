@@ -30,7 +30,7 @@ def test_bytes_that_change_on_the_way_are_refused(
     local_mlflow, name, threshold_model, monkeypatch, tmp_path
 ):
     short = shutil.copytree(threshold_model(140), tmp_path / "short")
-    (short / "data" / "model.pt2").write_bytes(b"")
+    (short / "segmenter" / "model.safetensors").write_bytes(b"")
     from mlflow import MlflowClient
 
     upload = MlflowClient.log_model_artifacts

@@ -31,8 +31,11 @@ def test_defaults_are_a_valid_recipe():
             "accumulate=8 needs a multiple of 8, at least 16",
         ),
         ("schedule: {epochs: yes}", "train.schedule.epochs=True: Input should be a number, not"),
-        ("network: {architecture: unett}", r"or 'plain_unet' \(nearest: unet\)$"),
-        ("network: {architecture: fnp, decoder_channels: [8]}", r"'plain_unet' \(nearest: fpn\)$"),
+        ("network: {architecture: unett}", r"or package\.module:function \(nearest: unet\)$"),
+        (
+            "network: {architecture: fnp, decoder_channels: [8]}",
+            r"package\.module:function \(nearest: fpn\)$",
+        ),
         ("optimizer: {loss: dice loss}", "train.optimizer.loss.0.name='dice loss': .*must be a na"),
         ("optimizer: {loss: bce+}", "train.optimizer.loss.1.name='': .*must be a name or package"),
         ("optimizer: {loss: []}", r"train.optimizer.loss=\[\]: Tuple should have at least 1 item"),

@@ -6,21 +6,23 @@ import segmentation_models_pytorch as smp
 import torch
 
 from components.shared.errors import UserError
+from components.shared.model.model_folder import write_segmenter
 from components.shared.model.network import (
     PairedSegmenter,
     build_segmenter,
     freeze_unused,
     with_neighbours,
 )
+from components.shared.model.segmenter import load_segmenter
 from components.shared.model.settings import Architecture
 from components.train.export import export_segmenter
 
 
-def test_brightness_and_contrast_of_a_scanner_make_no_difference(recipe):
+def test_brightness_and_contrast_of_a_scanner_make_no_difference(make_network):
     generator = np.random.default_rng(0)
     dim = np.zeros((3, 64, 64, 3), np.uint8)
     dim[:, 8:56, 8:56] = generator.integers(50, 100, (3, 48, 48, 3))
-    segmenter = build_segmenter(recipe.network)
+    segmenter = build_segmenter(make_network())
     once = segmenter.prepare(torch.from_numpy(dim))[:, :, 4:28, 4:28]
     twice = segmenter.prepare(torch.from_numpy(dim * 2))[:, :, 4:28, 4:28]
     torch.testing.assert_close(once, twice, atol=1e-4, rtol=1e-4)
@@ -39,16 +41,16 @@ def test_neighbours_are_the_slices_before_and_after():
 
 
 @pytest.mark.parametrize("shape", [(2, 32, 32), (5, 48, 40), (3, 20, 100)])
-def test_a_volume_of_any_size_gives_a_probability_a_voxel(recipe, shape):
+def test_a_volume_of_any_size_gives_a_probability_a_voxel(make_network, shape):
     volume = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
     with torch.inference_mode():
-        probability = build_segmenter(recipe.network).eval()(volume)
+        probability = build_segmenter(make_network()).eval()(volume)
     assert probability.shape == shape
     assert probability.dtype == torch.float32
     assert 0 <= probability.min() <= probability.max() <= 1
 
 
-def test_missing_weights_say_how_to_go_on(make_recipe, monkeypatch, tmp_path):
+def test_missing_weights_say_how_to_go_on(make_network, monkeypatch, tmp_path):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -56,7 +58,7 @@ def test_missing_weights_say_how_to_go_on(make_recipe, monkeypatch, tmp_path):
     with pytest.raises(
         UserError, match=r"cannot be downloaded.*train.network.encoder_weights=none"
     ):
-        build_segmenter(make_recipe(network={"encoder_weights": "imagenet"}).network)
+        build_segmenter(make_network(**{"encoder_weights": "imagenet"}))
 
 
 @pytest.mark.parametrize(
@@ -82,26 +84,26 @@ def test_missing_weights_say_how_to_go_on(make_recipe, monkeypatch, tmp_path):
         ),
     ],
 )
-def test_an_impossible_network_is_named(make_recipe, change, message):
+def test_an_impossible_network_is_named(make_network, change, message):
     network = {"decoder_channels": None, **change}
     with pytest.raises(UserError, match=message):
-        build_segmenter(make_recipe(network=network).network)
+        build_segmenter(make_network(**network))
 
 
 @pytest.mark.parametrize("architecture", ["unet", "unetplusplus", "manet"])
 @pytest.mark.parametrize("depth", [3, 4, 5])
-def test_a_decoder_without_widths_has_the_librarys_first_ones(make_recipe, architecture, depth):
+def test_a_decoder_without_widths_has_the_librarys_first_ones(make_network, architecture, depth):
     network = {"architecture": architecture, "encoder_depth": depth, "decoder_channels": None}
     with torch.device("meta"):
-        made = build_segmenter(make_recipe(network=network).network).network
+        made = build_segmenter(make_network(**network)).network
     assert made.segmentation_head[0].in_channels == (256, 128, 64, 32, 16)[depth - 1]
 
 
 @pytest.mark.parametrize(("depth", "unused"), [(5, False), (3, True)])
-def test_stages_behind_the_encoders_depth_are_not_trained(make_recipe, depth, unused):
+def test_stages_behind_the_encoders_depth_are_not_trained(make_network, depth, unused):
     widths = (16, 16, 8, 8, 8)[:depth]
     network = {"encoder": "resnet18", "encoder_depth": depth, "decoder_channels": widths}
-    segmenter = build_segmenter(make_recipe(network=network).network)
+    segmenter = build_segmenter(make_network(**network))
     before = {name: value.clone() for name, value in segmenter.state_dict().items()}
     freeze_unused(segmenter)
     frozen = [name for name, value in segmenter.named_parameters() if not value.requires_grad]
@@ -111,9 +113,9 @@ def test_stages_behind_the_encoders_depth_are_not_trained(make_recipe, depth, un
 
 
 @pytest.mark.parametrize("normalization", ["head", "percentiles"])
-def test_a_network_for_flair_sees_nothing_else(make_recipe, normalization):
+def test_a_network_for_flair_sees_nothing_else(make_network, normalization):
     network = {"sequences": "flair", "context_slices": 1, "normalization": normalization}
-    segmenter = build_segmenter(make_recipe(network=network).network).eval()
+    segmenter = build_segmenter(make_network(**network)).eval()
     assert segmenter.network.network.encoder.out_channels[0] == 3
     volume = torch.randint(0, 100, (3, 48, 48, 3), dtype=torch.uint8)
     volume[..., 1] *= 0
@@ -134,9 +136,9 @@ def test_a_network_for_flair_sees_nothing_else(make_recipe, normalization):
 @pytest.mark.parametrize(
     ("lost", "chosen"), [((), "whole"), ((0,), "flair"), ((2,), "flair"), ((0, 2), "flair")]
 )
-def test_a_scan_that_lacks_a_sequence_goes_to_the_second_network(make_recipe, lost, chosen):
-    whole = build_segmenter(make_recipe().network).eval()
-    flair = build_segmenter(make_recipe(network={"sequences": "flair"}).network).eval()
+def test_a_scan_that_lacks_a_sequence_goes_to_the_second_network(make_network, lost, chosen):
+    whole = build_segmenter(make_network()).eval()
+    flair = build_segmenter(make_network(**{"sequences": "flair"})).eval()
     volume = torch.randint(0, 256, (3, 40, 40, 3), dtype=torch.uint8)
     for sequence in lost:
         volume[..., sequence] = volume[..., 1]
@@ -146,8 +148,8 @@ def test_a_scan_that_lacks_a_sequence_goes_to_the_second_network(make_recipe, lo
     torch.testing.assert_close(paired, expected, rtol=0, atol=0)
 
 
-def test_a_whole_slice_can_be_taken(make_recipe):
-    segmenter = build_segmenter(make_recipe(network={"crop": "none"}).network)
+def test_a_whole_slice_can_be_taken(make_network):
+    segmenter = build_segmenter(make_network(**{"crop": "none"}))
     volume = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
     volume[:, 20:40, 20:40] = torch.randint(50, 200, (2, 20, 20, 3), dtype=torch.uint8)
     assert segmenter.box(volume).tolist() == [0, 0, 1, 1]
@@ -156,10 +158,10 @@ def test_a_whole_slice_can_be_taken(make_recipe):
 
 
 @pytest.mark.parametrize("test_time_flip", [False, True])
-def test_with_test_time_flip_a_mirror_image_gets_the_mirror_answer(make_recipe, test_time_flip):
+def test_with_test_time_flip_a_mirror_image_gets_the_mirror_answer(make_network, test_time_flip):
     torch.manual_seed(0)
     network = {"test_time_flip": test_time_flip}
-    segmenter = build_segmenter(make_recipe(network=network).network).eval()
+    segmenter = build_segmenter(make_network(**network)).eval()
     stacked = torch.randn(2, 9, 32, 32)
     with torch.inference_mode():
         difference = segmenter.answer(stacked) - segmenter.answer(stacked.flip(3)).flip(3)
@@ -170,16 +172,32 @@ def test_a_recipe_can_ask_for_every_architecture_of_the_library_and_the_papers()
     assert set(get_args(Architecture)) == {*smp.MODEL_ARCHITECTURES_MAPPING, "plain_unet"}
 
 
-@pytest.mark.parametrize("architecture", sorted(smp.MODEL_ARCHITECTURES_MAPPING))
-def test_every_architecture_of_the_library_works_and_exports(make_recipe, architecture, tmp_path):
-    network = {"architecture": architecture, "encoder": "resnet18", "decoder_channels": None}
-    network |= {"image_size": 128}
+def network_of(make_network, architecture):
+    changes = {"architecture": architecture, "encoder": "resnet18", "decoder_channels": None}
+    changes |= {"image_size": 128}
     if architecture == "dpt":  # a decoder of vision transformers, which has four stages
-        network |= {"encoder": "tu-vit_tiny_patch16_224", "encoder_depth": 4, "image_size": 224}
+        changes |= {"encoder": "tu-vit_tiny_patch16_224", "encoder_depth": 4, "image_size": 224}
     elif architecture == "pspnet":  # enlarges by 8, whatever the depth
-        network |= {"encoder_depth": 3}
-    segmenter = build_segmenter(make_recipe(network=network).network)
+        changes |= {"encoder_depth": 3}
+    return make_network(**changes)
+
+
+@pytest.mark.parametrize("architecture", sorted(smp.MODEL_ARCHITECTURES_MAPPING))
+def test_every_architecture_of_the_library_is_stored_and_loaded(
+    make_network, architecture, tmp_path
+):
+    segmenter = build_segmenter(network_of(make_network, architecture)).eval()
+    write_segmenter(segmenter, tmp_path)
     volume = torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8)
     with torch.inference_mode():
-        assert segmenter.eval()(volume).shape == (2, 40, 40)
-    export_segmenter(segmenter, tmp_path / "model")  # compares what both predict
+        expected = segmenter(volume)
+    assert expected.shape == (2, 40, 40)
+    stored = torch.from_numpy(load_segmenter(tmp_path, "cpu")(volume.numpy()))
+    torch.testing.assert_close(stored, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", sorted(smp.MODEL_ARCHITECTURES_MAPPING))
+def test_every_architecture_of_the_library_is_exported(make_network, architecture, tmp_path):
+    segmenter = build_segmenter(network_of(make_network, architecture)).eval()
+    export_segmenter(segmenter, tmp_path / "model")  # compares what all forms predict

@@ -1,26 +1,27 @@
 import shutil
-import sys
 
 import numpy as np
 import pytest
 
 from components.shared.errors import UserError
-from components.shared.model.segmenter import VolumeRefusedError, load_segmenter, pick_device
+from components.shared.model import segmenter
+from components.shared.model.segmenter import (
+    StoredSegmenter,
+    VolumeRefusedError,
+    load_segmenter,
+    pick_device,
+)
 
 
-def test_a_segmenter_takes_volumes_of_any_size(threshold_model, make_blob):
-    segmenter = load_segmenter(threshold_model(140))
-    for slices, side in ((2, 16), (5, 24), (11, 40)):
-        image = make_blob(0, slices, side).image
-        probability = segmenter(image)
-        expected = 1 / (1 + np.exp(-(image[..., 1].astype(np.float64) - 140) / 8))
-        assert probability.dtype == np.float32
-        np.testing.assert_allclose(probability, expected, atol=1e-6)
-
-
-def test_one_slice_is_predicted_like_its_double(threshold_model, make_blob):
-    segmenter, image = load_segmenter(threshold_model(140)), make_blob(0, slices=2).image
-    np.testing.assert_array_equal(segmenter(image[:1]), segmenter(image)[:1])
+def test_a_segmenter_takes_volumes_of_any_size(threshold_model):
+    loaded = load_segmenter(threshold_model(140), "cpu")
+    for slices, side in ((1, 16), (2, 16), (5, 24), (11, 40)):
+        levels = np.linspace(100, 180, slices).astype(np.uint8)
+        probability = loaded(np.broadcast_to(levels[:, None, None, None], (slices, side, side, 3)))
+        expected = 1 / (1 + np.exp(-(levels.astype(np.float64) - 140) / 8))
+        assert (probability.dtype, probability.shape) == (np.float32, (slices, side, side))
+        inner = probability[:, 2:-2, 2:-2]  # the outermost pixels mix with what is outside
+        np.testing.assert_allclose(inner, expected[:, None, None] + np.zeros_like(inner), atol=1e-3)
 
 
 @pytest.mark.parametrize("fastest", [1, 3])
@@ -36,10 +37,10 @@ def test_the_number_of_threads_changes_no_prediction_and_is_given_back(
     monkeypatch.setattr("components.shared.threads.usable_cores", lambda: 3)
     torch.set_num_threads(3)
     try:
-        segmenter = load_segmenter(threshold_model(140))
-        np.testing.assert_array_equal(segmenter(image), expected)
+        loaded = load_segmenter(threshold_model(140))
+        np.testing.assert_array_equal(loaded(image), expected)
         assert torch.get_num_threads() == 3
-        assert segmenter._threads.threads == fastest
+        assert loaded._threads.threads == fastest
     finally:
         torch.set_num_threads(before)
 
@@ -47,50 +48,52 @@ def test_the_number_of_threads_changes_no_prediction_and_is_given_back(
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda image: image[..., 1].float() * float("nan"), "gave values from nan to nan"),
-        (lambda image: image[..., 1].float() / 0 * 0, "gave values from nan to nan"),
-        (lambda image: image[..., 1].float() * 0 + 1.5, "gave values from 1.5 to 1.5"),
-        (lambda image: image[..., 1].float() * 0 - 0.5, "gave values from -0.5 to -0.5"),
-        (lambda image: image[..., 1:].float() / 255, r"gave \(4, 24, 24, 2\), not \(4, 24, 24\)"),
-        (lambda image: image[:1, ..., 1].float() / 255, r"gave \(1, 24, 24\), not"),
+        (lambda image: image[..., 1].float() * float("nan"), "returned values from nan to nan"),
+        (lambda image: image[..., 1].float() / 0 * 0, "returned values from nan to nan"),
+        (lambda image: image[..., 1].float() * 0 + 1.5, "returned values from 1.5 to 1.5"),
+        (lambda image: image[..., 1].float() * 0 - 0.5, "returned values from -0.5 to -0.5"),
+        (
+            lambda image: image[..., 1:].float() / 255,
+            r"returned \(4, 24, 24, 2\), not \(4, 24, 24\)",
+        ),
+        (lambda image: image[:1, ..., 1].float() / 255, r"returned \(1, 24, 24\), not"),
     ],
     ids=["nan", "0/0", "above 1", "below 0", "channels", "one slice"],
 )
-def test_an_answer_that_is_no_probability_names_the_volume(
-    export, make_blob, tmp_path, answer, message
-):
-    segmenter = load_segmenter(export(module_of(answer), tmp_path / "model"), "cpu")
-    with pytest.raises(UserError, match=f"TCGA_CS_0001: the model {message}") as told:
-        segmenter(make_blob(0, slices=4).image, "TCGA_CS_0001")
-    assert not isinstance(told.value, VolumeRefusedError)
+def test_an_answer_that_is_no_probability_names_the_volume(make_blob, answer, message):
+    with pytest.raises(UserError, match=f"TCGA_CS_0001: the model {message}") as refused:
+        segmenter_of(answer)(make_blob(0, slices=4).image, "TCGA_CS_0001")
+    assert not isinstance(refused.value, VolumeRefusedError)
 
 
-def test_a_single_nan_is_an_error(export, make_blob, tmp_path):
+def test_a_single_nan_is_an_error(make_blob):
     image = make_blob(0).image
     image[2, 3, 4, 1] = 0
-    root = module_of(lambda image: (image[..., 1].float() - 1).sqrt() / 255)
-    with pytest.raises(UserError, match="a volume: the model gave values from nan to nan"):
-        load_segmenter(export(root, tmp_path / "model"), "cpu")(image)
+    with pytest.raises(UserError, match="a volume: the model returned values from nan to nan"):
+        segmenter_of(lambda image: (image[..., 1].float() - 1).sqrt() / 255)(image)
 
 
-def test_a_size_that_the_program_cannot_take_names_the_volume(export, make_blob, tmp_path):
+def test_a_size_that_the_network_cannot_take_names_the_volume(make_blob):
     import torch
 
-    square = module_of(lambda image: (image[..., 1] + torch.zeros(24, 24)) / 255)
-    segmenter = load_segmenter(export(square, tmp_path / "model", side=24), "cpu")
-    segmenter(make_blob(0, side=24).image)
-    with pytest.raises(VolumeRefusedError, match="x1: the model cannot take 5 x 20 x 20 voxels"):
-        segmenter(make_blob(0, side=20).image, "x1")
+    square = segmenter_of(lambda image: (image[..., 1] + torch.zeros(24, 24)) / 255)
+    square(make_blob(0, side=24).image)
+    with pytest.raises(
+        VolumeRefusedError, match="x1: the model cannot take 5 x 20 x 20 voxels: RuntimeError: "
+    ):
+        square(make_blob(0, side=20).image, "x1")
 
 
-def module_of(function):
+def segmenter_of(function):
     import torch
 
     class Module(torch.nn.Module):
+        min_component_fraction = 0.0
+
         def forward(self, image):
             return function(image)
 
-    return Module()
+    return StoredSegmenter(Module(), torch.device("cpu"))
 
 
 def test_a_mapped_read_only_volume_is_left_alone(threshold_model, make_blob, tmp_path):
@@ -102,47 +105,55 @@ def test_a_mapped_read_only_volume_is_left_alone(threshold_model, make_blob, tmp
     )
 
 
-def plant_module(folder, proof):
-    """Adds code that makes `proof` when it is imported, and names it as MLflow does."""
-    (folder / "code").mkdir()
-    (folder / "code" / "planted.py").write_text(f"import os; os.mkdir({str(proof)!r})")
-    description = folder / "MLmodel"
-    description.write_text(description.read_text().replace("code: null", "code: code"))
+def test_only_the_two_files_of_the_stored_form_are_downloaded(
+    local_mlflow, threshold_model, make_blob, tmp_path, monkeypatch
+):
+    from mlflow import MlflowClient
+
+    folder = shutil.copytree(threshold_model(140), tmp_path / "model")
+    (folder / "data").mkdir()
+    (folder / "data" / "model.pt2").write_bytes(bytes(2**20))
+    client = MlflowClient()
+    run_id = client.create_run("0").info.run_id
+    client.log_artifacts(run_id, str(folder), "segmenter")
+    client.create_registered_model("downloads")
+    client.create_model_version("downloads", source=f"runs:/{run_id}/segmenter")
+    client.set_registered_model_alias("downloads", "champion", "1")
+    expected, read, seen = load_segmenter(folder)(make_blob(0).image), segmenter.read_segmenter, []
+
+    def read_and_look(config, weights):
+        seen.extend(path.name for path in config.parents[1].rglob("*") if path.is_file())
+        return read(config, weights)
+
+    monkeypatch.setattr(segmenter, "read_segmenter", read_and_look)
+    for uri in (f"runs:/{run_id}/segmenter", "models:/downloads/1", "models:/downloads@champion"):
+        seen.clear()
+        np.testing.assert_array_equal(load_segmenter(uri)(make_blob(0).image), expected)
+        assert sorted(seen) == ["config.json", "model.safetensors"]
 
 
-def test_a_folder_with_code_is_refused(threshold_model, tmp_path):
-    model, proof = tmp_path / "model", tmp_path / "proof"
-    shutil.copytree(threshold_model(140), model)
-    plant_module(model, proof)
-    before = list(sys.path)
-    with pytest.raises(UserError, match=r"MLmodel has another flavors\.pytorch\.code"):
-        load_segmenter(model)
-    assert sys.path == before
+def test_a_registered_model_of_brainseg_0_1_is_refused(local_mlflow, tmp_path):
+    from mlflow import MlflowClient
 
-
-def test_a_pickled_model_is_refused_before_its_modules_are_imported(tmp_path):
-    import mlflow.pytorch
-    import torch
-
-    model, proof = tmp_path / "model", tmp_path / "proof"
-    mlflow.pytorch.save_model(
-        torch.nn.Identity(), model, serialization_format="pickle", pip_requirements=["torch"]
-    )
-    plant_module(model, proof)
-    (model / "data" / "pickle_module_info.txt").write_text("planted")
-    with pytest.raises(UserError, match=r"MLmodel has another flavors\.pytorch\.code"):
-        load_segmenter(model)
-    assert not proof.exists()
+    (tmp_path / "MLmodel").write_text("flavors: {}\n")
+    client = MlflowClient()
+    run_id = client.create_run("0").info.run_id
+    client.log_artifacts(run_id, str(tmp_path), "segmenter")
+    with pytest.raises(UserError, match=r"archive \(of brainseg 0\.1\.0\), but brainseg .* reads"):
+        load_segmenter(f"runs:/{run_id}/segmenter")
+    with pytest.raises(UserError, match="cannot be loaded") as refused:
+        load_segmenter(f"runs:/{run_id}/other")
+    assert "archive" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty"])
-def test_what_is_no_model_is_told(tmp_path, name):
+def test_what_is_no_model_is_refused(tmp_path, name):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=f"{name} cannot be loaded"):
         load_segmenter(tmp_path / name)
 
 
-def test_a_gpu_that_is_not_there_is_told():
+def test_a_gpu_that_is_not_there_is_refused():
     import torch
 
     if torch.cuda.is_available():

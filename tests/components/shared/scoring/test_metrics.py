@@ -16,7 +16,8 @@ from components.shared.scoring.metrics import (
     aggregate,
     interval_in_words,
 )
-from components.shared.scoring.scores import BINS, Reliability, VolumeScore
+from components.shared.scoring.scores import BINS, PATIENT_FIGURES, Reliability, VolumeScore
+from tests.components.conftest import count_masks
 
 SHAPE = (3, 6, 5)
 PROBABILITIES = arrays(np.float32, SHAPE, elements=st.floats(0, 1, width=32))
@@ -44,25 +45,40 @@ def simulate_score(numbers, index):
     predicted = numbers.randrange(0, 5000) if index != 3 else 0
     true_positives = numbers.randrange(0, min(tumour, predicted) + 1)
     voxels = tuple([numbers.randrange(1000) for _ in range(BINS)])
-    return VolumeScore(
-        volume=f"v{index}",
-        patient=f"p{index}",
+    figures = {
+        **figures_of(tumour, predicted, true_positives),
+        "hd95": numbers.random() * 40 if tumour and predicted else None,
+        "slice_dice": tuple([numbers.random() for _ in has_tumour]),
+    }
+    reliability = Reliability(
+        voxels=voxels,
+        probability=tuple([count * numbers.random() for count in voxels]),
+        tumour=tuple([numbers.randrange(count + 1) for count in voxels]),
+        squared_error=numbers.random() * sum(voxels),
+    )
+    common = {"slice_has_tumour": has_tumour, "volume": f"v{index}", "patient": f"p{index}"}
+    empty = VolumeScore(
         site="CS",
-        slices=5,
-        tumour_slices=sum(has_tumour),
-        tumour_pixels=tumour,
-        predicted_pixels=predicted,
-        true_positives=true_positives,
-        hd95=numbers.random() * 40 if tumour and predicted else None,
-        surface_dice=0.5,
-        slice_dice=tuple([numbers.random() for _ in has_tumour]),
-        slice_has_tumour=has_tumour,
-        reliability=Reliability(
-            voxels=voxels,
-            probability=tuple([count * numbers.random() for count in voxels]),
-            tumour=tuple([numbers.randrange(count + 1) for count in voxels]),
-            squared_error=numbers.random() * sum(voxels),
-        ),
+        **common,
+        **figures_of(tumour, 0, 0),
+        slice_dice=tuple([float(not tumour) for tumour in has_tumour]),
+        reliability=empty_reliability(reliability),
+    )
+    return VolumeScore(site="CS", **common, **figures, reliability=reliability, empty=empty)
+
+
+def figures_of(tumour, predicted, true_positives):
+    masks = count_masks(tumour, predicted, true_positives)
+    return {figure.name: figure.measure(masks) for figure in PATIENT_FIGURES}
+
+
+def empty_reliability(counts):
+    nothing = (0,) * (BINS - 1)
+    return Reliability(
+        voxels=(sum(counts.voxels), *nothing),
+        probability=(0.0,) * BINS,
+        tumour=(sum(counts.tumour), *nothing),
+        squared_error=float(sum(counts.tumour)),
     )
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from components.shared.scoring.scores import BINS, calibration_curve, empty_score
+from components.shared.scoring.scores import BINS, calibration_curve
 
 SHAPE = (3, 6, 5)
 PROBABILITIES = arrays(np.float32, SHAPE, elements=st.floats(0, 1, width=32))
@@ -85,7 +86,8 @@ def test_dice_and_surfaces_are_symmetric_and_bounded(score, one, other):
 def test_the_empty_score_is_what_a_probability_of_zero_scores(score, truth, probability):
     found, zero = score(truth, probability), score(truth, np.zeros(SHAPE))
 
-    assert empty_score(found) == zero
+    assert found.empty == dataclasses.replace(zero, empty=None)
+    assert zero.empty == found.empty
 
 
 def test_reliability_by_hand(score):

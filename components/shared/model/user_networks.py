@@ -1,0 +1,75 @@
+"""Networks by `package.module:function`, from the user's installed code.
+
+To import a module runs its code, and the name of the function may come from a recipe or from the
+`config.json` of a model of unknown origin. So only functions that the environment variable
+`BRAINSEG_ALLOWED_NETWORKS` lists are imported: by training and by loading alike, so that a
+network that can be trained can also be loaded.
+"""
+
+import importlib
+import inspect
+import os
+import re
+from collections.abc import Callable
+from typing import cast
+
+from torch import nn
+
+from components.shared.errors import UserError
+from components.shared.model.settings import Network
+
+ALLOWED = "BRAINSEG_ALLOWED_NETWORKS"
+
+
+def build_user_network(settings: Network, in_channels: int, place: str) -> nn.Module:
+    """Calls the function that the settings name.
+
+    Args:
+        settings: Settings; the function gets those that are parameters of it.
+        in_channels: Channels of the images.
+        place: Place of the settings, for messages.
+
+    Raises:
+        UserError: If the function is not allowed, cannot be imported or wants other arguments.
+    """
+    function = _import(settings.architecture, f"{place}.architecture={settings.architecture}")
+    offered = {"in_channels": in_channels, "classes": 1, **dict(settings)}
+    wanted = inspect.signature(function).parameters.values()
+    missing = [one.name for one in wanted if _is_required(one) and one.name not in offered]
+    if missing:
+        raise UserError(
+            f"{place}.architecture={settings.architecture} wants {', '.join(missing)}; a network's "
+            f"function gets what it wants of {', '.join(offered)}"
+        )
+    network = function(**{one.name: offered[one.name] for one in wanted if one.name in offered})
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"{place}.architecture={settings.architecture} returned {type(network).__name__}, not "
+            "a torch.nn.Module"
+        )
+    return network
+
+
+def _import(name: str, shown: str) -> Callable[..., object]:
+    if name not in re.split(r"[,\s]+", os.environ.get(ALLOWED, "")):
+        raise UserError(
+            f"{shown} is not allowed: only functions in the environment variable {ALLOWED} are "
+            f"imported; if you trust this code, set {ALLOWED}={name} where the steps run"
+        )
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"{shown} cannot be imported ({error}); install its package where the steps run"
+        ) from error
+    if not callable(function):
+        raise UserError(f"{shown} is {type(function).__name__}, not a function or class")
+    return cast(Callable[..., object], function)
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind in (
+        parameter.POSITIONAL_OR_KEYWORD,
+        parameter.KEYWORD_ONLY,
+    )
