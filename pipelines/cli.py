@@ -322,10 +322,10 @@ def gc(
     from datetime import timedelta
 
     from components.shared.storage.store import open_store
-    from pipelines.gc import find_waste, remove_waste
+    from pipelines.gc import find_garbage, remove_garbage
 
     _use_local_defaults()
-    work = remove_waste if delete else find_waste
+    work = remove_garbage if delete else find_garbage
     found = work(open_store(_absolute(store)), timedelta(days=older_than))
     if as_json:
         print_json({"deleted": delete, **found.model_dump(mode="json")})
@@ -514,15 +514,15 @@ def _dataset_line(row: "DatasetSummary") -> str:
 
 
 def _print_garbage(found: "Findings", *, deleted: bool) -> None:
-    for waste in found.waste:
-        size = f"{waste.bytes / 1e6:,.1f} MB"
-        print_line(f"{size:>12}  {waste.modified:%Y-%m-%d}  {waste.key}  {waste.reason}")
+    for item in found.garbage:
+        size = f"{item.bytes / 1e6:,.1f} MB"
+        print_line(f"{size:>12}  {item.modified:%Y-%m-%d}  {item.key}  {item.reason}")
     for sentence in (*found.kept, *found.refused):
         print_line(f"kept: {sentence}", err=True)
-    total = sum(waste.bytes for waste in found.waste) / 1e6
+    total = sum(item.bytes for item in found.garbage) / 1e6
     done = "removed" if deleted else "can be removed"
-    hint = "" if deleted or not found.waste else "; --delete removes it"
-    typer.echo(f"{len(found.waste)} items, {total:,.1f} MB {done}{hint}")
+    hint = "" if deleted or not found.garbage else "; --delete removes it"
+    typer.echo(f"{len(found.garbage)} items, {total:,.1f} MB {done}{hint}")
 
 
 def _print_checks(checks: "list[Check]") -> None:

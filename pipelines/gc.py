@@ -1,4 +1,4 @@
-"""What a store holds that nobody needs any more, and its removal."""
+"""Garbage collection in a store: unneeded volumes, checkpoints, run records and reports."""
 
 import re
 from collections import defaultdict
@@ -9,7 +9,7 @@ from typing import Literal
 from mlflow import MlflowClient
 
 from components.shared.config import Record
-from components.shared.dataset.gc_lock import Sweep, dead_marks, unnamed_volumes
+from components.shared.dataset.gc_lock import GcLock, dead_marks, unnamed_volumes
 from components.shared.dataset.manifest import manifest_key
 from components.shared.errors import UserError
 from components.shared.storage.outcome import RUNS
@@ -28,16 +28,16 @@ _RUN = re.compile(rf"({RUNS}[^/]+/).+")
 _REPORT = re.compile(rf"({_REPORTS}[0-9a-f]{{16}}/)[^/]+")
 
 
-class Waste(Record):
-    """Something that nobody needs.
+class Garbage(Record):
+    """An object or folder in the store that is no longer needed.
 
     Attributes:
-        kind: What it is: `run` is what a pipeline run's steps told, `report` what one left that
-            failed, `unfinished` a file that a killed writer left.
-        key: Of the object in the store, or of a folder, ending in `/`.
-        bytes: Its size.
-        modified: When it was written; of a folder, its newest object.
-        reason: Why nobody needs it.
+        kind: `run` is the record of a pipeline run's steps, `report` the report of a failed step,
+            `unfinished` a partial file of a killed process.
+        key: Key of the object, or of a folder, ending in `/`.
+        bytes: Size.
+        modified: Time of the last write; for a folder, that of its newest object.
+        reason: Why it is not needed.
     """
 
     kind: Kind
@@ -48,33 +48,33 @@ class Waste(Record):
 
 
 class Findings(Record):
-    """What was looked through.
+    """Result of a search for garbage.
 
     Attributes:
-        waste: What nobody needs.
-        kept: What may be needed although it is old, one sentence each.
-        refused: What could not be decided about, and why: all of that kind is left alone.
+        garbage: Objects and folders that are not needed.
+        kept: Old objects that may still be needed, one sentence each.
+        refused: Kinds of objects that are all kept because of an error, with the reason.
     """
 
-    waste: tuple[Waste, ...]
+    garbage: tuple[Garbage, ...]
     kept: tuple[str, ...]
     refused: tuple[str, ...]
 
 
-def find_waste(store: Store, older_than: timedelta, now: datetime | None = None) -> Findings:
-    """Looks for what nobody needs, and what nobody has written to for a time.
+def find_garbage(store: Store, older_than: timedelta, now: datetime | None = None) -> Findings:
+    """Finds objects that are not needed and have not been written for some time.
 
-    Volumes are needed by the data sets whose manifests name them, checkpoints by a training
-    whose MLflow run has not ended. If MLflow cannot be asked, or a manifest cannot be read, or
-    a champion's manifest is gone, nothing is told of what depends on it.
+    Volumes are needed by the data sets whose manifests name them, checkpoints by a training run
+    whose MLflow run has not ended. If MLflow cannot be reached, a manifest cannot be read or a
+    champion's manifest is missing, everything that depends on it is kept.
 
     Args:
-        store: Where to look.
-        older_than: What was written later than so long ago is left alone, whatever it is.
-        now: The time; the present one unless told.
+        store: Store to search.
+        older_than: Age from which an object can be garbage.
+        now: Time from which the age counts (default: the present).
 
     Raises:
-        UserError: If the store cannot be read or holds nothing of ours.
+        UserError: If the store cannot be read or holds no object of brainseg.
     """
     _require_ours(store)
     before = (now or datetime.now(UTC)) - older_than
@@ -82,27 +82,31 @@ def find_waste(store: Store, older_than: timedelta, now: datetime | None = None)
     with explaining():
         search.look()
     return Findings(
-        waste=tuple(search.waste), kept=tuple(search.kept), refused=tuple(search.refused)
+        garbage=tuple(search.garbage), kept=tuple(search.kept), refused=tuple(search.refused)
     )
 
 
-def remove_waste(store: Store, older_than: timedelta, now: datetime | None = None) -> Findings:
-    """Looks for what nobody needs and removes it; an ingest may run beside.
+def remove_garbage(store: Store, older_than: timedelta, now: datetime | None = None) -> Findings:
+    """Finds and removes garbage; an ingest may run at the same time.
 
-    What is cut off leaves nothing half removed that anyone would read: call it again.
+    An interrupted call leaves nothing that is read half removed: call it again.
 
     Returns:
-        What was removed, and what was not.
+        The removed objects, and those that were kept.
 
     Raises:
         UserError: If the store cannot be used, or removing from it is not allowed.
     """
     _require_ours(store)
-    with Sweep(store) as sweep, explaining():
-        found = find_waste(store, older_than, now)
-        removed = [waste for waste in found.waste if _remove(store, waste, sweep)]
-    busy = [f"{waste.key}: written to meanwhile" for waste in found.waste if waste not in removed]
-    return found.model_copy(update={"waste": tuple(removed), "kept": (*found.kept, *busy)})
+    with GcLock(store) as lock, explaining():
+        found = find_garbage(store, older_than, now)
+        removed = [garbage for garbage in found.garbage if _remove(store, garbage, lock)]
+    busy = [
+        f"{garbage.key}: written since it was found"
+        for garbage in found.garbage
+        if garbage not in removed
+    ]
+    return found.model_copy(update={"garbage": tuple(removed), "kept": (*found.kept, *busy)})
 
 
 def _require_ours(store: Store) -> None:
@@ -113,14 +117,14 @@ def _require_ours(store: Store) -> None:
 class _Search:
     def __init__(self, store: Store, before: datetime) -> None:
         self._store, self._before = store, before
-        self.waste: list[Waste] = []
+        self.garbage: list[Garbage] = []
         self.kept: list[str] = []
         self.refused: list[str] = []
 
     def look(self) -> None:
         self._look_for_unfinished()
-        self._look_for(RUNS, _RUN, "run", "what the steps of a pipeline run told")
-        self._look_for(_REPORTS, _REPORT, "report", "of a step that failed")
+        self._look_for(RUNS, _RUN, "run", "record of the steps of a pipeline run")
+        self._look_for(_REPORTS, _REPORT, "report", "report of a failed step")
         try:
             client = connect()
         except UserError as error:
@@ -145,11 +149,11 @@ class _Search:
             if not self._is_old(objects):
                 continue
             folder = f"{checkpoint_folder(digest)}/"
-            running, told = _training(client, digest)
+            running, state = _training(client, digest)
             if running:
-                self.kept.append(f"{folder}: {told}; if it is dead, delete that run in MLflow")
+                self.kept.append(f"{folder}: {state}; if it is dead, delete that run in MLflow")
             else:
-                self._add("checkpoints", folder, objects, told)
+                self._add("checkpoints", folder, objects, state)
 
     def _look_for_volumes(self, client: MlflowClient) -> None:
         lost = list(_lost_champions(client, self._store))
@@ -163,8 +167,8 @@ class _Search:
 
     def _add(self, kind: Kind, key: str, objects: list[StoredObject], reason: str) -> None:
         if self._is_old(objects):
-            self.waste.append(
-                Waste(
+            self.garbage.append(
+                Garbage(
                     kind=kind,
                     key=key,
                     bytes=sum(found.bytes for found in objects),
@@ -178,10 +182,10 @@ class _Search:
 
 
 def _training(client: MlflowClient, digest: str) -> tuple[bool, str]:
-    """Whether a training goes on, and how MLflow tells of it."""
+    """Returns whether a training run is active, and its state in MLflow."""
     runs = find_training(client, digest)
     if not runs:
-        return False, "MLflow has no run of this training"
+        return False, "MLflow has no run for it"
     states = {run.info.status: run.info.run_id for run in runs}
     running = states.get("RUNNING") or states.get("SCHEDULED")
     if running:
@@ -194,18 +198,18 @@ def _lost_champions(client: MlflowClient, store: Store) -> Iterator[str]:
         dataset_id = version.tags.get("dataset_id", "")
         if not dataset_id or store.exists(manifest_key(dataset_id)):
             continue
-        if version.tags.get(STORE_TAG, store.uri) == store.uri:  # older versions do not tell
+        if version.tags.get(STORE_TAG, store.uri) == store.uri:  # older versions have no such tag
             yield (
                 f"champion version {version.version} of {version.name} was trained with data set "
-                f"{dataset_id}, whose manifest is not in {store.uri}, so its volumes cannot be "
-                "told from others; ingest its source again, or take the alias champion away"
+                f"{dataset_id}, whose manifest is not in {store.uri}, so its volumes are "
+                "unknown; ingest its source again, or remove the alias champion"
             )
 
 
 def _grouped(
     objects: Iterable[StoredObject], pattern: re.Pattern[str]
 ) -> list[tuple[str, list[StoredObject]]]:
-    """The objects by the pattern's first group; those that it does not match are not ours."""
+    """Groups objects by the pattern's first group; others are not of brainseg."""
     groups: dict[str, list[StoredObject]] = defaultdict(list)
     for found in objects:
         match = pattern.fullmatch(found.key)
@@ -218,16 +222,16 @@ def _newest(objects: Iterable[StoredObject]) -> datetime:
     return max(found.modified for found in objects)
 
 
-def _remove(store: Store, waste: Waste, sweep: Sweep) -> bool:
-    """Removes it, unless it was written to or has begun to be used since it was found."""
-    sweep.check()
-    if not waste.key.endswith("/"):
-        store.delete(waste.key)
+def _remove(store: Store, garbage: Garbage, lock: GcLock) -> bool:
+    """Removes garbage unless it was written or used since it was found."""
+    lock.check()
+    if not garbage.key.endswith("/"):
+        store.delete(garbage.key)
         return True
-    objects = list(store.objects(waste.key))
-    if objects and _newest(objects) > waste.modified:
+    objects = list(store.objects(garbage.key))
+    if objects and _newest(objects) > garbage.modified:
         return False
-    if waste.kind == "checkpoints" and _training(connect(), waste.key.split("/")[1])[0]:
+    if garbage.kind == "checkpoints" and _training(connect(), garbage.key.split("/")[1])[0]:
         return False
     for found in objects:
         store.delete(found.key)

@@ -1,4 +1,4 @@
-"""Ingest: checks patients at the door and publishes a data set version."""
+"""Ingest: validates patients and publishes a data set version."""
 
 from kfp import dsl
 
@@ -13,14 +13,14 @@ def ingest(
     manifest: dsl.Output[dsl.Dataset],
     ingest_account: dsl.Output[dsl.Artifact],
 ) -> str:
-    """Checks patients at the door and publishes them as an immutable data set version.
+    """Validates patients and publishes them as an immutable data set version.
 
     Args:
         source: URI of the volumes; `brainseg ingest --help` lists the forms.
-        store: `s3://bucket/prefix` or a folder, where the version is published.
+        store: `s3://bucket/prefix` or a folder in which the version is published.
         settings: YAML of `IngestSettings`: strict, max_file_mib, max_archive_gib.
-        manifest: The version's volumes (JSON).
-        ingest_account: What was accepted, quarantined and ignored (JSON).
+        manifest: Volumes of the version (JSON).
+        ingest_account: Accepted, quarantined and ignored files (JSON).
 
     Returns:
         The data set's id.

@@ -1,4 +1,4 @@
-"""What the manifest says about a volume."""
+"""A volume's entry in the manifest."""
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ def describe_volume(name: ScanName, volume: Volume, encoded: EncodedVolume) -> V
     Args:
         name: The volume's name and its parts.
         volume: The voxels.
-        encoded: The same as the store keeps it.
+        encoded: The same volume as the store holds it.
     """
     slices, height, width = volume.mask.shape
     tumour = np.count_nonzero(volume.mask, axis=(1, 2))
@@ -64,5 +64,5 @@ def _intensity(channel: Voxels) -> ChannelIntensity:
 
 
 def _percentile(histogram: npt.NDArray[np.intp], percent: int) -> int:
-    """The least grey value that at least `percent` % of the voxels do not exceed."""
+    """The lowest grey value that at least `percent` % of the voxels do not exceed."""
     return int(np.searchsorted(histogram.cumsum() * 100, percent * int(histogram.sum())))

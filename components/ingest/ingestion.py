@@ -1,4 +1,4 @@
-"""The whole of the ingest step: a source's patients become an immutable data set version."""
+"""The ingest step: publishes a source's patients as an immutable data set version."""
 
 import logging
 from collections import Counter, defaultdict
@@ -28,7 +28,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class IngestResult:
-    """A published version and the account of how it came about."""
+    """A published version and the account of its files."""
 
     manifest: Manifest
     account: IngestAccount
@@ -52,19 +52,19 @@ def ingest_source(
 ) -> IngestResult:
     """Checks every volume of a source, stores the good ones and publishes their manifest.
 
-    The manifest is written last: a version exists whole or not at all. Volumes that the
-    store holds already are not written again, so a killed ingest is continued by the next.
+    The manifest is written last: a version exists completely or not at all. Volumes that are in
+    the store are not written again, so the next ingest continues a killed one.
 
     Args:
-        source_uri: See `components.shared.reading.sources.opening.open_source`.
-        store: Where the version is published.
-        settings: How strict to be.
-        workers: Processes; by default as many as cores and free memory allow.
+        source_uri: URI for `components.shared.reading.sources.opening.open_source`.
+        store: Store in which the version is published.
+        settings: Limits, and whether a quarantined volume is an error.
+        workers: Number of processes (default: as many as cores and free memory allow).
 
     Raises:
         UserError: If the source or the store cannot be used, nothing is accepted, or
-            `settings.strict` is set and a volume is quarantined, the account of which is then in
-            the store; or volumes that were in the store have been removed meanwhile.
+            `settings.strict` is set and a volume is quarantined (the store then holds the
+            account); or volumes that were in the store have been removed since.
     """
     findings = _examine(source_uri, store, settings, workers or usable_workers())
     verdict = _judge(findings)
@@ -72,7 +72,7 @@ def ingest_source(
     refusal = _refusal(source_uri, verdict, settings.strict)
     if refusal:
         raise UserError(f"{refusal}{_keep(result.account, store)}")
-    _tell(result.account)
+    _log(result.account)
     store.write(manifest_key(result.manifest.dataset_id), result.manifest.to_json())
     if result.account.objects_written < result.account.volumes:
         require_volumes(store, result.manifest)
@@ -130,7 +130,7 @@ def _one_per_image(accepted: Iterable[Accepted]) -> tuple[list[Accepted], list[Q
 
 
 def _grouped(items: Iterable[T], key: Callable[[T], str]) -> tuple[list[T], list[list[T]]]:
-    """Items whose key no other has, and the groups of those that share one."""
+    """Items with a unique key, and groups of items with the same key."""
     groups: dict[str, list[T]] = defaultdict(list)
     for item in items:
         groups[key(item)].append(item)
@@ -146,7 +146,7 @@ def _refusal(source_uri: str, verdict: _Verdict, strict: bool) -> str | None:
         return (
             f"ingest is strict and {len(verdict.quarantined)} of the volumes are bad: {reasons}"
             + ("; ..." if len(verdict.quarantined) > _SHOWN else "")
-            + ". Mend or remove them, or run without strict to leave them out"
+            + ". Fix or remove them, or run without strict to leave them out"
         )
     return None
 
@@ -192,11 +192,11 @@ def _count_ignored(findings: _Findings, verdict: _Verdict) -> dict[str, int]:
     return {rule: files for rule, files in sorted(count.items()) if files}
 
 
-def _tell(account: IngestAccount) -> None:
+def _log(account: IngestAccount) -> None:
     for bad in account.quarantined[:_SHOWN]:
         logger.warning("quarantined %s: %s (%d files)", bad.volume, bad.reason, len(bad.files))
     if len(account.quarantined) > _SHOWN:
-        logger.warning("quarantined %d volumes more", len(account.quarantined) - _SHOWN)
+        logger.warning("quarantined %d more volumes", len(account.quarantined) - _SHOWN)
     for warning in account.warnings:
         logger.warning("%s", warning)
     for rule, files in account.ignored.items():

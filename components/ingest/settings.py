@@ -6,13 +6,13 @@ from components.shared.config import Config
 
 
 class IngestSettings(Config):
-    """How strict the door is.
+    """Limits of ingest and its strictness.
 
     Attributes:
-        strict: Whether one quarantined volume makes the ingest fail.
-        max_file_mib: A larger slice quarantines its volume; at most 100, which a process's
-            memory is counted with.
-        max_archive_gib: A .zip that unpacks to more is refused.
+        strict: Whether one quarantined volume fails the ingest.
+        max_file_mib: Largest slice; a larger one quarantines its volume. At most 100, so that a
+            volume fits the memory of a worker process.
+        max_archive_gib: Largest unpacked size of an archive.
     """
 
     strict: bool = False

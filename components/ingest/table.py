@@ -29,7 +29,7 @@ class AttributeTable:
         columns: All but `Patient`; empty without a readable table.
         rows: The patients' values.
         files: Number of files called `data.csv`, by what was done with them.
-        warnings: What is odd about the table, one sentence each.
+        warnings: Irregularities of the table, one sentence each.
     """
 
     columns: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ def read_attributes(
     """Reads the table; whatever is wrong with it becomes a warning, never an error.
 
     Args:
-        source: Where the files lie.
+        source: Source of the files.
         files: All files called `data.csv`.
         max_file_mib: Larger files are not read.
     """
@@ -72,7 +72,7 @@ def join_attributes(
 
     Args:
         entries: Accepted volumes.
-        table: What `read_attributes` found.
+        table: Result of `read_attributes`.
         patients: All patients of the source, quarantined ones too.
 
     Returns:

@@ -20,7 +20,7 @@ from components.shared.tracking.local import initialise_local
 from components.shared.tracking.runs import recording
 from components.shared.tracking.server import connect
 from components.shared.tracking.status import training_digest
-from pipelines.gc import find_waste, remove_waste
+from pipelines.gc import find_garbage, remove_garbage
 from tests.components.conftest import new_run
 from tests.components.shared.reading.sources.test_bucket import come_without_keys, set_policy
 
@@ -96,24 +96,24 @@ def no_champions(mlflow_uri, monkeypatch):
 
 
 def found(store, kind, **options):
-    findings = find_waste(store, MONTH, options.pop("now", later()), **options)
-    return {waste.key for waste in findings.waste if waste.kind == kind}
+    findings = find_garbage(store, MONTH, options.pop("now", later()), **options)
+    return {item.key for item in findings.garbage if item.kind == kind}
 
 
 class TestCheckpoints:
     @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
-    def test_of_a_training_that_has_ended_are_waste(self, store, no_champions, status):
+    def test_of_a_training_that_has_ended_are_garbage(self, store, no_champions, status):
         digest = checkpoint(store, new_run(), status)
-        (waste,) = find_waste(store, MONTH, later()).waste
-        assert (waste.kind, waste.key) == ("checkpoints", f"checkpoints/{digest}/")
-        assert waste.bytes == 1002
-        assert waste.reason == f"its run has ended in MLflow: {status}"
+        (item,) = find_garbage(store, MONTH, later()).garbage
+        assert (item.kind, item.key) == ("checkpoints", f"checkpoints/{digest}/")
+        assert item.bytes == 1002
+        assert item.reason == f"its run has ended in MLflow: {status}"
 
     def test_of_one_that_goes_on_are_not(self, store, no_champions):
         run_id = new_run()
         digest = checkpoint(store, run_id)
-        findings = find_waste(store, MONTH, later())
-        assert findings.waste == ()
+        findings = find_garbage(store, MONTH, later())
+        assert findings.garbage == ()
         assert findings.kept == (
             f"checkpoints/{digest}/: its run {run_id} is RUNNING in MLflow; if it is dead, delete "
             "that run in MLflow",
@@ -128,7 +128,7 @@ class TestCheckpoints:
         checkpoint(store, joined)
         assert found(store, "checkpoints") == set()
 
-    def test_that_mlflow_does_not_know_are_waste(self, store, no_champions):
+    def test_that_mlflow_does_not_know_are_garbage(self, store, no_champions):
         digest = checkpoint(store)
         assert found(store, "checkpoints") == {f"checkpoints/{digest}/"}
 
@@ -145,18 +145,18 @@ class TestCheckpoints:
     def test_whose_training_began_again_meanwhile_stay(self, store, no_champions, monkeypatch):
         run_id = new_run()
         digest = checkpoint(store, run_id, "FAILED")
-        real = find_waste
+        real = find_garbage
 
         def find_and_begin(*arguments):
             findings = real(*arguments)
             with recording(run_id):  # its next attempt
                 return findings
 
-        monkeypatch.setattr("pipelines.gc.find_waste", find_and_begin)
+        monkeypatch.setattr("pipelines.gc.find_garbage", find_and_begin)
         monkeypatch.setattr("components.shared.tracking.runs.set_status", _only_begin)
-        findings = remove_waste(store, MONTH, later())
-        assert findings.waste == ()
-        assert findings.kept == (f"checkpoints/{digest}/: written to meanwhile",)
+        findings = remove_garbage(store, MONTH, later())
+        assert findings.garbage == ()
+        assert findings.kept == (f"checkpoints/{digest}/: written since it was found",)
         assert store.exists(f"checkpoints/{digest}/state-000001-000000.json")
 
 
@@ -166,12 +166,12 @@ def _only_begin(client, run_id, status):
 
 
 class TestVolumes:
-    def test_that_no_data_set_names_are_waste(self, store, no_champions, publish):
+    def test_that_no_data_set_names_are_garbage(self, store, no_champions, publish):
         one, two = publish(store, 1, 2), publish(store, 2, 3)
         assert found(store, "volume") == set()
         store.delete(manifest_key(one.dataset_id))
-        findings = remove_waste(store, MONTH, later())
-        assert [waste.reason for waste in findings.waste] == ["no data set names it"]
+        findings = remove_garbage(store, MONTH, later())
+        assert [item.reason for item in findings.garbage] == ["no data set names it"]
         left = {re.search(r"[0-9a-f]{64}", key)[0] for key in store.keys("volumes/")}
         assert left == {entry.digest for entry in two.volumes}
         assert list(store.keys("gc/")) == []
@@ -185,8 +185,8 @@ class TestVolumes:
         manifest = publish(store, 1, 2)
         name = champion(no_champions, manifest.dataset_id)
         store.delete(manifest_key(manifest.dataset_id))
-        findings = remove_waste(store, MONTH, later())
-        assert findings.waste == ()
+        findings = remove_garbage(store, MONTH, later())
+        assert findings.garbage == ()
         (refusal,) = findings.refused
         assert refusal.startswith(f"volumes are left alone: champion version 1 of {name} was")
         assert len(list(store.keys("volumes/"))) == 2
@@ -205,23 +205,23 @@ class TestVolumes:
         publish(store, 1)
         key = manifest_key(publish(store, 2).dataset_id)
         store.write(key, b"{}")
-        findings = find_waste(store, MONTH, later())
-        assert findings.waste == ()
+        findings = find_garbage(store, MONTH, later())
+        assert findings.garbage == ()
         assert "volumes are left alone" in findings.refused[0]
         assert key in findings.refused[0]
 
 
 class TestTheRest:
-    def test_what_old_runs_told_is_waste(self, store, no_champions):
+    def test_what_old_runs_told_is_garbage(self, store, no_champions):
         leave_outcome(store, "one", UNCHANGED)
         store.write("reports/0123456789abcdef/profile.html", b"<html>")
         assert found(store, "run") == {"runs/one/"}
         assert found(store, "report") == {"reports/0123456789abcdef/"}
-        assert find_waste(store, MONTH, later(29)).waste == ()
-        remove_waste(store, MONTH, later())
+        assert find_garbage(store, MONTH, later(29)).garbage == ()
+        remove_garbage(store, MONTH, later())
         assert list(store.keys("runs/")) == list(store.keys("reports/")) == []
 
-    def test_files_of_killed_writers_are_waste(self, folder_store, no_champions):
+    def test_files_of_killed_writers_are_garbage(self, folder_store, no_champions):
         folder_store.write("splits/a.json", b"{}")
         folder_store.write("gc/0123.json", b'{"time": "2026-01-01T00:00:00+00:00"}')
         part = folder_store.root / "volumes" / "ab" / ".part-x"
@@ -229,14 +229,14 @@ class TestTheRest:
         part.write_bytes(b"half")
         assert found(folder_store, "unfinished", now=later(29)) == set()
         assert found(folder_store, "unfinished") == {"volumes/ab/.part-x", "gc/0123.json"}
-        remove_waste(folder_store, MONTH, later())
+        remove_garbage(folder_store, MONTH, later())
         assert not part.parent.parent.exists()
         assert folder_store.exists("splits/a.json")
 
     def test_a_store_with_nothing_of_ours_is_a_mistake(self, store, no_champions):
         store.write("notes.txt", b"somebody's")
         with pytest.raises(UserError, match="holds no data set, volume or checkpoint; check the"):
-            find_waste(store, MONTH)
+            find_garbage(store, MONTH)
 
     def test_without_the_right_to_delete_nothing_is_left_behind(self, s3_store_uri, no_champions):
         store, (bucket, _) = open_store(s3_store_uri), parse_s3_uri(s3_store_uri)
@@ -250,16 +250,16 @@ class TestTheRest:
         )
         limited = open_store(s3_store_uri)
         come_without_keys(limited)
-        assert find_waste(limited, MONTH, later()).waste
+        assert find_garbage(limited, MONTH, later()).garbage
         with pytest.raises(UserError, match=r"access to bucket .* is denied; check AWS_ACCESS"):
-            remove_waste(limited, MONTH, later())
+            remove_garbage(limited, MONTH, later())
         assert list(store.keys("")) == before
 
     def test_a_folder_that_may_not_be_written(self, public_path, without_root, no_champions):
         store = open_store(str(public_path / "store"))
         checkpoint(store)
         with without_root(), pytest.raises(UserError, match="no permission; change the folder's"):
-            remove_waste(store, MONTH, later())
+            remove_garbage(store, MONTH, later())
         assert found(store, "checkpoints")
 
     def test_without_mlflow_only_what_needs_none_is_removed(self, store, publish, monkeypatch):
@@ -267,8 +267,8 @@ class TestTheRest:
         digest = checkpoint(store)
         store.delete(manifest_key(publish(store, 1).dataset_id))
         leave_outcome(store, "one", UNCHANGED)
-        findings = remove_waste(store, MONTH, later())
-        assert [waste.kind for waste in findings.waste] == ["run"]
+        findings = remove_garbage(store, MONTH, later())
+        assert [item.kind for item in findings.garbage] == ["run"]
         assert findings.refused[0].startswith("checkpoints and volumes are left alone: MLflow at")
         assert store.exists(f"checkpoints/{digest}/state-000001-000000.json")
         assert len(list(store.keys("volumes/"))) == 1
@@ -294,7 +294,7 @@ class TestCommand:
         as_json = json.loads(
             brainseg("gc", "--store", "store", "--json", cwd=tmp_path, **_mlflow()).stdout
         )
-        assert (as_json["deleted"], as_json["waste"][0]["key"]) == (False, old)
+        assert (as_json["deleted"], as_json["garbage"][0]["key"]) == (False, old)
 
     def test_removes_and_leaves_no_empty_folder(self, brainseg, old, tmp_path, no_champions):
         removed = brainseg("gc", "--store", "store", "--delete", cwd=tmp_path, **_mlflow())

@@ -1,4 +1,4 @@
-"""What an ingest did with every file of its source, for people and for the profile."""
+"""The account of an ingest: every file of its source, accepted, quarantined or ignored."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class IngestAccount(Record):
     The files found are those accepted, those of the quarantined volumes and those ignored.
 
     Attributes:
-        source: Where the patients came from.
+        source: Source of the patients.
         dataset_id: The version that was published; empty if none was.
         volumes: Accepted volumes.
         slices: Slices of the accepted volumes.
@@ -31,7 +31,7 @@ class IngestAccount(Record):
         files_accepted: Files of the accepted volumes.
         objects_written: Volumes that the store did not hold before.
         bytes_written: Bytes of those volumes.
-        warnings: What is odd about `data.csv`, one sentence each.
+        warnings: Irregularities of `data.csv`, one sentence each.
     """
 
     source: str

@@ -80,7 +80,7 @@ class Manifest(Record):
 
 
 class DatasetSummary(Record):
-    """What `brainseg datasets` tells of a version."""
+    """A version as `brainseg datasets` lists it."""
 
     dataset_id: str
     volumes: int
@@ -105,7 +105,7 @@ def short_digest(data: bytes) -> str:
 
 
 def manifest_key(dataset_id: str) -> str:
-    """Where the store keeps a data set's manifest."""
+    """Key of a data set's manifest in the store."""
     return f"datasets/{dataset_id}/manifest.json"
 
 

@@ -16,10 +16,10 @@ class SplitDataset:
     """The volumes of a version, their parts, and where the voxels are.
 
     Attributes:
-        store: Where the voxels are.
+        store: Store of the voxels.
         cache: Folder for fetched volumes.
         manifest: The data set version.
-        split: Of this version.
+        split: Id of the version.
     """
 
     store: Store

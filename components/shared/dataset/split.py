@@ -121,7 +121,7 @@ def _refuse(problem: str, names: list[str]) -> None:
 
 
 def split_key(split_id: str) -> str:
-    """Where the store keeps a split."""
+    """Key of a split in the store."""
     return f"splits/{split_id}.json"
 
 

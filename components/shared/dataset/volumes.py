@@ -73,7 +73,7 @@ def size_text(shape: Sequence[int]) -> str:
 
 
 def volume_key(digest: str) -> str:
-    """Where the store keeps the volume with this digest."""
+    """Key of the volume with this digest in the store."""
     return f"volumes/{digest[:2]}/{digest}.safetensors"
 
 

@@ -1,4 +1,4 @@
-"""From a source's files to volumes, checked at the door."""
+"""Groups a source's files into scans, validates them and reads volumes."""
 
 import hashlib
 import math
@@ -27,8 +27,8 @@ from components.shared.reading.tiff import BadTiffError, decode_tiff
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _SYSTEM_FOLDERS = ("__MACOSX",)
 _MIB = 2**20
-# Image and mask: 400 slices of 512 x 512, 1,600 of 256 x 256. A few kilobytes a slice unpack to
-# gigabytes without any limit; ingest counts its processes with this one.
+# Image and mask: 400 slices of 512 x 512, 1,600 of 256 x 256. Without a limit, a few kilobytes a
+# slice unpack to gigabytes; the memory limit of worker processes follows from this one.
 MOST_VOLUME_BYTES = 400 * _MIB
 _VOXEL_BYTES = 4  # three channels and the mask
 
@@ -36,7 +36,7 @@ Kind = Literal["image", "mask"]
 
 
 class BadScanError(Exception):
-    """A scan does not pass the door; the text is the reason, the scan's name is not in it."""
+    """A scan is invalid; the text is the reason, without the scan's name."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class Scan:
 
     Attributes:
         name: The volume's name and its parts.
-        copies: Its files, once for each folder of this name; one copy unless the source
-            holds the volume more than once.
+        copies: Its files, once for each folder of this name.
     """
 
     name: ScanName
@@ -60,14 +59,14 @@ class Scan:
 
 @dataclass(frozen=True)
 class Listing:
-    """Every file of a source, in one of four places.
+    """All files of a source, each in one of four groups.
 
     Attributes:
         scans: Folders that may be volumes, sorted by name.
         quarantined: Folders that hold TIFF files but cannot be a volume.
-        ignored: The other files, by the rule that says why.
+        ignored: Other files, by the rule that ignores them.
         tables: Files called `data.csv`.
-        files_found: All files, these and no others.
+        files_found: Number of all files.
     """
 
     scans: tuple[Scan, ...]
@@ -87,7 +86,7 @@ class _Sorted:
 @dataclass(frozen=True)
 class _Folders:
     scans: set[str]  # named as a volume
-    holders: set[str]  # those are somewhere inside
+    holders: set[str]  # folders with such a folder at any depth
     with_tiff: set[str]
 
 
@@ -115,24 +114,24 @@ def list_scans(source: Source) -> Listing:
 
 
 def nothing_accepted(source_uri: str, quarantined: Sequence[Quarantined]) -> UserError:
-    """The error for a source without one good volume."""
+    """Returns the error for a source without a valid volume."""
     reasons = "; ".join(f"{bad.volume}: {bad.reason}" for bad in quarantined[:3])
     found = f"{len(quarantined)} refused ({reasons})" if quarantined else "no folder of TIFF files"
     return UserError(f"source {source_uri} holds no usable volume: {found}; {EXPECTED_LAYOUT}")
 
 
 def read_scan(source: Source, scan: Scan, max_file_mib: float, with_masks: bool = True) -> Volume:
-    """Reads a scan and checks all of it.
+    """Reads a scan and validates all of it.
 
     Args:
-        source: Where its files lie.
-        scan: One of `list_scans`.
-        max_file_mib: A larger file, or one that unpacks to more, is refused.
-        with_masks: Whether every slice must have a mask. If not, masks are not read and
-            the volume's mask is empty.
+        source: Source of its files.
+        scan: A scan that `list_scans` found.
+        max_file_mib: Largest file, and largest size of its pixels.
+        with_masks: Whether every slice must have a mask. Otherwise masks are not read and the
+            volume's mask is empty.
 
     Returns:
-        The voxels, at most 400 MiB; where the source holds several copies, they are equal.
+        The voxels, at most 400 MiB. Several copies of a scan must be equal.
 
     Raises:
         BadScanError: If anything is wrong with any copy.
@@ -174,12 +173,12 @@ def _folders(files: Sequence[SourceFile], top: str) -> _Folders:
 
 
 def _ignored_by(file: SourceFile, folders: _Folders) -> str | None:
-    """The rule by which a file is ignored; `None` if it is a volume's, or a table."""
+    """Returns the rule that ignores a file; `None` for files of volumes and tables."""
     if _is_system(file.path):
         return "hidden or system file"
     if file.folder in folders.scans:
-        # What cannot be read may be a slice, and a volume without a TIFF must not vanish: both
-        # are kept here, and quarantine the volume.
+        # An unreadable file may be a slice, and a volume without a TIFF must not vanish: both are
+        # kept here and quarantine the volume.
         kept = _is_tiff(file) or file.problem or file.folder not in folders.with_tiff
         return None if kept else "not a TIFF"
     if _is_tiff(file) and file.folder not in folders.holders:
@@ -348,7 +347,7 @@ def _read_slice(source: Source, file: SourceFile, kind: Kind, max_bytes: int) ->
 
 def _binary(mask: Voxels, files: Sequence[SourceFile]) -> Voxels:
     # tumour is 255 in this set and 1 elsewhere; a second value may be another class or a blurred
-    # edge, and to take it for tumour or for none would be a guess
+    # edge, and either choice would be a guess
     positive = mask.max()
     for pixels, file in zip(mask, files, strict=True):
         if np.any((pixels != 0) & (pixels != positive)):

@@ -1,7 +1,4 @@
-"""What is particular to The Cancer Genome Atlas and to Kaggle's LGG MRI segmentation set.
-
-Names of folders and files, sites, and the columns of `data.csv`.
-"""
+"""Names and table columns of The Cancer Genome Atlas and of Kaggle's LGG MRI segmentation set."""
 
 import datetime
 import re
@@ -78,8 +75,8 @@ class SliceName:
     """The parts of a slice's file name.
 
     Attributes:
-        volume: What stands before the number; equal to the folder's name if all is well.
-        number: Place of the slice in its volume, from 1.
+        volume: Text before the number; the folder's name in a valid scan.
+        number: Position of the slice in its volume, from 1.
         is_mask: Whether the file is the slice's mask.
     """
 
@@ -89,7 +86,7 @@ class SliceName:
 
 
 def parse_scan_name(text: str) -> ScanName | None:
-    """Parses a folder's name; `None` if it is not that of a scan."""
+    """Parses a folder's name; `None` if it does not name a scan."""
     match = _SCAN.fullmatch(text)
     if match is None or not _is_date(match["year"], match["month"], match["day"]):
         return None

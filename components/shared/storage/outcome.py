@@ -1,6 +1,6 @@
-"""What became of a pipeline run: left in the store by its steps, read by the one that tells people.
+"""Outcome of a pipeline run: written to the store by its steps, read by the step that notifies.
 
-On a cluster an exit handler learns that the run has failed, and neither in which step nor why
+On a cluster an exit handler receives that the run has failed, but neither the step nor the reason
 (KFP 2.17, backend/src/v2/driver/resolve.go: the error is empty).
 """
 
@@ -24,18 +24,18 @@ RUNS = "runs/"
 
 
 class Outcome(Record):
-    """How a pipeline run ended that did not fail.
+    """Outcome of a pipeline run that did not fail.
 
     Attributes:
         kind: `unchanged` ended early, as there was nothing new to learn; `promoted` has a new
             champion, `rejected` a version that is not.
-        reason: Why, in words with numbers.
-        dataset_id: What the source held.
-        model: The version that was decided about: `models:/name/version`.
-        experiment_id: MLflow's, of the run that is next.
-        mlflow_run_id: The pipeline run's run in MLflow.
-        headline: The model's score in words, with its interval.
-        metrics: The same for machines.
+        reason: Reason in a sentence with numbers.
+        dataset_id: Id of the source's data set.
+        model: The version in question: `models:/name/version`.
+        experiment_id: MLflow experiment of `mlflow_run_id`.
+        mlflow_run_id: MLflow run of the pipeline run.
+        headline: Score of the model as text, with its interval.
+        metrics: Metrics of the model.
     """
 
     kind: Literal["unchanged", "promoted", "rejected"]
@@ -49,12 +49,12 @@ class Outcome(Record):
 
 
 class Failure(Record):
-    """Why a step failed; written before it does.
+    """Failure of a step, written before its process ends.
 
     Attributes:
-        step: Its name.
-        reason: Its message.
-        time: When; of several failures the last one counts.
+        step: Name of the step.
+        reason: Message of the error.
+        time: Time of the failure; of several failures the last one counts.
     """
 
     step: str
@@ -63,7 +63,7 @@ class Failure(Record):
 
 
 def leave_outcome(store: Store, pipeline_run: str, outcome: Outcome) -> None:
-    """Writes how a pipeline run ended; a retry of the step replaces it.
+    """Writes the outcome of a pipeline run; a retry of the step replaces it.
 
     Raises:
         UserError: If the store refuses, or the pipeline run has no name.
@@ -74,17 +74,17 @@ def leave_outcome(store: Store, pipeline_run: str, outcome: Outcome) -> None:
 
 @contextlib.contextmanager
 def leaving_failure(store: str, pipeline_run: str, step: str, label: str = "") -> Iterator[None]:
-    """Writes why a step fails before it does; an attempt that ends well takes it away again.
+    """Writes the reason when a step fails; a successful attempt removes it.
 
-    A store that refuses is told in the log alone: the step's own reason is the one to see. Of a
-    process that is killed nothing is left.
+    An error of the store is only logged: the step's own reason must remain visible. A killed
+    process writes nothing.
 
     Args:
         store: URI of the store.
-        pipeline_run: Whose step it is; where nothing tells, nothing is written.
-        step: Its name.
-        label: Which of the run's tasks of this step, e.g. fold-1: they go on side by side, and
-            none must take away what another has left.
+        pipeline_run: Name of the pipeline run; if it is empty, nothing is written.
+        step: Name of the step.
+        label: Task of this step in the run, e.g. fold-1. Tasks run in parallel, and none may
+            remove the failure of another.
     """
     name = f"{step} {label}" if label else step
     try:
@@ -96,7 +96,7 @@ def leaving_failure(store: str, pipeline_run: str, step: str, label: str = "") -
 
 
 def read_outcome(store: Store, pipeline_run: str) -> Outcome | Failure | None:
-    """What became of a pipeline run; `None` where no step has told.
+    """Reads the outcome of a pipeline run; `None` if no step has written one.
 
     A run with an outcome has not failed, whatever an earlier attempt of a step left.
 
@@ -115,10 +115,10 @@ def read_outcome(store: Store, pipeline_run: str) -> Outcome | Failure | None:
 
 
 def run_folder(pipeline_run: str) -> str:
-    """The store's folder for what a pipeline run's steps tell, ending in `/`.
+    """Folder of a pipeline run's outcome in the store, ending in `/`.
 
     Args:
-        pipeline_run: Any text; what could lead out of the folder is spelled in percents.
+        pipeline_run: Any text; unsafe characters are percent-encoded.
 
     Raises:
         UserError: If it is empty.

@@ -158,7 +158,7 @@ def explain_s3_errors(what: str, bucket: str) -> Iterator[None]:
 
 
 def missing_bucket(bucket: str) -> str:
-    """What to tell about a bucket that is not there."""
+    """Returns the message about a missing bucket."""
     return f"bucket {bucket!r} does not exist; create it or correct the URI"
 
 

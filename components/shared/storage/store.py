@@ -31,12 +31,12 @@ _ATTEMPTS = 20  # at making a folder that others remove when it is empty
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a listing tells of an object.
+    """A listed object.
 
     Attributes:
         key: Its key.
         bytes: Its size.
-        modified: When it was written, by the storage's clock.
+        modified: Time of the last write, by the storage's clock.
     """
 
     key: str
@@ -54,7 +54,7 @@ class Store(Protocol):
     uri: str
 
     def exists(self, key: str) -> bool:
-        """Tells whether a whole object is stored under `key`."""
+        """Returns whether a complete object is stored under `key`."""
 
     def read(self, key: str) -> bytes:
         """Returns an object's bytes.

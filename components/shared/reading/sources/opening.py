@@ -79,7 +79,7 @@ def source_forms(*, shared: bool = False) -> str:
 
 
 def is_local_path(uri: str) -> bool:
-    """Whether a source's or a store's URI is a path of this machine."""
+    """Returns whether a source's or a store's URI is a path of this machine."""
     return "://" not in uri and not _kind(uri).scheme
 
 

@@ -1,21 +1,21 @@
-"""What every kind of source offers."""
+"""The interface of sources."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 from components.shared.printable import printable
 
-NOT_A_FILE = "*"  # last part of a path that stands for a folder nobody can look into
+NOT_A_FILE = "*"  # last part of the path of an unreadable folder
 
 
 @dataclass(frozen=True, slots=True)  # there may be a million
 class SourceFile:
-    """A file as it is listed, before it is read.
+    """A listed file, before it is read.
 
     Attributes:
-        path: Where it lies in the source, with `/` between the parts.
+        path: Path in the source, with `/` between its parts.
         size: Bytes.
-        problem: Why it cannot be read, if the listing shows that already.
+        problem: Reason why it cannot be read, if the listing shows one.
     """
 
     path: str
@@ -34,12 +34,12 @@ class SourceFile:
 
 
 def listed(path: str, size: int, problem: str | None = None) -> SourceFile:
-    """A file under a name that can be printed; one whose own name cannot has a problem.
+    """Returns a file under a printable name; a file with another name has a problem.
 
     Args:
-        path: As the source spells it.
+        path: Path as the source spells it.
         size: Bytes.
-        problem: Why it cannot be read for another reason.
+        problem: Another reason why it cannot be read.
     """
     shown = printable(path)
     if shown != path and not problem:
@@ -52,11 +52,11 @@ class UnreadableFileError(Exception):
 
 
 class Source(Protocol):
-    """Where patients come from. It can be pickled and used in another process.
+    """A place of patients' files. It can be pickled and used in another process.
 
     Attributes:
-        uri: How the user named it.
-        name: Name of the folder that its top stands for.
+        uri: URI that the user gave.
+        name: Name of its top folder.
     """
 
     @property

@@ -1,7 +1,7 @@
-"""Made-up patients in the layout of the real data set, for trying and testing everything.
+"""Synthetic patients in the layout of the real data set, for trials and tests.
 
-The files are equal on every machine: all arithmetic is on integers or by `+ - * / sqrt`,
-which IEEE 754 rounds in one way only (sums of arrays and `exp` differ between processors).
+The files are equal on every machine: all arithmetic is on integers or by `+ - * / sqrt`, which
+IEEE 754 rounds in only one way (sums of arrays and `exp` differ between processors).
 """
 
 import contextlib
@@ -83,15 +83,15 @@ def open_uri(uri: str, max_archive_gib: float) -> Iterator[Source]:
 
 
 def write_synthetic(folder: Path, patients: int, seed: int) -> Path:
-    """Writes made-up patients as `folder/kaggle_3m/TCGA_*/..._N.tif`, masks and `data.csv`.
+    """Writes synthetic patients as `folder/kaggle_3m/TCGA_*/..._N.tif`, masks and `data.csv`.
 
-    A patient depends on its number and the seed only: the first ten of twenty are the ten
-    of ten.
+    A patient depends only on its number and the seed: the first ten of twenty are the same as
+    ten of ten.
 
     Args:
-        folder: Where to write; made where it is not there.
-        patients: How many.
-        seed: Other seeds give other patients under the same patient codes.
+        folder: Parent folder; created if it is missing.
+        patients: Number of patients.
+        seed: Seed; other seeds make other patients with the same patient codes.
 
     Returns:
         The `kaggle_3m` folder.
@@ -164,7 +164,7 @@ def _make_grid(slices: int) -> _Grid:
 
 
 def _paint_head(rng: np.random.Generator, grid: _Grid) -> tuple[Field, Field]:
-    """Returns tissue, and how far a voxel is from the middle of the brain (1: surface)."""
+    """Returns tissue, and each voxel's distance from the center of the brain (1: surface)."""
     wide, long = 0.70 + 0.06 * rng.random(), 0.86 + 0.06 * rng.random()
     egg = _Grid(grid.z, grid.y, grid.x * (1 + 0.1 * grid.y))  # narrower in front
     radius = _radius(egg, (0, 0, 0), (1.45, long, wide)) + 0.04 * _noise(rng, grid, (2, 4, 4))
@@ -209,7 +209,7 @@ def _paint_tumour(rng: np.random.Generator, grid: _Grid, image: Field, reach: Fi
 
 
 def _scan(rng: np.random.Generator, grid: _Grid, image: Field) -> Voxels:
-    """Adds what a scanner adds: blur, uneven sensitivity, gain, Rician noise."""
+    """Adds effects of a scanner: blur, uneven sensitivity, gain, Rician noise."""
     image = _blur(_blur(image, axis=1), axis=2)
     gain = 0.8 + 0.4 * rng.random(3)
     bias = 1 + 0.22 * _noise(rng, grid, (1, 2, 2))

@@ -1,4 +1,4 @@
-"""Removing volumes beside an ingest: the two really run at once."""
+"""Removing volumes during an ingest: both really run at the same time."""
 
 import json
 import threading
@@ -10,7 +10,7 @@ import pytest
 from components.ingest.ingestion import ingest_source
 from components.ingest.settings import IngestSettings
 from components.shared.dataset import gc_lock
-from components.shared.dataset.gc_lock import Sweep, require_volumes, unnamed_volumes
+from components.shared.dataset.gc_lock import GcLock, require_volumes, unnamed_volumes
 from components.shared.dataset.manifest import manifest_key
 from components.shared.errors import UserError
 from components.shared.storage.store import open_store
@@ -44,7 +44,7 @@ def test_a_volume_is_needed_while_any_data_set_names_it(store, publish_blobs):
     assert {found.key for found in unnamed_volumes(store)} == keys(one) - keys(two)
 
 
-def test_other_files_in_the_folder_are_not_ours(store, publish_blobs):
+def test_other_files_in_the_folder_are_left_alone(store, publish_blobs):
     publish_blobs(1)
     for name in ("scan.nii", "ab/scan.safetensors", f"cd/ab{'0' * 62}.safetensors"):
         store.write(f"volumes/{name}", b"somebody's")
@@ -59,19 +59,19 @@ def test_a_manifest_that_cannot_be_read_names_everything(store, publish_blobs):
 
 
 def test_a_mark_is_there_while_volumes_are_removed(store):
-    with Sweep(store) as sweeping:
-        sweeping.check()
+    with GcLock(store) as lock:
+        lock.check()
         (key,) = store.keys("gc/")
         assert gc_lock._is_alive(store, key)
     assert list(store.keys("gc/")) == []
-    with pytest.raises(ZeroDivisionError), Sweep(store):
+    with pytest.raises(ZeroDivisionError), GcLock(store):
         raise ZeroDivisionError
     assert list(store.keys("gc/")) == []
 
 
 def test_a_mark_is_kept_fresh(store, monkeypatch):
     monkeypatch.setattr(gc_lock, "_REFRESH_S", 0.02)
-    with Sweep(store):
+    with GcLock(store):
         (key,) = store.keys("gc/")
         before, deadline = store.read(key), time.monotonic() + 20
         while store.read(key) == before:
@@ -79,14 +79,14 @@ def test_a_mark_is_kept_fresh(store, monkeypatch):
 
 
 @pytest.mark.parametrize("refresh_s", [0.01, 60])
-def test_who_was_stopped_removes_nothing_more(store, monkeypatch, refresh_s):
+def test_a_gc_that_was_stopped_removes_nothing_more(store, monkeypatch, refresh_s):
     monkeypatch.setattr(gc_lock, "_REFRESH_S", refresh_s)
-    with Sweep(store) as sweeping:
+    with GcLock(store) as lock:
         monkeypatch.setattr(gc_lock, "_PAUSE", timedelta(0))
         time.sleep(0.3)  # a thread that wakes first must not hide it
         monkeypatch.setattr(gc_lock, "_PAUSE", timedelta(minutes=5 if refresh_s < 1 else 0))
         with pytest.raises(UserError, match="stopped for a while"):
-            sweeping.check()
+            lock.check()
 
 
 def test_ingest_waits_for_the_end_of_a_removal(store, publish_blobs, monkeypatch):
@@ -97,7 +97,7 @@ def test_ingest_waits_for_the_end_of_a_removal(store, publish_blobs, monkeypatch
         require_volumes(store, manifest)
         order.append("ingest")
 
-    with Sweep(store):
+    with GcLock(store):
         waiting = threading.Thread(target=ingest)
         waiting.start()
         waiting.join(0.3)
@@ -107,21 +107,21 @@ def test_ingest_waits_for_the_end_of_a_removal(store, publish_blobs, monkeypatch
     assert order == ["gc", "ingest"]
 
 
-def test_nobody_waits_for_the_dead(store, publish_blobs):
+def test_ingest_does_not_wait_for_a_dead_gc(store, publish_blobs):
     manifest = publish_blobs(1)
     killed = datetime.now(UTC) - timedelta(minutes=16)
     store.write("gc/dead.json", json.dumps({"time": killed.isoformat()}).encode())
     require_volumes(store, manifest)
 
 
-def test_a_volume_that_was_removed_meanwhile_is_told(store, publish_blobs):
+def test_a_volume_that_was_removed_meanwhile_is_reported(store, publish_blobs):
     manifest = publish_blobs(1, 2)
     store.delete(min(keys(manifest)))
-    with pytest.raises(UserError, match=r"1 volumes of data set .* ingest again: they are written"):
+    with pytest.raises(UserError, match=r"1 volumes of data set .* ingest again: that writes them"):
         require_volumes(store, manifest)
 
 
-def test_an_ingest_that_found_a_volume_which_then_went_is_mended_by_the_next(
+def test_an_ingest_that_found_a_volume_which_then_went_is_repaired_by_the_next(
     tmp_path, synthetic_folder, monkeypatch
 ):
     store = open_store(str(tmp_path / "store"))
