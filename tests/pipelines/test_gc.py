@@ -288,7 +288,7 @@ class TestCommand:
         assert listed.returncode == 0, listed.stderr
         assert old in listed.stdout
         assert listed.stdout.splitlines()[-1] == (
-            "1 things, 0.0 MB can be removed; --delete removes it"
+            "1 items, 0.0 MB can be removed; --delete removes it"
         )
         assert (tmp_path / "store" / old / "state-000001-000000.json").exists()
         as_json = json.loads(
