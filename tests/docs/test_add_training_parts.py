@@ -13,7 +13,7 @@ from components.train.optimization import losses
 from pipelines.settings.presets import load_preset, show_preset
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r'^```(\w+)(?: title="(.*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r'^```(\w+)(?: title="([^"\n]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
