@@ -1,4 +1,4 @@
-"""The state of a training, kept in the store so that another attempt goes on from it."""
+"""States of a training run in the store, from which the next attempt resumes."""
 
 import contextlib
 import logging
@@ -29,14 +29,14 @@ _STATE_FILE = re.compile(r"state-\d+-\d+\.json")
 
 
 class State(Record):
-    """The content of `state-EPOCH-STEPS.json`: the files of a state, each named by its digest.
+    """Content of `state-EPOCH-STEPS.json`: the files of a state, each named by its digest.
 
     Attributes:
-        epoch: After which it was stored.
-        steps: Of the next epoch, that were done as well.
-        last: The whole state of the training, `<sha256>.ckpt`.
-        best: Weights of the best epoch until then, `<sha256>.safetensors`; `None` before the
-            first validation.
+        epoch: Number of completed epochs.
+        steps: Number of steps in the next epoch.
+        last: File of the whole state, `<sha256>.ckpt`.
+        best: File of the best weights so far, `<sha256>.safetensors`; `None` before the first
+            validation.
     """
 
     epoch: int
@@ -49,27 +49,27 @@ class State(Record):
 
     @property
     def name(self) -> str:
-        """Of its file; the names of a training's states are in the order of time."""
+        """File name; names sort chronologically."""
         return f"state-{self.epoch:06d}-{self.steps:06d}.json"
 
     @property
     def files(self) -> frozenset[str]:
-        """Names of all that it needs in the store."""
+        """Names of all its files in the store."""
         return frozenset(name for name in (self.name, self.last, self.best) if name)
 
 
 class Checkpoints:
-    """The newest states of one training.
+    """The newest states of one training run.
 
-    A state's JSON file names what belongs to it and is written when that is whole: an attempt
-    that is killed in between leaves the state before, never the best of one history beside the
-    last of another. A file whose content is not what its name says is never loaded, and none is
-    whose loading would run code: who can write to the store can give that its right name.
+    A state's JSON file names its other files and is written after them. An attempt that is
+    killed in between leaves the previous state, and never mixes the files of two. A file is
+    loaded only if its content matches the digest in its name and loading it runs no code:
+    whoever can write to the store can also name a file correctly.
 
     Args:
-        store: Where they outlive the machine.
-        prefix: Folder in the store, equal in every attempt at the training.
-        folder: Local folder for the files in work.
+        store: Store of the files.
+        prefix: Folder in the store, equal in every attempt.
+        folder: Local folder for temporary files.
     """
 
     def __init__(self, store: Store, prefix: str, folder: Path) -> None:
@@ -77,31 +77,31 @@ class Checkpoints:
         self._prefix = prefix
         self._folder = folder / prefix / f"rank-{rank()}"
         self._states: tuple[State, ...] = ()
-        self._waste = frozenset[str]()  # files that no state needs, or a damaged one
+        self._unused = frozenset[str]()  # files that no state needs, or only a damaged one
         with explain_disk(f"folder {folder}"):
             self._folder.mkdir(parents=True, exist_ok=True)
 
     def newest(self) -> State | None:
-        """The newest state in the store, whole or not; `None` where there is none."""
+        """Returns the newest state in the store, even if damaged; `None` if there is none."""
         return next(iter(self._listed()), None)
 
     def is_memory_short(self) -> bool:
-        """Whether an attempt before has told so."""
+        """Returns whether an earlier attempt has marked the memory as short."""
         try:
             self._store.read(self._key(_SHORT))
         except KeyError:
             return False
         return True
 
-    def tell_memory_short(self) -> None:
-        """Leaves to all further attempts that the memory does not suffice for the recipe's step."""
+    def mark_memory_short(self) -> None:
+        """Records for later attempts that the recipe's step does not fit into memory."""
         self._store.write(self._key(_SHORT), b"")
 
     def last(self) -> Path | None:
-        """Fetches the newest whole state; `None` where there is none, as at the first attempt."""
-        names = frozenset(filter(_is_of_a_state, self._names()))  # first: more may come meanwhile
+        """Fetches the newest undamaged state; `None` if there is none."""
+        names = frozenset(filter(_belongs_to_state, self._names()))  # first: more may be added
         self._states = self._listed()
-        self._waste = names - _files_of(self._states)
+        self._unused = names - _files_of(self._states)
         while self._states:
             newest, *older = self._states
             try:
@@ -111,26 +111,26 @@ class Checkpoints:
                 _refuse_code(last)
                 return last
             except _DamagedError as error:
-                before = older[0] if older else "the start"
+                previous = older[0] if older else "the start"
                 logger.warning(
-                    "the state after %s is not used: %s; trying %s", newest, error, before
+                    "the state after %s is not used: %s; trying %s", newest, error, previous
                 )
                 self._states = tuple(older)
-                self._waste |= newest.files
+                self._unused |= newest.files
         return None
 
     def write_last(self, trainer: lightning.Trainer) -> None:
-        """Writes the training's state to the local folder; all its processes take part."""
+        """Writes the state to the local folder; called by all processes."""
         with explain_disk(f"folder {self._folder}"):
             trainer.save_checkpoint(self._folder / "last.ckpt", weights_only=False)
 
     def store(self, *, epoch: int, steps: int = 0, best: Weights | None) -> None:
-        """Stores what `write_last` wrote, beside the best weights.
+        """Stores the state that `write_last` wrote, with the best weights.
 
         Args:
-            epoch: That ended.
-            steps: Of the next one, that are done as well.
-            best: Its weights if it is the best so far; those stored before stay otherwise.
+            epoch: Number of completed epochs.
+            steps: Number of steps in the next epoch.
+            best: Weights of the epoch if it is the best so far; `None` keeps the stored ones.
         """
         best_before = self._states[0].best if self._states else None
         state = State(
@@ -145,7 +145,7 @@ class Checkpoints:
         self._remove_older()
 
     def load_best(self, network: nn.Module) -> None:
-        """Puts the weights of the best epoch into the network.
+        """Loads the weights of the best epoch into the network.
 
         Raises:
             UserError: If they are damaged in the store.
@@ -155,21 +155,21 @@ class Checkpoints:
         except (_DamagedError, StopIteration) as error:
             raise UserError(
                 f"the weights of the best epoch are lost from {self._store.uri}/{self._prefix} "
-                f"({error}); start the run again: it goes on from the newest whole state"
+                f"({error}); start the run again: it resumes from the newest undamaged state"
             ) from error
         network.load_state_dict(load_file(path))
 
     def remove_local(self) -> None:
-        """Deletes the local files; those in the store stay until the pipeline run is over."""
+        """Deletes the local files; those in the store stay until the pipeline run ends."""
         shutil.rmtree(self._folder)
-        with contextlib.suppress(OSError):  # another process still has files beside
+        with contextlib.suppress(OSError):  # another process still has files there
             self._folder.parent.rmdir()
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}"
 
     def _listed(self) -> tuple[State, ...]:
-        """All states in the store, newest first."""
+        """Returns all states in the store, newest first."""
         names = filter(_STATE_FILE.fullmatch, self._names())
         return tuple(state for name in sorted(names, reverse=True) if (state := self._read(name)))
 
@@ -212,33 +212,33 @@ class Checkpoints:
         return self._upload("best.safetensors")
 
     def _remove_older(self) -> None:
-        """Deletes states before those kept with what is theirs alone, and what an end cut off.
+        """Deletes older states with their files, and files of interrupted uploads.
 
-        A state that is further is another attempt's, begun while this one still ran on a node that
-        was cut off; so are files that have come since.
+        A state that is further belongs to another attempt, which began while this one still ran on
+        an unreachable node. So do files added since.
         """
         listed = self._listed()
         newest = self._states[0].name
-        further = [s for s in listed if s.name > newest and s.name not in self._waste]
+        further = [s for s in listed if s.name > newest and s.name not in self._unused]
         own = _files_of(self._states)
-        gone = (self._waste | _files_of(listed)) - own - _files_of(further)
-        for name in sorted(gone, reverse=True):  # state-... before what it names by digests
+        unneeded = (self._unused | _files_of(listed)) - own - _files_of(further)
+        for name in sorted(unneeded, reverse=True):  # state-... before the files that it names
             self._store.delete(self._key(name))
-        self._waste = frozenset()
+        self._unused = frozenset()
         for path in self._folder.iterdir():
             if path.name not in own:
                 path.unlink()
 
 
 class _DamagedError(Exception):
-    """A stored file is not what its name says, or no state."""
+    """A stored file does not match its name, or is not a state."""
 
 
 def _files_of(states: Iterable[State]) -> frozenset[str]:
     return frozenset[str]().union(*(state.files for state in states))
 
 
-def _is_of_a_state(name: str) -> bool:
+def _belongs_to_state(name: str) -> bool:
     is_content = "/" not in name and name.endswith((".ckpt", ".safetensors"))
     return is_content or bool(_STATE_FILE.fullmatch(name))
 
@@ -248,9 +248,9 @@ def _is_whole(path: Path) -> bool:
 
 
 def _refuse_code(path: Path) -> None:
-    """Makes sure that a state is loaded by tensors and plain values alone; reads no tensor."""
+    """Refuses a state whose loading would run code; reads no tensor."""
     try:
         torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    # torch's refusals: of what is in its format, of other formats; the rest of what is no pickle
+    # torch's refusals: of its own format, of other formats; the others of what is no pickle
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError) as error:
         raise _DamagedError(f"{path.name} holds code, or is no state") from error

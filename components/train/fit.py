@@ -18,18 +18,12 @@ from components.shared.machine import usable_cores
 from components.shared.model.network import VolumeSegmenter, freeze_unused
 from components.shared.model.segmenter import pick_device
 from components.train.callbacks.checkpoints import KeepCheckpoints
-from components.train.callbacks.early_stopping import StopWithoutGain
 from components.train.callbacks.history import Epoch, History
 from components.train.callbacks.interruption import StoreWithinEpochs
-from components.train.callbacks.nan_guard import StopAtNonFiniteLoss, advice_against
-from components.train.callbacks.progress import (
-    EpochListener,
-    LogProgress,
-    MeasurePace,
-    TellEpochs,
-)
+from components.train.callbacks.nan_guard import NanGuard, advice_against
+from components.train.callbacks.progress import EpochListener, ReportProgress
 from components.train.callbacks.threads import ChooseThreads
-from components.train.callbacks.weight_sync import ShareWeights
+from components.train.callbacks.weight_sync import SyncWeights
 from components.train.checkpoints import Checkpoints
 from components.train.data.slices import (
     PreparedVolume,
@@ -38,6 +32,7 @@ from components.train.data.slices import (
     TumourSampler,
     VolumeSampler,
 )
+from components.train.distributed.batch_norm import with_sync_batch_norm
 from components.train.distributed.processes import trainer_arguments
 from components.train.memory import keep_freed_memory, within_memory
 from components.train.recipe import Recipe, Sampling
@@ -111,10 +106,10 @@ def _fit(
 ) -> Fit:
     history = History(recipe.schedule)
     callbacks = [
-        ShareWeights(),
-        StopAtNonFiniteLoss(slices.volume_of, advice_against(recipe)),
+        SyncWeights(),
+        NanGuard(slices.volume_of, advice_against(recipe)),
         *_callbacks(recipe, history, checkpoints, listen),
-        *_optional(recipe, history),
+        *_optional(recipe),
         *further_callbacks,
         StoreWithinEpochs(checkpoints, history, every_s=recipe.schedule.store_every_s),
     ]
@@ -174,6 +169,8 @@ def _task(
     assert loader.batch_size
     if trainer.world_size > 1:
         freeze_unused(segmenter)
+        if pick_device(recipe.compute.device) == "cuda":
+            segmenter = with_sync_batch_norm(segmenter)
     return SegmentationTask(
         segmenter.to(memory_format=torch.channels_last),
         recipe,
@@ -184,21 +181,16 @@ def _task(
 def _callbacks(
     recipe: Recipe, history: History, checkpoints: Checkpoints, listen: EpochListener
 ) -> list[Callback]:
-    """In the order in which they act on an epoch: measured, told in the log, stored, told on."""
-    pace = MeasurePace(recipe)
+    """Returns the callbacks in the order of their work: measure, store, report."""
     return [
         history,
-        pace,
-        LogProgress(history, pace),
         KeepCheckpoints(checkpoints, history),
-        TellEpochs(history, pace, listen),
+        ReportProgress(recipe, history, listen),
     ]
 
 
-def _optional(recipe: Recipe, history: History) -> Iterator[Callback]:
+def _optional(recipe: Recipe) -> Iterator[Callback]:
     """Callbacks of optional settings."""
-    if recipe.schedule.patience:
-        yield StopWithoutGain(history, recipe.schedule.patience)
     if recipe.optimizer.ema_decay:
         # given here: Lightning 2.6 reads it from the network before that is on the GPU
         device = pick_device(recipe.compute.device)
@@ -206,7 +198,7 @@ def _optional(recipe: Recipe, history: History) -> Iterator[Callback]:
 
 
 def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
-    # of Lightning's lines only warnings are of use: LogProgress tells the progress. Here, as it
+    # of Lightning's lines only warnings are of use: ReportProgress logs the progress. Here, as it
     # sets its level itself when it is imported, under its other name by MLflow
     for name in ("lightning.pytorch", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -234,7 +226,7 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
         use_distributed_sampler=False,  # TumourSampler splits the slices itself
         logger=False,
         enable_checkpointing=False,
-        enable_progress_bar=False,  # LogProgress tells the progress, in lines
+        enable_progress_bar=False,  # ReportProgress logs lines
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )

@@ -62,7 +62,7 @@ def within_memory(
         used = _halved(used)
         _warn(used, checkpoints)
         if checkpoints:
-            checkpoints.tell_memory_short()
+            checkpoints.mark_memory_short()
         if several:
             raise SystemExit(LOST_STATUS)
         trained = _unless_out_of_memory(train, used)

@@ -1,6 +1,5 @@
 """LightningModule: training step, validation step, optimizer."""
 
-import contextlib
 from collections.abc import Iterator
 
 import lightning
@@ -14,7 +13,7 @@ from components.shared.model.network import VolumeSegmenter, with_neighbours
 from components.shared.scoring.decision import find_tumour
 from components.train.data.augment import Rows, augment
 from components.train.data.slices import COVERAGE_LEVELS, SliceTensors
-from components.train.distributed.batch_norm import SynchronisedBatchNorm
+from components.train.distributed.batch_norm import batch_norm_over_processes
 from components.train.distributed.processes import sum_over_processes
 from components.train.optimization.learning_rates import FollowPoints, learning_rates
 from components.train.optimization.losses import BatchLoss
@@ -54,8 +53,7 @@ class SegmentationTask(lightning.LightningModule):
         images, masks = _resized(images.float(), masks, phase.image_size)
         images, masks = self._augment(images, masks, micro_batch)
         self._seed_step(1 + micro_batch * self.trainer.world_size + self.global_rank)  # dropout
-        alone = self.trainer.world_size == 1
-        with contextlib.nullcontext() if alone else SynchronisedBatchNorm():
+        with batch_norm_over_processes(self.device):
             logits: Tensor = self.segmenter.network(
                 images.contiguous(memory_format=torch.channels_last)
             )

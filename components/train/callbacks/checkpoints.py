@@ -1,4 +1,4 @@
-"""What is stored of each validated epoch."""
+"""Stores the state of each validated epoch."""
 
 import lightning
 from lightning.pytorch.callbacks import Callback
@@ -12,12 +12,12 @@ from components.train.task import SegmentationTask
 class KeepCheckpoints(Callback):
     """Stores the state after every validated epoch, and the weights of the best one.
 
-    Weight averaging puts other weights into the network for the time of the validation. What
-    is kept as the best is what was validated, wherever such a callback stands in the list.
+    Weight averaging replaces the network's weights during the validation. The weights that were
+    validated are kept as the best, wherever such a callback stands in the list.
 
     Args:
-        checkpoints: Where to.
-        history: Where the epochs are; it stands before this callback.
+        checkpoints: Storage of the states.
+        history: Epochs so far; comes before this callback in the list.
     """
 
     def __init__(self, checkpoints: Checkpoints, history: History) -> None:
@@ -25,26 +25,23 @@ class KeepCheckpoints(Callback):
         self._history = history
         self._validated: Weights = {}
 
-    # not on_validation_epoch_start: averaged weights come in there; here all are in
+    # not on_validation_epoch_start: there averaged weights are put in; here all are in place
     def on_validation_batch_start(
         self,
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,
         batch: object,
         batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: object,
     ) -> None:
-        """Takes a copy of the weights that are validated."""
-        del batch, dataloader_idx
+        """Copies the weights that are validated."""
+        del batch
         assert isinstance(pl_module, SegmentationTask)
         if batch_idx == 0 and trainer.is_global_zero:
             self._validated = _copy(pl_module.segmenter.network)
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: object) -> None:
         """Stores the epoch if it was validated."""
-        del pl_module
         epoch = self._history.ended(trainer)
         if epoch is None:
             return
@@ -52,7 +49,7 @@ class KeepCheckpoints(Callback):
         if trainer.is_global_zero:
             best = self._validated if self._history.is_kept(epoch) else None
             self._checkpoints.store(epoch=int(epoch["epoch"]), best=best)
-        trainer.strategy.barrier()  # no process goes on before the state is safe
+        trainer.strategy.barrier()  # no process continues before the state is safe
 
 
 def _copy(network: nn.Module) -> Weights:

@@ -1,4 +1,4 @@
-"""The epochs of a training, over all its attempts."""
+"""The epochs of a training run, over all its attempts."""
 
 from typing import Any
 
@@ -12,52 +12,51 @@ Epoch = dict[str, float]
 
 
 class History(Callback):
-    """Measures each validated epoch; the checkpoint keeps what was measured.
+    """Measures each validated epoch, and ends a training without gain.
 
-    Every process measures: the training loss is their mean, for which they wait for each other.
-    It is summed up here and not by Lightning, whose sums are in no checkpoint: an epoch that is
-    cut in two has one loss. Other callbacks ask it for the epoch, so it stands before them in
-    the list.
+    The checkpoint keeps the measurements. Lightning's sums are in no checkpoint, and an interrupted
+    epoch has one training loss: its mean over all processes, which wait for each other for it.
+    Lightning's `EarlyStopping` counts in its own state, so an attempt that resumes after the end
+    would train on. Other callbacks ask the history for the epoch and come after it in the list.
 
     Args:
-        schedule: Which epochs count, and whether the last of them or the best is kept.
+        schedule: Phases, exported epoch (last or best), and patience.
 
     Attributes:
-        epochs: One entry a validated epoch: its number (from 1), losses, Dice, learning rate.
-        trained: The epoch that ended last, without what only a validation gives if it had none.
+        epochs: One entry per validated epoch: number (from 1), losses, Dice, learning rate.
+        trained: The epoch that ended last; without a validation it lacks those measurements.
     """
 
     def __init__(self, schedule: Schedule) -> None:
         self.epochs: list[Epoch] = []
         self.trained: Epoch = {}
-        self._keep = schedule.checkpoint
-        self._counted_from = schedule.phase_starts[-2] + 1
+        self._schedule = schedule
         self._loss_sum = torch.zeros((), dtype=torch.float64)
         self._steps = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What Lightning keeps in the checkpoint."""
+        """Returns what Lightning keeps in the checkpoint."""
         return {"epochs": self.epochs, "loss_sum": float(self._loss_sum), "steps": self._steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the epochs of the attempts before this one, and what there is of the next."""
+        """Restores the epochs of earlier attempts and the loss of an interrupted one."""
         self.epochs = state_dict["epochs"]
         self._loss_sum = torch.tensor(state_dict["loss_sum"], dtype=torch.float64)
         self._steps = state_dict["steps"]
 
-    def share(self, trainer: lightning.Trainer) -> None:
-        """Makes the loss so far that of all processes: the checkpoint is written by one."""
+    def average_loss(self, trainer: lightning.Trainer) -> None:
+        """Averages the loss so far over the processes: one of them writes the checkpoint."""
         total = trainer.strategy.reduce(self._loss_sum, reduce_op="mean")
         assert isinstance(total, torch.Tensor)
         self._loss_sum = total
 
     def ended(self, trainer: lightning.Trainer) -> Epoch | None:
-        """The epoch that ends now, if it was validated."""
+        """Returns the epoch that ends now, if it was validated."""
         number = trainer.current_epoch + 1
         return self.epochs[-1] if self.epochs and self.epochs[-1]["epoch"] == number else None
 
     def is_kept(self, epoch: Epoch) -> bool:
-        """Whether what was validated now is what would be exported if nothing better came."""
+        """Returns whether this epoch would be exported if no better one followed."""
         return epoch["epoch"] == self.kept
 
     @property
@@ -67,17 +66,16 @@ class History(Callback):
         if not counted:
             return None
         best = max(counted, key=lambda epoch: epoch["validation_dice"])
-        return int((counted[-1] if self._keep == "last" else best)["epoch"])
-
-    @property
-    def without_gain(self) -> int:
-        """Validations since the best one of the last phase."""
-        dice = [epoch["validation_dice"] for epoch in self._counted]
-        return len(dice) - 1 - dice.index(max(dice)) if dice else 0
+        return int((counted[-1] if self._schedule.checkpoint == "last" else best)["epoch"])
 
     @property
     def _counted(self) -> list[Epoch]:
-        return [epoch for epoch in self.epochs if epoch["epoch"] >= self._counted_from]
+        first = self._schedule.phase_starts[-2] + 1
+        return [epoch for epoch in self.epochs if epoch["epoch"] >= first]
+
+    def on_train_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        """Stops where an earlier attempt has ended."""
+        self._stop_without_gain(trainer)
 
     def on_train_batch_end(
         self,
@@ -87,9 +85,9 @@ class History(Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        """Takes the batch's loss in, where it was computed: a GPU is not waited for.
+        """Adds the loss of a micro-batch on its device, without waiting for a GPU.
 
-        It is the share of a micro-batch: Lightning has divided it by their number in a step.
+        Lightning has divided it by the number of micro-batches in a step.
         """
         del pl_module, batch
         assert isinstance(outputs, dict)
@@ -98,12 +96,9 @@ class History(Callback):
         self._steps += (batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
     # after the validation
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Takes the epoch in, for good if it was validated."""
-        del pl_module
-        self.share(trainer)
+    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: object) -> None:
+        """Adds the epoch to the list if it was validated."""
+        self.average_loss(trainer)
         self.trained = {
             "epoch": trainer.current_epoch + 1,
             "train_loss": float(self._loss_sum) / self._steps,
@@ -114,3 +109,10 @@ class History(Callback):
             self.trained |= {name: float(trainer.callback_metrics[name]) for name in names}
             self.epochs.append(self.trained)
         self._loss_sum, self._steps = torch.zeros_like(self._loss_sum), 0
+        self._stop_without_gain(trainer)
+
+    def _stop_without_gain(self, trainer: lightning.Trainer) -> None:
+        dice = [epoch["validation_dice"] for epoch in self._counted]
+        patience = self._schedule.patience
+        if dice and patience and len(dice) - 1 - dice.index(max(dice)) >= patience:
+            trainer.should_stop = True

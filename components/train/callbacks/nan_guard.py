@@ -1,8 +1,7 @@
-"""A training whose loss is no number any more is stopped."""
+"""Stops a training run whose loss is NaN or infinite."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import lightning
 import torch
@@ -13,44 +12,37 @@ from components.shared.errors import UserError
 from components.train.data.slices import SliceTensors
 from components.train.recipe import Recipe
 
-_BATCHES_BETWEEN_LOOKS = 50
+_BATCHES_BETWEEN_CHECKS = 50
 
 
 @dataclass(frozen=True)
 class _Batch:
     step: int
     learning_rate: str
-    slices: Tensor  # their indices, and those of what is pasted into them
+    slices: Tensor  # their indices, and those of their CarveMix donors
     loss: Tensor
 
 
-class StopAtNonFiniteLoss(Callback):
-    """Looks at the loss every so many batches, before a validation and before a state is kept.
+class NanGuard(Callback):
+    """Checks the loss every few batches, before a validation and before a state is stored.
 
-    To look is to wait until the device has done all steps so far, and for the other processes.
-    A GPU works ahead of Python: that is not done at each step. On the CPU, alone, it costs
-    nothing. What is needed to name the first bad step is remembered in between.
+    A check waits until the device has done all steps so far, and for the other processes. A GPU
+    works ahead of Python, so it is not checked at each step; one process on a CPU loses nothing
+    by that. Unchecked batches are remembered, so that the first bad step can be named.
 
     Args:
-        volume_of: Gives the name of the volume that a slice is of, by the slice's index.
-        advice: What may help, for the message.
+        volume_of: Function from a slice's index to the name of its volume.
+        advice: Possible remedies, for the message.
     """
 
     def __init__(self, volume_of: Callable[[int], str], advice: str) -> None:
         self._volume_of = volume_of
         self._advice = advice
         self._step, self._learning_rate = 0, ""
-        self._unseen: list[_Batch] = []
+        self._unchecked: list[_Batch] = []
 
-    def on_train_batch_start(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        batch: SliceTensors,
-        batch_idx: int,
-    ) -> None:
-        """Takes the learning rates of the step, before the schedule goes on."""
-        del pl_module, batch, batch_idx
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        """Remembers the learning rates of the step, before the schedule changes them."""
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         ends = sorted({min(rates), max(rates)})
         self._learning_rate = " to ".join(f"{rate:.3g}" for rate in ends)
@@ -62,53 +54,46 @@ class StopAtNonFiniteLoss(Callback):
         pl_module: lightning.LightningModule,
         outputs: object,
         batch: SliceTensors,
-        batch_idx: int,
+        *_: object,
     ) -> None:
-        """Takes the batch's loss in.
+        """Remembers the loss of a batch, and checks those so far if it is time to.
 
         Raises:
-            UserError: If a loss since the last look was infinite or no number.
+            UserError: If a loss since the last check was NaN or infinite.
         """
-        del batch_idx
         assert isinstance(outputs, dict)
-        self._unseen.append(_Batch(self._step, self._learning_rate, batch[2], outputs["loss"]))
-        at_once = pl_module.device.type == "cpu" and trainer.world_size == 1
-        if at_once or len(self._unseen) >= _BATCHES_BETWEEN_LOOKS or trainer.is_last_batch:
-            self._look(trainer)
+        self._unchecked.append(_Batch(self._step, self._learning_rate, batch[2], outputs["loss"]))
+        free = pl_module.device.type == "cpu" and trainer.world_size == 1
+        if free or len(self._unchecked) >= _BATCHES_BETWEEN_CHECKS or trainer.is_last_batch:
+            self._check(trainer)
 
-    def on_save_checkpoint(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        checkpoint: dict[str, Any],
-    ) -> None:
-        """Keeps weights that are no numbers out of the store.
+    def on_save_checkpoint(self, trainer: lightning.Trainer, *_: object) -> None:
+        """Keeps NaN weights out of the store.
 
         Raises:
-            UserError: As after a batch.
+            UserError: If a loss since the last check was NaN or infinite.
         """
-        del pl_module, checkpoint
-        if self._unseen:
-            self._look(trainer)
+        if self._unchecked:
+            self._check(trainer)
 
-    def _look(self, trainer: lightning.Trainer) -> None:
-        unseen, self._unseen = self._unseen, []
-        finite = torch.isfinite(torch.stack([batch.loss for batch in unseen])).int()
+    def _check(self, trainer: lightning.Trainer) -> None:
+        unchecked, self._unchecked = self._unchecked, []
+        finite = torch.isfinite(torch.stack([batch.loss for batch in unchecked])).int()
         everywhere = trainer.strategy.reduce(finite, reduce_op="min")
         assert isinstance(everywhere, Tensor)
         if everywhere.all():
             return
-        first = unseen[int(everywhere.argmin())]
+        first = unchecked[int(everywhere.argmin())]
         slices = trainer.strategy.all_gather(first.slices).flatten().tolist()
         raise UserError(
-            f"the loss became infinite or no number in step {first.step} (epoch "
+            f"the loss became NaN or infinite in step {first.step} (epoch "
             f"{trainer.current_epoch + 1}, learning rate {first.learning_rate}, volumes "
             f"{', '.join(sorted({*map(self._volume_of, slices)}))}); {self._advice}"
         )
 
 
 def advice_against(recipe: Recipe) -> str:
-    """What may help against losses that are no numbers, of what the recipe does not do yet."""
+    """Suggests changes of a recipe against NaN losses."""
     advice = "lower train.optimizer.learning_rate"
     if recipe.optimizer.find_learning_rate:
         advice += (

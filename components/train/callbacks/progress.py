@@ -1,4 +1,4 @@
-"""How far a training has come, in log lines and for those who listen."""
+"""Progress of a training run, in log lines and for a listener."""
 
 import logging
 import time
@@ -18,35 +18,39 @@ EpochListener = Callable[[Epoch], None]
 _SECONDS_BETWEEN_LINES = 15.0
 
 
-class MeasurePace(Callback):
-    """Measures how fast the steps of this attempt are; it stands before those who tell it.
+class ReportProgress(Callback):
+    """Reports a training run in log lines and to a listener.
+
+    It logs a line for each validated epoch, and one every few seconds in between. It comes after
+    the callback that stores an epoch, so the listener only receives stored epochs.
 
     Args:
-        recipe: Says which epochs learn from small slices, whose steps take less.
-
-    Attributes:
-        slices_per_second: Of all processes in the epoch at hand, with reading and augmentation,
-            without validation; 0 before the first step.
+        recipe: Recipe whose phases give the size of an epoch's slices.
+        history: Epochs so far.
+        listen: Function of an epoch's measurements and `slices_per_second`, called in the process
+            that writes.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.slices_per_second = 0.0
+    def __init__(self, recipe: Recipe, history: History, listen: EpochListener) -> None:
         self._recipe = recipe
+        self._history = history
+        self._listen = listen
+        self._created = self._logged = time.monotonic()
         self._started = self._epoch_started = 0.0
         self._first = self._epoch_first = 0
+        # of all processes in the current epoch, with reading and augmentation, without validation
+        self._slices_per_second = 0.0
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Begins to measure, in the middle of an epoch too."""
-        self.on_train_epoch_start(trainer, pl_module)
+    def on_train_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        """Starts the clock, and logs the place at which a training resumes."""
+        self.on_train_epoch_start(trainer)  # Lightning does not, in the middle of an epoch
         self._started, self._first = self._epoch_started, self._epoch_first
+        if trainer.global_step and trainer.is_global_zero:
+            done, step = trainer.current_epoch, trainer.global_step
+            logger.info("resuming after epoch %d of %d (step %d)", done, trainer.max_epochs, step)
 
-    def on_train_epoch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Begins to measure an epoch."""
-        del pl_module
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        """Starts the clock of an epoch."""
         self._epoch_started, self._epoch_first = time.monotonic(), trainer.global_step
 
     def on_train_batch_end(
@@ -55,72 +59,33 @@ class MeasurePace(Callback):
         pl_module: lightning.LightningModule,
         outputs: object,
         batch: SliceTensors,
-        batch_idx: int,
+        *_: object,
     ) -> None:
-        """Takes a step in."""
-        del pl_module, outputs, batch_idx
+        """Measures the speed, and logs the progress every few seconds."""
+        del pl_module, outputs
         slices = len(batch[2]) * trainer.accumulate_grad_batches * trainer.world_size
-        steps = trainer.global_step - self._epoch_first
-        self.slices_per_second = slices * steps / (time.monotonic() - self._epoch_started)
-
-    def left_s(self, trainer: lightning.Trainer) -> float:
-        """Seconds until the last step, at the pace since the start, with validations."""
-        done = self._work(trainer, range(self._first, trainer.global_step))
-        last = int(trainer.estimated_stepping_batches)
-        left = self._work(trainer, range(trainer.global_step, last))
-        return (time.monotonic() - self._started) * left / done if done else 0.0
-
-    def _work(self, trainer: lightning.Trainer, steps: range) -> int:
-        """In pixels of a step's slices, by which a network's time goes."""
-        each = int(trainer.estimated_stepping_batches) // self._recipe.schedule.epochs
-        return sum(self._recipe.image_size_at(step // each) ** 2 for step in steps)
-
-
-class LogProgress(Callback):
-    """A line for each validated epoch, and one now and then in between.
-
-    Args:
-        history: Where the epochs are.
-        pace: Of the training.
-    """
-
-    def __init__(self, history: History, pace: MeasurePace) -> None:
-        self._history = history
-        self._pace = pace
-        self._started = self._told = time.monotonic()
-
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Says where a resumed training goes on."""
-        del pl_module
-        if trainer.global_step and trainer.is_global_zero:
-            done, step = trainer.current_epoch, trainer.global_step
-            logger.info("going on after epoch %d of %d (step %d)", done, trainer.max_epochs, step)
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
-        """Tells the progress now and then."""
-        if time.monotonic() - self._told > _SECONDS_BETWEEN_LINES and trainer.is_global_zero:
-            self._told = time.monotonic()
+        steps, now = trainer.global_step - self._epoch_first, time.monotonic()
+        self._slices_per_second = slices * steps / (now - self._epoch_started)
+        if now - self._logged > _SECONDS_BETWEEN_LINES and trainer.is_global_zero:
+            self._logged = now
             logger.info(
                 "epoch %d of %d, step %d of %.0f: %.0f slices/s, %s left%s",
                 trainer.current_epoch + 1,
                 trainer.max_epochs,
                 trainer.global_step,
                 trainer.estimated_stepping_batches,
-                self._pace.slices_per_second,
-                _spell(self._pace.left_s(trainer)),
+                self._slices_per_second,
+                self._time_left(trainer),
                 self._last_dice(),
             )
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Tells what was measured."""
-        del pl_module
+    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: object) -> None:
+        """Logs a validated epoch, and passes every epoch to the listener."""
+        if not trainer.is_global_zero:
+            return
         epoch = self._history.ended(trainer)
-        if epoch and trainer.is_global_zero:
-            self._told = time.monotonic()
+        if epoch:
+            self._logged = time.monotonic()
             logger.info(
                 "epoch %d of %d: train loss %.3f, validation loss %.3f, validation Dice %.3f, "
                 "%.0f slices/s (%.0f s, %s left)",
@@ -129,40 +94,29 @@ class LogProgress(Callback):
                 epoch["train_loss"],
                 epoch["validation_loss"],
                 epoch["validation_dice"],
-                self._pace.slices_per_second,
-                self._told - self._started,
-                _spell(self._pace.left_s(trainer)),
+                self._slices_per_second,
+                self._logged - self._created,
+                self._time_left(trainer),
             )
+        speed = self._slices_per_second  # 0 if only the validation was left to do
+        pace = {"slices_per_second": speed} if speed else {}
+        self._listen({**self._history.trained, **pace})
+
+    def _time_left(self, trainer: lightning.Trainer) -> str:
+        """Estimates the time until the last step, with validations."""
+        done = self._work(trainer, range(self._first, trainer.global_step))
+        last = int(trainer.estimated_stepping_batches)
+        left = self._work(trainer, range(trainer.global_step, last))
+        return _spell((time.monotonic() - self._started) * left / done if done else 0.0)
+
+    def _work(self, trainer: lightning.Trainer, steps: range) -> int:
+        """Counts the pixels of a slice over the steps, as a network's time depends on them."""
+        each = int(trainer.estimated_stepping_batches) // self._recipe.schedule.epochs
+        return sum(self._recipe.image_size_at(step // each) ** 2 for step in steps)
 
     def _last_dice(self) -> str:
         epochs = self._history.epochs
         return f", validation Dice {epochs[-1]['validation_dice']:.3f}" if epochs else ""
-
-
-class TellEpochs(Callback):
-    """Tells a listener of each epoch; behind the callback that stores it.
-
-    Args:
-        history: Where the epochs are.
-        pace: Of the training.
-        listen: Called in the process that writes, with what the history has of the epoch and
-            `slices_per_second`.
-    """
-
-    def __init__(self, history: History, pace: MeasurePace, listen: EpochListener) -> None:
-        self._history = history
-        self._pace = pace
-        self._listen = listen
-
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Tells the epoch on."""
-        del pl_module
-        if trainer.is_global_zero:
-            speed = self._pace.slices_per_second  # 0 where only the validation was left to do
-            pace = {"slices_per_second": speed} if speed else {}
-            self._listen({**self._history.trained, **pace})
 
 
 def _spell(seconds: float) -> str:

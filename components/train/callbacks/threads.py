@@ -1,31 +1,31 @@
-"""Training with as many CPU threads as are of use."""
+"""Number of CPU threads of a training run."""
 
+import copy
 import time
 from collections.abc import Callable
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import nn
+from torch import Tensor, nn
 
-from components.shared.threads import FastestThreads
-from components.train.callbacks.rehearsal import rehearsal
+from components.shared.threads import FastestThreads, Work
 from components.train.data.slices import SliceTensors
 from components.train.recipe import Compute
 
 
 class ChooseThreads(Callback):
-    """Sets the CPU threads of a training: as many as are asked for, or the fastest number.
+    """Sets the CPU threads of a training: the recipe's number, or the fastest one.
 
-    To find it, the network's part of a step is rehearsed on a copy, so that a look changes
-    nothing. A choice does: sums over a batch are split among the threads, so the last bits of
-    what is learned from there on depend on their number.
+    To find it, the network's part of a step is rehearsed on a copy, which has no effect. The
+    choice has one: sums over a batch are split among the threads, so the last bits of the weights
+    depend on their number.
 
     Args:
-        network: What is trained.
-        compute: Its `threads` are how many; `None` looks for the fastest number after the first
-            step, and again when steps become slow, or takes all if `deterministic` is set.
-        side_at: Side of the slices that an epoch learns from, in pixels.
+        network: Network in training.
+        compute: Settings; `threads=None` looks for the fastest number after the first step, and
+            again when steps become slow, or uses all if `deterministic` is set.
+        side_at: Function from an epoch to the side of its slices, in pixels.
     """
 
     def __init__(self, network: nn.Module, compute: Compute, side_at: Callable[[int], int]) -> None:
@@ -34,10 +34,10 @@ class ChooseThreads(Callback):
         self._before = torch.get_num_threads()
         self._asked = compute.threads or (self._before if compute.deterministic else None)
         self._fastest = FastestThreads("training", self._before)
-        self._step_started: float | None = None  # of the step at hand, or the last one
+        self._step_started: float | None = None  # of the current or last step
 
     def setup(self, *_: object, **__: object) -> None:
-        """Takes the number that is asked for."""
+        """Sets the recipe's number."""
         if self._asked:
             torch.set_num_threads(self._asked)
 
@@ -46,25 +46,36 @@ class ChooseThreads(Callback):
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,
         batch: SliceTensors,
-        batch_idx: int,
+        *_: object,
     ) -> None:
-        """Looks for the fastest number where it is time to, but for the first step."""
-        del pl_module, batch_idx
+        """Looks for the fastest number if it is time to, except at the first step."""
+        del pl_module
         begun = self._step_started is not None
         if begun and not self._asked and batch[0].device.type == "cpu":
             side = self._side_at(trainer.current_epoch)
-            self._fastest.rehearse(lambda: rehearsal(self._network, trainer, batch[0], side))
+            self._fastest.rehearse(lambda: self._rehearsal(trainer, batch[0][..., :side, :side]))
         self._step_started = time.monotonic()
 
     def on_train_batch_end(self, *_: object) -> None:
-        """Takes the step's time."""
+        """Records the duration of the step."""
         assert self._step_started is not None
         self._fastest.took(time.monotonic() - self._step_started)
 
     def teardown(self, *_: object, **__: object) -> None:
-        """Leaves all threads to what comes after the training."""
+        """Restores the number of threads."""
         torch.set_num_threads(self._before)
 
     def on_exception(self, *_: object) -> None:
-        """Does the same: Lightning tears no callback down then."""
+        """Does the same: then Lightning calls no teardown."""
         torch.set_num_threads(self._before)
+
+    def _rehearsal(self, trainer: lightning.Trainer, images: Tensor) -> Work:
+        copied = copy.deepcopy(self._network)
+        batch = images.float().contiguous(memory_format=torch.channels_last)
+
+        def work() -> None:
+            with trainer.precision_plugin.forward_context():
+                output = copied(batch)
+            output.float().sum().backward()
+
+        return work

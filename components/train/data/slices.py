@@ -288,18 +288,10 @@ class VolumeSampler(Sampler[int | None]):
     def __init__(self, volumes: int, *, rank: int = 0, ranks: int = 1) -> None:
         self._volumes = volumes
         self._rank, self._ranks = rank, ranks
-        self._ended = False
-
-    def end(self) -> None:
-        """Deals no more, until it begins anew."""
-        self._ended = True
 
     def __len__(self) -> int:
         return -(-self._volumes // self._ranks)
 
     def __iter__(self) -> Iterator[int | None]:
-        self._ended = False
         for number in range(self._rank, len(self) * self._ranks, self._ranks):
-            if self._ended:
-                return
             yield number if number < self._volumes else None

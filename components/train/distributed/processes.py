@@ -1,6 +1,6 @@
-"""The processes that train one model together.
+"""Processes that train one model together.
 
-`torchrun` starts them and tells each its place in variables of the environment
+`torchrun` starts them and sets each one's rank in environment variables
 (https://docs.pytorch.org/docs/stable/elastic/run.html); without it there is one.
 """
 
@@ -13,42 +13,42 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, distributed
 from torch.distributed import is_torchelastic_launched
 
-# a process whose peers vanished without a word waits so long for them
+# a process waits this long for peers that vanished without closing their connections
 _PEER_TIMEOUT = timedelta(minutes=5)
 
 
 def rank() -> int:
-    """The number of this process in its training, from 0."""
+    """Returns the number of this process in its training, from 0."""
     return int(os.environ["RANK"]) if is_torchelastic_launched() else 0
 
 
 def is_writer() -> bool:
-    """Whether this is the one process that writes to MLflow, the store and the outputs."""
+    """Returns whether this process writes to MLflow, the store and the outputs."""
     return rank() == 0
 
 
 def trainer_arguments() -> dict[str, Any]:
-    """What Lightning's `Trainer` must know: one device a process."""
+    """Returns arguments of Lightning's `Trainer`: one device per process."""
     if not is_torchelastic_launched():
         return {"devices": 1}
     return {
         "devices": int(os.environ["LOCAL_WORLD_SIZE"]),
         "num_nodes": int(os.environ["GROUP_WORLD_SIZE"]),
-        # running statistics need no broadcast: `SynchronisedBatchNorm` keeps them equal
+        # running statistics need no broadcast: batch normalization keeps them equal
         "strategy": DDPStrategy(timeout=_PEER_TIMEOUT, forward_sync_buffers=False),
     }
 
 
 def count_processes() -> int:
-    """How many train together; 1 before they have met."""
+    """Returns the number of processes; 1 before the process group exists."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, through which gradients flow.
+    """Sums a tensor over all processes, with gradients.
 
-    The gradient is that of the sum of all processes' losses: of a loss made from such sums, each
-    process has the same, and DDP's mean over the processes is the gradient of that one.
+    The gradient is that of the sum of all processes' losses. A loss made from such sums is equal
+    in all processes, and DDP's mean over the processes is its gradient.
     """
     if not distributed.is_initialized():
         return value

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -78,23 +77,26 @@ class Attempts:
 
     def run(self, name: str, end: End | None = None) -> int:
         """Runs one and returns its exit code; it goes on where one of its name has ended."""
-        status = self.server.run(_attempt, (self.recipe, self.dataset, self.folder, name, end))
-        self._ended = time.monotonic()
-        return status
+        self._log(name, "after").unlink(missing_ok=True)
+        return self.server.run(_attempt, (self.recipe, self.dataset, self.folder, name, end))
 
-    def seconds_from_signal(self, name: str) -> float:
-        """How long after the last attempt of a name got its signal it had ended."""
-        return self._ended - float((self.folder / f"{name}.signal").read_text())
+    def begun_after_signal(self, name: str) -> list[str]:
+        """Steps and volumes of a validation that the last attempt began after its signal."""
+        log = self._log(name, "after")
+        return log.read_text().split() if log.exists() else []
 
     def steps(self, name: str) -> list[int]:
         """The steps that the attempts at a training have done, in turn."""
-        log = self.folder / f"{name}.steps"
+        log = self._log(name, "steps")
         return [int(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     def result(self, name: str) -> dict[str, Any]:
         """The history, and the best and last weights of a training that has ended."""
-        result: dict[str, Any] = torch.load(self.folder / f"{name}.result", weights_only=True)
+        result: dict[str, Any] = torch.load(self._log(name, "result"), weights_only=True)
         return result
+
+    def _log(self, name: str, kind: str) -> Path:
+        return self.folder / f"{name}.{kind}"
 
 
 def _serve(asked: Connection) -> None:
@@ -118,13 +120,22 @@ class _Points(Callback):
         self._phase_ends = phase_ends
         self._files = files
         self._times = 0
+        self._signalled = False
 
     def reach(self, point: str) -> None:
         if self._end and point == self._end.point:
             self._times += 1
             if self._times == self._end.nth:
-                self._files.with_suffix(".signal").write_text(str(time.monotonic()))
+                self._signalled = True
                 os.kill(os.getpid(), self._end.signal)
+
+    def begin(self, work: str) -> None:
+        if self._signalled:
+            with open(self._files.with_suffix(".after"), "a") as stream:
+                stream.write(f"{work}\n")
+
+    def on_train_batch_start(self, *_):  # type: ignore[no-untyped-def]
+        self.begin("step")
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):  # type: ignore[no-untyped-def]
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
@@ -133,6 +144,7 @@ class _Points(Callback):
         self.reach("step")
 
     def on_validation_batch_start(self, *_):  # type: ignore[no-untyped-def]
+        self.begin("volume")
         self.reach("validation")
 
     def on_train_epoch_end(self, trainer, *_):  # type: ignore[no-untyped-def]

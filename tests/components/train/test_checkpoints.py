@@ -90,10 +90,10 @@ def test_the_newest_state_says_where_it_stands(attempt):
     assert str(attempt().newest()) == "epoch 1 and 3 steps"
 
 
-def test_an_attempt_tells_further_ones_that_the_memory_is_short(attempt):
+def test_an_attempt_marks_the_memory_as_short_for_later_ones(attempt):
     first = attempt()
     assert not first.is_memory_short()
-    first.tell_memory_short()
+    first.mark_memory_short()
     _store(first, 1, best=10)
     assert attempt().is_memory_short()
 
@@ -108,16 +108,16 @@ def test_only_the_two_newest_states_are_kept(attempt, store, tmp_path):
     assert {path.name for path in tmp_path.glob("machine-0/**/*.*")} == named
 
 
-def test_an_attempt_that_still_runs_behind_another_costs_it_nothing(attempt, store, caplog):
-    """On a node that was cut off, of whose pod another one has taken the place."""
-    behind, ahead = attempt(), attempt()
+def test_an_attempt_that_outlives_the_start_of_another_costs_it_nothing(attempt, store, caplog):
+    """As on an unreachable node, whose pod was replaced."""
+    late, ahead = attempt(), attempt()
     for epoch in (1, 2):
-        _store(behind, epoch, best=epoch)
+        _store(late, epoch, best=epoch)
     assert _last(ahead) == "state 2"
     for epoch in (3, 4):
         _store(ahead, epoch, best=10 * epoch)
     store.write("checkpoints/a/" + "0" * 64 + ".ckpt", b"uploaded, of no state yet")
-    _store(behind, 3, best=3)
+    _store(late, 3, best=3)
     assert "0" * 64 + ".ckpt" in _files(store)
     assert [state["epoch"] for state in _states(store)] == [4, 3]
     assert _last(attempt()) == "state 4"
@@ -130,7 +130,7 @@ def test_an_attempt_that_still_runs_behind_another_costs_it_nothing(attempt, sto
 
 @pytest.mark.parametrize("file", ["last", "best"])
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_damaged_state_is_told_and_the_one_before_is_used(attempt, store, caplog, file, lost):
+def test_a_damaged_state_is_reported_and_the_one_before_is_used(attempt, store, caplog, file, lost):
     checkpoints = attempt()
     for epoch in (4, 8):
         _store(checkpoints, epoch, best=epoch)
@@ -148,7 +148,7 @@ def test_a_damaged_state_is_told_and_the_one_before_is_used(attempt, store, capl
     assert _best(attempt()) == 4
 
 
-def test_without_a_whole_state_training_starts_anew(attempt, store, caplog):
+def test_without_a_whole_state_training_starts_again(attempt, store, caplog):
     _store(attempt(), 1, best=1)
     _flip_a_bit(store, _states(store)[0]["last"])
     assert attempt().last() is None
@@ -210,14 +210,14 @@ def test_a_state_that_holds_code_is_not_used_though_its_digest_is_right(
     name = replace_last(store, "checkpoints/a", write(code))
     assert _last(attempt()) == "state 4"
     assert not (tmp_path / "it-ran").exists()
-    told = f"the state after epoch 8 is not used: {name} holds code, or is no state; trying epoch 4"
-    assert told in caplog.text
+    reason = f"{name} holds code, or is no state; trying epoch 4"
+    assert f"the state after epoch 8 is not used: {reason}" in caplog.text
     pickle.loads(pickle.dumps(code))
     assert (tmp_path / "it-ran").exists()  # it does run where it is loaded otherwise
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"epoch": 8, "last": "../x", "best": null}'])
-def test_a_state_whose_own_file_is_damaged_is_told_and_the_one_before_is_used(
+def test_a_state_whose_own_file_is_damaged_is_reported_and_the_one_before_is_used(
     attempt, store, caplog, content
 ):
     checkpoints = attempt()
@@ -233,7 +233,7 @@ def test_a_state_whose_own_file_is_damaged_is_told_and_the_one_before_is_used(
 
 
 def test_a_state_stored_twice_at_one_step_is_one(attempt, store):
-    """As when one attempt after another is told to end in the same validation."""
+    """As when one attempt after another is terminated in the same validation."""
     checkpoints = attempt()
     _store(checkpoints, 4, best=4)
     for _ in range(2):
@@ -248,7 +248,7 @@ class Killed(BaseException):
 
 
 def test_a_kill_at_any_write_leaves_a_best_and_a_last_of_one_history(attempt, store, monkeypatch):
-    """It once left the best of the new epoch beside the state of the one before."""
+    """It once left the best of the new epoch with the previous state."""
     first = attempt()
     _store(first, 1, best=1)
     for survived in range(4):  # best, last, state, removal

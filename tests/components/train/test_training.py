@@ -275,7 +275,7 @@ def test_a_killed_training_goes_on(make_recipe, dataset, tracking, tmp_path, cap
 
     caplog.set_level("INFO")
     run_id = train_model(long, dataset, **_arguments(tmp_path / "second"))
-    assert "going on after epoch" in caplog.text
+    assert "resuming after epoch" in caplog.text
     from mlflow import MlflowClient
 
     points = MlflowClient(tracking).get_metric_history(run_id, "validation_dice")

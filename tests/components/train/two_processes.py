@@ -77,14 +77,14 @@ class Training:
     def run(self, name, *callbacks):
         torch.manual_seed(self.recipe.seed)
         segmenter = build_segmenter(self.recipe.network)
-        record, told = Record(), []
+        record, reported = Record(), []
         fitted = fit(
             self.recipe,
             segmenter,
             prepare_volumes(self.dataset, "train", segmenter),
             prepare_volumes(self.dataset, "validation", segmenter),
             Checkpoints(self.dataset.store, name, self.folder / "work"),
-            told.append,
+            reported.append,
             [record, *callbacks],
         )
         save_file(record.last, self.folder / f"{name}-{rank()}.safetensors")
@@ -96,7 +96,7 @@ class Training:
             "epochs": record.epochs,
             "validated": record.validated,
             "history": fitted.history,
-            "told": [epoch["epoch"] for epoch in told],
+            "reported": [epoch["epoch"] for epoch in reported],
             "weights": weights.hexdigest(),
             "files": sorted(path.name for path in files),
         }
@@ -111,7 +111,7 @@ def _cut_in_validation(training):
 
 
 def _bad_loss(training):
-    """What is told of a loss that is no number in the third step of the second process."""
+    """Message about a NaN loss in the third step of the second process."""
     step = SegmentationTask.training_step
 
     def bad_step(self, batch, index):
@@ -149,16 +149,16 @@ def _short_memory(training, name, ranks, *, halved=False):
 
 
 def _of_eight(training, name, *, halved):
-    """A training whose steps can be halved, and are if an attempt before has told so."""
+    """A training whose steps can be halved, and are if the memory is marked as short."""
     if halved:
         store = training.dataset.store
-        Checkpoints(store, name, training.folder / "before").tell_memory_short()
+        Checkpoints(store, name, training.folder / "before").mark_memory_short()
     recipe = training.recipe.model_copy(update={"sampling": Sampling(batch_size=8)})
     return Training(recipe, training.dataset, training.folder).run(name)
 
 
 def _odd_batch(training):
-    """What is told of a batch that one process could take in two micro-batches, and two cannot."""
+    """Message about a batch that one process can split into two micro-batches, and two cannot."""
     odd = Sampling(batch_size=6, accumulate=2)
     recipe = training.recipe.model_copy(update={"sampling": odd})
     try:

@@ -38,7 +38,7 @@ class InterruptAt(Callback):
             raise Interruption
 
 
-@pytest.fixture(params=["before", "behind"])
+@pytest.fixture(params=["before", "after"])
 def train(request, make_recipe, dataset, tmp_path, monkeypatch):
     """Trains with averaged weights; the averaging stands on either side of our callbacks."""
     recipe = make_recipe(schedule={"epochs": 6}, optimizer={"learning_rate": 0.01})

@@ -1,9 +1,12 @@
 from types import SimpleNamespace
 
 import torch
+from lightning.pytorch.callbacks import Callback
 
+from components.train import task
 from components.train.callbacks.history import History
 from components.train.recipe import Schedule
+from tests.components.train.conftest import assert_same_fit
 
 
 def _trainer(epoch=1, dice=0.5, interval=1, accumulate=1):
@@ -53,7 +56,7 @@ def test_epochs_that_are_not_validated_are_left_out():
 
 def test_a_step_in_micro_batches_has_one_loss():
     history = History(Schedule())
-    for index, share in enumerate((0.5, 1.0, 0.25, 0.75)):  # of two steps, as Lightning tells it
+    for index, share in enumerate((0.5, 1.0, 0.25, 0.75)):  # of two steps, as Lightning reports it
         history.on_train_batch_end(
             _trainer(accumulate=2), None, {"loss": torch.tensor(share)}, None, index
         )
@@ -90,3 +93,33 @@ def test_the_loss_of_an_epoch_that_is_cut_is_the_mean_of_all_its_steps():
     second.load_state_dict(first.state_dict())
     assert _end(1, second)["train_loss"] == 2.0  # of 4, 0.5 and 1.5
     assert _end(2, second)["train_loss"] == 1.0
+
+
+class _Steps(Callback):
+    def __init__(self):
+        self.count = 0
+
+    def on_train_batch_end(self, *_):
+        self.count += 1
+
+
+def _measure(monkeypatch, dices):
+    measured = iter(dices)
+    monkeypatch.setattr(task, "_dice", lambda *_: torch.tensor(next(measured)))
+
+
+def test_a_training_without_gain_ends_and_stays_ended(train, make_recipe, monkeypatch):
+    recipe = make_recipe(schedule={"epochs": 9, "patience": 2})
+    _measure(monkeypatch, [0.3, 0.5, 0.4, 0.5, 0.9])
+    first = train(recipe, "patient")
+    assert [epoch["epoch"] for epoch in first.history] == [1, 2, 3, 4]
+    steps = _Steps()
+    assert_same_fit(train(recipe, "patient", callbacks=[steps]), first)
+    assert steps.count == 0
+
+
+def test_only_the_last_phase_is_waited_for(train, make_recipe, monkeypatch):
+    """The learning rate of a new phase may first lose what the one before had gained."""
+    recipe = make_recipe(schedule={"epochs": 6, "phases": ({}, {}), "patience": 2})
+    _measure(monkeypatch, [0.9, 0.8, 0.7, 0.4, 0.5, 0.6])
+    assert len(train(recipe, "phases").history) == 6

@@ -7,7 +7,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
 from components.shared.errors import UserError
-from components.train.callbacks.nan_guard import StopAtNonFiniteLoss, advice_against
+from components.train.callbacks.nan_guard import NanGuard, advice_against
 
 
 class Slope(lightning.LightningModule):
@@ -52,7 +52,7 @@ def _place(step, last=False, rates=(0.5,)):
 
 
 def _batch(loss, *slices):
-    """Each slice has the one behind it pasted in, which is of another volume after a 9."""
+    """Each slice has the next one pasted in, which is of another volume after a 9."""
     pairs = torch.tensor([(index, index + 1) for index in slices or (0,)])
     return torch.tensor([loss]), torch.zeros(1), pairs
 
@@ -60,7 +60,7 @@ def _batch(loss, *slices):
 def _run(batches):
     trainer = lightning.Trainer(
         accelerator="cpu",
-        callbacks=[StopAtNonFiniteLoss(_volume_of, "try less")],
+        callbacks=[NanGuard(_volume_of, "try less")],
         max_epochs=2,
         logger=False,
         enable_checkpointing=False,
@@ -80,7 +80,7 @@ def test_on_the_cpu_the_very_step_is_named_with_its_rate_and_volumes(value):
     with pytest.raises(UserError) as caught:
         _run([_batch(0.0), _batch(value, 31, 7, 39), _batch(0.0)])
     assert str(caught.value).startswith(
-        "the loss became infinite or no number in step 2 (epoch 1, learning rate 0.125, volumes "
+        "the loss became NaN or infinite in step 2 (epoch 1, learning rate 0.125, volumes "
         "volume-0, volume-3, volume-4); try less"
     )
 
@@ -112,7 +112,7 @@ _GOOD, _BAD = torch.tensor(1.0), torch.tensor(float("nan"))
 
 
 def test_on_a_gpu_steps_are_looked_at_together_and_the_first_bad_one_is_named():
-    callback = StopAtNonFiniteLoss(_volume_of, "try less")
+    callback = NanGuard(_volume_of, "try less")
     for number in range(101, 160):
         _step(callback, number, _BAD if number >= 155 else _GOOD, rates=(0.5 / number, 0.001))
     message = r"in step 155 \(epoch 1, learning rate 0.001 to 0.00323, volumes volume-155\)"
@@ -121,7 +121,7 @@ def test_on_a_gpu_steps_are_looked_at_together_and_the_first_bad_one_is_named():
 
 
 def test_a_bad_loss_is_seen_after_fifty_steps():
-    callback = StopAtNonFiniteLoss(_volume_of, "try less")
+    callback = NanGuard(_volume_of, "try less")
     _step(callback, 1, torch.tensor(float("inf")))
     for number in range(2, 50):
         _step(callback, number, _GOOD)
@@ -131,7 +131,7 @@ def test_a_bad_loss_is_seen_after_fifty_steps():
 
 def test_a_state_with_a_bad_loss_is_not_stored():
     """A resumed training would begin with weights that are no numbers, and name another step."""
-    callback = StopAtNonFiniteLoss(_volume_of, "try less")
+    callback = NanGuard(_volume_of, "try less")
     _step(callback, 1, _GOOD)
     callback.on_save_checkpoint(_place(2), Device("cuda"), {})
     _step(callback, 2, _BAD)
@@ -141,7 +141,7 @@ def test_a_state_with_a_bad_loss_is_not_stored():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_is_not_waited_for_between_looks():
-    callback, loss = StopAtNonFiniteLoss(_volume_of, "try less"), torch.ones((), device="cuda")
+    callback, loss = NanGuard(_volume_of, "try less"), torch.ones((), device="cuda")
     with torch.cuda.device(0):
         torch.cuda.set_sync_debug_mode("error")
         try:

@@ -5,7 +5,7 @@ import torch
 
 from components.train.callbacks import progress
 from components.train.callbacks.history import History
-from components.train.callbacks.progress import LogProgress, MeasurePace, TellEpochs
+from components.train.callbacks.progress import ReportProgress
 from components.train.recipe import Recipe, Schedule
 
 _EPOCH = {
@@ -49,72 +49,73 @@ def lines(caplog):
     return lambda: [record.message for record in caplog.records]
 
 
-def _steps(pace, clock, seconds, first=30, last=40):
+def _start(history=None, first=30, recipe=None, listen=lambda epoch: None):
+    callback = ReportProgress(recipe or Recipe(), history or History(Schedule()), listen)
+    callback.on_train_start(_trainer(step=first))
+    return callback
+
+
+def _steps(callback, clock, seconds, first=30, last=40):
     """Steps of 2 x 3 x 4 slices."""
-    pace.on_train_epoch_start(_trainer(step=first), None)
+    callback.on_train_epoch_start(_trainer(step=first))
     clock.now += seconds
-    batch = (None, None, torch.arange(4))
-    pace.on_train_batch_end(_trainer(step=last), None, None, batch, 0)
+    _batch(callback, _trainer(step=last))
 
 
-def test_the_pace_is_of_the_slices_of_all_processes_in_an_epoch(clock):
-    pace = MeasurePace(Recipe())
-    pace.on_train_start(_trainer(), None)
-    assert pace.slices_per_second == 0
-    assert pace.left_s(_trainer()) == 0
-    _steps(pace, clock, seconds=6)
-    assert pace.slices_per_second == 40
+def _batch(callback, trainer):
+    callback.on_train_batch_end(trainer, None, None, (None, None, torch.arange(4)), 0)
+
+
+_LINE = "epoch 3 of 8: train loss 1.000, validation loss 2.000, validation Dice 0.500, "
+
+
+def test_a_validated_epoch_is_one_line_with_the_slices_of_all_processes(history, lines, clock):
+    callback = ReportProgress(Recipe(), history, lambda epoch: None)
+    callback.on_train_epoch_end(_trainer(step=0))  # no step was left to do
+    callback.on_train_start(_trainer(step=0))
+    _steps(callback, clock, seconds=6, first=0, last=10)
     clock.now += 4  # the validation, which counts for the time left
-    assert pace.left_s(_trainer(step=40)) == 40
-    _steps(pace, clock, seconds=12, first=40, last=45)
-    assert pace.slices_per_second == 10
-
-
-def test_steps_of_smaller_slices_count_for_less_of_the_time_left(clock):
-    """Three of eight epochs at half the size, one of them done in this attempt."""
-    phases = ({"length": 3, "image_size": 128}, {"length": 5})
-    schedule = Schedule.model_validate({"epochs": 8, "phases": phases})
-    pace = MeasurePace(Recipe(schedule=schedule))
-    pace.on_train_start(_trainer(step=10), None)
-    _steps(pace, clock, seconds=6, first=10, last=20)
-    assert pace.left_s(_trainer(step=20)) == 6 + 4 * 6 * 5
-
-
-def test_a_validated_epoch_is_one_line(history, lines, clock):
-    pace = MeasurePace(Recipe())
-    pace.on_train_start(_trainer(), None)
-    callback = LogProgress(history, pace)
-    _steps(pace, clock, seconds=6)
-    callback.on_train_epoch_end(_trainer(step=40), None)
+    callback.on_train_epoch_end(_trainer(step=10))
+    _steps(callback, clock, seconds=12, first=10, last=15)
+    callback.on_train_epoch_end(_trainer(step=15))
     assert lines() == [
-        "epoch 3 of 8: train loss 1.000, validation loss 2.000, validation Dice 0.500, "
-        "40 slices/s (6 s, 24 s left)"
+        f"{_LINE}0 slices/s (0 s, 0 s left)",
+        f"{_LINE}40 slices/s (10 s, 70 s left)",
+        f"{_LINE}10 slices/s (22 s, 95 s left)",
     ]
 
 
+def test_steps_of_smaller_slices_count_for_less_of_the_time_left(history, lines, clock):
+    """Three of eight epochs at half the size, one of them done in this attempt."""
+    phases = ({"length": 3, "image_size": 128}, {"length": 5})
+    schedule = Schedule.model_validate({"epochs": 8, "phases": phases})
+    callback = _start(history, first=10, recipe=Recipe(schedule=schedule))
+    _steps(callback, clock, seconds=3, first=10, last=20)
+    callback.on_train_epoch_end(_trainer(step=20))
+    left = 3 + 4 * 3 * 5
+    assert lines()[-1] == f"{_LINE}80 slices/s (3 s, {left} s left)"
+
+
 def test_an_epoch_that_was_not_validated_is_no_line(lines):
-    LogProgress(History(Schedule()), MeasurePace(Recipe())).on_train_epoch_end(_trainer(), None)
+    callback = ReportProgress(Recipe(), History(Schedule()), lambda epoch: None)
+    callback.on_train_epoch_end(_trainer())
     assert lines() == []
 
 
-def test_a_resumed_training_says_where_it_goes_on(history, lines):
-    callback = LogProgress(history, MeasurePace(Recipe()))
-    callback.on_train_start(_trainer(), None)
-    callback.on_train_start(_trainer(step=0), None)
-    assert lines() == ["going on after epoch 2 of 8 (step 30)"]
+def test_a_resumed_training_logs_its_place(history, lines):
+    _start(history)
+    _start(history, first=0)
+    assert lines() == ["resuming after epoch 2 of 8 (step 30)"]
 
 
-def test_long_epochs_tell_their_steps_now_and_then(history, lines, clock):
-    pace = MeasurePace(Recipe())
-    pace.on_train_start(_trainer(), None)
-    callback = LogProgress(history, pace)
-    _steps(pace, clock, seconds=300)
-    callback.on_train_batch_end(_trainer(step=40))
+def test_long_epochs_log_their_steps_every_few_seconds(history, lines, clock):
+    callback = _start(history)
+    _steps(callback, clock, seconds=300)
     history.epochs = []
     for later_s in (10, 6, 14):
         clock.now += later_s
-        callback.on_train_batch_end(_trainer(step=40))
-    assert lines() == [
+        _batch(callback, _trainer(step=40))
+    assert lines()[1:] == [
         "epoch 3 of 8, step 40 of 80: 1 slices/s, 20 min left, validation Dice 0.500",
         "epoch 3 of 8, step 40 of 80: 1 slices/s, 21 min left",
     ]
@@ -127,24 +128,21 @@ def test_times_are_spelt_in_a_unit_of_their_size(seconds, text):
     assert progress._spell(seconds) == text
 
 
-def test_one_process_speaks(history, lines):
-    told = []
-    callback = LogProgress(history, MeasurePace(Recipe()))
-    callback._told = 0.0
-    callback.on_train_start(_trainer(writes=False), None)
-    callback.on_train_batch_end(_trainer(writes=False))
-    callback.on_train_epoch_end(_trainer(writes=False), None)
-    tell = TellEpochs(history, MeasurePace(Recipe()), told.append)
-    tell.on_train_epoch_end(_trainer(writes=False), None)
-    assert lines() == told == []
+def test_one_process_reports(history, lines, clock):
+    epochs = []
+    callback = ReportProgress(Recipe(), history, epochs.append)
+    callback.on_train_start(_trainer(writes=False))
+    clock.now += 100
+    _batch(callback, _trainer(writes=False))
+    callback.on_train_epoch_end(_trainer(writes=False))
+    assert lines() == epochs == []
 
 
-def test_every_epoch_is_told_with_its_pace(history, clock):
-    told, pace = [], MeasurePace(Recipe())
-    pace.on_train_start(_trainer(), None)
-    tell = TellEpochs(history, pace, told.append)
-    tell.on_train_epoch_end(_trainer(), None)  # only its validation was left to do
-    _steps(pace, clock, seconds=6)
+def test_every_epoch_is_reported_with_its_speed(history, clock):
+    epochs = []
+    callback = _start(history, listen=epochs.append)
+    callback.on_train_epoch_end(_trainer())  # only its validation was left to do
+    _steps(callback, clock, seconds=6)
     history.epochs, history.trained = [], {"epoch": 4, "train_loss": 0.5}
-    tell.on_train_epoch_end(_trainer(), None)
-    assert told == [_EPOCH, {"epoch": 4, "train_loss": 0.5, "slices_per_second": 40}]
+    callback.on_train_epoch_end(_trainer())
+    assert epochs == [_EPOCH, {"epoch": 4, "train_loss": 0.5, "slices_per_second": 40}]

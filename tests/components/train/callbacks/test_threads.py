@@ -11,7 +11,7 @@ from components.train.recipe import Compute
 
 
 class Task(lightning.LightningModule):
-    """A network whose state a step changes in every way: weights, batch statistics, dropout."""
+    """A network whose state a step changes completely: weights, batch statistics, dropout."""
 
     def __init__(self):
         super().__init__()
@@ -94,14 +94,14 @@ def test_the_number_that_is_asked_for(caplog):
     _train(ChooseThreads(task.network, Compute(threads=2), lambda _: 16), task=task)
     assert task.counts == [2] * 6
     assert torch.get_num_threads() == 3
-    assert _told(caplog) == []
+    assert _lines(caplog) == []
 
 
 def test_a_deterministic_training_takes_all_whatever_is_fastest(caplog):
     task = Task()
     _train(ChooseThreads(task.network, Compute(deterministic=True), lambda _: 16), task=task)
     assert task.counts == [3] * 6
-    assert _told(caplog) == []
+    assert _lines(caplog) == []
 
 
 def test_a_training_that_fails_leaves_all_threads_to_what_comes_after():
@@ -113,7 +113,7 @@ def test_a_training_that_fails_leaves_all_threads_to_what_comes_after():
 
 
 @pytest.mark.parametrize("fastest", [1, 3])
-def test_from_the_second_step_on_the_fastest_number_is_used_and_told(monkeypatch, caplog, fastest):
+def test_from_the_second_step_the_fastest_number_is_used_and_logged(monkeypatch, caplog, fastest):
     found = {3: 0.7, 1: 0.7}
     found[fastest] = 0.3
     monkeypatch.setattr("components.shared.threads.time_threads", lambda *_, **__: found)
@@ -121,10 +121,10 @@ def test_from_the_second_step_on_the_fastest_number_is_used_and_told(monkeypatch
     _train(ChooseThreads(task.network, Compute(), lambda _: 16), task=task)
     assert task.counts == [3, *[fastest] * 5]
     assert torch.get_num_threads() == 3
-    (line,) = _told(caplog)
+    (line,) = _lines(caplog)
     assert line.startswith(f"training with {fastest} of 3 CPU threads (ms a step: ")
 
 
-def _told(caplog):
+def _lines(caplog):
     records = (record for record in caplog.records if record.name == "components.shared.threads")
     return [record.getMessage() for record in records]

@@ -133,17 +133,6 @@ def test_processes_share_the_volumes_out_each_as_many(volumes):
     assert set(in_turns[volumes:]) <= {None}
 
 
-def test_volumes_are_dealt_until_the_end_is_told():
-    sampler = VolumeSampler(4)
-    dealt = []
-    for number in sampler:
-        dealt.append(number)
-        if number == 1:
-            sampler.end()
-    assert dealt == [0, 1]
-    assert list(sampler) == [0, 1, 2, 3]
-
-
 def _copy(volume):
     arrays = {name: np.array(getattr(volume, name)) for name in _ARRAYS}
     return replace(volume, **arrays)  # not mapped: the files are damaged below

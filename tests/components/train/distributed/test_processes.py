@@ -20,6 +20,7 @@ from components.train.distributed.processes import is_writer, rank, trainer_argu
 from components.train.exit_codes import LOST_STATUS, PREEMPTED_STATUS
 from components.train.group.member import GLOO_WORDS
 from components.train.recipe import Sampling
+from tests.components.train import two_processes
 from tests.components.train.conftest import ball_volume
 from tests.components.train.two_processes import Record
 
@@ -30,7 +31,7 @@ def test_a_process_alone_writes(monkeypatch):
     assert (rank(), is_writer(), trainer_arguments()) == (0, True, {"devices": 1})
 
 
-def test_torchrun_tells_each_process_its_place(monkeypatch):
+def test_torchrun_sets_each_process_its_place(monkeypatch):
     names = {"TORCHELASTIC_RUN_ID": "a", "RANK": "5", "LOCAL_WORLD_SIZE": "4"}
     for name, value in {**names, "GROUP_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
@@ -87,10 +88,10 @@ def recipes(make_recipe):
 
 @pytest.fixture
 def ranks(recipes, dataset, tmp_path):
-    """What two processes tell of their trainings."""
+    """Results of the trainings of two processes."""
     (tmp_path / "task.pickle").write_bytes(pickle.dumps((*recipes, dataset)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = Path(__file__).with_name("two_processes.py")
+    script = Path(two_processes.__file__)
     log = tmp_path / "log"
     with open(log, "w") as stream:
         process = subprocess.Popen(
@@ -122,7 +123,7 @@ def test_two_processes_train_what_one_trains(ranks, recipes, train, dataset, tmp
     assert all(torch.equal(value, parted[1][name]) for name, value in parted[0].items())
     assert Checkpoints(dataset.store, "whole", tmp_path / "new").last() is not None
     _assert_validation_is_cut(*ranks)
-    _assert_bad_loss_is_told(*ranks, dataset)
+    _assert_bad_loss_is_reported(*ranks, dataset)
     assert all("batch_size=6 cannot be divided: 2 proc" in each["odd"] for each in ranks)
     assert "to be on GPU" in ranks[0]["refusal"]  # else we needed no batch norm of our own
     halved = recipes[0].model_copy(update={"sampling": Sampling(batch_size=8, accumulate=2)})
@@ -167,16 +168,16 @@ def _assert_one_writes(one, two):
     assert len(one["search"]["losses"]) == 12
     one, two = one["whole"], two["whole"]
     assert one["weights"] == two["weights"]
-    assert (one["told"], two["told"]) == ([1, 2, 3], [])
+    assert (one["reported"], two["reported"]) == ([1, 2, 3], [])
     assert len(one["files"]) >= 2  # those of the newest states
     assert all(name.endswith(".safetensors") for name in two["files"])  # the best, fetched
 
 
 def _assert_validation_is_cut(one, two):
-    """Both end, whichever was told to, and go on as if nothing had happened."""
+    """Both end, whichever got the signal, and resume as if nothing had happened."""
     assert one["cut"]["status"] == two["cut"]["status"] == PREEMPTED_STATUS
     assert one["cut"]["epochs"] == one["whole"]["epochs"][2:]  # no step is done twice
-    assert one["cut"]["told"] == [2, 3]
+    assert one["cut"]["reported"] == [2, 3]
     assert len(one["cut"]["validated"]) == 2 * 2
     for name in ("weights", "history"):
         assert one["cut"][name] == one["whole"][name]
@@ -192,7 +193,7 @@ def _assert_short_memory_is_left_to_the_next(one, two, dataset, alone, folder):
     assert one["shorter"].startswith("out of memory with 2 slices at once")
 
 
-def _assert_bad_loss_is_told(one, two, dataset):
+def _assert_bad_loss_is_reported(one, two, dataset):
     """By both, with the volumes of both."""
     assert one["bad"] == two["bad"]
     assert "in step 3 (epoch 1, " in one["bad"]

@@ -106,13 +106,13 @@ def test_pods_that_are_ended_or_killed_are_replaced_and_the_training_goes_on(
     first.until("epoch 2 of 16")
     status, took_s = second.terminate()  # a spot node is taken away
     assert (status, took_s < GroupSettings().grace_s) == (PREEMPTED_STATUS, True)
-    step = first.until(r"told to end: the state after step (\d+) is stored")[1]
+    step = first.until(r"ended by SIGTERM: the state after step (\d+) is stored")[1]
     second = start(1, task)
-    first.until(rf"going on after epoch \d+ of 16 \(step {step}\)")  # no step is lost
+    first.until(rf"resuming after epoch \d+ of 16 \(step {step}\)")  # no step is lost
     first.until("epoch 6 of 16")
     first.kill()  # a node is lost, with the meeting point of all
     first = start(0, task)
-    first.until("going on after epoch")
+    first.until("resuming after epoch")
     assert (first.process.wait(300), second.process.wait(60)) == (0, 0), first.log.read_text()
 
     store, folder = open_store(task.store), group_folder(task.training)
