@@ -1,4 +1,4 @@
-"""How many threads torch computes with on the CPU."""
+"""Number of threads that torch uses on the CPU."""
 
 import logging
 import statistics
@@ -14,21 +14,21 @@ logger = logging.getLogger(__name__)
 
 Work = Callable[[], object]
 
-_TIMED_S = 0.2  # work that takes less is repeated for so long
-_NO_USE = 1.5  # once so much slower than the fastest, still fewer threads cannot be faster
+_TIMED_S = 0.2  # shorter work is repeated for this long
+_NO_USE = 1.5  # once this much slower than the fastest, still fewer threads cannot be faster
 _EQUAL = 1.1  # a smaller gain may be chance, and is not worth more threads
 _RECENT_STEPS = 5
-_SLOW = 1.5  # times what steps have taken
-_LEFT_OUT = 1.5  # a whole step at most, in rehearsed ones: there is more to it
-_WORK_BETWEEN = 20.0  # times what a rehearsal takes: a twentieth of the time is spent so
+_SLOW = 1.5  # times the usual duration of a step
+_LEFT_OUT = 1.5  # a whole step takes at most this many times its rehearsal
+_WORK_BETWEEN = 20.0  # times a rehearsal's duration: rehearsals take a twentieth of the time
 _WORK_BEFORE_SLOW = 3.0  # the same, once steps have become slow: they may take many times as long
 
 
 def limit_threads() -> int:
-    """Keeps torch within the cores of this process; torch itself knows no quota.
+    """Limits torch to the cores of this process; torch itself ignores a container's quota.
 
     Returns:
-        The number of threads: the usable cores, or fewer if `OMP_NUM_THREADS` says so.
+        Number of threads: the usable cores, or fewer if `OMP_NUM_THREADS` says so.
     """
     threads = min(torch.get_num_threads(), usable_cores())
     torch.set_num_threads(threads)
@@ -36,16 +36,16 @@ def limit_threads() -> int:
 
 
 def time_threads(work: Work, most: int, *, warm: bool = False) -> dict[int, float]:
-    """Does a piece of work with all threads, half of them, and so on down to one.
+    """Times a piece of work with all threads, half of them, and so on down to one.
 
     Args:
-        work: What to measure; it is done at least once with each number of threads.
-        most: Threads to begin with.
-        warm: Whether it was done before; if not, it is done once more with each number, as
-            kernels are made for each, once.
+        work: Work to time, done at least once with each number of threads.
+        most: Largest number of threads.
+        warm: True if it was done before; otherwise it is done once more with each number, as
+            kernels are created for each of them.
 
     Returns:
-        Seconds by number of threads; numbers too small to be the fastest are left out.
+        Seconds by number of threads, without numbers that are too small to be the fastest.
     """
     before = torch.get_num_threads()
     seconds: dict[int, float] = {}
@@ -71,17 +71,17 @@ def _time(work: Work) -> float:
 
 
 class FastestThreads:
-    """Does steps of some work with as many threads as are fastest at the time.
+    """Chooses the fastest number of threads for the steps of some work.
 
     Threads wait for each other many times in each operation of a network. If another process
-    is on the core of one, all run at its pace, and fewer threads, or one alone, are faster. So
-    a step is rehearsed at first, when steps have become slow, and now and then while fewer than
-    all threads are used: the cores may be free again.
+    uses the core of one thread, all run at its pace, and fewer threads are faster. So a step is
+    rehearsed at first, when steps have become slow, and from time to time while fewer than all
+    threads are used: the cores may be free again.
 
     Args:
-        what: The work, for the log, e.g. `training`.
-        most: Threads that there are.
-        clock: Gives seconds.
+        what: Name of the work in the log, e.g. `training`.
+        most: Number of threads available.
+        clock: Function that returns seconds.
     """
 
     def __init__(self, what: str, most: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -89,34 +89,34 @@ class FastestThreads:
         self._what = what
         self._most = most
         self._clock = clock
-        self._looked = 0.0  # when the last rehearsal ended
-        self._took = 0.0  # how long it was
-        self._usual: float | None = None
+        self._rehearsed = 0.0  # end of the last rehearsal
+        self._rehearsal_s = 0.0
+        self._usual_s: float | None = None
         self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
 
     def rehearse(self, rehearsal: Callable[[], Work]) -> None:
-        """Sets torch's threads for a step; looks for the fastest number if it is time to.
+        """Sets torch's threads for a step, after a rehearsal if one is due.
 
         Args:
-            rehearsal: Gives the work of a step; doing it must have no effect.
+            rehearsal: Function that returns the work of a step; doing it must have no effect.
         """
         if self._is_due():
             self._choose(rehearsal())
         torch.set_num_threads(self.threads)
 
     def took(self, seconds: float) -> None:
-        """Remembers how long a step took, for the question whether steps have become slow."""
+        """Records the duration of a step."""
         self._recent.append(seconds)
-        if self._usual is not None and len(self._recent) == _RECENT_STEPS:
-            self._usual = min(self._usual, statistics.median(self._recent))
+        if self._usual_s is not None and len(self._recent) == _RECENT_STEPS:
+            self._usual_s = min(self._usual_s, statistics.median(self._recent))
 
     def _is_due(self) -> bool:
-        if self._most == 1 or self._usual is None:
+        if self._most == 1 or self._usual_s is None:
             return self._most > 1
-        worked = self._clock() - self._looked
-        if self._is_slow(self._usual):
-            return worked >= _WORK_BEFORE_SLOW * self._took
-        return self.threads < self._most and worked >= _WORK_BETWEEN * self._took
+        worked = self._clock() - self._rehearsed
+        if self._is_slow(self._usual_s):
+            return worked >= _WORK_BEFORE_SLOW * self._rehearsal_s
+        return self.threads < self._most and worked >= _WORK_BETWEEN * self._rehearsal_s
 
     def _is_slow(self, usual: float) -> bool:
         full = len(self._recent) == _RECENT_STEPS
@@ -124,24 +124,19 @@ class FastestThreads:
 
     def _choose(self, work: Work) -> None:
         started, before = self._clock(), self.threads
-        seconds = time_threads(work, self._most, warm=self._usual is not None)
+        seconds = time_threads(work, self._most, warm=self._usual_s is not None)
         self.threads = _fastest(seconds)
-        if self._usual is None or self.threads != before:
-            self._tell(seconds)
-        self._usual = _LEFT_OUT * seconds[self.threads]
+        if self._usual_s is None or self.threads != before:
+            self._log(seconds)
+        self._usual_s = _LEFT_OUT * seconds[self.threads]
         self._recent.clear()
-        self._looked = self._clock()
-        self._took = self._looked - started
+        self._rehearsed = self._clock()
+        self._rehearsal_s = self._rehearsed - started
 
-    def _tell(self, seconds: Mapping[int, float]) -> None:
+    def _log(self, seconds: Mapping[int, float]) -> None:
         found = ", ".join(f"{1e3 * taken:.0f} with {count}" for count, taken in seconds.items())
-        logger.info(
-            "%s with %d of %d CPU threads (ms a step: %s)",
-            self._what,
-            self.threads,
-            self._most,
-            found,
-        )
+        form = "%s with %d of %d CPU threads (ms a step: %s)"
+        logger.info(form, self._what, self.threads, self._most, found)
 
 
 def _fastest(seconds: Mapping[int, float]) -> int:

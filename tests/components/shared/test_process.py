@@ -24,7 +24,7 @@ with process.step_process("ingest"):
     try:
         raise ValueError(name)
     except ValueError:
-        logging.getLogger("components.ingest").exception("what failed is told")
+        logging.getLogger("components.ingest").exception("the failure is logged")
     raise {kind}(name)
 """
 SHOWN = r"scan\nbrainseg error: all is lost \x1b[2J\x9b31m\u202e\r"
@@ -54,7 +54,7 @@ def run(tmp_path, kind):
 def test_a_record_is_one_line_and_a_traceback_stays_readable(tmp_path):
     lines = run(tmp_path, "UserError")
     assert lines[0] == f"ingest: quarantined {SHOWN}: reason"
-    assert lines[1:3] == ["ingest: what failed is told", "Traceback (most recent call last):"]
+    assert lines[1:3] == ["ingest: the failure is logged", "Traceback (most recent call last):"]
     assert lines[3] == '    File "<string>", line 11, in <module>'
     assert lines[-3:-1] == [
         "  ValueError: scan",
@@ -78,7 +78,7 @@ def test_the_reason_of_a_crash_is_left_too_and_passes_for_no_mistake(tmp_path):
     assert (tmp_path / "termination").read_text() == message
 
 
-def test_of_a_crash_that_tells_of_another_both_ends_are_left(tmp_path):
+def test_of_a_crash_caused_by_another_both_ends_are_left(tmp_path):
     (tmp_path / "termination").touch()
     text = "('Caught in a worker.\\nTraceback:\\n  File x\\nRuntimeError: no space left')"
     start(tmp_path, STEP.format(kind="RuntimeError").replace("(name)", text))
@@ -105,7 +105,7 @@ with step_process("ingest"):
     assert start(tmp_path, script, **variables).stdout == "ours\n"
 
 
-def test_settings_that_cannot_be_read_are_told(tmp_path):
+def test_settings_that_cannot_be_read_are_reported(tmp_path):
     done = start(tmp_path, STEP.format(kind="UserError"), KFP_MLFLOW_CONFIG="{")
     assert done.returncode == MISTAKE_STATUS
     assert done.stderr.startswith("brainseg error: KFP_MLFLOW_CONFIG is '{', not the JSON of")
@@ -179,7 +179,7 @@ assert "triton._C.libtriton" in __import__("sys").modules
 LAUNCHED = """
 import signal, sys, time
 from components.shared import process
-process._GRACE_S = 2.0
+process._GRACE_S = 2.0 if sys.argv[2] == "goes on" else 60.0
 def store(*_):
     open(sys.argv[1] + "/stored", "w").close()
     if sys.argv[2] == "stores":
@@ -196,7 +196,7 @@ with process.step_process("train"):
 @pytest.mark.parametrize(
     ("how", "status"), [("stores", 0), ("goes on", 1), ("knows nothing", -signal.SIGTERM)]
 )
-def test_a_step_whose_launcher_has_ended_is_told_to_end_and_then_ended(tmp_path, how, status):
+def test_a_step_whose_launcher_has_ended_is_terminated_and_then_killed(tmp_path, how, status):
     step = subprocess.Popen(
         [sys.executable, "-c", LAUNCHED, str(tmp_path), how],
         cwd=PROJECT,

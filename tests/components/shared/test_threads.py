@@ -1,11 +1,10 @@
-"""The choice of threads with work whose time is known: it sleeps; and beside a busy process."""
+"""Choice of threads for work of known durations.
+
+`tests/benchmarks/threads.py` measures it next to a busy process.
+"""
 
 import logging
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,8 +13,6 @@ from hypothesis import strategies as st
 
 from components.shared import threads
 from components.shared.threads import FastestThreads, limit_threads, time_threads
-
-PROJECT = Path(threads.__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +23,7 @@ def _same_threads_after():
 
 
 class Machine:
-    """A machine whose work takes as long as told for the number of threads that is set."""
+    """A machine whose work takes the given time for the number of threads that is set."""
 
     def __init__(self, monkeypatch, **seconds):
         self.now = 0.0
@@ -64,7 +61,7 @@ def choice(machine):
     return FastestThreads("training", 2, clock=lambda: machine.now)
 
 
-ALONE, BESIDE = {2: 0.205, 1: 0.372}, {2: 3.3, 1: 0.372}
+ALONE, BUSY = {2: 0.205, 1: 0.372}, {2: 3.3, 1: 0.372}
 
 
 class TestFastestThreads:
@@ -72,25 +69,25 @@ class TestFastestThreads:
         machine.train(choice, 1000)
         assert (choice.threads, machine.rehearsals) == (2, 1)
 
-    def test_one_thread_beside_a_busy_process(self, machine, choice):
-        machine.seconds = BESIDE
+    def test_one_thread_next_to_a_busy_process(self, machine, choice):
+        machine.seconds = BUSY
         machine.train(choice, 1)
         assert choice.threads == 1
 
     def test_a_busy_process_that_comes_later_is_noticed(self, machine, choice):
         machine.train(choice, 200)
-        machine.seconds = BESIDE
+        machine.seconds = BUSY
         machine.train(choice, 6)
         assert choice.threads == 1
 
     def test_a_busy_process_that_comes_at_once_is_noticed_as_soon(self, machine, choice):
         machine.train(choice, 1)
-        machine.seconds = BESIDE
+        machine.seconds = BUSY
         machine.train(choice, 7)
         assert choice.threads == 1
 
     def test_all_threads_again_when_it_has_gone(self, machine, choice):
-        machine.seconds = BESIDE
+        machine.seconds = BUSY
         machine.train(choice, 100)
         machine.seconds = ALONE
         took = machine.train(choice, 2000)
@@ -98,9 +95,9 @@ class TestFastestThreads:
         assert took < 1.2 * 2000 * ALONE[2]
 
     def test_looking_takes_a_twentieth_of_the_time_at_most(self, machine, choice):
-        machine.seconds = BESIDE
+        machine.seconds = BUSY
         machine.train(choice, 1)
-        assert machine.train(choice, 5000) < 1.05 * 5000 * BESIDE[1]
+        assert machine.train(choice, 5000) < 1.05 * 5000 * BUSY[1]
 
     def test_a_machine_that_is_slow_with_any_number_is_not_asked_for_ever(self, machine, choice):
         machine.train(choice, 100)
@@ -119,7 +116,7 @@ class TestFastestThreads:
     def test_one_line_a_change(self, machine, choice, caplog):
         caplog.set_level(logging.INFO)
         machine.train(choice, 100)
-        machine.seconds = BESIDE
+        machine.seconds = BUSY
         machine.train(choice, 1000)
         assert [record.getMessage() for record in caplog.records] == [
             "training with 2 of 2 CPU threads (ms a step: 205 with 2, 372 with 1)",
@@ -133,13 +130,21 @@ class TestFastestThreads:
 
 
 class TestTimeThreads:
+    @pytest.fixture(autouse=True)
+    def _clock(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(threads, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+    def _sleep(self, seconds):
+        self.now += seconds
+
     def test_work_that_gains_is_done_with_all(self):
-        seconds = time_threads(lambda: time.sleep(0.2 / torch.get_num_threads()), 8)
+        seconds = time_threads(lambda: self._sleep(0.2 / torch.get_num_threads()), 8)
         assert list(seconds) == [8, 4]  # with 2 it would take twice as long as with 4
         assert threads._fastest(seconds) == 8
 
     def test_work_that_loses_is_done_with_one(self):
-        seconds = time_threads(lambda: time.sleep(0.05 * torch.get_num_threads()), 6)
+        seconds = time_threads(lambda: self._sleep(0.05 * torch.get_num_threads()), 6)
         assert list(seconds) == [6, 3, 1]
         assert threads._fastest(seconds) == 1
 
@@ -150,9 +155,10 @@ class TestTimeThreads:
 
     def test_warm_work_is_done_once_with_each_number(self):
         done = []
-        time_threads(lambda: done.append(torch.get_num_threads()) or time.sleep(0.25), 2, warm=True)
+        work = lambda: done.append(torch.get_num_threads()) or self._sleep(0.25)  # noqa: E731
+        time_threads(work, 2, warm=True)
         assert done == [2, 1]
-        time_threads(lambda: done.append(torch.get_num_threads()) or time.sleep(0.25), 2)
+        time_threads(work, 2)
         assert done[2:] == [2, 2, 1, 1]
 
     def test_the_number_of_before_is_set_again(self):
@@ -160,6 +166,12 @@ class TestTimeThreads:
         with pytest.raises(ZeroDivisionError):
             time_threads(lambda: 1 / 0, 2)
         assert torch.get_num_threads() == 3
+
+    def test_the_choice_rests_on_these_times(self):
+        """Next to a busy process work takes a tenth of the time with one thread."""
+        choice = FastestThreads("training", 2, clock=lambda: self.now)
+        choice.rehearse(lambda: lambda: self._sleep(BUSY[torch.get_num_threads()]))
+        assert (choice.threads, torch.get_num_threads()) == (1, 1)
 
 
 class TestLimitThreads:
@@ -172,31 +184,3 @@ class TestLimitThreads:
         monkeypatch.setattr(threads, "usable_cores", lambda: 8)
         torch.set_num_threads(2)
         assert limit_threads() == torch.get_num_threads() == 2
-
-
-BESIDE_BUSY = """
-import sys
-import torch
-from components.shared.threads import FastestThreads
-images = torch.randn(4, 16, 32, 32)
-layers = torch.nn.Sequential(*(torch.nn.Conv2d(16, 16, 3, padding=1) for _ in range(8)))
-choice = FastestThreads("training", 2)
-choice.rehearse(lambda: lambda: layers(images).sum().backward())
-print(choice.threads)
-"""
-
-
-def test_one_thread_beside_a_process_that_keeps_a_core_busy():
-    cores = sorted(os.sched_getaffinity(0))[:2]
-    if len(cores) < 2:
-        pytest.skip("there is one core only")
-    burn = [*("taskset", "-c", str(cores[0])), sys.executable, "-c", "while True: pass"]
-    busy = [subprocess.Popen(burn) for _ in range(2)]
-    try:
-        command = ["taskset", "-c", ",".join(map(str, cores)), sys.executable, "-c", BESIDE_BUSY]
-        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
-    assert done.stdout.strip() == "1"
