@@ -68,14 +68,15 @@ def make_mlflow(tmp_path_factory):
     def make(folder: Path) -> str:
         from mlflow import MlflowClient
 
-        from components.shared.tracking.local import initialise_local
+        from components.shared.tracking.local import ensure_local
 
         empty = once(
             run_folder(tmp_path_factory) / "empty-mlflow.db",
             lambda path: MlflowClient(f"sqlite:///{path}"),
         )
         shutil.copyfile(empty, folder / "mlflow.db")
-        return initialise_local(folder / "mlflow.db", folder / "mlartifacts")
+        ensure_local(uri := f"sqlite:///{folder}/mlflow.db")
+        return uri
 
     return make
 

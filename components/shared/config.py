@@ -1,4 +1,4 @@
-"""Frozen, validated records, and the settings in whose form every step receives its options."""
+"""Frozen, validated records, and the settings of the steps."""
 
 import difflib
 import re
@@ -15,7 +15,7 @@ from components.shared.errors import UserError
 
 
 class Record(BaseModel):
-    """Values that belong together; they do not change, and unknown ones are refused."""
+    """Immutable values; unknown ones are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,9 +34,9 @@ class Config(Record):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
-        # pydantic takes true for 1, and in YAML yes and on are true; its strict mode would refuse
-        # 1e-3 too, which PyYAML reads as a text
+    def _refuse_booleans_as_numbers(cls, value: object, info: ValidationInfo) -> object:
+        # pydantic accepts true as 1, and in YAML yes and on are true; its strict mode would refuse
+        # 1e-3 too, which PyYAML reads as a string
         wanted = set(_types(cls.model_fields[str(info.field_name)].annotation))
         given = value if isinstance(value, list | tuple) else [value]
         if {int, float} & wanted and bool not in wanted and any(isinstance(v, bool) for v in given):
@@ -51,9 +51,9 @@ def parse_config(kind: type[ConfigT], text: str, name: str) -> ConfigT:
     """Reads settings from YAML (JSON is YAML too).
 
     Args:
-        kind: The settings class, e.g. `Recipe`.
-        text: A YAML mapping; empty text gives the defaults.
-        name: What the settings are called in a message, e.g. `train`.
+        kind: Settings class, e.g. `Recipe`.
+        text: YAML mapping; empty text returns the defaults.
+        name: Name of the settings in messages, e.g. `train`.
 
     Raises:
         UserError: If the text is not a mapping or a setting is unknown or out of range.
@@ -70,10 +70,10 @@ def parse_config(kind: type[ConfigT], text: str, name: str) -> ConfigT:
 
 
 def load_yaml(text: str) -> Any:  # noqa: ANN401  # YAML
-    """Reads plain YAML in which no mapping may have a key twice: PyYAML would keep the last one.
+    """Reads plain YAML and refuses duplicate keys, of which PyYAML would keep the last.
 
     Raises:
-        yaml.YAMLError: If it is not valid, or a key stands twice; where is said.
+        yaml.YAMLError: If it is not valid or has a duplicate key, with the place.
     """
     return yaml.load(text, _OnceLoader)
 
@@ -83,7 +83,7 @@ class _OnceLoader(yaml.SafeLoader):
         seen: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                raise ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+                raise ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -92,25 +92,25 @@ def build_config(kind: type[ConfigT], values: dict[str, object], name: str) -> C
     """Builds settings from a mapping.
 
     Raises:
-        UserError: If a setting is unknown or out of range; every one is named.
+        UserError: If settings are unknown or out of range; all are named.
     """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         problems = _innermost(error.errors(include_url=False))
-        told = [_describe(problem, kind, name) for problem in problems]
+        messages = [_describe(problem, kind, name) for problem in problems]
         unknown = [problem["loc"][:-1] for problem in problems if _is_unknown(problem)]
         allowed = [_allowed(kind, name, section) for section in dict.fromkeys(unknown)]
-        raise UserError(". ".join(["; ".join(told), *allowed])) from error
+        raise UserError(". ".join(["; ".join(messages), *allowed])) from error
 
 
 def nearest(wanted: str, known: Iterable[str], most: int = 1) -> list[str]:
-    """Known names that are spelt much like a wanted one, the nearest first.
+    """Returns known names with a similar spelling, the nearest first.
 
     Args:
-        wanted: Unknown; whether its letters are small does not matter.
-        known: To choose from.
-        most: Names to give.
+        wanted: Unknown name, in upper or lower case.
+        known: Names to choose from.
+        most: Largest number of names to return.
     """
     small = {name.lower(): name for name in known}
     found = difflib.get_close_matches(wanted.lower(), small, n=most, cutoff=0.65)
@@ -118,12 +118,12 @@ def nearest(wanted: str, known: Iterable[str], most: int = 1) -> list[str]:
 
 
 def in_words(found: Sequence[str]) -> str:
-    """The nearest names, as the messages have them behind what was given; empty if none is near."""
+    """Formats the nearest names for a message; empty if there are none."""
     return f" (nearest: {', '.join(found)})" if found else ""
 
 
 def _innermost(problems: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Without what only follows: a list lacks the items that were refused in it."""
+    """Removes consequences of other problems: a list lacks the items that were refused in it."""
     inner = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
     return [problem for problem in problems if problem["loc"] not in inner]
 
@@ -133,7 +133,7 @@ def _describe(problem: ErrorDetails, kind: type[Config], name: str) -> str:
     if _is_unknown(problem):
         return _suggest(problem["loc"], kind, name)
     given = problem["input"]
-    # of a section that does not fit together the message names what
+    # the message of an inconsistent section names the settings
     shown = key if isinstance(given, dict) else f"{key}={given!r}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{shown}: {message}" + _nearest_value(problem, kind)
@@ -161,8 +161,8 @@ def _suggest(place: Sequence[int | str], kind: type[Config], name: str) -> str:
     paths: dict[str, str] = {}
     for path in _paths(kind):
         paths.setdefault(path.rpartition(".")[2], path)
-    beside = _section(kind, place[:-1]).model_fields
-    paths |= {own: ".".join([*section, own]) for own in beside}
+    siblings = _section(kind, place[:-1]).model_fields
+    paths |= {own: ".".join([*section, own]) for own in siblings}
     present = kind.renamed.get(wanted, wanted)
     # a flat setting is from before the settings had sections
     if present in paths and (present != wanted or not section):
@@ -177,14 +177,14 @@ def _allowed(kind: type[Config], name: str, place: Sequence[int | str]) -> str:
 
 
 def _section(kind: type[Config], place: Sequence[int | str]) -> type[Config]:
-    """The settings class at a place; positions in a list lie on the way, e.g. `phases.0`."""
+    """Returns the settings class at a place, e.g. `phases.0`, where 0 is a position in a list."""
     for key in place:
         kind = _sections(kind).get(str(key), kind)
     return kind
 
 
 def _paths(kind: type[Config]) -> Iterator[str]:
-    """The settings with their sections, e.g. `schedule.epochs`."""
+    """Yields the settings with their sections, e.g. `schedule.epochs`."""
     sections = _sections(kind)
     for key in kind.model_fields:
         yield key
@@ -201,6 +201,6 @@ def _sections(kind: type[Config]) -> dict[str, type[Config]]:
 
 
 def _types(annotation: object) -> Iterator[object]:
-    """What a type is made of, e.g. `Phase` of `tuple[Phase, ...] | None`."""
+    """Yields the parts of a type, e.g. `Phase` of `tuple[Phase, ...] | None`."""
     inner = get_args(annotation)
     yield from chain.from_iterable(map(_types, inner)) if inner else (annotation,)

@@ -1,4 +1,4 @@
-"""Environment variables: what a cluster says to a step, and changes for a piece of work."""
+"""Environment variables: mapping of a cluster's settings, and temporary changes."""
 
 import contextlib
 import json
@@ -11,8 +11,8 @@ from components.shared.errors import UserError
 _PREFIX = "BRAINSEG_"
 _ADOPTED = ("BRAINSEG_AWS_", "BRAINSEG_MLFLOW_")
 
-# Of each group one setting of ours replaces all: a session token of another's key is refused,
-# and AWS_ENDPOINT_URL_S3 would go before our AWS_ENDPOINT_URL.
+# One of our settings replaces all of its group: a session token that belongs to another key is
+# refused, and AWS_ENDPOINT_URL_S3 would override our AWS_ENDPOINT_URL.
 _TOGETHER = (
     ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
@@ -27,14 +27,14 @@ _TOGETHER = (
 
 PLUGIN_CONFIG = "KFP_MLFLOW_CONFIG"
 
-# What the plugin sets beside it, for its own server. Name and password are not among them: they
-# have the same names in every installation, and may be ours.
+# Variables that the plugin sets for its own server as well. User name and password are not among
+# them: they have the same names in every installation, and may be ours.
 _OF_PLUGIN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE", "MLFLOW_TRACKING_AUTH")
 
 
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Sets variables of this process and gives them back their old values at the end."""
+    """Sets variables of this process, and restores their values at the end."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -48,23 +48,23 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def adopt_settings() -> None:
-    """Makes what a cluster tells a step the standard variables of this process.
+    """Maps `BRAINSEG_*` and KFP's MLflow variables to `AWS_*` and `MLFLOW_*`.
 
     `BRAINSEG_AWS_X` becomes `AWS_X`, `BRAINSEG_MLFLOW_X` becomes `MLFLOW_X`. In a pod they need
     the prefix: KFP's launcher runs in the same container and opens its own artifact store with
-    what the AWS SDK finds (backend/src/v2/objectstore/object_store.go at 2.17.0). On AWS our
-    `AWS_ENDPOINT_URL_S3` would send KFP's artifacts to our store, with `fromEnv` our keys would
-    be theirs, and region and CA bundle everywhere. The launcher's own `AWS_*` stay where none
-    of ours stands against them: a role's, for one.
+    the settings that the AWS SDK finds (backend/src/v2/objectstore/object_store.go at 2.17.0). On
+    AWS our `AWS_ENDPOINT_URL_S3` would redirect KFP's artifacts to our store. With `fromEnv` KFP
+    would use our keys, and everywhere our region and CA bundle. The launcher's own `AWS_*` stay
+    unless one of ours replaces them, for example those of a role.
 
-    `KFP_MLFLOW_CONFIG`, which KFP's MLflow plugin gives to every task, becomes `MLFLOW_*` where
-    these are not set. If `MLFLOW_TRACKING_URI` names another server than the plugin's, what the
-    plugin says holds for that one only and is taken out of this process.
+    `KFP_MLFLOW_CONFIG`, which KFP's MLflow plugin sets in every task, becomes `MLFLOW_*` where
+    these are not set. If `MLFLOW_TRACKING_URI` names another server, the plugin's variables are
+    removed from this process, as they are valid for its own server only.
 
-    Called at the two borders, the step's process and the command line; again, it changes nothing.
+    Called by the step's process and by the command line. A second call changes nothing.
 
     Raises:
-        UserError: If `KFP_MLFLOW_CONFIG` is not what KFP writes.
+        UserError: If `KFP_MLFLOW_CONFIG` is not the JSON that KFP writes.
     """
     _adopt_prefixed()
     if os.environ.get(PLUGIN_CONFIG):
@@ -72,13 +72,13 @@ def adopt_settings() -> None:
 
 
 def plugin_config() -> Mapping[str, Any]:
-    """What KFP's MLflow plugin says in `KFP_MLFLOW_CONFIG`; empty where there is none.
+    """Returns the settings in `KFP_MLFLOW_CONFIG`; empty if it is not set.
 
     The fields are those of `MLflowRuntimeConfig` (backend/src/common/plugins/mlflow/config.go
     at 2.17.0); `endpoint`, `parentRunId` and `authType` are always there.
 
     Raises:
-        UserError: If it is not what KFP writes.
+        UserError: If it is not the JSON that KFP writes.
     """
     text = os.environ.get(PLUGIN_CONFIG, "")
     if not text:

@@ -1,4 +1,4 @@
-"""What this machine, or the container on it, gives to a process."""
+"""CPU cores and memory that the machine or container leaves to this process."""
 
 import math
 import os
@@ -9,9 +9,9 @@ _PROCESS = Path("/proc/self")
 
 
 def usable_cores() -> int:
-    """CPU cores that this process can keep busy: its affinity, or its container's quota if less.
+    """Returns the CPU cores of this process: its affinity, or its container's quota if less.
 
-    A part of a core counts as one, so that all of the quota can be used. Threads that wait for
+    A fraction of a core counts as one, so that all of the quota can be used. Threads that wait for
     each other may gain nothing by it (half a core: 15 %; a quarter: nothing), see
     `components.shared.threads`.
     """
@@ -21,31 +21,31 @@ def usable_cores() -> int:
 
 
 def cpu_quota(process: Path = _PROCESS) -> float | None:
-    """Cores that the process may use on average; `None` where no cgroup limits it.
+    """Returns the cores that the process may use on average; `None` without a limit.
 
     Args:
-        process: Its folder in /proc.
+        process: Folder of the process in /proc.
     """
     quotas = [_quota(group) for group in _cgroups("cpu", process)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def free_memory() -> int | None:
-    """Bytes: what the system has, or what the container's limit leaves if that is less."""
-    free = [_available(), memory_rest()]
+    """Returns the free bytes of the system, or of the container's limit if that is less."""
+    free = [_available(), memory_left()]
     return min((value for value in free if value is not None), default=None)
 
 
-def memory_rest(process: Path = _PROCESS) -> int | None:
-    """Bytes that the limits of the process's cgroups leave; `None` where there is no limit.
+def memory_left(process: Path = _PROCESS) -> int | None:
+    """Returns the bytes left by the limits of the process's cgroups; `None` without a limit.
 
-    The cache of files counts as free: the kernel gives it back before it refuses memory.
+    The file cache counts as free: the kernel frees it before it refuses memory.
 
     Args:
-        process: Its folder in /proc.
+        process: Folder of the process in /proc.
     """
-    rests = [_rest(group) for group in _cgroups("memory", process)]
-    return min((rest for rest in rests if rest is not None), default=None)
+    left = [_left(group) for group in _cgroups("memory", process)]
+    return min((value for value in left if value is not None), default=None)
 
 
 def _quota(group: Path) -> float | None:
@@ -53,7 +53,7 @@ def _quota(group: Path) -> float | None:
         try:
             allowed, period = " ".join((group / name).read_text() for name in names).split()
             quota = int(allowed) / int(period)
-        except (OSError, ValueError, ZeroDivisionError):  # not there, or "max": no limit
+        except (OSError, ValueError, ZeroDivisionError):  # missing, or "max": no limit
             continue
         if quota > 0:  # v1 writes -1 for no limit
             return quota
@@ -69,30 +69,30 @@ def _available() -> int | None:
     return next(found, None)
 
 
-def _rest(group: Path) -> int | None:
+def _left(group: Path) -> int | None:
     names = (
         ("memory.max", "memory.current", "inactive_file"),  # v2
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # v1
     )
     for limit, usage, cached in names:
         try:
-            rest = int((group / limit).read_text()) - int((group / usage).read_text())
+            left = int((group / limit).read_text()) - int((group / usage).read_text())
             lines = map(str.split, (group / "memory.stat").read_text().splitlines())
-            return max(rest + next(int(value) for name, value in lines if name == cached), 0)
-        except (OSError, ValueError, StopIteration):  # not there, or "max": no limit
+            return max(left + next(int(value) for name, value in lines if name == cached), 0)
+        except (OSError, ValueError, StopIteration):  # missing, or "max": no limit
             continue
     return None
 
 
 def _cgroups(controller: str, process: Path) -> Iterator[Path]:
-    """Folders of the process's own cgroup and of all above it that it can see.
+    """Yields the folders of the process's cgroup and of the visible ones above it.
 
     Any of them may hold the limit. A container sees its own cgroup as the root of the mount.
     """
     try:
         mounts = (process / "mountinfo").read_text().splitlines()
         groups = (process / "cgroup").read_text().splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return
     for kind, root, mounted in filter(None, (_mount(line, controller) for line in mounts)):
         for own in filter(None, (_path(line, kind, controller) for line in groups)):
@@ -102,7 +102,7 @@ def _cgroups(controller: str, process: Path) -> Iterator[Path]:
 
 
 def _mount(line: str, controller: str) -> tuple[str, Path, Path] | None:
-    """File system, its folder that is mounted, and where; see proc_pid_mountinfo(5)."""
+    """Returns file system, mounted folder and mount point; see proc_pid_mountinfo(5)."""
     mount, _, system = (part.split() for part in line.partition(" - "))
     kind, options = system[0], system[-1].split(",")
     if kind == "cgroup2" or (kind == "cgroup" and controller in options):
@@ -111,7 +111,7 @@ def _mount(line: str, controller: str) -> tuple[str, Path, Path] | None:
 
 
 def _path(line: str, kind: str, controller: str) -> Path | None:
-    """The cgroup's path in its hierarchy; see cgroups(7)."""
+    """Returns the cgroup's path in its hierarchy; see cgroups(7)."""
     _, controllers, path = line.split(":", 2)
     mine = controllers == "" if kind == "cgroup2" else controller in controllers.split(",")
     return Path(path) if mine else None

@@ -1,4 +1,4 @@
-"""The border of a step's process: what every `component.py` opens first."""
+"""Process setup of a step: logging, exit codes, termination message."""
 
 import atexit
 import contextlib
@@ -25,29 +25,28 @@ _Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tupl
 ERROR_PREFIX = "brainseg error: "
 OUTAGE_PREFIX = "brainseg outage: "  # in the termination message only
 
-# From sysexits.h. A crash of Python is 1, a shell's and argparse's complaint 2; 64 and 65 are
-# what Argo's own executor ends with (cmd/argoexec/main.go, workflow/common/common.go). They tell
-# something where a pod runs the step itself: KFP's launcher turns every status into 1.
+# From sysexits.h. A crash of Python is 1, a usage error of a shell or argparse 2; 64 and 65 are
+# exit codes of Argo's own executor (cmd/argoexec/main.go, workflow/common/common.go). They are
+# visible where a pod runs the step itself: KFP's launcher turns every status into 1.
 MISTAKE_STATUS = 78  # EX_CONFIG: the same again would fail again
 OUTAGE_STATUS = 75  # EX_TEMPFAIL: a service did not answer
 
-_GRACE_S = 10.0  # from SIGTERM to the end of a step whose launcher has ended
+_GRACE_S = 10.0  # from SIGTERM to the forced end of a step whose launcher has ended
 
 _TERMINATION_LOG = Path("/dev/termination-log")  # Kubernetes shows its text as the reason
-_TERMINATION_BYTES = 4096  # of a longer file the kubelet takes the end, and the prefix is lost
+_TERMINATION_BYTES = 4096  # the kubelet keeps the end of a longer file, without the prefix
 
 
 @dataclass(frozen=True)
 class StepProcess:
-    """What a step learns from where it runs, not from its arguments.
+    """Settings of a step from its environment, not from its arguments.
 
     Attributes:
         cache: Folder for volumes fetched from the store (`BRAINSEG_CACHE`).
-        pipeline_run: Identity of the pipeline run, equal in all its steps and in their
-            retries (`KFP_RUN_ID`; empty where nothing gives one). On a cluster that is the pod's
-            label `pipeline/runid`: KFP's run id, as `dsl.PIPELINE_JOB_ID_PLACEHOLDER` is, of a
-            scheduled run too, and it stays when someone presses "Retry"
-            (backend/src/apiserver/template/v2_template.go at 2.17.0).
+        pipeline_run: Identity of the pipeline run, equal in all its steps and their retries
+            (`KFP_RUN_ID`; empty if unset). On a cluster it is the pod's label `pipeline/runid`:
+            KFP's run id, as `dsl.PIPELINE_JOB_ID_PLACEHOLDER` is, also of a scheduled run. It
+            does not change with "Retry" (backend/src/apiserver/template/v2_template.go at 2.17.0).
     """
 
     cache: Path
@@ -58,18 +57,18 @@ class StepProcess:
 def step_process(name: str, label: str = "") -> Iterator[StepProcess]:
     """Runs a step's work: log lines go to stderr, a `UserError` becomes one line.
 
-    The reason of a failure is left where Kubernetes and Argo show it, before the process ends:
-    a mistake as `brainseg error: ...` (it exits with `MISTAKE_STATUS`), a service that did not
-    answer as `brainseg outage: ...` (`OUTAGE_STATUS`), a crash without a prefix.
+    The reason of a failure is written to the termination message, which Kubernetes and Argo
+    show: a `UserError` as `brainseg error: ...` (exit code `MISTAKE_STATUS`), a service that did
+    not answer as `brainseg outage: ...` (`OUTAGE_STATUS`), a crash without a prefix.
 
     Args:
-        name: The step, for the log.
-        label: Which of the run's tasks of this step, e.g. fold-1; in every line and message.
+        name: Name of the step in the log.
+        label: Task of this step in the run, e.g. fold-1; part of every line and message.
     """
     which = f"{label}: " if label else ""
     write_safely(logging.INFO, f"{name}: {which.replace('%', '%%')}%(message)s")
-    for chatty in ("httpx", "alembic", "matplotlib", "fontTools"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for verbose in ("httpx", "alembic", "matplotlib", "fontTools"):
+        logging.getLogger(verbose).setLevel(logging.WARNING)
     _exit_with_launcher()
     try:
         adopt_settings()
@@ -80,27 +79,27 @@ def step_process(name: str, label: str = "") -> Iterator[StepProcess]:
         sys.stderr.write(f"{ERROR_PREFIX}{message}\n")
         raise SystemExit(OUTAGE_STATUS if is_outage else MISTAKE_STATUS) from error
     except Exception as error:
-        # with the name of its type in front, so that no text in it passes for a mistake
+        # begins with the name of its type, so that no text in it passes for a UserError
         text = "".join(traceback.format_exception_only(error))
         _leave_reason(_one_line(which + _ends(text)))
         raise
-    logging.getLogger().setLevel(logging.WARNING)  # KFP's executor says where it writes outputs
+    logging.getLogger().setLevel(logging.WARNING)  # KFP's executor logs where it writes outputs
 
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Holds the garbage collector back while modules are imported, and keeps it off them later.
+    """Pauses the garbage collector during imports, and excludes the imported objects later.
 
-    Those of torch and MLflow make objects by the million and hardly any garbage, which Python
-    looks for all the same: a fifth of a step's start, and half a second now and then afterwards.
-    It looks at them again when the process ends: else triton tells of each that it has leaked.
+    torch and MLflow create millions of objects and hardly any garbage. Searching them takes a
+    fifth of a step's start, and half a second from time to time afterwards. They are included
+    again when the process ends: otherwise triton reports each of them as leaked.
     """
     was_on, modules_before = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        if len(sys.modules) > modules_before:  # what is frozen is never freed: once is enough
+        if len(sys.modules) > modules_before:  # frozen objects are never freed: once is enough
             gc.freeze()
             atexit.register(gc.unfreeze)
         if was_on:
@@ -108,14 +107,13 @@ def importing() -> Iterator[None]:
 
 
 def write_safely(level: int, form: str) -> None:
-    """Sends log lines to stderr so that no name in them forges a line or drives a terminal.
+    """Sends log lines to stderr, escaped so that no name forges a line or controls a terminal.
 
-    A record is one line. The lines of a traceback, logged or that of a crash, are indented but
-    for the first.
+    A record is one line. The lines of a traceback are indented, except for the first.
 
     Args:
-        level: Records below it are left out.
-        form: As `logging.Formatter` takes it.
+        level: Lowest level of a record.
+        form: Format of `logging.Formatter`.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_SafeFormatter(form))
@@ -124,7 +122,7 @@ def write_safely(level: int, form: str) -> None:
 
 
 def cache_folder() -> Path:
-    """The folder for fetched volumes: `BRAINSEG_CACHE`, else the user's cache folder."""
+    """Returns the folder for fetched volumes: `BRAINSEG_CACHE`, or the user's cache folder."""
     given = os.environ.get("BRAINSEG_CACHE")
     if given:
         return Path(given)
@@ -137,7 +135,7 @@ def _one_line(text: str) -> str:
 
 
 def _ends(text: str) -> str:
-    """First and last line: torch puts a whole traceback between what failed, and why."""
+    """Returns first and last line: torch puts a whole traceback between failure and reason."""
     lines = text.splitlines()
     return text if len(lines) <= 2 else f"{lines[0]} ... {lines[-1]}"
 
@@ -164,10 +162,11 @@ def _write_crash(
 
 
 def _exit_with_launcher() -> None:
-    """Ends this process when nobody reads its output any more.
+    """Ends this process when no process reads its output any more.
 
-    A local launcher that is killed cannot end its steps; without this they would go on,
-    beside those of the next attempt. Ctrl-C reaches all: the launcher's end is what counts.
+    A local launcher that is killed cannot end its steps. Without this they would keep running
+    next to those of the next attempt. Ctrl-C reaches all processes, so it is ignored here: the
+    launcher's end counts.
     """
     if os.environ.get("BRAINSEG_EXIT_WITH_LAUNCHER"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)

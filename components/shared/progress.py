@@ -23,12 +23,12 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yields the items and tells how far the work has come.
+    """Yields the items and reports the progress.
 
     Args:
-        items: What is worked on.
-        total: How many items there are.
-        what: The work in two or three words, e.g. `ingest: volumes`.
+        items: Items of the work.
+        total: Number of items.
+        what: Name of the work in two or three words, e.g. `ingest: volumes`.
     """
     return _bar(items, total, what) if sys.stderr.isatty() else _lines(items, total, what)
 
@@ -43,11 +43,11 @@ def _bar(items: Iterable[T], total: int, what: str) -> Iterator[T]:
 
 
 def _lines(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    started = told = time.monotonic()
+    started = logged = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - told >= _SECONDS_BETWEEN_LINES and done < total:
-            told = now
+        if now - logged >= _SECONDS_BETWEEN_LINES and done < total:
+            logged = now
             logger.info("%s: %d of %d (%.0f s)", what, done, total, now - started)
     logger.info("%s: all %d in %.1f s", what, total, time.monotonic() - started)

@@ -1,11 +1,11 @@
-"""The two kinds of step, by the image that holds their dependencies."""
+"""Decorators of the two kinds of step, one per image."""
 
 import functools
 
 from kfp import dsl
 
-# One image per set of dependencies. The word "python" is in the name because KFP's local
-# runner takes an image without it for one that has no Python, and warns at every task.
+# One image per set of dependencies. The names contain "python" because KFP's local runner
+# assumes that another image has no Python, and warns at every task.
 DATA_IMAGE = "brainseg-data-python:0.2.0"
 TRAINER_IMAGE = "brainseg-trainer-python:0.2.0"
 

@@ -41,7 +41,7 @@ from components.shared.machine import usable_cores
 from components.shared.model.network import build_segmenter
 from components.shared.storage.store import open_store
 from components.shared.threads import limit_threads
-from components.shared.tracking.local import initialise_local
+from components.shared.tracking.local import ensure_local
 from components.split.settings import SplitSettings
 from components.split.splitting import split_dataset
 from components.train.component import train
@@ -157,7 +157,7 @@ def prepare(source, folder):
     store = open_store(str(folder / "store"))
     manifest = ingest_source(source, store, IngestSettings()).manifest
     split = split_dataset(manifest, SplitSettings(), store)
-    address = initialise_local(folder / "mlflow.db", folder / "artifacts")
+    ensure_local(address := f"sqlite:///{folder.absolute()}/mlflow.db")
     quick = Recipe.model_validate(load_preset("quick", ["train.schedule.epochs=1"])["train"])
     names = {
         "dataset_id": manifest.dataset_id,

@@ -135,7 +135,7 @@ def test_two_pods_train_and_a_lost_one_is_replaced(train, backend, deployed):
     )
     deployed("delete", "pod", lost, "--grace-period=0", "--force")
     backend.wait(job_name(run_id, "train"), 900)
-    assert "going on after epoch" in log(deployed, run_id)
+    assert "resuming after epoch" in log(deployed, run_id)
     folder = f"{backend.root}/{run_id}/train"
     history = json.loads(read(f"{folder}/history"))["epochs"]
     assert [epoch["epoch"] for epoch in history][-1] == 10

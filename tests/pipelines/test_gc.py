@@ -16,7 +16,7 @@ from components.shared.errors import UserError
 from components.shared.storage.outcome import Outcome, leave_outcome
 from components.shared.storage.s3 import parse_s3_uri
 from components.shared.storage.store import open_store
-from components.shared.tracking.local import initialise_local
+from components.shared.tracking.local import ensure_local
 from components.shared.tracking.runs import recording
 from components.shared.tracking.server import connect
 from components.shared.tracking.status import training_digest
@@ -82,7 +82,8 @@ def champion(client, dataset_id, **tags):
 @pytest.fixture(scope="module")
 def mlflow_uri(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlflow")
-    return initialise_local(folder / "mlflow.db", folder / "artifacts")
+    ensure_local(uri := f"sqlite:///{folder}/mlflow.db")
+    return uri
 
 
 @pytest.fixture

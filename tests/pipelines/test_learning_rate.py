@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import load_text
 
 from components.shared.storage.store import open_store
-from components.shared.tracking.local import initialise_local
+from components.shared.tracking.local import ensure_local
 from components.train import finder
 from components.train.finder import judge_sweep
 from pipelines import learning_rate
@@ -27,7 +27,7 @@ _SMALL = (
 def places(tmp_path, monkeypatch):
     """A cache and a local MLflow of their own."""
     monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
-    uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "artifacts")
+    ensure_local(uri := f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
 
 

@@ -1,4 +1,4 @@
-"""What a tracking URI names; MLflow is not imported, so that all can ask who do without it."""
+"""Local files in tracking URIs; without MLflow, for callers that do not need it."""
 
 from pathlib import Path
 
@@ -6,5 +6,5 @@ _SQLITE = "sqlite:///"
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of a local MLflow, by its absolute path; `None` for a server's URI."""
+    """Returns the absolute path of a local MLflow's file; `None` for a server's URI."""
     return Path(uri.removeprefix(_SQLITE)).absolute() if uri.startswith(_SQLITE) else None

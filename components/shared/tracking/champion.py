@@ -1,4 +1,4 @@
-"""The registered version that is in use, and what travels with a version."""
+"""The registered version in use, and the tags of a version."""
 
 from collections.abc import Iterator
 
@@ -11,14 +11,14 @@ from components.shared.dataset.split import split_key
 from components.shared.errors import UserError
 from components.shared.storage.store import Store
 
-_PAGE = 1000  # models a request
+_PAGE = 1000  # models per request
 
 CHAMPION = "champion"  # alias of the registered version that is in use
 
-DECISION_TAG = "decision"  # of a version: what was decided about it
-STORE_TAG = "store"  # of a version: URI of the store that has its data set
-THRESHOLD_TAG = "threshold"  # of a version: what it was scored with
-DEFAULT_THRESHOLD = 0.5  # of a model that does not say what it was scored with
+DECISION_TAG = "decision"  # of a version: the decision about it
+STORE_TAG = "store"  # of a version: URI of the store with its data set
+THRESHOLD_TAG = "threshold"  # of a version: the threshold of its scores
+DEFAULT_THRESHOLD = 0.5  # of a model without that tag
 
 
 def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
@@ -33,7 +33,7 @@ def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
 
 
 def champions(client: MlflowClient) -> Iterator[ModelVersion]:
-    """The champions of all registered models of a server."""
+    """Yields the champions of all registered models of a server."""
     token = None
     while token != "":
         page = client.search_registered_models(max_results=_PAGE, page_token=token)
@@ -44,39 +44,39 @@ def champions(client: MlflowClient) -> Iterator[ModelVersion]:
 
 
 def is_origin_known(version: ModelVersion, store: Store) -> bool:
-    """Whether a store has the data set version and split that a model was trained with."""
+    """Returns whether a store has the data set version and split of a model's training."""
     dataset_id = version.tags.get("dataset_id", "")
     split_id = version.tags.get("split_id", "")
     return store.exists(manifest_key(dataset_id)) and store.exists(split_key(split_id))
 
 
 def version_threshold(version: ModelVersion) -> float:
-    """The threshold that a version was scored with: its tag `threshold`, else 0.5.
+    """Returns the threshold of a version's scores: its tag `threshold`, or 0.5.
 
     Raises:
-        UserError: If the tag holds no probability.
+        UserError: If the tag is not a probability.
     """
-    told = version.tags.get(THRESHOLD_TAG, DEFAULT_THRESHOLD)
-    return parse_threshold(told, f"version {version.version} of model {version.name}")
+    value = version.tags.get(THRESHOLD_TAG, DEFAULT_THRESHOLD)
+    return parse_threshold(value, f"version {version.version} of model {version.name}")
 
 
-def parse_threshold(told: object, model: str) -> float:
-    """Reads the threshold that a model brings with it.
+def parse_threshold(value: object, model: str) -> float:
+    """Reads the threshold of a model.
 
     Args:
-        told: What is written there.
-        model: What the model is called, for the message.
+        value: Stored value.
+        model: Name of the model, for the message.
 
     Raises:
-        UserError: If it is no probability between 0 and 1.
+        UserError: If it is not a number between 0 and 1.
     """
     try:
-        threshold = float(str(told))
+        threshold = float(str(value))
     except ValueError:
         threshold = float("nan")
     if not 0 < threshold < 1:
         raise UserError(
-            f"{model} says that its threshold is {told!r}, not a number between 0 and 1; set it to "
-            "what the model was evaluated with"
+            f"{model} has the threshold {value!r}, not a number between 0 and 1; set it to the "
+            "threshold that the model was evaluated with"
         )
     return threshold

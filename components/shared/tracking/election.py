@@ -1,17 +1,17 @@
-"""One MLflow run for one identity, however many processes ask for it at once.
+"""One MLflow run for one identity, whatever the number of processes that ask for it at once.
 
-MLflow has no uniqueness: processes that look for a run, find none and make one make several.
-What it has is parameters that never change: the first value stands, another is refused. So a
-run is a candidate by its tag, and settled or superseded by its parameter. Who lists only
-candidates supersedes all but the first of them, and then settles the first.
+MLflow has no unique keys: several processes that find no run create several. Its parameters
+never change: it keeps the first value and refuses another. So a run is a candidate by its tag,
+and settled or superseded by its parameter. A process that lists only candidates supersedes all
+but the first of them, and then settles the first.
 
-Two can never be settled. Say A was, after a list without B, and B after a list without A (a
-candidate on the list would have been superseded first). Then B was made after A's list and so
-after A; and A was made after B's list and so after B.
+Two runs can never be settled. Suppose that A was settled after a list without B, and B after a
+list without A (a candidate on the list would have been superseded first). Then B was created
+after A's list and so after A, and A was created after B's list and so after B.
 
-No clock and no waiting is in this. It needs a tracking server whose lists show every run that
-was made before: one database, not a replica that lags behind. A list need not be of one moment:
-MLflow on SQLite reads first which runs there are and then their parameters.
+This uses no clock and no waiting. It needs a tracking server whose lists show every run created
+before: one database, not a replica that lags behind. A list need not be a snapshot: MLflow on
+SQLite reads first the runs and then their parameters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,29 +22,29 @@ from mlflow.exceptions import MlflowException
 
 from components.shared.errors import UserError
 
-# name of the tag and of the parameter; MLflow compares parameters in the order of the alphabet,
-# and this one is to come after those that mean something
+# name of the tag and of the parameter; MLflow compares parameters in alphabetical order, and this
+# one comes after those that mean something
 IDENTITY = "unique_id"
 
 _SUPERSEDED = "superseded"
 
 
-def find_or_make(
+def find_or_create(
     client: MlflowClient, experiment: str, identity: str, *, name: str, tags: Mapping[str, str]
 ) -> str:
-    """Returns the id of the one run of an identity; makes it where there is none.
+    """Returns the id of the only run of an identity; creates it if there is none.
 
     Args:
-        client: Of the tracking server.
-        experiment: Id of the experiment that it is in.
+        client: Client of the tracking server.
+        experiment: Id of the run's experiment.
         identity: Hexadecimal digits.
-        name: Of the run, if it is made.
-        tags: Of the run, if it is made.
+        name: Name of a new run.
+        tags: Tags of a new run.
 
     Raises:
-        UserError: If the server does not list the run that was made.
+        UserError: If the server does not list the new run.
     """
-    made = False
+    created = False
     while True:
         listed = _list(client, experiment, identity)
         candidates = [run for run in listed if _value(run) != _SUPERSEDED]
@@ -55,27 +55,27 @@ def find_or_make(
         if candidates:
             _settle_first(client, candidates, identity)
         elif listed:
-            made = False  # superseded, all of them, when their parameters were read: look again
-        elif made:
+            created = False  # all were superseded when their parameters were read: list again
+        elif created:
             raise UserError(
-                f"MLflow at {client.tracking_uri} does not list a run that it has just made; "
+                f"MLflow at {client.tracking_uri} does not list a run that it has just created; "
                 "steps cannot share runs on a server that reads from a lagging replica"
             )
         else:
             client.create_run(experiment, tags={**tags, IDENTITY: identity}, run_name=name)
-            made = True
+            created = True
 
 
 def claim(client: MlflowClient, run_id: str, identity: str) -> bool:
-    """Takes a run that another tool made for an identity; false if another identity has it.
+    """Assigns a run of another tool to an identity; false if another identity has it.
 
-    The first who asks has it, and again in every later attempt.
+    The first identity keeps it, in every later attempt too.
     """
-    return _stands(client, run_id, identity)
+    return _set_parameter(client, run_id, identity)
 
 
 def _list(client: MlflowClient, experiment: str, identity: str) -> Sequence[Run]:
-    """All runs of an identity; those that are superseded are deleted."""
+    """Lists all runs of an identity, and deletes superseded ones."""
     found = client.search_runs(
         [experiment],
         filter_string=f"tags.{IDENTITY} = '{identity}'",
@@ -87,12 +87,12 @@ def _list(client: MlflowClient, experiment: str, identity: str) -> Sequence[Run]
 
 def _settle_first(client: MlflowClient, candidates: Sequence[Run], identity: str) -> None:
     first, *others = candidates
-    if all(_stands(client, run.info.run_id, _SUPERSEDED) for run in others):
-        _stands(client, first.info.run_id, identity)
+    if all(_set_parameter(client, run.info.run_id, _SUPERSEDED) for run in others):
+        _set_parameter(client, first.info.run_id, identity)
 
 
-def _stands(client: MlflowClient, run_id: str, value: str) -> bool:
-    """Gives a run's parameter a value; false if it has another, or the run is deleted."""
+def _set_parameter(client: MlflowClient, run_id: str, value: str) -> bool:
+    """Sets a run's parameter; false if it has another value, or the run is deleted."""
     try:
         client.log_param(run_id, IDENTITY, value)
     except MlflowException as error:

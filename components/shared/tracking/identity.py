@@ -1,4 +1,4 @@
-"""What a training is: the one digest that its run and its checkpoints follow from."""
+"""Identity of a training run: the digest that names its MLflow run and its checkpoints."""
 
 import functools
 import re
@@ -14,7 +14,7 @@ from components.shared.storage.store import Store
 
 CHECKPOINTS = "checkpoints/"
 
-_LABEL = re.compile(r"[\w .:-]*", re.ASCII)  # what MLflow allows in a metric's name, without "/"
+_LABEL = re.compile(r"[\w .:-]*", re.ASCII)  # allowed by MLflow in a metric's name, without "/"
 
 
 class Training(Record):
@@ -22,10 +22,10 @@ class Training(Record):
 
     Attributes:
         pipeline_run: Identity of the pipeline run, equal in all its steps and their retries.
-        label: Which of the pipeline run's trainings, for people, e.g. `fold-1`.
-        dataset_id: What it learns from.
-        split_id: Which part of that.
-        recipe: How, as JSON.
+        label: Name among the pipeline run's training runs, e.g. `fold-1`.
+        dataset_id: Version of the data set.
+        split_id: Version of the split.
+        recipe: Recipe as JSON.
     """
 
     pipeline_run: str
@@ -39,8 +39,8 @@ class Training(Record):
     def _is_given(cls, pipeline_run: str) -> str:
         if not pipeline_run:
             raise UserError(
-                "pipeline_run is empty, and a training is found again by it; give the id of the "
-                "pipeline run (in a graph dsl.PIPELINE_JOB_ID_PLACEHOLDER)"
+                "pipeline_run is empty, but a retry finds its training run by it; give the id of "
+                "the pipeline run (in a graph dsl.PIPELINE_JOB_ID_PLACEHOLDER)"
             )
         return pipeline_run
 
@@ -52,15 +52,15 @@ class Training(Record):
 
     @functools.cached_property
     def digest(self) -> str:
-        """Equal in every attempt, another for every other training."""
+        """Digest that is equal in every attempt, and different for every other training run."""
         return short_digest(canonical_json(self.model_dump(mode="json")))
 
 
 def check_label(label: str) -> None:
-    """Makes sure that a training can be called so.
+    """Checks the label of a training run.
 
     Raises:
-        UserError: If a metric's name could not hold it.
+        UserError: If it cannot be part of a metric's name.
     """
     if not _LABEL.fullmatch(label):
         raise UserError(
@@ -70,22 +70,22 @@ def check_label(label: str) -> None:
 
 
 def pipeline_run_digest(pipeline_run: str) -> str:
-    """The same for a whole pipeline run; any text may name it."""
+    """Returns the digest of a whole pipeline run; its id is any text."""
     return short_digest(canonical_json({"pipeline_run": pipeline_run}))
 
 
 def checkpoint_folder(training_digest: str) -> str:
-    """The store's folder for the state of a training until its pipeline run is over.
+    """Returns the store's folder for the states of a training run until its pipeline run ends.
 
     Raises:
-        ValueError: If the digest is empty: that folder has the states of all trainings.
+        ValueError: If the digest is empty: that folder has the states of all training runs.
     """
     if not training_digest:
-        raise ValueError("a training without a digest has no checkpoints")
+        raise ValueError("a training run without a digest has no checkpoints")
     return f"{CHECKPOINTS}{training_digest}"
 
 
 def remove_checkpoints(store: Store, training_digest: str) -> None:
-    """Deletes a training's state from the store."""
+    """Deletes the states of a training run from the store."""
     for key in list(store.keys(f"{checkpoint_folder(training_digest)}/")):
         store.delete(key)

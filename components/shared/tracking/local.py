@@ -1,4 +1,4 @@
-"""A local MLflow: a SQLite file and a folder, made before any step uses them."""
+"""Local MLflow: a SQLite file and a folder, created before any step uses them."""
 
 import fcntl
 from pathlib import Path
@@ -11,60 +11,42 @@ from components.shared.errors import UserError
 from components.shared.tracking.address import sqlite_file
 from components.shared.tracking.server import open_experiment
 
-_ARTIFACTS = "mlartifacts"  # the folder beside the file
+_ARTIFACTS = "mlartifacts"  # the folder next to the file
 
 
 def ensure_local(uri: str) -> None:
-    """Makes the local MLflow that a tracking URI names, if it names one.
-
-    A server's URI is left alone: a server makes its database itself.
+    """Creates the local MLflow of a tracking URI, with its experiment; ignores a server's URI.
 
     Args:
-        uri: As in `MLFLOW_TRACKING_URI`; files of runs go to `mlartifacts/` beside the file.
+        uri: Value of `MLFLOW_TRACKING_URI`; files of runs go to `mlartifacts/` next to the file.
 
     Raises:
-        UserError: If the file cannot be made or is of another MLflow version.
+        UserError: If the file cannot be created or is of another MLflow version.
     """
     database = sqlite_file(uri)
-    if database is not None:
-        initialise_local(database, database.parent / _ARTIFACTS)
-
-
-def initialise_local(database: Path, artifacts: Path) -> str:
-    """Makes a local MLflow: a SQLite file and the experiment, before any step uses them.
-
-    Args:
-        database: The SQLite file; made where it is not there.
-        artifacts: Folder for the files of runs; used when the experiment is made.
-
-    Returns:
-        The tracking URI.
-
-    Raises:
-        UserError: If the file cannot be made or is of another MLflow version.
-    """
+    if database is None:
+        return
+    artifacts = database.parent / _ARTIFACTS
     try:
-        database.parent.mkdir(parents=True, exist_ok=True)
         artifacts.mkdir(parents=True, exist_ok=True)
         with open(database.with_name(f".{database.name}.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two at once would break the file
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two processes at once would corrupt the file
             if not database.exists():
-                _make_database(database)
-            open_experiment(MlflowClient(_sqlite(database)), artifacts.absolute().as_uri())
+                _create_database(database)
+            open_experiment(MlflowClient(_sqlite(database)), artifacts.as_uri())
     except OSError as error:
         raise UserError(
-            f"the local MLflow cannot be made in {database.parent}: {error.strerror}; choose a "
-            "folder that can be written"
+            f"the local MLflow cannot be created in {database.parent}: {error.strerror}; choose a "
+            "writable folder"
         ) from error
     except (MlflowException, SQLAlchemyError) as error:
         raise UserError(
-            f"MLflow's file {database} cannot be used: {error}; move it away or give another"
+            f"MLflow's file {database} cannot be used: {error}; move it or give another file"
         ) from error
-    return _sqlite(database)
 
 
-def _make_database(database: Path) -> None:
-    # under another name until it is whole: MLflow cannot go on with half a file
+def _create_database(database: Path) -> None:
+    # under another name until it is complete: MLflow cannot use a partial file
     part = database.with_name(f".{database.name}.part")
     part.unlink(missing_ok=True)
     MlflowClient(_sqlite(part))
@@ -72,4 +54,4 @@ def _make_database(database: Path) -> None:
 
 
 def _sqlite(path: Path) -> str:
-    return f"sqlite:///{path.absolute()}"
+    return f"sqlite:///{path}"

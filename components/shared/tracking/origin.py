@@ -1,4 +1,4 @@
-"""Where a run comes from: the code, the image and the person."""
+"""Origin of a run: code, image and user."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def origin_tags() -> dict[str, str]:
-    """MLflow tags that name user, commit and image, as far as they are known."""
+    """Returns MLflow tags of user, commit and image, as far as they are known."""
     tags = {
         "mlflow.source.name": "brainseg",
         "mlflow.user": os.environ.get("USER", ""),
@@ -21,7 +21,7 @@ def _git_tags() -> dict[str, str]:
     if given:
         return {"mlflow.source.git.commit": given}
     here = Path(__file__)
-    # in a virtual environment inside someone's repository, that one's commit is not ours
+    # a virtual environment inside another repository must not report that one's commit
     if _git("ls-files", "--error-unmatch", here.name) is None:
         return {}
     commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "-uno")

@@ -1,4 +1,4 @@
-"""A run while it is worked on: its status, and what steps log to it."""
+"""Logging to a training run's MLflow run, and its status during the work."""
 
 import contextlib
 import hashlib
@@ -15,32 +15,32 @@ from components.shared.dataset.manifest import Manifest, manifest_key
 from components.shared.errors import UserError
 from components.shared.tracking.server import connect, explain, is_outage
 from components.shared.tracking.status import pipeline_run_of, set_status
-from components.shared.tracking.task import log_beside, take_up
+from components.shared.tracking.task import resume_task_run, tag_task_run
 from components.shared.tracking.view import share_view
 
 _PARAM_LENGTH = 5900  # the limit is 6000
 
-_BATCH = 100  # parameters a request, by MLflow's limit; for metrics it is 1000
+_BATCH = 100  # parameters per request, MLflow's limit; for metrics it is 1000
 
 
 @contextlib.contextmanager
 def recording(run_id: str) -> Iterator[MlflowClient]:
-    """Gives a client for a training's run and marks the run as failed if the work fails.
+    """Returns a client for a training's run, and marks the run as failed if the work fails.
 
-    A run that failed before is running again; its pipeline run's run follows. A run joined by
-    `MLFLOW_RUN_ID` keeps its status: who made it ends it. So does the run that KFP's plugin has
-    made for this task, but that it is set running.
+    A run that failed before is set running again, and so is its pipeline run's. A run joined by
+    `MLFLOW_RUN_ID` keeps its status: its creator ends it. The run that KFP's plugin created for
+    this task is set running only.
 
     Raises:
         UserError: If MLflow cannot be used, before or during the work.
     """
     client = connect()
-    take_up(client, run_id)
+    resume_task_run(client, run_id)
     set_status(client, run_id, "RUNNING")
     try:
         yield client
     except BaseException as error:
-        with contextlib.suppress(MlflowException):  # the first error is the one to see
+        with contextlib.suppress(MlflowException):  # the first error is the one to report
             set_status(client, run_id, "FAILED")
         if isinstance(error, MlflowException) and is_outage(error):
             raise explain(error) from error
@@ -50,7 +50,7 @@ def recording(run_id: str) -> Iterator[MlflowClient]:
 def log_params(client: MlflowClient, run_id: str, params: Mapping[str, object]) -> None:
     """Logs parameters; nested keys are joined by dots.
 
-    Values equal to those logged before are left alone, so a step can be run again.
+    Values equal to those logged before are skipped, so a step can run again.
 
     Raises:
         UserError: If a parameter was logged before with another value.
@@ -61,7 +61,7 @@ def log_params(client: MlflowClient, run_id: str, params: Mapping[str, object]) 
     if changed:
         shown = ", ".join(f"{key}: {known[key]} then, {new[key]} now" for key in changed[:5])
         raise UserError(
-            f"MLflow run {run_id} was made with other settings ({shown}); a retry keeps the "
+            f"MLflow run {run_id} was created with other settings ({shown}); a retry keeps the "
             "settings: start a new pipeline run for new ones"
         )
     missing = [Param(key, value) for key, value in new.items() if key not in known]
@@ -72,7 +72,7 @@ def log_params(client: MlflowClient, run_id: str, params: Mapping[str, object]) 
 def log_metrics(
     client: MlflowClient, run_id: str, metrics: Mapping[str, float], step: int = 0
 ) -> None:
-    """Logs numbers at a step (an epoch; 0 for what has none)."""
+    """Logs metrics at a step (an epoch; 0 for other metrics)."""
     now = int(time.time() * 1000)
     points = [Metric(key, float(value), now, step) for key, value in metrics.items()]
     for start in range(0, len(points), _BATCH):
@@ -80,12 +80,12 @@ def log_metrics(
 
 
 def log_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
-    """Sets tags on a run; a tag set before gets the new value."""
+    """Sets tags on a run; a new value replaces the old one."""
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
 def log_dataset(client: MlflowClient, run_id: str, manifest: Manifest, store: str) -> None:
-    """Names the data set version as the run's input, with its size."""
+    """Logs the data set version as the run's input, with its size."""
     profile = {
         "volumes": len(manifest.volumes),
         "slices": sum(entry.slices for entry in manifest.volumes),
@@ -102,33 +102,33 @@ def log_dataset(client: MlflowClient, run_id: str, manifest: Manifest, store: st
     try:
         client.log_inputs(run_id, datasets=inputs)
     except MlflowException:
-        # two at once make the same rows; now those of the other are there and are left alone
+        # two processes at once insert the same rows; now those of the other exist and are skipped
         client.log_inputs(run_id, datasets=inputs)
 
 
 def log_text_once(client: MlflowClient, run_id: str, text: str, path: str) -> None:
-    """Logs a text file unless the run has one of this name."""
+    """Logs a text file unless the run has one with this name."""
     folder = path.rpartition("/")[0]
     if path not in [found.path for found in client.list_artifacts(run_id, folder or None)]:
         client.log_text(run_id, text, path)
 
 
 def log_headline(client: MlflowClient, run_id: str, metrics: Collection[str]) -> None:
-    """Shows some of a training's metrics on its pipeline run's run, under the training's label.
+    """Copies some of a training's metrics to its pipeline run's run, with the training's label.
 
-    There a list of pipeline runs can be sorted by them, and `fold-1/patient_dice_mean` stands
-    beside `fold-2/patient_dice_mean`. Without a label they keep their names. The list's view
-    `brainseg` gets a column for each.
+    Pipeline runs can then be sorted by them, with `fold-1/patient_dice_mean` next to
+    `fold-2/patient_dice_mean`. Without a label they keep their names. Each becomes a column of the
+    view `brainseg`.
 
     Args:
-        client: Of the tracking server.
-        run_id: The training's run.
-        metrics: Names of metrics that it has.
+        client: Client of the tracking server.
+        run_id: Run of the training.
+        metrics: Names of its metrics.
     """
     run = client.get_run(run_id)
     label = run.data.tags.get("label")
     prefix = f"{label}/" if label else ""
-    _show_above(client, run_id, metrics, prefix=prefix)
+    _copy_to_parent(client, run_id, metrics, prefix=prefix)
     shown = dict.fromkeys([*(f"{prefix}{name}" for name in metrics), *metrics])
     share_view(client, run.info.experiment_id, list(shown))
 
@@ -136,23 +136,23 @@ def log_headline(client: MlflowClient, run_id: str, metrics: Collection[str]) ->
 def log_outcome(
     client: MlflowClient, run_id: str, metrics: Collection[str], tags: Mapping[str, str]
 ) -> None:
-    """Shows a training's metrics as its pipeline run's own, and what became of its model.
+    """Copies a training's metrics to its pipeline run's run, and the outcome for its model.
 
-    The run that KFP's plugin has made for this task gets the tags too.
+    The run that KFP's plugin created for this task gets the tags too.
 
     Args:
-        client: Of the tracking server.
-        run_id: The training's run.
-        metrics: Names of metrics that it has.
-        tags: What became of it.
+        client: Client of the tracking server.
+        run_id: Run of the training.
+        metrics: Names of its metrics.
+        tags: Outcome, e.g. the decision about the model.
     """
-    _show_above(client, run_id, metrics)
+    _copy_to_parent(client, run_id, metrics)
     log_tags(client, pipeline_run_of(client, run_id), tags)
-    log_beside(client, run_id, tags)
+    tag_task_run(client, run_id, tags)
 
 
 def experiment_id(run_id: str) -> str:
-    """The experiment that a run belongs to.
+    """Returns the experiment of a run.
 
     Raises:
         UserError: If MLflow cannot be used.
@@ -160,7 +160,7 @@ def experiment_id(run_id: str) -> str:
     return str(connect().get_run(run_id).info.experiment_id)
 
 
-def _show_above(
+def _copy_to_parent(
     client: MlflowClient, run_id: str, metrics: Collection[str], prefix: str = ""
 ) -> None:
     own, above = client.get_run(run_id).data.metrics, pipeline_run_of(client, run_id)

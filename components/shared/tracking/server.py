@@ -1,6 +1,6 @@
-"""The way to MLflow: a client, and its refusals in words that say what to do.
+"""Connection to MLflow, and its errors as messages with advice.
 
-The server is given by `MLFLOW_TRACKING_URI` and the other standard `MLFLOW_*` variables.
+The server is set by `MLFLOW_TRACKING_URI` and the other standard `MLFLOW_*` variables.
 """
 
 import contextlib
@@ -17,28 +17,28 @@ from components.shared.errors import OutageError, UserError
 from components.shared.process import importing
 from components.shared.tracking.address import sqlite_file
 
-# MLflow tells every step that it takes. Not in shared/process.py: it sets its level itself when it
-# is imported
+# MLflow logs every step of its own. Not in shared/process.py: it sets its level itself when it is
+# imported
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 EXPERIMENT = "brainseg"
 
 _PROBE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 
-# MLflow's own limits let a call to a server that has gone hang for twenty minutes. These
-# outlast the restart of a server (half a minute) and no more.
+# With MLflow's own limits a call to a server that is down hangs for twenty minutes. These just
+# outlast the restart of a server (half a minute).
 _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # fills logs with carriage returns
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # clusters without internet, and nobody was asked
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # clusters without internet, and without consent
 }
 
 _ADVICE = {
     "PERMISSION_DENIED": (
         "its --allowed-hosts must name this host and port, and the user needs the right to it"
     ),
-    "ENDPOINT_NOT_FOUND": "the address must be an MLflow server's",
+    "ENDPOINT_NOT_FOUND": "the address must be that of an MLflow server",
     "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN",
     "FEATURE_DISABLED": "start it with --enable-workspaces, or set workspacesEnabled: false for "
     "KFP's MLflow plugin",
@@ -47,26 +47,26 @@ _ADVICE = {
 # With MLFLOW_TRACKING_AUTH=kubernetes or kubernetes-namespaced, which KFP's MLflow plugin sets,
 # MLflow's own provider sends the token of the pod's ServiceAccount
 # (mlflow/tracking/request_auth/kubernetes_request_auth_provider.py). The rights are those of
-# KFP's proposals/12862-mlflow-integration, and those on models that register needs.
+# KFP's proposals/12862-mlflow-integration, and the rights on models that register needs.
 _KUBERNETES_ADVICE = {
     "PERMISSION_DENIED": (
         "the pod's ServiceAccount needs get, list, create and update on experiments and "
         "registeredmodels of mlflow.kubeflow.org, or the server's --allowed-hosts this address"
     ),
     "UNAUTHENTICATED": (
-        "MLFLOW_TRACKING_AUTH has the ServiceAccount's token sent and this server does not take "
-        "it: it must be one that asks Kubernetes; else unset that and set "
+        "MLFLOW_TRACKING_AUTH sends the ServiceAccount's token, which this server refuses: it "
+        "must be a server that asks Kubernetes; else unset MLFLOW_TRACKING_AUTH and set "
         "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN"
     ),
 }
 
 # mlflow/utils/rest_utils.py, and workspace_rest_store_mixin.py for a server with workspaces,
-# which tells a refusal by its status only
-_SILENCE = re.compile(r"failed with (timeout )?exception|Failed to query \S+: 5\d\d ")
+# which reports a refusal by its status only
+_NO_ANSWER = re.compile(r"failed with (timeout )?exception|Failed to query \S+: 5\d\d ")
 _REFUSAL = re.compile(r"Failed to query \S+: (\d{3}) ")
 _REFUSALS = {"401": "UNAUTHENTICATED", "403": "PERMISSION_DENIED"}
 
-# What MLflow tells as if the server had not answered, or without a code
+# Errors that MLflow reports as if the server had not answered, or without a code
 _CAUSES = {
     "Could not determine Kubernetes": (
         "the pod has no token of a ServiceAccount",
@@ -78,7 +78,7 @@ _CAUSES = {
     ),
     "CERTIFICATE_VERIFY_FAILED": (
         "its certificate is not trusted",
-        "name the file of its authority in MLFLOW_TRACKING_SERVER_CERT_PATH",
+        "set MLFLOW_TRACKING_SERVER_CERT_PATH to the file of its certificate authority",
     ),
 }
 
@@ -104,26 +104,26 @@ def connect() -> MlflowClient:
 
 
 def tracking_uri() -> str:
-    """What `MLFLOW_TRACKING_URI` says.
+    """Returns `MLFLOW_TRACKING_URI`.
 
     Raises:
-        UserError: If it is not set, or names a SQLite file that is not there.
+        UserError: If it is not set, or names a SQLite file that does not exist.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         raise UserError(
-            "MLFLOW_TRACKING_URI is not set; give a server (http://host:5000) or a local file "
+            "MLFLOW_TRACKING_URI is not set; set it to a server (http://host:5000) or a local file "
             "(sqlite:////folder/mlflow.db)"
         )
     path = sqlite_file(uri)
     if path is not None and not path.is_file():
-        # MLflow would make the file, and two steps at once would break it
-        raise UserError(f"there is no MLflow file {path}; make it with `brainseg run`")
+        # MLflow would create the file, and two steps at once would corrupt it
+        raise UserError(f"there is no MLflow file {path}; create it with `brainseg run`")
     return uri
 
 
 def explain(error: MlflowException) -> UserError:
-    """MLflow's refusal in words that say what to do; an `OutageError` if it did not answer."""
+    """Turns MLflow's error into a message with advice; an `OutageError` if it did not answer."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     reason, advice = _cause(error) or (_reason(error), _advice(error))
     kind = OutageError if is_outage(error) else UserError
@@ -132,7 +132,7 @@ def explain(error: MlflowException) -> UserError:
 
 @contextlib.contextmanager
 def explaining() -> Iterator[None]:
-    """Turns a refusal of MLflow into one message, as `connect` does for its own call."""
+    """Turns an error of MLflow into one message, as `connect` does for its own call."""
     try:
         yield
     except MlflowException as error:
@@ -140,17 +140,17 @@ def explaining() -> Iterator[None]:
 
 
 def is_outage(error: MlflowException) -> bool:
-    """Whether the server did not answer; a refusal is an answer."""
-    is_silent = not isinstance(error, RestException) and _SILENCE.search(str(error.message))
+    """Returns whether the server did not answer; a refusal is an answer."""
+    is_silent = not isinstance(error, RestException) and _NO_ANSWER.search(str(error.message))
     return bool(is_silent) and _cause(error) is None
 
 
 def open_experiment(client: MlflowClient, artifacts: str | None = None) -> str:
-    """The id of the experiment that runs belong to; made where it is not there.
+    """Returns the id of the experiment of the runs; creates it if it does not exist.
 
     Args:
-        client: Of the tracking server.
-        artifacts: Where the files of its runs go, if the experiment is made.
+        client: Client of the tracking server.
+        artifacts: URI of the files of its runs, for a new experiment.
 
     Raises:
         UserError: If the experiment was deleted, or the server refuses.
@@ -162,7 +162,7 @@ def open_experiment(client: MlflowClient, artifacts: str | None = None) -> str:
 
 
 def find_experiment(client: MlflowClient) -> str | None:
-    """The id of the experiment that runs belong to by its name; `None` where it is not there.
+    """Returns the id of the experiment with the name of the runs; `None` if it does not exist.
 
     Raises:
         UserError: If the experiment was deleted, or the server refuses.
@@ -196,7 +196,7 @@ def _create_experiment(client: MlflowClient, artifacts: str | None) -> str:
 
 
 def _cause(error: MlflowException) -> tuple[str, str] | None:
-    found = (told for words, told in _CAUSES.items() if words in str(error.message))
+    found = (cause for words, cause in _CAUSES.items() if words in str(error.message))
     return next(found, None)
 
 
@@ -205,7 +205,7 @@ def _advice(error: MlflowException) -> str:
     advice = {**_ADVICE, **(_KUBERNETES_ADVICE if by_kubernetes else {})}
     refusal = _REFUSAL.search(str(error.message))
     code = _REFUSALS.get(refusal[1], "") if refusal else error.error_code
-    return advice.get(code, "start the server, or set MLFLOW_TRACKING_URI to one that runs")
+    return advice.get(code, "start the server, or set MLFLOW_TRACKING_URI to a running one")
 
 
 def _reason(error: MlflowException) -> str:

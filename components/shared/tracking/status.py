@@ -1,4 +1,4 @@
-"""A pipeline run's MLflow run, those of its trainings beneath it, and how they stand."""
+"""Parent and child MLflow runs of a pipeline run, and their status."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -9,30 +9,32 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from components.shared.tracking.election import IDENTITY
 
-PIPELINE_TAG = "brainseg.pipeline"  # digest of the pipeline run, on its run and its trainings'
+PIPELINE_TAG = (
+    "brainseg.pipeline"  # digest of the pipeline run, on its run and those of its trainings
+)
 TRAINING_TAG = "brainseg.training"  # digest of the training, on its run
 
 Status = Literal["RUNNING", "FAILED", "FINISHED"]
 
 
 def parent_of(run: Run) -> str | None:
-    """The id of the run that a run is nested in."""
+    """Returns the id of the parent run."""
     parent: str | None = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
     return parent
 
 
 def pipeline_run_of(client: MlflowClient, run_id: str) -> str:
-    """The run above all that a run is nested in: for what its pipeline run has once.
+    """Returns the outermost parent of a run, which is that of its pipeline run.
 
-    KFP's plugin puts a run of its own for each loop between the two. It is the same run where
-    one joined by `MLFLOW_RUN_ID` is nested in none.
+    KFP's plugin inserts a run for each loop between the two. A run joined by `MLFLOW_RUN_ID`
+    without a parent is returned itself.
     """
-    above = parent_of(client.get_run(run_id))
-    return pipeline_run_of(client, above) if above else run_id
+    parent = parent_of(client.get_run(run_id))
+    return pipeline_run_of(client, parent) if parent else run_id
 
 
 def trainings_of(client: MlflowClient, run: Run) -> Iterator[Run]:
-    """The runs of all trainings of the pipeline run that a run belongs to."""
+    """Yields the runs of all trainings in the pipeline run of a run."""
     digest = run.data.tags.get(PIPELINE_TAG, "")
     query = f"tags.`{PIPELINE_TAG}` = '{digest}'"
     for found in client.search_runs([run.info.experiment_id], filter_string=query):
@@ -41,20 +43,20 @@ def trainings_of(client: MlflowClient, run: Run) -> Iterator[Run]:
 
 
 def find_training(client: MlflowClient, digest: str) -> list[Run]:
-    """The runs of a training, in whatever experiment; deleted ones are none."""
+    """Returns the runs of a training in all experiments, without deleted ones."""
     experiments = [found.experiment_id for found in client.search_experiments(max_results=10_000)]
     return list(client.search_runs(experiments, f"tags.`{TRAINING_TAG}` = '{digest}'"))
 
 
 def training_digest(run: Run) -> str:
-    """Which training a run is of; empty for other runs."""
+    """Returns the digest of a run's training; empty for other runs."""
     return str(run.data.tags.get(TRAINING_TAG, ""))
 
 
 def set_status(client: MlflowClient, run_id: str, status: Status) -> None:
-    """Sets the status of a training's run, and with it that of its pipeline run's.
+    """Sets the status of a training's run and of its pipeline run's.
 
-    Runs that another tool made keep their status: who made them ends them.
+    Runs created by another tool keep their status: that tool ends them.
     """
     run = client.get_run(run_id)
     _set(client, run, status)
@@ -62,10 +64,10 @@ def set_status(client: MlflowClient, run_id: str, status: Status) -> None:
 
 
 def set_pipeline_status(client: MlflowClient, run: Run, status: Status) -> None:
-    """Sets the status of the run above a run: failed while one of its trainings is."""
-    above = client.get_run(pipeline_run_of(client, run.info.run_id))
+    """Sets the status of a run's pipeline run: failed while one of its trainings is."""
+    outermost = client.get_run(pipeline_run_of(client, run.info.run_id))
     failed = any(found.info.status == "FAILED" for found in trainings_of(client, run))
-    _set(client, above, "FAILED" if failed else status)
+    _set(client, outermost, "FAILED" if failed else status)
 
 
 def _set(client: MlflowClient, run: Run, status: Status) -> None:

@@ -1,10 +1,10 @@
-"""The run that KFP's MLflow plugin has made for this very task.
+"""The run that KFP's MLflow plugin created for this task.
 
-With the plugin (2.17) a pipeline run has a run, and beneath it each task one of its own: the
-driver makes it before the first attempt, and the launcher logs the task's parameters and KFP
-metrics to it and ends it after *every* attempt (backend/src/v2/common/plugins/mlflow/handler.go;
-backend/src/v2/component/launcher_v2.go). Where the administrator has the variables injected, its
-id is in `MLFLOW_RUN_ID`. So what people see in MLflow is:
+With the plugin (2.17) a pipeline run has a run, with a child for each task. The driver creates it
+before the first attempt. The launcher logs the task's parameters and KFP metrics to it and ends
+it after *every* attempt (backend/src/v2/common/plugins/mlflow/handler.go;
+backend/src/v2/component/launcher_v2.go). If the administrator enables injection, its id is in
+`MLFLOW_RUN_ID`. MLflow then shows:
 
     nightly                       the pipeline run: headline of every training, decision, data set
       ingest, profile, split      their parameters, by KFP
@@ -12,17 +12,17 @@ id is in `MLFLOW_RUN_ID`. So what people see in MLflow is:
       evaluate                    its metrics, by KFP; `training_run_id` says of which training
       register                    the decision about that training
 
-A training's numbers and model belong to the training's run, whichever task measures them:
-evaluate and register get its id from train and log there. Their own runs say whose work they
-are, so that nobody takes them for a training.
+A training's metrics and model belong to the training's run, whichever task measures them:
+evaluate and register get its id from train and log there. Their own runs name that training, so
+that they are not mistaken for one.
 
-Injection is off by default, and then no task knows its own run; there is only the pipeline run's
-in `KFP_MLFLOW_CONFIG`. The training then gets a run beside those of the tasks, named as on a
-server of one's own.
+Injection is off by default. Then a task does not know its own run, only that of the pipeline run
+in `KFP_MLFLOW_CONFIG`. The training gets a run next to those of the tasks, named as without the
+plugin.
 
-The plugin ends what it made. We do one thing to the status: a retried task finds its run ended,
-and what works on it sets it running again. Tasks of the data image have no MLflow and leave
-theirs as the attempt before did, until the launcher ends it again.
+The plugin ends the runs that it created. We change the status in one case: a retried task finds
+its run ended, and sets it running again. Tasks of the data image have no MLflow and leave theirs
+as the previous attempt did, until the launcher ends it again.
 """
 
 import os
@@ -42,7 +42,7 @@ _SHARED_TAGS = ("label", "dataset_id", "split_id")
 
 
 def given_run(client: MlflowClient) -> str | None:
-    """The run that `MLFLOW_RUN_ID` names; `None` where it is not set.
+    """Returns the run in `MLFLOW_RUN_ID`; `None` if it is not set.
 
     Raises:
         UserError: If the server has no such run.
@@ -51,7 +51,7 @@ def given_run(client: MlflowClient) -> str | None:
 
 
 def plugin_run(client: MlflowClient) -> str | None:
-    """The pipeline run's run, made by KFP's plugin; `None` without the plugin.
+    """Returns the pipeline run's run of KFP's plugin; `None` without the plugin.
 
     Raises:
         UserError: If the server has no such run.
@@ -59,15 +59,15 @@ def plugin_run(client: MlflowClient) -> str | None:
     return _require(client, "KFP_MLFLOW_CONFIG", plugin_config().get("parentRunId", ""))
 
 
-def take_up(client: MlflowClient, training_run: str) -> None:
-    """Sets this task's run running, and says on it which training the task works on.
+def resume_task_run(client: MlflowClient, training_run: str) -> None:
+    """Sets this task's run running, with tags that name the training it works on.
 
-    It does nothing where the plugin has told no run of this task: who sets `MLFLOW_RUN_ID` by
-    hand starts and ends that run.
+    Does nothing without a run of the plugin: a run set in `MLFLOW_RUN_ID` by hand is started and
+    ended by hand.
 
     Args:
-        client: Of the tracking server.
-        training_run: The run of the training.
+        client: Client of the tracking server.
+        training_run: Run of the training.
     """
     own = given_run(client) if plugin_config() else None
     if own is None:
@@ -76,11 +76,11 @@ def take_up(client: MlflowClient, training_run: str) -> None:
         client.update_run(own, "RUNNING")
     found = client.get_run(training_run).data.tags
     shared = {name: found[name] for name in _SHARED_TAGS if name in found}
-    log_beside(client, training_run, {TRAINING_RUN_TAG: training_run, **shared})
+    tag_task_run(client, training_run, {TRAINING_RUN_TAG: training_run, **shared})
 
 
-def log_beside(client: MlflowClient, training_run: str, tags: Mapping[str, str]) -> None:
-    """Sets tags on this task's run if it is another than the training's and not above it."""
+def tag_task_run(client: MlflowClient, training_run: str, tags: Mapping[str, str]) -> None:
+    """Sets tags on this task's run if it is neither the training's run nor its parent."""
     own = given_run(client) if plugin_config() else None
     if own and own not in (training_run, parent_of(client.get_run(training_run))):
         client.log_batch(own, tags=[RunTag(name, value) for name, value in tags.items()])

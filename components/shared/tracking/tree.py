@@ -1,4 +1,4 @@
-"""The MLflow runs of a pipeline run: one for itself and one for each of its trainings."""
+"""MLflow runs of a pipeline run: one for itself and one for each of its trainings."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from components.shared.storage.store import Store
-from components.shared.tracking.election import claim, find_or_make
+from components.shared.tracking.election import claim, find_or_create
 from components.shared.tracking.identity import Training, pipeline_run_digest, remove_checkpoints
 from components.shared.tracking.origin import origin_tags
 from components.shared.tracking.runs import log_tags
@@ -26,32 +26,31 @@ PIPELINE_RUN_TAG = "kfp_run_id"
 
 
 def open_run(training: Training, *, name: str, run_name: str = "") -> str:
-    """Returns the id of a training's MLflow run, nested in that of its pipeline run.
+    """Returns the id of a training's MLflow run, a child of its pipeline run's.
 
-    Both are found if an earlier step or attempt made them, else made. Where another tool has
-    made runs, no second tree grows beside them (`components.shared.tracking.task`): the run that
-    `MLFLOW_RUN_ID` names is joined, and becomes the training's. It is joined by one training, the
-    first who asks; the next gets a run nested in it. With `KFP_MLFLOW_CONFIG` alone the
-    training's run is nested in the one that this names.
+    Both are created unless an earlier step or attempt did so. Runs of another tool are used
+    instead of a second tree (`components.shared.tracking.task`): the run in `MLFLOW_RUN_ID`
+    becomes that of the first training that asks for it, and the parent for the next ones. With
+    `KFP_MLFLOW_CONFIG` alone the training's run becomes a child of the run in there.
 
     Args:
-        training: Which training.
-        name: What people call it beside its label, e.g. the network.
-        run_name: What people call the pipeline run, e.g. the preset.
+        training: Identity of the training.
+        name: Display name in addition to the label, e.g. the network.
+        run_name: Display name of the pipeline run, e.g. the preset.
 
     Raises:
-        UserError: If MLflow cannot be used or has no run of that name.
+        UserError: If MLflow cannot be used or does not have the given run.
     """
     client = connect()
     given = given_run(client)
-    above = given or plugin_run(client)
-    if above:
-        log_tags(client, pipeline_run_of(client, above), _pipeline_tags(training))
+    outer = given or plugin_run(client)
+    if outer:
+        log_tags(client, pipeline_run_of(client, outer), _pipeline_tags(training))
     if given and claim(client, given, training.digest):
         log_tags(client, given, _tags(training))
         return given
-    parent = above or _open_pipeline_run(client, training, run_name)
-    return find_or_make(
+    parent = outer or _open_pipeline_run(client, training, run_name)
+    return find_or_create(
         client,
         client.get_run(parent).info.experiment_id,
         training.digest,
@@ -63,13 +62,13 @@ def open_run(training: Training, *, name: str, run_name: str = "") -> str:
 def end_pipeline_run(client: MlflowClient, run_id: str, store: Store) -> None:
     """Ends the runs of a pipeline run and deletes its checkpoints.
 
-    The last step of a graph calls this, whichever it is. A training that failed keeps this
-    status, and the pipeline run has then failed too.
+    The last step of every graph calls this. A failed training keeps its status, and then the
+    pipeline run has failed too.
 
     Args:
-        client: Of the tracking server.
-        run_id: The pipeline run's run or any training's.
-        store: Where the checkpoints are.
+        client: Client of the tracking server.
+        run_id: Run of the pipeline run or of any of its trainings.
+        store: Store of the checkpoints.
     """
     given = client.get_run(run_id)
     for run in trainings_of(client, given):
@@ -81,7 +80,7 @@ def end_pipeline_run(client: MlflowClient, run_id: str, store: Store) -> None:
 
 def _open_pipeline_run(client: MlflowClient, training: Training, run_name: str) -> str:
     tags = _pipeline_tags(training)
-    return find_or_make(
+    return find_or_create(
         client,
         open_experiment(client),
         tags[PIPELINE_TAG],
@@ -109,5 +108,5 @@ def _tags(training: Training) -> dict[str, str]:
 
 
 def _title(*words: str, data: str) -> str:
-    # MLflow's list cuts names after some twenty letters and has a column for the data set
+    # MLflow's list cuts names after about twenty letters and has a column for the data set
     return " ".join([*filter(None, words), f"{datetime.now():%Y-%m-%d %H:%M}", data])

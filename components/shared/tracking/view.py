@@ -1,7 +1,7 @@
-"""MLflow's list of runs with the columns that people compare.
+"""Shared view of MLflow's list of runs, with the columns that users compare.
 
-On its own the list shows neither metrics nor tags. A view that someone shares from the page is
-a tag of the experiment with the page's state in it; this writes such a tag, in the form of
+By default the list shows neither metrics nor tags. A view that a user shares from the page is a
+tag of the experiment with the state of the page. This module writes such a tag, in the form of
 MLflow 3.17.
 """
 
@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 VIEW = "brainseg"  # in the list's address: ...&viewStateShareKey=brainseg
 
-DECISION_TAG = "decision"  # what became of a training's model
+DECISION_TAG = "decision"  # outcome for a training's model
 MODEL_VERSION_TAG = "model_version"
 
 _TAG = f"mlflow.sharedViewState.{VIEW}"
@@ -21,14 +21,14 @@ _MOST_COLUMNS = 60  # MLflow's limits: 20,000 characters a tag, 250 a metric's n
 
 
 def share_view(client: MlflowClient, experiment: str, metrics: Collection[str]) -> None:
-    """Makes the view of an experiment's runs, newest first, or adds columns to it.
+    """Creates the view of an experiment's runs, newest first, or adds columns to it.
 
-    Of columns that were not asked for again the oldest go where there are too many.
+    If there are too many, the oldest columns that are not asked for again are removed.
 
     Args:
-        client: Of the tracking server.
-        experiment: Its id.
-        metrics: Names of the metrics that get a column.
+        client: Client of the tracking server.
+        experiment: Id of the experiment.
+        metrics: Names of the metrics with a column.
     """
     asked = [
         "attributes.`Dataset`",

@@ -115,5 +115,5 @@ def test_a_folder_can_show_its_threshold(no_mlflow, threshold_model, tmp_path):
 @pytest.mark.parametrize("found", ["half", "1.5", "nan", ""])
 def test_a_threshold_that_is_none_is_reported(local_mlflow, name, threshold_model, found):
     add(name, threshold_model(150), threshold=found)
-    with pytest.raises(UserError, match=rf"version 1 of model {name} says that its threshold is"):
+    with pytest.raises(UserError, match=rf"version 1 of model {name} has the threshold"):
         scored_threshold(f"models:/{name}/1", None)

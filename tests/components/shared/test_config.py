@@ -54,10 +54,10 @@ def test_reads_yaml_and_json_and_fills_in_defaults():
         ("height: .nan", r"sizes\.height=nan: Input should be a finite number"),
         ("[1, 2]", r"sizes: the settings must be `key: value` pairs, not '\[1, 2\]'"),
         ("a: b: c", r"sizes: the settings are not valid YAML"),
-        ("{width: 1, width: 2}", r"sizes: .* 'width' stands twice\s+in .*column 12"),
+        ("{width: 1, width: 2}", r"sizes: .* duplicate key 'width'\s+in .*column 12"),
     ],
 )
-def test_tells_what_is_wrong(text, message):
+def test_reports_what_is_wrong(text, message):
     with pytest.raises(UserError, match=message):
         parse_config(Sizes, text, "sizes")
 
@@ -103,7 +103,7 @@ def test_settings_cannot_be_changed():
         ("sizes: 4", r"^parcel\.sizes=4: Input should be a valid dictionary"),
     ],
 )
-def test_tells_what_is_wrong_inside_a_section(text, message):
+def test_reports_what_is_wrong_inside_a_section(text, message):
     with pytest.raises(UserError, match=message):
         parse_config(Parcel, text, "parcel")
 
@@ -139,20 +139,20 @@ _STOP = r"Settings of transport\.{}: town, sizes$"
         ("twon: Ulm", r"twon is not a setting \(nearest: transport\.stops\.town\)\. "),
     ],
 )
-def test_tells_what_is_wrong_in_a_section_that_may_be_missing_or_is_one_of_many(text, message):
+def test_reports_what_is_wrong_in_a_section_that_may_be_missing_or_is_one_of_many(text, message):
     with pytest.raises(UserError, match=message):
         parse_config(Transport, text, "transport")
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "reported"),
     [("Road", " (nearest: road)"), ("railroad", " (nearest: rail+road)"), ("sea", ""), ("1", "")],
 )
-def test_a_value_that_is_none_of_a_few_is_told_with_those_and_the_nearest(given, told):
+def test_a_value_that_is_none_of_a_few_is_refused_with_those_and_the_nearest(given, reported):
     with pytest.raises(UserError) as caught:
         parse_config(Transport, f"kind: {given}", "transport")
     expected = "Input should be 'road' or 'rail+road'"
-    assert str(caught.value).partition(": ")[2] == expected + told
+    assert str(caught.value).partition(": ")[2] == expected + reported
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_a_role_is_taken_where_there_is_no_key():
     assert found == {**role, "AWS_REGION": "b"}
 
 
-def test_the_plugin_tells_the_server_and_the_way_in():
+def test_the_plugin_sets_the_server_and_its_authentication():
     found = with_plugin({"insecureSkipVerify": True})
     assert found == {
         "KFP_MLFLOW_CONFIG": "there",
@@ -109,6 +109,6 @@ def test_what_the_plugin_says_does_not_hold_for_another_server():
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"endpoint": "http://plugin"}', "3"])
-def test_what_kfp_does_not_write_is_told(text):
+def test_what_kfp_does_not_write_is_reported(text):
     with pytest.raises(UserError, match="not the JSON of KFP's MLflow plugin; let KFP set it"):
         adopted(KFP_MLFLOW_CONFIG=text)

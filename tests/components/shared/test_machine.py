@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.shared import machine
-from components.shared.machine import cpu_quota, free_memory, memory_rest, usable_cores
+from components.shared.machine import cpu_quota, free_memory, memory_left, usable_cores
 from tests.cpu_quota import NoQuotaError, cpu_quota_of
 
 PROJECT = Path(machine.__file__).parents[2]
@@ -19,7 +19,7 @@ UNLIMITED_V1 = str(2**63 - 4096)  # what the kernel writes into memory.limit_in_
 
 @pytest.fixture
 def process(tmp_path):
-    """Makes the folder in /proc of a process whose cgroups are as told, and their files."""
+    """Creates the folder in /proc of a process with the given cgroups, and their files."""
 
     def make(cgroup, mounts, files):
         lines = ["22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw"]
@@ -115,7 +115,7 @@ class TestMemoryRest:
             "unified/memory.current": "600",
             "unified/memory.stat": "anon 90\ninactive_file 100\nactive_file 5",
         }
-        assert memory_rest(process(["0::/"], V2, files)) == 500
+        assert memory_left(process(["0::/"], V2, files)) == 500
 
     def test_of_the_first_version(self, process):
         files = {
@@ -123,7 +123,7 @@ class TestMemoryRest:
             "memory/memory.usage_in_bytes": "600",
             "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 50",
         }
-        assert memory_rest(process(["3:memory:/"], V1, files)) == 450
+        assert memory_left(process(["3:memory:/"], V1, files)) == 450
 
     def test_the_group_above_may_have_less(self, process):
         files = {
@@ -134,7 +134,7 @@ class TestMemoryRest:
             "memory/pod/memory.usage_in_bytes": "400",
             "memory/pod/memory.stat": "total_inactive_file 30",
         }
-        assert memory_rest(process(["3:memory:/pod/main"], V1, files)) == 130
+        assert memory_left(process(["3:memory:/pod/main"], V1, files)) == 130
 
     def test_is_never_below_nothing(self, process):
         files = {
@@ -142,7 +142,7 @@ class TestMemoryRest:
             "unified/memory.current": "1200",
             "unified/memory.stat": "inactive_file 100",
         }
-        assert memory_rest(process(["0::/"], V2, files)) == 0
+        assert memory_left(process(["0::/"], V2, files)) == 0
 
     def test_no_limit(self, process):
         files = {
@@ -150,7 +150,7 @@ class TestMemoryRest:
             "unified/memory.current": "600",
             "unified/memory.stat": "inactive_file 0",
         }
-        assert memory_rest(process(["0::/"], V2, files)) is None
+        assert memory_left(process(["0::/"], V2, files)) is None
 
 
 class TestUsableCores:
@@ -174,7 +174,7 @@ class TestUsableCores:
                 assert _in_child(enter, "usable_cores()") == "1"
                 assert _in_child(enter, "cpu_quota()") == str(cores)
         except NoQuotaError as error:
-            pytest.skip(f"no quota can be made here: {error}")
+            pytest.skip(f"no quota can be set here: {error}")
 
 
 def _in_child(before, expression):

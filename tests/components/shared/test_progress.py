@@ -20,7 +20,7 @@ print(sum(track(range(4), 4, "volumes")))
 
 @pytest.fixture
 def work(monkeypatch, caplog):
-    """Works on items that take some seconds each; returns them and the lines that were told."""
+    """Works on items that take some seconds each; returns them and the log lines."""
     caplog.set_level(logging.INFO)
 
     def work(items, seconds_each):
@@ -35,11 +35,11 @@ def work(monkeypatch, caplog):
     return work
 
 
-def test_quick_work_is_told_in_one_line(work):
+def test_quick_work_is_one_log_line(work):
     assert work("abc", 1.0) == (["a", "b", "c"], ["volumes: all 3 in 3.0 s"])
 
 
-def test_long_work_is_told_every_five_seconds(work):
+def test_long_work_is_logged_every_five_seconds(work):
     done, lines = work(range(7), 2.0)
     assert done == list(range(7))
     assert lines == [
@@ -49,7 +49,7 @@ def test_long_work_is_told_every_five_seconds(work):
     ]
 
 
-def test_nothing_to_do_is_told_too(work):
+def test_nothing_to_do_is_logged_too(work):
     assert work([], 1.0) == ([], ["volumes: all 0 in 0.0 s"])
 
 
@@ -71,9 +71,9 @@ def test_on_a_terminal_it_is_a_bar_and_stdout_is_for_results():
             check=True,
         )
         os.close(end)
-        told = os.read(terminal, 100_000).decode()
+        reported = os.read(terminal, 100_000).decode()
     finally:
         os.close(terminal)
     assert done.stdout == b"6\n"
-    assert "volumes" in told
-    assert "4/4" in told
+    assert "volumes" in reported
+    assert "4/4" in reported

@@ -68,7 +68,7 @@ class TestMlflow:
         [
             (401, "UNAUTHENTICATED", "set MLFLOW_TRACKING_USERNAME"),
             (403, "PERMISSION_DENIED", "--allowed-hosts"),
-            (404, "ENDPOINT_NOT_FOUND", "must be an MLflow server's"),
+            (404, "ENDPOINT_NOT_FOUND", "must be that of an MLflow server"),
         ],
     )
     def test_a_server_that_refuses(self, server, asked, code, error, advice):

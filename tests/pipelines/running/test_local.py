@@ -144,7 +144,7 @@ class TestMlflowBeforeTheFirstStep:
             MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/file/mlflow.db",
         )
         assert refused.returncode == 1
-        assert refused.stderr.startswith("error: the local MLflow cannot be made")
+        assert refused.stderr.startswith("error: the local MLflow cannot be created")
         assert "ingest" not in refused.stderr
 
     @pytest.mark.parametrize("where", ["file", "server"])
@@ -237,7 +237,7 @@ def test_steps_end_with_a_killed_launcher(killed):
 
 def test_a_killed_run_goes_on_from_its_checkpoint(killed, first):
     assert first.returncode == 0, first.stderr
-    assert "going on after epoch" in first.stderr
+    assert "resuming after epoch" in first.stderr
 
 
 def test_checkpoints_are_gone_when_the_run_is_over(killed, first):

@@ -307,7 +307,7 @@ sys.exit("torch" in sys.modules)
         (b"train: {1: 2}", "train.1=1: Keys should be strings"),
         (b"train: {epochs: 3}", "train.epochs is now train.schedule.epochs"),
         (b"a: b: c", "not valid YAML"),
-        (b"train: {seed: 1, seed: 2}", "'seed' stands twice"),
+        (b"train: {seed: 1, seed: 2}", "duplicate key 'seed'"),
         (b"\xff\xfe\x00", "no preset"),
     ],
 )

@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from components.shared.errors import UserError
-from components.shared.tracking.election import IDENTITY, claim, find_or_make
+from components.shared.tracking.election import IDENTITY, claim, find_or_create
 from components.shared.tracking.server import connect, open_experiment
 
 PROCESSES = 3
@@ -77,7 +77,7 @@ def play(server, schedule, deaths):
 
     def work(number):
         try:
-            found[number] = find_or_make(server, "0", "c0ffee", name="name", tags={})
+            found[number] = find_or_create(server, "0", "c0ffee", name="name", tags={})
         except Stopped:
             found[number] = None
         with server.turn:
@@ -91,7 +91,7 @@ def play(server, schedule, deaths):
         with server.turn:
             # all that still run stand before their next call
             assert server.turn.wait_for(
-                lambda: len(server.waiting) + len(found) == PROCESSES, timeout=10
+                lambda: len(server.waiting) + len(found) == PROCESSES, timeout=120
             )
             if everyone[number] in server.waiting:
                 if (number, step) in deaths:
@@ -100,7 +100,7 @@ def play(server, schedule, deaths):
                 server.waiting.discard(everyone[number])
                 server.turn.notify_all()
     for thread in threads:
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive()
     return found
 
@@ -113,7 +113,7 @@ numbers = st.integers(0, PROCESSES - 1)
     schedule=st.lists(numbers, max_size=60),
     deaths=st.sets(st.tuples(numbers, st.integers(0, 59)), max_size=2),
 )
-# the first made its run and reads that there is no other; it is superseded before it reads of what
+# the first made its run and reads that it is the only one; it is superseded before it reads of what
 @example(order=[1, 0, 2, 3, 4, 5], schedule=[1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0], deaths=set())
 def test_whatever_the_order_of_calls_and_whoever_dies_all_find_one_run(order, schedule, deaths):
     server = Server(order)
@@ -126,7 +126,7 @@ def test_whatever_the_order_of_calls_and_whoever_dies_all_find_one_run(order, sc
 
 def make(client, identity, name="a name"):
     experiment = open_experiment(client)
-    return find_or_make(client, experiment, identity, name=name, tags={"colour": "red"})
+    return find_or_create(client, experiment, identity, name=name, tags={"colour": "red"})
 
 
 def test_the_run_of_an_identity_is_found_again(any_mlflow):
@@ -173,7 +173,7 @@ def test_a_new_run_costs_few_calls_and_a_found_one_fewer(local_mlflow):
     assert (new, client.calls) == (6, 2)
 
 
-def test_a_server_that_does_not_list_its_own_run_is_told():
+def test_a_server_that_does_not_list_its_own_run_is_reported():
     class Lagging:
         tracking_uri = "http://replica"
 
@@ -184,7 +184,7 @@ def test_a_server_that_does_not_list_its_own_run_is_told():
             pass
 
     with pytest.raises(UserError, match="http://replica does not list a run that it has just"):
-        find_or_make(Lagging(), "0", "c0ffee", name="name", tags={})
+        find_or_create(Lagging(), "0", "c0ffee", name="name", tags={})
 
 
 def test_of_all_who_race_for_a_run_one_takes_it_and_keeps_it(any_mlflow):

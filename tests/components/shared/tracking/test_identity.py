@@ -40,7 +40,7 @@ def test_the_order_of_settings_makes_no_other_training():
 
 
 @pytest.mark.parametrize("label", ["a/b", "naïve", "a\nb", "a=1"])
-def test_a_label_that_no_metric_can_be_named_by_is_told(label):
+def test_a_label_that_no_metric_can_be_named_by_is_reported(label):
     with pytest.raises(UserError, match="letters, digits, spaces"):
         Training(pipeline_run="a", label=label, dataset_id="b", split_id="c", recipe={})
 

@@ -5,7 +5,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components.shared.errors import UserError
-from components.shared.tracking.local import ensure_local, initialise_local
+from components.shared.tracking.local import ensure_local
 from components.shared.tracking.server import connect, open_experiment
 
 
@@ -13,41 +13,33 @@ def test_initialising_twice_keeps_the_runs(local_mlflow_uri, local_mlflow, tmp_p
     client = connect()
     run_id = client.create_run(open_experiment(client)).info.run_id
     database = Path(local_mlflow_uri.removeprefix("sqlite:///"))
-    assert initialise_local(database, tmp_path) == local_mlflow_uri
+    ensure_local(local_mlflow_uri)
     run = client.get_run(run_id)
     assert run.info.artifact_uri.startswith(f"file://{database.parent}/mlartifacts/")
 
 
 def test_two_launchers_may_initialise_at_once(no_mlflow, tmp_path):
     with ThreadPoolExecutor(2) as pool:  # the lock is of the open file, so threads will do
-        started = [
-            pool.submit(initialise_local, tmp_path / "mlflow.db", tmp_path / "artifacts")
-            for _ in range(2)
-        ]
-    assert len({one.result() for one in started}) == 1
+        started = [pool.submit(ensure_local, f"sqlite:///{tmp_path}/mlflow.db") for _ in range(2)]
+    assert [one.result() for one in started] == [None, None]
+    assert (tmp_path / "mlflow.db").is_file()
     assert not (tmp_path / ".mlflow.db.part").exists()
 
 
-def test_a_first_use_that_was_killed_is_made_good(no_mlflow, tmp_path):
+def test_a_first_use_that_was_killed_is_repaired(no_mlflow, tmp_path):
     (tmp_path / ".mlflow.db.part").write_bytes(b"half a file")
-    uri = initialise_local(tmp_path / "mlflow.db", tmp_path / "artifacts")
+    ensure_local(uri := f"sqlite:///{tmp_path}/mlflow.db")
     assert MlflowClient(uri).get_experiment_by_name("brainseg") is not None
 
 
-def test_a_file_that_is_no_database_is_told(no_mlflow, tmp_path):
+def test_a_file_that_is_no_database_is_reported(no_mlflow, tmp_path):
     path = tmp_path / "mlflow.db"
     path.write_text("not a database, but long enough to be looked at as one" * 100)
     with pytest.raises(UserError, match=r"cannot be used: .*not a database"):
-        initialise_local(path, tmp_path)
+        ensure_local(f"sqlite:///{path}")
 
 
-def test_a_folder_that_cannot_be_made_is_told(no_mlflow, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="choose a folder that can be written"):
-        initialise_local(tmp_path / "file" / "mlflow.db", tmp_path)
-
-
-def test_a_file_named_by_its_uri_is_made_with_its_folder(no_mlflow, monkeypatch, tmp_path):
+def test_a_file_named_by_its_uri_is_created_with_its_folder(no_mlflow, monkeypatch, tmp_path):
     """A new `sqlite:///` file used to end the run at its fourth step."""
     uri = f"sqlite:///{tmp_path}/new folder/mlflow.db"
     ensure_local(uri)
@@ -58,14 +50,14 @@ def test_a_file_named_by_its_uri_is_made_with_its_folder(no_mlflow, monkeypatch,
     assert run.info.artifact_uri.startswith(f"file://{tmp_path}/new%20folder/mlartifacts/")
 
 
-def test_a_file_that_cannot_be_made_is_told_before_any_step(no_mlflow, tmp_path):
+def test_a_file_that_cannot_be_created_is_reported_before_any_step(no_mlflow, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="choose a folder that can be written"):
+    with pytest.raises(UserError, match="choose a writable folder"):
         ensure_local(f"sqlite:///{tmp_path}/file/mlflow.db")
 
 
 @pytest.mark.parametrize(
     "uri", ["http://127.0.0.1:9", "postgresql://u@127.0.0.1:9/x", "databricks"]
 )
-def test_a_server_is_not_made(no_mlflow, uri):
+def test_a_server_is_not_created(no_mlflow, uri):
     ensure_local(uri)

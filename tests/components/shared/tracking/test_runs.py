@@ -88,7 +88,7 @@ def test_the_data_set_is_an_input_of_the_run_once(any_mlflow, make_data):
     assert f"s3://bucket/store/datasets/{manifest.dataset_id}" in found.dataset.source
 
 
-def test_a_server_that_goes_away_is_told_with_its_address(
+def test_a_server_that_goes_away_is_reported_with_its_address(
     no_mlflow, monkeypatch, mlflow_server_uri
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server_uri)

@@ -51,13 +51,13 @@ def _ask_nobody():
 asked = []  # headers of the requests to `answering`
 
 
-def test_a_server_that_is_down_is_told(no_mlflow, monkeypatch):
+def test_a_server_that_is_down_is_reported(no_mlflow, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
     assert refused(monkeypatch, uri, OutageError) == (
         f"MLflow at {uri} cannot be used: connection refused; start the server, or set "
-        "MLFLOW_TRACKING_URI to one that runs"
+        "MLFLOW_TRACKING_URI to a running one"
     )
 
 
@@ -81,11 +81,11 @@ def test_a_server_that_never_answers_is_asked_twice(no_mlflow, monkeypatch):
     [
         (401, "MLFLOW_TRACKING_USERNAME", UserError),
         (403, "--allowed-hosts", UserError),
-        (404, "the address must be an MLflow server's", UserError),
+        (404, "the address must be that of an MLflow server", UserError),
         (503, "start the server", OutageError),
     ],
 )
-def test_a_server_that_refuses_is_told(no_mlflow, monkeypatch, status, advice, kind):
+def test_a_server_that_refuses_is_reported(no_mlflow, monkeypatch, status, advice, kind):
     with answering(status) as uri:
         message = refused(monkeypatch, uri, kind)
     assert f"MLflow at {uri} cannot be used" in message
@@ -109,7 +109,8 @@ def test_a_server_that_asks_kubernetes_gets_the_pods_token(by_kubernetes, monkey
     with answering(401) as uri:
         message = refused(monkeypatch, uri)
     assert asked[0]["Authorization"] == "Bearer of the pod"
-    assert "MLFLOW_TRACKING_AUTH has the ServiceAccount's token sent and this server" in message
+    sent = "MLFLOW_TRACKING_AUTH sends the ServiceAccount's token, which this server refuses"
+    assert sent in message
 
 
 def test_a_server_that_asks_kubernetes_in_vain_says_which_rights_it_needs(
@@ -123,7 +124,7 @@ def test_a_server_that_asks_kubernetes_in_vain_says_which_rights_it_needs(
     assert "needs get, list, create and update on experiments" in message
 
 
-def test_a_pod_without_a_token_is_told(by_kubernetes, monkeypatch):
+def test_a_pod_without_a_token_is_reported(by_kubernetes, monkeypatch):
     by_kubernetes.unlink()
     with answering(200) as uri:
         message = refused(monkeypatch, uri)
@@ -131,7 +132,7 @@ def test_a_pod_without_a_token_is_told(by_kubernetes, monkeypatch):
     assert not asked
 
 
-def test_an_image_without_the_package_is_told(by_kubernetes, monkeypatch):
+def test_an_image_without_the_package_is_reported(by_kubernetes, monkeypatch):
     monkeypatch.setitem(sys.modules, "kubernetes", None)
     with answering(200) as uri:
         message = refused(monkeypatch, uri)
@@ -139,11 +140,11 @@ def test_an_image_without_the_package_is_told(by_kubernetes, monkeypatch):
 
 
 def test_an_address_is_needed(no_mlflow):
-    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI is not set; give a server"):
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI is not set; set it to a server"):
         connect()
 
 
-def test_a_local_file_is_not_made_by_a_step(no_mlflow, monkeypatch, tmp_path):
+def test_a_local_file_is_not_created_by_a_step(no_mlflow, monkeypatch, tmp_path):
     message = refused(monkeypatch, f"sqlite:///{tmp_path}/none.db")
     assert "there is no MLflow file" in message
     assert not list(tmp_path.iterdir())

@@ -57,7 +57,7 @@ def test_runs_of_other_tools_are_no_trainings_and_keep_their_status(local_mlflow
     set_status(client, joined, "FINISHED")
     fail(joined)
     assert statuses(joined, parent) == ["RUNNING", "RUNNING"]
-    client.set_terminated(joined)  # by whoever made it
+    client.set_terminated(joined)  # by its creator
     with recording(joined):
         assert statuses(joined) == ["FINISHED"]
 

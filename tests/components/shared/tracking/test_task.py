@@ -177,7 +177,7 @@ def test_a_server_of_ones_own_goes_before_the_plugins(plugin, local_mlflow):
 
 
 @pytest.mark.parametrize("deleted", [False, True])
-def test_a_run_that_the_server_has_not_is_told(plugin, deleted):
+def test_a_run_that_the_server_has_not_is_reported(plugin, deleted):
     with attempt(plugin) as client:
         unknown = "0123"
         if deleted:

@@ -48,7 +48,7 @@ def test_every_attempt_finds_the_run_of_its_training(any_mlflow):
 @pytest.mark.parametrize(
     "change", [{"label": "two"}, {"dataset_id": "x"}, {"split_id": "x"}, {"recipe": {"epochs": 2}}]
 )
-def test_another_training_has_a_run_of_its_own_beneath_the_same(local_mlflow, change):
+def test_another_training_has_a_run_of_its_own_in_the_same_parent(local_mlflow, change):
     """The second training of a pipeline run used to take the first one's run."""
     client, pipeline_run = connect(), uuid.uuid4().hex
     one, two = new_run(pipeline_run=pipeline_run), new_run(pipeline_run=pipeline_run, **change)
@@ -57,7 +57,7 @@ def test_another_training_has_a_run_of_its_own_beneath_the_same(local_mlflow, ch
     assert pipeline_run_of(client, new_run()) != pipeline_run_of(client, one)
 
 
-def test_people_can_tell_runs_apart(local_mlflow):
+def test_run_names_differ(local_mlflow):
     given = training(pipeline_run=uuid.uuid4().hex, label="fold-1")
     client = connect()
     run = client.get_run(open_run(given, name="unet-resnet18", run_name="quick"))
@@ -82,7 +82,7 @@ def test_the_end_finishes_all_runs_and_removes_their_checkpoints(any_mlflow, sto
     assert list(store.keys("checkpoints/")) == [f"{folder}/last.ckpt"]
 
 
-def test_the_end_can_be_told_by_the_pipeline_runs_run_and_told_again(local_mlflow, store):
+def test_the_end_can_be_set_by_the_pipeline_runs_run_and_again(local_mlflow, store):
     client, pipeline_run = connect(), uuid.uuid4().hex
     run_id = new_run(pipeline_run=pipeline_run)
     for _ in range(2):
@@ -133,10 +133,10 @@ def test_pipeline_runs_that_joined_one_parent_leave_each_other_alone(
     assert client.get_run(parent).info.status == "RUNNING"
 
 
-def test_a_given_run_that_does_not_exist_is_told(local_mlflow, monkeypatch):
+def test_a_given_run_that_does_not_exist_is_reported(local_mlflow, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "0123")
-    told = r"MLFLOW_RUN_ID names run 0123: MLflow at sqlite:.* has no such run"
-    with pytest.raises(UserError, match=told):
+    reported = r"MLFLOW_RUN_ID names run 0123: MLflow at sqlite:.* has no such run"
+    with pytest.raises(UserError, match=reported):
         new_run()
 
 
