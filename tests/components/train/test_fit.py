@@ -115,7 +115,7 @@ def test_as_many_processes_read_as_there_are_cores(train, make_recipe, monkeypat
 
 def test_an_epoch_shorter_than_the_least_step_is_refused(train, make_recipe):
     sampling = {"batch_size": 512, "accumulate": 64}
-    with pytest.raises(UserError, match="a step of this training needs 128"):
+    with pytest.raises(UserError, match="a step of this recipe needs 128"):
         train(make_recipe(sampling=sampling), "refused")
 
 

@@ -71,7 +71,7 @@ def _build(text):
     [
         ("method: adamw", "AdamW", {"betas": (0.9, 0.999), "fused": True, "weight_decay": 0.01}),
         ("method: adamw, gradient_clip: 1", "AdamW", {"betas": (0.9, 0.999), "fused": False}),
-        ("method: {name: adamw, betas: [0.8, 0.99]}", "AdamW", {"betas": [0.8, 0.99]}),
+        ("method: {name: adamw, betas: [0.8, 0.99]}", "AdamW", {"betas": (0.8, 0.99)}),
         ("method: muon", "Muon", {"nesterov": True, "betas": (0.9, 0.95), "weight_decay": 0.01}),
         ("method: {name: muon, momentum: 0.9}", "Muon", {"nesterov": True, "momentum": 0.9}),
         ("method: {name: SGD, momentum: 0.9}, weight_decay: 1e-4", "SGD", {"momentum": 0.9}),
