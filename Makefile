@@ -58,7 +58,7 @@ check: $(READY)  ## style, types, import rules, prose
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell *.md docs manifests images
+	$(BIN)/codespell *.md docs manifests images components pipelines
 	$(BIN)/python docs/tools/prose.py --report --rooms
 
 docs: $(READY)  ## the documentation into site/; a broken link or anchor fails

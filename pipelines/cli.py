@@ -153,7 +153,7 @@ def predict(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Segment volumes, labelled or not, with a registered model.
+    """Segment volumes, labeled or not, with a registered model.
 
     Example: brainseg predict --model champion --source new-patients/ --output masks/
     """

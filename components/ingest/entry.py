@@ -7,7 +7,7 @@ from components.shared.dataset.manifest import ChannelIntensity, VolumeEntry
 from components.shared.dataset.volumes import CHANNELS, FLAIR, EncodedVolume, Volume, Voxels
 from components.shared.reading.tcga import ScanName
 
-_STEP = 4  # every fourth row and column: percentiles move by less than one grey value
+_STEP = 4  # every fourth row and column: percentiles move by less than one gray value
 
 
 def describe_volume(name: ScanName, volume: Volume, encoded: EncodedVolume) -> VolumeEntry:
@@ -64,5 +64,5 @@ def _intensity(channel: Voxels) -> ChannelIntensity:
 
 
 def _percentile(histogram: npt.NDArray[np.intp], percent: int) -> int:
-    """The lowest grey value that at least `percent` % of the voxels do not exceed."""
+    """The lowest gray value that at least `percent` % of the voxels do not exceed."""
     return int(np.searchsorted(histogram.cumsum() * 100, percent * int(histogram.sum())))

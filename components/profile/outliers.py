@@ -62,15 +62,15 @@ def _of_one_measure(
 ) -> Iterator[Outlier]:
     if len(values) < _FEWEST_VOLUMES:
         return
-    centre, unit = float(np.median(values)), max(_unit(values), least_unit)
-    scores = (values - centre) / unit
+    center, unit = float(np.median(values)), max(_unit(values), least_unit)
+    scores = (values - center) / unit
     for index in np.flatnonzero(np.abs(scores) > FARTHEST_SCORE):
         yield Outlier(
             volume=str(volumes[index]),
             measure=name,
             value=float(values[index]),
-            usual_low=max(0.0, centre - FARTHEST_SCORE * unit),
-            usual_high=centre + FARTHEST_SCORE * unit,
+            usual_low=max(0.0, center - FARTHEST_SCORE * unit),
+            usual_high=center + FARTHEST_SCORE * unit,
             score=float(scores[index]),
         )
 

@@ -117,7 +117,7 @@ def with_found_rate(recipe: Recipe, search: LearningRateSearch) -> Recipe:
 
 # Not Lightning's own finder (2.6): it uses one learning rate for all groups of parameters, removes
 # our callbacks, writes a pickle into the working folder, prints a progress bar into the log, and
-# suggests the steepest point on a linear scale of the learning rate, which favours low ones.
+# suggests the steepest point on a linear scale of the learning rate, which favors low ones.
 class LearningRateSweep(Callback):
     """Raises the learning rate exponentially from step to step and records the losses.
 

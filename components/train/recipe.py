@@ -21,7 +21,7 @@ from components.shared.config import Config, in_words, nearest
 from components.shared.model.settings import Network
 
 _RENAMED = {
-    "optimiser": "optimizer",
+    "optimiser": "optimizer",  # codespell:ignore
     "course": "lr_schedule",
     "warm_up": "warmup_fraction",
     "rate_factor": "lr_factor",
@@ -31,7 +31,7 @@ _RENAMED = {
     "missing_sequence_share": "modality_dropout_prob",
     "carvemix_share": "carvemix_prob",
     "sizes": "custom",  # augmentation.policy
-    "normalisation": "normalization",
+    "normalisation": "normalization",  # codespell:ignore
     "min_component_share": "min_component_fraction",
 }
 """Former names of settings, and of one value, with the present ones."""

@@ -350,7 +350,7 @@ def _print_run(submitted: "Submitted", outcome: "Outcome | None", as_json: bool)
 
 def _failure(submitted: "Submitted", outcome: "Outcome") -> str:
     reasons = [f"step {step}: {reason}" for step, reason in outcome.reasons.items()]
-    ended = "was cancelled" if outcome.state == "CANCELED" else "has failed"
+    ended = "was canceled" if outcome.state == "CANCELED" else "has failed"
     return "; ".join([f"run {submitted.name} {ended}", *reasons, f"see {_where(submitted)}"])
 
 

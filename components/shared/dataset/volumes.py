@@ -56,7 +56,7 @@ class EncodedVolume:
 
 
 def encode_volume(volume: Volume) -> EncodedVolume:
-    """Serialises a volume; the same voxels give the same bytes on every machine."""
+    """Serializes a volume; the same voxels give the same bytes on every machine."""
     head, image, mask = _new_header(volume), volume.image.ravel().data, volume.mask.ravel().data
     hasher = hashlib.sha256(head)
     hasher.update(image)

@@ -86,7 +86,7 @@ class VolumeSegmenter(nn.Module):
         """Returns the network's logits at inference.
 
         Args:
-            stacked: Slices with their neighbours, as from `with_neighbours`.
+            stacked: Slices with their neighbors, as from `with_neighbours`.
 
         Returns:
             Logits, slices x 1 x image_size x image_size. With `test_time_flip`, the mean over
@@ -115,11 +115,11 @@ class VolumeSegmenter(nn.Module):
 
 
 def with_neighbours(prepared: Tensor, context_slices: int) -> Tensor:
-    """Stacks each slice with its neighbours as channels; the ends repeat the outermost slice.
+    """Stacks each slice with its neighbors as channels; the ends repeat the outermost slice.
 
     Args:
         prepared: slices x 3 x side x side.
-        context_slices: Neighbours on each side.
+        context_slices: Neighbors on each side.
 
     Returns:
         slices x 3 (2 context_slices + 1) x side x side, in the order of the slices.

@@ -36,7 +36,7 @@ def head_box(volume: Tensor) -> Tensor:
         volume: uint8, slices x height x width x 3.
 
     Returns:
-        Centre x, centre y, half width, half height, in units where the image spans -1 to 1
+        Center x, center y, half width, half height, in units where the image spans -1 to 1
         (`torch.nn.functional.affine_grid`). The whole image if nothing is bright.
     """
     height, width = volume.shape[1], volume.shape[2]
@@ -59,8 +59,8 @@ def _extent(head: Tensor) -> tuple[Tensor, Tensor]:
 
 def inverse(box: Tensor) -> Tensor:
     """Returns the box that reverses a crop to `box`."""
-    centre, half = box[:2], box[2:]
-    return torch.cat([-centre / half, 1 / half])
+    center, half = box[:2], box[2:]
+    return torch.cat([-center / half, 1 / half])
 
 
 def sample(images: Tensor, box: Tensor, height: int, width: int, padding: str) -> Tensor:

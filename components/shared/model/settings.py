@@ -56,7 +56,7 @@ class Network(Config):
         decoder_channels: Widths of the decoder's stages, as many as the encoder has, where it has
             some (U-Net, U-Net++, MA-Net); `None` takes the library's first ones.
         image_size: Side in pixels to which slices are resized inside the model.
-        context_slices: Neighbours on each side that are shown to the network as channels
+        context_slices: Neighbors on each side that are shown to the network as channels
             (a 2.5D network).
         sequences: `all` three, or `flair` alone, which every scan has.
         normalization: `head` scales each sequence by its mean and deviation inside the head;

@@ -28,7 +28,7 @@ from components.shared.printable import printable
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_AXES = ("YX", "YXS", "SYX")  # grey, channels of a pixel side by side, one channel after another
+_AXES = ("YX", "YXS", "SYX")  # gray, channels of a pixel side by side, one channel after another
 _PREDICTORS = (1, 2)  # none, differences to the left neighbor
 _LZMA_BYTES = 2**27  # the strongest preset of xz needs 65 MiB to unpack
 # Tags that say where and what the pixels are, by their number of values. tifffile guesses what is

@@ -29,7 +29,7 @@ def inside_head(image: Voxels) -> Mask:
 class SurfaceDistances:
     """Distances between the surfaces of two masks in pixels.
 
-    The surface of a mask is its pixels with one of their six neighbours outside it. The spacing
+    The surface of a mask is its pixels with one of their six neighbors outside it. The spacing
     of the data is unknown: a slice step counts as one pixel.
 
     Attributes:

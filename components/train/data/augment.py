@@ -131,7 +131,7 @@ def _change_intensities(sequences: Tensor, settings: Augmentation, rows: Rows) -
 
 
 def _bias_field(rows: Rows, limit: float, side: int) -> Tensor:
-    """Smooth fields of factors, the same for a slice's neighbours."""
+    """Smooth fields of factors, the same for a slice's neighbors."""
     points = _draw(rows, math.log1p(limit), len(CHANNELS), _BIAS_FIELD_POINTS, _BIAS_FIELD_POINTS)
     return _between(points, side).exp()[:, None]
 

@@ -28,7 +28,7 @@ _TRANSFORMS = v2.Compose(
 
 
 def augment_as_fastai(images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Changes each slice and its neighbours alike, by one draw.
+    """Changes each slice and its neighbors alike, by one draw.
 
     Args:
         images: float, batch x channels x side x side, normalized by ImageNet's statistics;

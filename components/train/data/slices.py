@@ -174,7 +174,7 @@ class Draw:
 
 
 class SliceDataset(Dataset[SliceTensors]):
-    """Slices of prepared volumes with their neighbours."""
+    """Slices of prepared volumes with their neighbors."""
 
     def __init__(self, volumes: Sequence[PreparedVolume], context_slices: int) -> None:
         self._volumes = volumes

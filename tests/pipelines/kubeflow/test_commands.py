@@ -127,7 +127,7 @@ def test_waiting_fails_when_the_run_is_cancelled(submit, backend, monkeypatch):
     backend.script = (Moment("CANCELED"),)
     code, _, err = submit("--wait", "--run-name", "first")
     assert code == 1
-    assert "run first was cancelled" in err
+    assert "run first was canceled" in err
 
 
 def test_an_interrupted_wait_leaves_the_run_and_says_so(server, backend, tmp_path):

@@ -34,7 +34,7 @@ _SITES = ("CS", "DU", "FG", "HT")
 _SIDE = 96
 _SLICES = (12, 20)
 
-# grey values of pre-contrast, FLAIR, post-contrast, in the manner of T1, T2-FLAIR, T1 + Gd
+# gray values of pre-contrast, FLAIR, post-contrast, in the manner of T1, T2-FLAIR, T1 + Gd
 _AIR = (4.0, 4.0, 4.0)
 _SCALP = (150.0, 135.0, 165.0)
 _SKULL = (22.0, 18.0, 24.0)
@@ -194,11 +194,11 @@ def _paint_ventricles(rng: np.random.Generator, grid: _Grid, image: Field) -> No
 
 def _paint_tumour(rng: np.random.Generator, grid: _Grid, image: Field, reach: Field) -> Mask:
     side = 1 if rng.random() < 0.5 else -1
-    centre = (rng.random() - 0.5, 0.9 * rng.random() - 0.45, side * (0.2 + 0.2 * rng.random()))
+    center = (rng.random() - 0.5, 0.9 * rng.random() - 0.45, side * (0.2 + 0.2 * rng.random()))
     size = 0.12 + 0.18 * rng.random()
     shape = (0.8 * size + 0.14, size * (0.8 + 0.5 * rng.random()), size)
     edge = 0.35 * (_noise(rng, grid, (3, 7, 8)) + _noise(rng, grid, (4, 17, 19)))
-    radius = _radius(grid, centre, shape) + edge
+    radius = _radius(grid, center, shape) + edge
     tumour = (radius < 1) & (reach < 0.98)
     patchy = 0.75 + 0.25 * _noise(rng, grid, (4, 16, 16))[tumour, None]
     image[tumour] += patchy * (np.array(_TUMOUR) - image[tumour])
@@ -230,11 +230,11 @@ def _bell(rng: np.random.Generator, shape: tuple[int, ...]) -> Field:
 
 
 def _radius(
-    grid: _Grid, centre: tuple[float, float, float], half: tuple[float, float, float]
+    grid: _Grid, center: tuple[float, float, float], half: tuple[float, float, float]
 ) -> Field:
     z, y, x = (
         (axis - middle) / length
-        for axis, middle, length in zip((grid.z, grid.y, grid.x), centre, half, strict=True)
+        for axis, middle, length in zip((grid.z, grid.y, grid.x), center, half, strict=True)
     )
     return np.sqrt(z * z + y * y + x * x)
 
