@@ -59,7 +59,7 @@ check: $(READY)  ## style, types, import rules, prose
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell *.md docs manifests images components pipelines
-	$(BIN)/python docs/tools/prose.py --report --rooms
+	$(BIN)/python docs/tools/prose.py
 
 docs: $(READY)  ## the documentation into site/; a broken link or anchor fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -67,12 +67,12 @@ def _batch_norm(
     values = channels_last.flatten(0, -2).float()  # torch sums 4 dimensions several times slower
     processes = count_processes()
     mean = (sum_over_processes(values.mean(0, dtype=torch.float64)) / processes).float()
-    centred = values - mean
-    variance = sum_over_processes(centred.square().mean(0)) / processes
+    centered = values - mean
+    variance = sum_over_processes(centered.square().mean(0)) / processes
     if running_mean is not None and running_variance is not None:
         count = len(values) * processes
         running_mean.lerp_(mean.detach(), momentum)
         running_variance.lerp_(variance.detach() * count / (count - 1), momentum)
     scale = torch.rsqrt(variance + eps) * (1 if weight is None else weight)
-    normal = centred * scale + (0 if bias is None else bias)
+    normal = centered * scale + (0 if bias is None else bias)
     return normal.view_as(channels_last).movedim(-1, 1).to(images.dtype)
