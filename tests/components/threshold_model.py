@@ -2,7 +2,10 @@
 
 import math
 
+import numpy as np
 import torch
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
 
 from components.shared.model.model_folder import write_segmenter
 from components.shared.model.network import build_segmenter
@@ -40,7 +43,10 @@ def write_threshold_model(folder, level):
         _answer(network, level)
     folder.mkdir()
     write_segmenter(segmenter, folder)
-    (folder / "MLmodel").write_text("flavors: {}\n")
+    image = TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))
+    example = {"artifact_path": "input_example.json"}
+    signature = ModelSignature(Schema([image]))
+    Model(signature=signature, saved_input_example_info=example).save(str(folder / "MLmodel"))
 
 
 def _answer(network, level):

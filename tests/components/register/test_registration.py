@@ -17,7 +17,7 @@ from components.shared.model.segmenter import load_segmenter
 from components.shared.scoring.table import write_patient_scores
 from components.shared.tracking.server import connect
 
-GOOD, BETTER, WORSE, POOR, USELESS = 155, 150, 170, 200, 250
+GOOD, BETTER, WORSE, POOR, USELESS = 155, 150, 170, 180, 250
 
 
 def test_a_first_model_is_registered_without_torch():
