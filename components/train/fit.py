@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -35,8 +35,10 @@ from components.train.data.slices import (
 from components.train.distributed.batch_norm import with_sync_batch_norm
 from components.train.distributed.processes import trainer_arguments
 from components.train.memory import keep_freed_memory, within_memory
-from components.train.recipe import Recipe, Sampling
+from components.train.recipe import Compute, Recipe, Sampling
 from components.train.task import PreparedTensors, SegmentationTask
+
+Precision = Literal["bf16-mixed", "16-mixed", "32-true"]
 
 logger = logging.getLogger(__name__)
 
@@ -197,6 +199,20 @@ def _optional(recipe: Recipe) -> Iterator[Callback]:
         yield EMAWeightAveraging(device, decay=recipe.optimizer.ema_decay)
 
 
+def pick_precision(compute: Compute) -> Precision:
+    """Resolves `auto` to the arithmetic that the device computes fastest.
+
+    Without AMX, bfloat16 takes 1.3 times as long as float32 on CPUs with AVX-512 and 20 times as
+    long on those with AVX2 (pytorch/pytorch#118499 reports the same).
+    """
+    if compute.precision != "auto":
+        return compute.precision
+    if pick_device(compute.device) == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16-mixed" if has_bf16 else "16-mixed"
+    return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
+
+
 def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
     # of Lightning's lines only warnings are of use: ReportProgress logs the progress. Here, as it
     # sets its level itself when it is imported, under its other name by MLflow
@@ -213,10 +229,12 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
     # StoreWithinEpochs sets where TumourSampler continues
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     keep_freed_memory()
+    precision = pick_precision(recipe.compute)
+    logger.info("computing in %s", precision)
     return lightning.Trainer(
         **trainer_arguments(),
         accelerator="gpu" if pick_device(recipe.compute.device) == "cuda" else "cpu",
-        precision=recipe.compute.precision,
+        precision=precision,
         deterministic=recipe.compute.deterministic,
         max_epochs=recipe.schedule.epochs,
         check_val_every_n_epoch=recipe.schedule.validation_interval,

@@ -337,7 +337,8 @@ class Compute(Config):
     """Device, precision and threads of a training run.
 
     Attributes:
-        precision: Arithmetic of the forward pass; weights stay float32.
+        precision: Arithmetic of the forward pass; weights stay float32. `auto` uses bfloat16 on
+            GPUs and on CPUs with AMX, float16 on older GPUs and float32 elsewhere.
         device: `cpu`, `cuda` or `auto`.
         loader_workers: Processes that read slices; 0 reads in the training process.
         threads: CPU threads of a step; `None` uses the number that is fastest at the time, so that
@@ -347,7 +348,7 @@ class Compute(Config):
             Slower; on a GPU torch raises an error for operations that have no such algorithm.
     """
 
-    precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
+    precision: Literal["auto", "bf16-mixed", "16-mixed", "32-true"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     loader_workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)

@@ -37,8 +37,8 @@ from components.split.assign import assign_folds
 from components.split.settings import FoldSettings
 from components.train.checkpoints import Checkpoints
 from components.train.data.slices import prepare_volumes
-from components.train.fit import fit
-from components.train.recipe import Recipe
+from components.train.fit import fit, pick_precision
+from components.train.recipe import Compute, Recipe
 from pipelines.settings.presets import load_preset
 
 PARTS = ("validation", "test")
@@ -155,7 +155,8 @@ class KeepLast(Callback):
 def answer(segmenter, volume):
     images = with_neighbours(torch.from_numpy(volume.images).float(), segmenter.context_slices)
     images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    in_bf16 = pick_precision(Compute(device="cpu")) == "bf16-mixed"
+    with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
         return torch.cat([segmenter.answer(part).float() for part in images.split(16)])
 
 

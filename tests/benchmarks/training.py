@@ -273,7 +273,7 @@ def train_bare(folder):
     for _ in sys.stdin:
         began = time.monotonic()
         for _ in range(CHUNK):
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=has_amx()):
                 logits = network(images)
             loss(logits.float(), masks, sum_over_processes).backward()
             optimizer.step()

@@ -12,7 +12,8 @@ from components.shared.errors import UserError
 from components.shared.model.network import build_segmenter
 from components.train.checkpoints import Checkpoints
 from components.train.data.slices import prepare_volumes
-from components.train.fit import fit
+from components.train.fit import fit, pick_precision
+from components.train.recipe import Compute
 from tests.components.train.conftest import Interruption, assert_same_fit
 from tests.components.train.test_checkpoints import Code, replace_last, saved, stored_states
 
@@ -260,3 +261,17 @@ def test_of_lightnings_lines_only_warnings_are_told(train, recipe, caplog):
     train(recipe, "quiet")
     assert "epoch 1 of" in caplog.text
     assert not [record for record in caplog.records if record.name.startswith(names)]
+
+
+@pytest.mark.parametrize(("amx", "picked"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_cpu_computes_in_bfloat16_only_where_that_is_faster(monkeypatch, amx, picked):
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    assert pick_precision(Compute(device="cpu")) == picked
+    assert pick_precision(Compute(device="cpu", precision="16-mixed")) == "16-mixed"
+
+
+@pytest.mark.parametrize(("bf16", "picked"), [(True, "bf16-mixed"), (False, "16-mixed")])
+def test_a_gpu_computes_in_the_half_precision_that_it_has(monkeypatch, bf16, picked):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: bf16)
+    assert pick_precision(Compute(device="cuda")) == picked

@@ -50,7 +50,7 @@ schedule:
    phases: [{length: 1, image_size: null, freeze_encoder: false, lr_factor: 1,
              encoder_factor: null, augmentation: null}]}
 compute:
-  {precision: bf16-mixed, device: auto, loader_workers: 0, threads: null, deterministic: false}
+  {precision: auto, device: auto, loader_workers: 0, threads: null, deterministic: false}
 seed: 0
 """
 
