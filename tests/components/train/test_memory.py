@@ -61,7 +61,7 @@ def test_a_training_goes_on_with_half_the_slices_at_once(
     shortage(after_steps=2, error=error)
     assert_same_fit(halved, train(make_recipe(), "short"))
     assert _warnings(caplog) == [
-        "out of memory with 4 slices at once; going on from the start with 2 "
+        "out of memory with 4 slices at once; continuing from the start with 2 "
         "(train.sampling.accumulate=2: a step still has 4)"
     ]
 
@@ -78,7 +78,7 @@ def test_it_goes_on_from_the_newest_state(train, make_recipe, shortage, caplog, 
     seen = Batches()
     train(recipe, "short", callbacks=[seen])
     state = "epoch 1 and 1 steps" if within_epoch else "epoch 1"
-    assert f"going on from {state} with 2 " in caplog.text
+    assert f"continuing from {state} with 2 " in caplog.text
     halves = seen.seen[steps + 1 :]
     assert {len(half) for half in halves} == {2}
     pairs = [one + other for one, other in zip(halves[::2], halves[1::2], strict=True)]
