@@ -61,7 +61,8 @@ def test_a_metric_is_added_as_the_page_says(tmp_path):
     for name in ("components", "docs", "pipelines"):
         shutil.copytree(PROJECT / name, tmp_path / name)
     scoring = tmp_path / "components" / "shared" / "scoring"
-    figure, metric = blocks("add-a-metric.md", "python")
+    figure, table = blocks("add-a-metric.md", "python")
+    (metric,) = re.findall(r"^    Metric\(\n.*?^    \),\n", table, re.MULTILINE | re.DOTALL)
     insert(scoring / "scores.py", figure, before="\n\nclass PatientFigure(")
     insert(scoring / "metrics.py", metric, before=')\n"""Every metric, in')
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

@@ -11,6 +11,7 @@ from components.shared.model.segmenter import (
     load_segmenter,
     pick_device,
 )
+from tests.components.conftest import new_run
 
 
 def test_a_segmenter_takes_volumes_of_any_size(threshold_model):
@@ -114,7 +115,7 @@ def test_only_the_two_files_of_the_stored_form_are_downloaded(
     (folder / "data").mkdir()
     (folder / "data" / "model.pt2").write_bytes(bytes(2**20))
     client = MlflowClient()
-    run_id = client.create_run("0").info.run_id
+    run_id = new_run()
     client.log_artifacts(run_id, str(folder), "segmenter")
     client.create_registered_model("downloads")
     client.create_model_version("downloads", source=f"runs:/{run_id}/segmenter")
@@ -137,7 +138,7 @@ def test_a_registered_model_of_brainseg_0_1_is_refused(local_mlflow, tmp_path):
 
     (tmp_path / "MLmodel").write_text("flavors: {}\n")
     client = MlflowClient()
-    run_id = client.create_run("0").info.run_id
+    run_id = new_run()
     client.log_artifacts(run_id, str(tmp_path), "segmenter")
     with pytest.raises(UserError, match=r"archive \(of brainseg 0\.1\.0\), but brainseg .* reads"):
         load_segmenter(f"runs:/{run_id}/segmenter")
