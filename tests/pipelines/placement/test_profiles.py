@@ -150,7 +150,7 @@ def test_names_that_kubernetes_takes_are_taken(profile):
 
 
 def test_an_unknown_profile_is_told_with_those_that_there_are(tmp_path):
-    with pytest.raises(UserError, match="no pod profile 'tpu'; there are cpu, gpu, test"):
+    with pytest.raises(UserError, match=r"'tpu' \(nearest: gpu\); there are cpu, gpu, test"):
         load_profile("tpu")
     (tmp_path / "a.yaml").write_text("[")
     with pytest.raises(UserError, match="not valid YAML"):

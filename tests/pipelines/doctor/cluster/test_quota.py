@@ -22,8 +22,8 @@ def test_a_quota_without_a_limit_range_refuses_argos_containers(cluster, server,
     missing, room = check_quota(cluster, target)
     assert missing.status == "error"
     assert missing.found == (
-        "brainseg refuses containers that name no resources, as Argo's, and no LimitRange gives "
-        "them defaultRequest.cpu, defaultRequest.memory, default.cpu, default.memory"
+        "brainseg refuses containers that name no resources, as Argo's, and no LimitRange sets "
+        "their defaultRequest.cpu, defaultRequest.memory, default.cpu, default.memory"
     )
     assert "limitrange.yaml" in missing.advice
     assert room.status == "ok"
