@@ -315,7 +315,7 @@ class TestCommand:
                 MLFLOW_TRACKING_URI="http://127.0.0.1:1",
             )
             assert done.returncode == status
-            assert "left alone: checkpoints and volumes" in done.stderr
+            assert "checkpoints and volumes are left alone" in done.stderr
         assert (tmp_path / "store" / old / "state-000001-000000.json").exists()
 
     def test_a_store_that_is_not_there(self, brainseg, tmp_path, no_champions):

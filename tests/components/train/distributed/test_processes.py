@@ -110,6 +110,7 @@ def ranks(recipes, dataset, tmp_path):
     return [json.loads((tmp_path / f"rank-{number}.json").read_text()) for number in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(ranks, recipes, train, dataset, tmp_path):
     """One test, as to start two processes takes long."""
     for name, recipe in zip(("whole", "accumulated"), recipes, strict=True):

@@ -98,6 +98,7 @@ def start(tmp_path, environment):
             pod.kill()
 
 
+@pytest.mark.slow
 def test_pods_that_are_ended_or_killed_are_replaced_and_the_training_goes_on(
     start, make_task, tmp_path
 ):
@@ -124,6 +125,7 @@ def test_pods_that_are_ended_or_killed_are_replaced_and_the_training_goes_on(
     assert (model / "MLmodel").is_file()
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_all_pods_with_its_status(start, make_task):
     task = make_task(optimizer={"learning_rate": 1.0}, network={"encoder": "no-such-encoder"})
     first, second = start(0, task), start(1, task)
