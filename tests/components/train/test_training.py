@@ -212,7 +212,7 @@ def test_of_two_networks_the_first_learns_from_whole_scans_and_the_second_from_a
     paired = recipe.model_copy(update={"flair_network": second})
     with pytest.raises(Interruption):
         train_model(paired, dataset, **_arguments(tmp_path / "out"))
-    assert "first of two networks, on all sequences; times are those of one" in caplog.text
+    assert "first of two networks, on all sequences; times are for one" in caplog.text
     whole, every = seen
     assert every == [dataset.entries("train"), dataset.entries("validation")]
     assert whole == [[entry for entry in part if not entry.missing] for part in every]
