@@ -103,6 +103,7 @@ def _task(folder, name, file):
     return found
 
 
+@pytest.mark.slow
 def test_the_first_run_makes_a_champion(first):
     run, told = first
     assert run.returncode == 0, run.stderr
@@ -114,6 +115,7 @@ def test_the_first_run_makes_a_champion(first):
     assert {"patient_dice_mean", "patient_dice_mean_ci_low"} <= set(told["metrics"])
 
 
+@pytest.mark.slow
 def test_an_unchanged_source_ends_early_and_green(first, same, folder):
     assert same.returncode == 0, same.stderr
     result = json.loads(same.stdout)
@@ -124,6 +126,7 @@ def test_an_unchanged_source_ends_early_and_green(first, same, folder):
     assert result == json.loads((folder / "same" / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_webhook_that_is_down_fails_nothing_and_stays_a_secret(same, folder):
     assert "the message was not sent; the run itself is not affected" in same.stderr
     files = [path for path in (folder / "same").rglob("*") if path.is_file()]

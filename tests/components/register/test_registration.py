@@ -153,7 +153,9 @@ def test_a_better_model_is_promoted_and_can_be_rolled_back(any_world):
     assert any_world.alias() == "1"
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 def test_a_planted_worse_model_is_never_promoted(make_world, local_mlflow, seed):
     world = make_world(seed)
     assert world.register(world.candidate(GOOD)).promoted

@@ -47,6 +47,7 @@ def test_leaves_a_model_and_the_history_and_gives_its_run(run, make_recipe, tmp_
     assert found.data.params["train.schedule.epochs"] == "1"
 
 
+@pytest.mark.slow
 def test_the_launchers_identity_goes_before_the_graphs(run, make_recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("KFP_RUN_ID", "the launcher's")

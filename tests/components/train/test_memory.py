@@ -145,10 +145,10 @@ def pages():
 if sys.argv[1] == "kept":
     keep_freed_memory()
 for _ in range(20):  # small objects find their places, and the heap its size
-    torch.ones(2**24)
+    torch.ones(2**23)
 before = pages()
 for _ in range(20):
-    torch.ones(2**24)
+    torch.ones(2**23)
 print(pages() - before)
 """
 

@@ -26,6 +26,12 @@ from pipelines.settings.presets import load_preset, load_recipes, preset_names
 from tests.components.train.conftest import Interruption, ball_volume
 
 
+@pytest.fixture(autouse=True)
+def _without_trial_export(monkeypatch):
+    # it takes as long as the training and has tests of its own
+    monkeypatch.setattr(training, "try_export", lambda *_: None)
+
+
 def _arguments(folder):
     folder.mkdir(exist_ok=True)
     report = folder / "profile.html"
@@ -119,6 +125,7 @@ def test_a_finished_training_is_not_repeated(recipe, dataset, tracking, tmp_path
     np.testing.assert_array_equal(first(image), second(image))
 
 
+@pytest.mark.slow
 def test_two_trainings_of_a_pipeline_run_keep_apart(
     recipe, make_recipe, dataset, tracking, tmp_path
 ):
@@ -236,7 +243,7 @@ def _validation_dice(segmenter, dataset):
     return 2 * (predicted & (volume.mask > 0)).sum() / (predicted.sum() + volume.mask.sum())
 
 
-@pytest.mark.parametrize("test_time_flip", [False, True])
+@pytest.mark.parametrize("test_time_flip", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_exported_and_training_time_forward_agree(make_recipe, dataset, tmp_path, test_time_flip):
     torch.manual_seed(0)
     recipe = make_recipe(network={"test_time_flip": test_time_flip})
@@ -258,6 +265,7 @@ def _has_state(store):
     return any("/state-" in key for key in store.keys("checkpoints/"))
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on(make_recipe, dataset, tracking, tmp_path, caplog):
     long = make_recipe(schedule={"epochs": 40})
     process = multiprocessing.get_context("spawn").Process(
@@ -297,7 +305,7 @@ _SHRUNK = [
 ]
 
 
-_FAST = ("demo", "best")
+_FAST = ("demo",)
 
 
 @pytest.mark.parametrize(
@@ -327,6 +335,7 @@ def test_a_recipe_trains_and_exports(name, dataset, tmp_path):
     assert bool(history.flair) == (name == "buda2019")
 
 
+@pytest.mark.slow
 def test_both_networks_are_exported_and_the_scan_chooses(tmp_path):
     recipe = _shrunk("buda2019")
     networks = (recipe.network, recipe.flair_network)

@@ -13,6 +13,7 @@ def _tracking(tmp_path, monkeypatch, make_mlflow):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", make_mlflow(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_training_that_has_left_its_result_is_not_repeated(make_task, tmp_path):
     task = make_task(schedule={"epochs": 1})
     store, folder = open_store(task.store), group_folder(task.training)
