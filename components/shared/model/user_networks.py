@@ -25,12 +25,12 @@ def build_user_network(settings: Network, in_channels: int, place: str) -> nn.Mo
     """Calls the function that the settings name.
 
     Args:
-        settings: Settings; the function gets those that are parameters of it.
+        settings: Settings; those that are parameters of the function are passed.
         in_channels: Channels of the images.
         place: Place of the settings, for messages.
 
     Raises:
-        UserError: If the function is not allowed, cannot be imported or wants other arguments.
+        UserError: If the function is not allowed, cannot be imported or requires other arguments.
     """
     function = _import(settings.architecture, f"{place}.architecture={settings.architecture}")
     offered = {"in_channels": in_channels, "classes": 1, **dict(settings)}
@@ -56,16 +56,30 @@ def _import(name: str, shown: str) -> Callable[..., object]:
             f"{shown} is not allowed: only functions in the environment variable {ALLOWED} are "
             f"imported; if you trust this code, set {ALLOWED}={name} where the steps run"
         )
-    module, _, attribute = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"{shown} cannot be imported ({error}); install its package where the steps run"
-        ) from error
+    function = import_object(name, shown)
     if not callable(function):
         raise UserError(f"{shown} is {type(function).__name__}, not a function or class")
     return cast(Callable[..., object], function)
+
+
+def import_object(name: str, shown: str) -> object:
+    """Imports `package.module:attribute`.
+
+    Args:
+        name: Module and attribute.
+        shown: Setting and value in a message, e.g. `train.optimizer.loss=package.module:Class`.
+
+    Raises:
+        UserError: If there is no such module or attribute.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"{shown} cannot be imported ({error}); install its package, here and where the "
+            "steps run"
+        ) from error
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:

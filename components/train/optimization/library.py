@@ -1,6 +1,5 @@
 """Classes of libraries by name, and instances of them with a recipe's options."""
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -8,6 +7,7 @@ from typing import Any, TypeVar
 
 from components.shared.config import in_words, nearest
 from components.shared.errors import UserError
+from components.shared.model.user_networks import import_object
 
 T = TypeVar("T")
 
@@ -44,14 +44,7 @@ def find_class(
                 f"{place}={name} is not known{near}; there are {sources}, and package.module:Class"
             )
         return known[name]
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"{place}={name} cannot be imported ({error}); install its package, here and where "
-            "the steps run"
-        ) from error
+    found = import_object(name, f"{place}={name}")
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise UserError(f"{place}={name} is not a subclass of {kind.__module__}.{kind.__name__}")
     return found
