@@ -27,7 +27,7 @@ def build_user_network(settings: Network, in_channels: int, place: str) -> nn.Mo
     Args:
         settings: Settings; those that are parameters of the function are passed.
         in_channels: Channels of the images.
-        place: Place of the settings, for messages.
+        place: Place of the settings in a message.
 
     Raises:
         UserError: If the function is not allowed, cannot be imported or requires other arguments.
@@ -38,8 +38,8 @@ def build_user_network(settings: Network, in_channels: int, place: str) -> nn.Mo
     missing = [one.name for one in wanted if _is_required(one) and one.name not in offered]
     if missing:
         raise UserError(
-            f"{place}.architecture={settings.architecture} wants {', '.join(missing)}; a network's "
-            f"function gets what it wants of {', '.join(offered)}"
+            f"{place}.architecture={settings.architecture} requires {', '.join(missing)}; the "
+            f"arguments of a network function can be {', '.join(offered)}"
         )
     network = function(**{one.name: offered[one.name] for one in wanted if one.name in offered})
     if not isinstance(network, nn.Module):

@@ -108,7 +108,10 @@ def test_what_is_not_allowed_is_not_imported(nets, monkeypatch, tmp_path, allowe
     [
         ("absent", r"their_nets:absent cannot be imported \(module 'their_nets' has no attribute"),
         ("number", "their_nets:number is int, not a function or class"),
-        ("greedy", "their_nets:greedy wants dropout; .* of in_channels, classes, architecture"),
+        (
+            "greedy",
+            "their_nets:greedy requires dropout; .* can be in_channels, classes, architecture",
+        ),
         ("nothing", "their_nets:nothing returned NoneType, not a torch.nn.Module"),
         ("broken", "train.network: no network their_nets:broken: no luck"),
         ("halving", "returns 1 x 1 x 16 x 16 for a slice of 32 x 32, not 1 x 1 x 32 x 32"),
