@@ -208,15 +208,25 @@ def test_no_policy_leads_to_the_credentials_of_the_node(built):
                     assert to["ipBlock"]["except"] == ["169.254.0.0/16"]
 
 
-def test_mlflow_allows_the_address_that_steps_are_given(overlay):
-    for name in ("test", "kind", "aws", "gpu"):
-        config_maps = {
-            each["metadata"]["name"].partition("-settings")[0]: each["data"]
-            for each in overlay(name).of("ConfigMap")
-            if "-settings" in each["metadata"]["name"]
-        }
-        address = config_maps["brainseg"]["MLFLOW_TRACKING_URI"].removeprefix("http://")
-        assert address in config_maps["mlflow"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+@pytest.mark.parametrize("name", ["test", "kind", "aws", "gpu"])
+def test_mlflow_allows_the_names_of_its_service(overlay, name):
+    """Steps use the short one; KFP's API server, in another namespace, a longer one."""
+    built = overlay(name)
+    config_maps = {
+        each["metadata"]["name"].partition("-settings")[0]: each["data"]
+        for each in built.of("ConfigMap")
+        if "-settings" in each["metadata"]["name"]
+    }
+    namespace = built.named("Service", "mlflow")["metadata"]["namespace"]
+    full = f"mlflow.{namespace}.svc.cluster.local"
+    addresses = {
+        config_maps["brainseg"]["MLFLOW_TRACKING_URI"].removeprefix("http://"),
+        *(
+            f"{full.removesuffix(ending)}:5000"
+            for ending in ("", ".cluster.local", ".svc.cluster.local")
+        ),
+    }
+    assert addresses <= set(config_maps["mlflow"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(","))
 
 
 def test_beside_kubeflows_own_pods_nothing_is_about_them(overlay):
