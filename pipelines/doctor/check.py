@@ -32,12 +32,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Least amounts of a resource.
-
-    Attributes:
-        error: Amount below which a run fails.
-        warning: Amount below which a run may fail or is slow.
-    """
+    """Amounts of a resource below which a run fails (`error`), or may fail (`warning`)."""
 
     error: float
     warning: float

@@ -2,7 +2,7 @@
 
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -37,24 +37,19 @@ def check_packages(constraints: Path = _CONSTRAINTS) -> Check:
     except UserError as error:
         return Check("packages", "error", str(error))  # its message has the advice
     if missing:
-        return _check_missing(missing)
+        found = "; ".join(
+            f"{', '.join(names)} ({f'extra {extra}, for {USES[extra]}' if extra else 'for all'})"
+            for extra, names in missing.items()
+        )
+        status: Status = "warning" if list(missing) == ["kaggle"] else "error"
+        return Check("packages", status, f"not installed: {found}", installation(missing))
     if differing := list(_differing(constraints)):
         shown = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
         advice = f"pip install --constraint {constraints.name} --editable '.[all]'"
         found = f"{len(differing)} differ from the tested versions: {shown}"
         return Check("packages", "warning", found, advice)
-    return Check(
-        "packages", "ok", f"all installed ({DISTRIBUTION} {metadata.version(DISTRIBUTION)})"
-    )
-
-
-def _check_missing(missing: Mapping[str, list[str]]) -> Check:
-    found = "; ".join(
-        f"{', '.join(packages)} ({f'extra {extra}, for {USES[extra]}' if extra else 'for all'})"
-        for extra, packages in missing.items()
-    )
-    status: Status = "warning" if list(missing) == ["kaggle"] else "error"
-    return Check("packages", status, f"not installed: {found}", installation(missing))
+    version = metadata.version(DISTRIBUTION)
+    return Check("packages", "ok", f"all installed ({DISTRIBUTION} {version})")
 
 
 def _differing(constraints: Path) -> Iterator[str]:

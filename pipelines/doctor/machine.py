@@ -1,5 +1,6 @@
 """Checks of the machine: disks, memory, shared memory, device."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,6 @@ from components.shared.machine import free_memory, usable_cores
 from components.shared.process import cache_folder
 from components.shared.tracking.address import sqlite_file
 from pipelines.doctor.check import GIB, INSTALL, OTHER_PLACE, Check, Thresholds
-from pipelines.doctor.places import existing, why_not_writable
 
 # The public set takes 0.7 GiB as volumes, and a training step a few GiB of memory.
 _DISK_GIB = Thresholds(error=1, warning=5)
@@ -32,10 +32,8 @@ def check_memory(least_gib: Thresholds = _MEMORY_GIB) -> Check:
     free = free_memory()
     if free is None:
         return Check("memory", "ok", "not known on this system")
-    advice = (
-        "close other programs, or give the container more memory; or lower "
-        "train.sampling.batch_size"
-    )
+    freed = "close other programs, or give the container more memory"
+    advice = f"{freed}; or lower train.sampling.batch_size"
     return least_gib.check("memory", free / GIB, f"{free / GIB:.1f} GiB free", advice)
 
 
@@ -58,12 +56,30 @@ def check_device() -> Check:
     except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
         return Check("device", "error", f"torch cannot be imported: {error}", INSTALL)
     if torch.cuda.is_available():
-        return _check_gpu()
+        gpu = torch.cuda.get_device_properties(0)
+        found = f"{torch.cuda.device_count()} x {gpu.name}, {gpu.total_memory / GIB:.0f} GiB"
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if has_bf16 else "no bf16: trains in float16"
+        return Check("device", "ok", f"{found}, {precision}")
     found = f"{usable_cores()} CPU cores, no GPU (torch {torch.__version__})"
     if Path("/dev/nvidia0").exists():
         advice = "a GPU is there but torch cannot use it: install its driver and a CUDA torch"
         return Check("device", "warning", found, advice)
     return Check("device", "ok", found)
+
+
+def existing(folder: Path) -> Path:
+    """Return the folder itself, or the nearest parent that exists."""
+    # os.path.exists: Path.exists raises where a folder above may not be entered
+    return next(place for place in (folder, *folder.parents) if os.path.exists(place))
+
+
+def why_not_writable(folder: Path) -> str | None:
+    """Return why no file can be written to a folder, which need not exist; `None` if it can."""
+    place = existing(folder)
+    if not place.is_dir():
+        return f"{place} is a file where a folder should be"
+    return None if os.access(place, os.W_OK | os.X_OK) else f"{place} cannot be written"
 
 
 def _check_disk(name: str, folder: Path, least_gib: Thresholds) -> Check:
@@ -73,13 +89,3 @@ def _check_disk(name: str, folder: Path, least_gib: Thresholds) -> Check:
     free = shutil.disk_usage(place).free / GIB
     found = f"{free:.1f} GiB free at {place}"
     return least_gib.check(name, free, found, "free space, or choose another place")
-
-
-def _check_gpu() -> Check:
-    import torch
-
-    gpu = torch.cuda.get_device_properties(0)
-    found = f"{torch.cuda.device_count()} x {gpu.name}, {gpu.total_memory / GIB:.0f} GiB"
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        return Check("device", "ok", f"{found}, bf16")
-    return Check("device", "ok", f"{found}, no bf16: trains in float16")

@@ -10,7 +10,7 @@ from pathlib import Path
 from components.shared.errors import UserError
 from components.shared.tracking.address import sqlite_file
 from pipelines.doctor.check import INSTALL, OTHER_PLACE, Check
-from pipelines.doctor.places import existing, why_not_writable
+from pipelines.doctor.machine import existing, why_not_writable
 
 _LOCK_TIMEOUT_S = 5.0
 
@@ -33,12 +33,20 @@ def check_mlflow(lock_timeout_s: float = _LOCK_TIMEOUT_S) -> Check:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         return Check("MLflow", "ok", "MLFLOW_TRACKING_URI is not set: runs go to a local file")
-    path = sqlite_file(uri)
+    if (path := sqlite_file(uri)) is None:
+        return _check_connection(uri)
+    if problem := why_not_writable(path.parent):
+        return Check("MLflow", "error", f"{path}: {problem}", OTHER_PLACE)
     # os.path.exists: Path.exists raises where a folder above may not be entered
-    if path and not os.path.exists(path):
-        return _check_new_file(path)
-    if path and (problem := _check_file(path, lock_timeout_s)):
-        return problem
+    if not os.path.exists(path):
+        return Check("MLflow", "ok", f"{path} will be created by the first run")
+    try:
+        _open_for_writing(path, lock_timeout_s)
+    except (sqlite3.Error, OSError) as error:
+        advice = (
+            "end other writers, change its rights, or move it away: the next run creates another"
+        )
+        return Check("MLflow", "error", f"{path}: {error}", advice)
     return _check_connection(uri)
 
 
@@ -53,16 +61,10 @@ def _try_store(uri: str) -> None:
     if store.read(key) != data or not store.exists(key):
         raise UserError(f"store {store.uri}: what is read is not what was written")
     store.delete(key)
-    if root:
-        _remove_empty(root, kept)
-
-
-def _remove_empty(folder: Path, kept: Path | None) -> None:
-    # leave no trace of a store that was only tried
     with suppress(OSError):  # a run has begun to use it
-        while folder != kept:
-            folder.rmdir()
-            folder = folder.parent
+        while root and root != kept:  # leave no trace of a store that was only tried
+            root.rmdir()
+            root = root.parent
 
 
 def _check_connection(uri: str) -> Check:
@@ -77,27 +79,8 @@ def _check_connection(uri: str) -> Check:
     return Check("MLflow", "ok", f"{uri} answers")
 
 
-def _check_new_file(path: Path) -> Check:
-    if problem := why_not_writable(path.parent):
-        return Check("MLflow", "error", f"{path}: {problem}", OTHER_PLACE)
-    return Check("MLflow", "ok", f"{path} will be created by the first run")
-
-
-def _check_file(path: Path, lock_timeout_s: float) -> Check | None:
-    """Problem of writing to it, which MLflow would report late or not at all."""
-    if problem := why_not_writable(path.parent):
-        return Check("MLflow", "error", f"{path}: {problem}", OTHER_PLACE)
-    try:
-        _open_for_writing(path, lock_timeout_s)
-    except (sqlite3.Error, OSError) as error:
-        advice = (
-            "end other writers, change its rights, or move it away: the next run creates another"
-        )
-        return Check("MLflow", "error", f"{path}: {error}", advice)
-    return None
-
-
 def _open_for_writing(path: Path, lock_timeout_s: float) -> None:
+    """Fails as late writes would, which MLflow reports late or not at all."""
     if not os.access(path, os.R_OK | os.W_OK):  # SQLite would silently open it for reading only
         raise PermissionError("it cannot be written")
     uri = f"{path.as_uri()}?mode=rw"

@@ -5,15 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from components.shared.cluster import Cluster, KubernetesError, connect
 from pipelines.doctor.check import Check
-from pipelines.doctor.cluster.api import check_api
 from pipelines.doctor.cluster.installation import check_installation
-from pipelines.doctor.cluster.namespace import check_namespace
+from pipelines.doctor.cluster.kubeflow import check_api
 from pipelines.doctor.cluster.nodes import check_nodes
 from pipelines.doctor.cluster.probe import check_pods
 from pipelines.doctor.cluster.queues import check_queues, check_trainer
 from pipelines.doctor.cluster.quota import check_quota
 from pipelines.doctor.cluster.rights import check_own_rights, check_run_rights
-from pipelines.doctor.cluster.server import check_server, unknown
+from pipelines.doctor.cluster.server import check_namespace, check_server, unknown
 from pipelines.doctor.cluster.sources import check_sources
 from pipelines.doctor.cluster.target import Target
 
@@ -41,11 +40,8 @@ _OF_CLUSTER: dict[str, Look] = {
 def run_cluster_checks(target: Target, limit_s: float = _LIMIT_S) -> list[Check]:
     """Check everything that a run on a cluster needs, in less than a minute.
 
-    Starts pods that try the images, the store and MLflow, and deletes them in every case.
-
-    Args:
-        target: Place of the runs.
-        limit_s: Seconds for all requests; a check without an answer by then is unknown.
+    Starts pods that try the images, the store and MLflow, and deletes them in every case. A check
+    without an answer within `limit_s` seconds is unknown.
 
     Raises:
         UserError: If no cluster is named, or it does not answer.

@@ -1,7 +1,6 @@
 """Check of the nodes: one for every step."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Iterator, Mapping, Sequence
 
 from kubernetes.utils.quantity import parse_quantity
 
@@ -10,12 +9,11 @@ from pipelines.doctor.check import Check
 from pipelines.doctor.cluster.target import Target
 from pipelines.placement.profiles import NodeRequirement, PodSettings, Toleration
 
-_ADVICE = (
-    "such a pod waits for ever, unless an autoscaler adds a node: choose or change the pod profile"
-)
+_WAITS = "such a pod waits for ever, unless an autoscaler adds a node"
+_ADVICE = f"{_WAITS}: choose or change the pod profile"
 _GPU_ADVICE = (
-    "such a pod waits for ever, unless an autoscaler adds a node: use a profile without GPUs "
-    "(--profile cpu), or install the device plugin of the nodes' GPUs"
+    f"{_WAITS}: use a profile without GPUs (--profile cpu), or install the device plugin of the "
+    "nodes' GPUs"
 )
 
 
@@ -40,33 +38,24 @@ def _is_in_use(node: Json) -> bool:
 
 def _problem(settings: PodSettings, nodes: Sequence[Json]) -> tuple[str, str] | None:
     """The first condition that no node meets, with what to do."""
-    for resource, amount in _amounts(settings).items():
-        nodes = [node for node in nodes if _has(node, resource) >= amount]
+    gpu = {settings.gpu.type: str(settings.gpu.count)} if settings.gpu else {}
+    amounts = {**gpu, "cpu": settings.cpu.request, "memory": settings.memory.request}
+    for resource, amount in amounts.items():
+        nodes = [
+            node
+            for node in nodes
+            if parse_quantity(node["status"]["allocatable"].get(resource, "0"))
+            >= parse_quantity(amount)
+        ]
         if not nodes:
-            advice = _GPU_ADVICE if settings.gpu and resource == settings.gpu.type else _ADVICE
-            return f"no node has {resource} {_shown(settings, resource)}", advice
+            return f"no node has {resource} {amount}", _GPU_ADVICE if resource in gpu else _ADVICE
     nodes = [node for node in nodes if _is_selected(settings, node)]
     if not nodes:
         return "no such node has the labels that the profile asks for", _ADVICE
-    taints = [list(_intolerable(settings.tolerations, node)) for node in nodes]
+    taints = [_intolerable(settings, node) for node in nodes]
     if all(taints):
         return f"no such node takes it: taint {taints[0][0]}", f"{_ADVICE} (tolerations)"
     return None
-
-
-def _amounts(settings: PodSettings) -> dict[str, Decimal]:
-    gpu = {settings.gpu.type: Decimal(settings.gpu.count)} if settings.gpu else {}
-    cpu, memory = settings.cpu.request, settings.memory.request
-    return {**gpu, "cpu": parse_quantity(cpu), "memory": parse_quantity(memory)}
-
-
-def _shown(settings: PodSettings, resource: str) -> str:
-    count = str(settings.gpu.count) if settings.gpu else ""
-    return {"cpu": settings.cpu.request, "memory": settings.memory.request}.get(resource, count)
-
-
-def _has(node: Json, resource: str) -> Decimal:
-    return Decimal(parse_quantity(node["status"]["allocatable"].get(resource, "0")))
 
 
 def _is_selected(settings: PodSettings, node: Json) -> bool:
@@ -80,38 +69,26 @@ def _is_selected(settings: PodSettings, node: Json) -> bool:
 
 
 def _holds(condition: NodeRequirement, labels: Mapping[str, str]) -> bool:
-    value = labels.get(condition.key)
-    match condition.operator:
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "In":
-            return value in condition.values
-        case "NotIn":
-            return value not in condition.values
-        case _:
-            return _is_beyond(condition, value)
-
-
-def _is_beyond(condition: NodeRequirement, value: str | None) -> bool:
-    try:
-        number, limit = int(value or ""), int(condition.values[0])
-    except (ValueError, IndexError):
+    value, operator = labels.get(condition.key), condition.operator
+    if operator in ("Exists", "DoesNotExist"):
+        return (value is not None) == (operator == "Exists")
+    if operator in ("In", "NotIn"):
+        return (value in condition.values) == (operator == "In")
+    if value is None or not value.removeprefix("-").isdecimal():
         return False
-    return number > limit if condition.operator == "Gt" else number < limit
+    number, limit = int(value), int(condition.values[0])
+    return number > limit if operator == "Gt" else number < limit
 
 
-def _intolerable(tolerations: Iterable[Toleration], node: Json) -> Iterator[str]:
-    for taint in node["spec"].get("taints") or ():
-        if taint["effect"] == "PreferNoSchedule":
-            continue
-        if not any(_tolerates(each, taint) for each in tolerations):
-            yield f"{taint['key']}={taint.get('value', '')}:{taint['effect']}"
+def _intolerable(settings: PodSettings, node: Json) -> list[str]:
+    return [
+        f"{taint['key']}={taint.get('value', '')}:{taint['effect']}"
+        for taint in node["spec"].get("taints") or ()
+        if taint["effect"] != "PreferNoSchedule"
+        and not any(_tolerates(each, taint) for each in settings.tolerations)
+    ]
 
 
-def _tolerates(toleration: Toleration, taint: Json) -> bool:
-    same = toleration.operator == "Exists" or toleration.value == taint.get("value", "")
-    return (
-        same and toleration.key in ("", taint["key"]) and toleration.effect in ("", taint["effect"])
-    )
+def _tolerates(one: Toleration, taint: Json) -> bool:
+    same = one.operator == "Exists" or one.value == taint.get("value", "")
+    return same and one.key in ("", taint["key"]) and one.effect in ("", taint["effect"])

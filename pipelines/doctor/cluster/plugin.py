@@ -66,6 +66,6 @@ def _overrides(found: Installation, target: Target, deployment: Json, plugin: Js
         return {}
     own = (plugin.get("namespaces") or {}).get(target.namespace, {})
     runs = Installation(found.cluster, target.namespace)
-    config = runs.optional_config_map("kfp-launcher")
+    config = runs.config_map("kfp-launcher", optional=True)
     launcher = json.loads(config.get("plugins.mlflow") or "{}")
     return {**(own.get("settings") or {}), **(launcher.get("settings") or {})}

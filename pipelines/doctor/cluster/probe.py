@@ -30,7 +30,6 @@ _AMOUNTS = {
 
 # Prefixes of reasons that do not pass by waiting; a node may still have room later
 _FINAL = ("Err", "Image", "InvalidImage", "CreateContainer")
-_NO_RIGHT = "cannot create resource"
 
 _Seen = tuple[Json, float]  # a pod, and this machine's time when it was seen
 
@@ -54,7 +53,7 @@ def check_pods(cluster: Cluster, target: Target) -> Iterator[Check]:
         pods = _followed(cluster, names)
     for kind, (image, _) in target.probes.items():
         yield from [refusals[kind]] if kind in refusals else _checks(kind, image, pods.get(kind))
-    if not _reachable(target.store):
+    if not target.shared_store:
         advice = "name the one of runs: --store s3://bucket/prefix"
         yield Check("store", "unknown", f"pods cannot reach the folder {target.store}", advice)
 
@@ -70,56 +69,44 @@ def _deleted_at_the_end(cluster: Cluster, names: Mapping[str, str]) -> Iterator[
         for each in signals:
             signal.signal(each, signal.SIG_IGN)
         for name in names.values():
-            _delete(cluster, name)
+            try:
+                cluster.delete(f"pods/{name}", gracePeriodSeconds="0")
+            except KubernetesError as error:
+                if error.status != 404:
+                    message = "the pod %s cannot be deleted (%s): kubectl -n %s delete pod %s"
+                    _logger.warning(message, name, error, cluster.namespace, name)
         for each, handler in zip(signals, before, strict=True):
             signal.signal(each, handler)
 
 
-def _delete(cluster: Cluster, name: str) -> None:
-    try:
-        cluster.delete(f"pods/{name}", gracePeriodSeconds="0")
-    except KubernetesError as error:
-        if error.status != 404:
-            message = "the pod %s cannot be deleted (%s): kubectl -n %s delete pod %s"
-            _logger.warning(message, name, error, cluster.namespace, name)
-
-
 def probe_pod(name: str, settings: PodSettings, image: str, target: Target) -> Json:
     """Return a step's pod that is small, waits in no queue and tries what steps need."""
-    pod, store = pod_fragment(settings), target.store if _reachable(target.store) else ""
+    pod = pod_fragment(settings)
     (container,) = pod["spec"]["containers"]
     probe = {
         **container,
         "image": image,
-        "command": ["python", "-m", "pipelines.doctor.pod", store],
+        "command": ["python", "-m", "pipelines.doctor.pod", target.shared_store],
         "resources": _AMOUNTS,
         # its answer; where it crashes, the end of its log
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    spec = {
-        **pod["spec"],
+    pod["spec"] |= {
         "restartPolicy": "Never",
         "activeDeadlineSeconds": _DEADLINE_S,
         "serviceAccountName": target.service_account,
         "enableServiceLinks": False,
         "containers": [probe],
     }
-    labels, annotations = (pod["metadata"].get(field, {}) for field in ("labels", "annotations"))
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": name,
-            "labels": {**labels, **_LABELS, **_NO_SIDECAR},
-            "annotations": {**annotations, **_NO_SIDECAR},
-        },
-        "spec": spec,
-    }
+    pod["metadata"]["name"] = name
+    pod["metadata"].setdefault("labels", {}).update(_LABELS | _NO_SIDECAR)
+    pod["metadata"].setdefault("annotations", {}).update(_NO_SIDECAR)
+    return {"apiVersion": "v1", "kind": "Pod", **pod}
 
 
 def _refusal(kind: str, error: KubernetesError) -> Check:
     text = str(error)
-    if _NO_RIGHT in text or error.status == 401:
+    if "cannot create resource" in text or error.status == 401:
         advice = "have the right to create and delete pods given to you, or ask someone who has it"
         return Check(f"pod, {kind}", "unknown", text, advice)
     if "exceeded quota" in text:
@@ -140,15 +127,11 @@ def _followed(cluster: Cluster, names: Mapping[str, str]) -> dict[str, _Seen]:
             pod = cluster.get(f"pods/{name}")
             seen[kind] = pod, time.time()
             reason = str((_state(pod).get("waiting") or {}).get("reason"))
-            if _phase(pod) in ("Succeeded", "Failed") or reason.startswith(_FINAL):
+            if pod["status"].get("phase") in ("Succeeded", "Failed") or reason.startswith(_FINAL):
                 del pending[kind]
         if pending:
             time.sleep(_EVERY_S)
     return seen
-
-
-def _phase(pod: Json) -> str:
-    return str(pod["status"].get("phase"))
 
 
 def _state(pod: Json) -> Json:
@@ -158,10 +141,15 @@ def _state(pod: Json) -> Json:
 
 def _checks(kind: str, image: str, seen: _Seen | None) -> Iterator[Check]:
     pod, at = seen or ({"status": {}}, 0.0)
-    name, phase = f"pod, {kind}", _phase(pod)
+    name, phase = f"pod, {kind}", pod["status"].get("phase")
     if phase == "Succeeded":
         yield Check(name, "ok", f"{image} starts")
-        yield from _answers(kind, pod, at)
+        answer = json.loads(_state(pod)["terminated"]["message"])
+        clock = check_clock(f"clock, {kind}", "the pod's node", answer["time"] - at)
+        if clock.status != "ok":
+            yield clock
+        for each in answer["checks"]:
+            yield Check(**{**each, "name": f"{each['name']}, {kind}"})
     elif phase == "Failed":
         advice = "use images of this version: make images, make push, then --registry"
         yield Check(name, "error", f"{image}: {failed_by(pod)}", advice)
@@ -181,15 +169,3 @@ def _advice(image: str, reason: str) -> str:
     if reason.startswith(("its configuration", "its container")):
         return "create what is missing; the pods of steps wait for it too"
     return "make room, or change the profile's node_selector, tolerations or affinity"
-
-
-def _answers(kind: str, pod: Json, at: float) -> Iterator[Check]:
-    answer = json.loads(_state(pod)["terminated"]["message"])
-    clock = check_clock(f"clock, {kind}", "the pod's node", answer["time"] - at)
-    if clock.status != "ok":
-        yield clock
-    yield from (Check(**{**each, "name": f"{each['name']}, {kind}"}) for each in answer["checks"])
-
-
-def _reachable(store: str) -> bool:
-    return store.startswith("s3://")

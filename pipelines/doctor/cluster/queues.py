@@ -39,19 +39,18 @@ def _check_queue(cluster: Cluster, name: str, versions: list[str]) -> Check:
     if queue is None:
         advice = "name another in the profile, or create it: its pods wait for ever"
         return Check("queue", "error", f"there is no LocalQueue {name}", advice)
-    for condition in queue.get("status", {}).get("conditions", ()):
+    status = queue.get("status", {})
+    for condition in status.get("conditions", ()):
         if condition["type"] == "Active" and condition["status"] != "True":
             advice = "ask Kueue's administrator; until then its pods wait"
             return Check("queue", "error", f"{name}: {condition.get('message', '')}", advice)
-    waiting = queue.get("status", {}).get("pendingWorkloads", 0)
+    waiting = status.get("pendingWorkloads", 0)
     return Check("queue", "ok", f"{name} is active; {waiting} are waiting in it")
 
 
 def _versions(cluster: Cluster, group: str) -> list[str]:
     """The versions of an API, the preferred one first; empty if it is not installed."""
-    found = cluster.find(f"/apis/{group}")
-    if found is None:
+    if (found := cluster.find(f"/apis/{group}")) is None:
         return []
-    preferred = found["preferredVersion"]["version"]
-    others = [each["version"] for each in found["versions"]]
-    return [preferred, *(version for version in others if version != preferred)]
+    every = [each["version"] for each in (found["preferredVersion"], *found["versions"])]
+    return list(dict.fromkeys(every))

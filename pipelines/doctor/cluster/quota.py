@@ -10,15 +10,12 @@ from pipelines.doctor.check import Check
 from pipelines.doctor.cluster.target import Target
 from pipelines.placement.profiles import PodSettings
 
+_SIZES = ("cpu", "memory")
 # A quota on one of these refuses containers that name none of it, such as Argo's
 # (workflow-controller-configmap's `executor` sets no resources): a LimitRange has to name it
 _NAMED_BY_CONTAINERS = {
-    "cpu": ("defaultRequest", "cpu"),
-    "memory": ("defaultRequest", "memory"),
-    "requests.cpu": ("defaultRequest", "cpu"),
-    "requests.memory": ("defaultRequest", "memory"),
-    "limits.cpu": ("default", "cpu"),
-    "limits.memory": ("default", "memory"),
+    **{f"{kind}{name}": ("defaultRequest", name) for kind in ("", "requests.") for name in _SIZES},
+    **{f"limits.{name}": ("default", name) for name in _SIZES},
 }
 
 
@@ -27,41 +24,38 @@ def check_quota(cluster: Cluster, target: Target) -> Iterator[Check]:
 
     Quotas for some pods only (with scopes) are not checked.
     """
-    quotas = [each for each in cluster.get("resourcequotas")["items"] if _is_for_all(each)]
+    quotas = [
+        each
+        for each in cluster.get("resourcequotas")["items"]
+        if not (each["spec"].get("scopes") or each["spec"].get("scopeSelector"))
+    ]
     if not quotas:
         yield Check("quota", "ok", "none: runs may use all that the nodes have")
         return
-    ranges = cluster.get("limitranges")["items"]
+    ranges = (each["spec"]["limits"] for each in cluster.get("limitranges")["items"])
+    defaults = [each for limits in ranges for each in limits if each["type"] == "Container"]
     for quota in quotas:
-        yield from _check_defaults(quota, ranges)
+        yield from _check_defaults(quota, defaults)
         yield _check_steps(quota, target.profile.steps)
 
 
-def needs(settings: PodSettings) -> dict[str, Decimal]:
-    """Return the amounts of a step's pods by the names of quotas."""
+def _needs(settings: PodSettings) -> dict[str, Decimal]:
+    """The amounts of a step's pods by the names of quotas."""
     cpu, memory, gpu = settings.cpu, settings.memory, settings.gpu
+    requests = {"cpu": cpu.request, "memory": memory.request}
+    devices = {gpu.type: str(gpu.count)} if gpu else {}
     amounts = {
         "pods": "1",
-        "cpu": cpu.request,
-        "memory": memory.request,
-        "requests.cpu": cpu.request,
-        "requests.memory": memory.request,
+        **requests,
+        **{f"requests.{name}": amount for name, amount in (requests | devices).items()},
         "limits.cpu": cpu.limit,
         "limits.memory": memory.limit,
-        **({f"requests.{gpu.type}": str(gpu.count)} if gpu else {}),
     }
     pods = settings.pod_group.pods if settings.pod_group else 1
     return {name: pods * parse_quantity(amount) for name, amount in amounts.items()}
 
 
-def _is_for_all(quota: Json) -> bool:
-    return not (quota["spec"].get("scopes") or quota["spec"].get("scopeSelector"))
-
-
-def _check_defaults(quota: Json, ranges: Iterable[Json]) -> Iterator[Check]:
-    defaults = [
-        each for one in ranges for each in one["spec"]["limits"] if each["type"] == "Container"
-    ]
+def _check_defaults(quota: Json, defaults: Iterable[Json]) -> Iterator[Check]:
     missing = [
         f"{field}.{resource}"
         for name, (field, resource) in _NAMED_BY_CONTAINERS.items()
@@ -94,7 +88,7 @@ def _check_steps(quota: Json, steps: Mapping[str, PodSettings]) -> Check:
 def _exceeding(steps: Mapping[str, PodSettings], limits: Mapping[str, Decimal]) -> Iterator[str]:
     """The biggest need of each resource that is above its limit."""
     for resource, limit in limits.items():
-        amounts = {step: needs(each).get(resource, Decimal(0)) for step, each in steps.items()}
+        amounts = {step: _needs(each).get(resource, Decimal(0)) for step, each in steps.items()}
         step = max(amounts, key=lambda name: amounts[name])
         if amounts[step] > limit:
             yield f"{step} needs: {resource} {_shown(amounts[step])}, not {_shown(limit)}"

@@ -9,37 +9,33 @@ from components.shared.cluster import Cluster, Json, KubernetesError
 from pipelines.doctor.check import Check
 from pipelines.doctor.cluster.target import Target
 
-_AT_ONCE = 8
+_THREADS = 8
 _SELF, _LOCAL = "SelfSubjectAccessReview", "LocalSubjectAccessReview"
 
 
 @dataclass(frozen=True)
 class Right:
-    """A rule of a Role.
+    """A rule of a Role, with its reason for messages."""
 
-    Attributes:
-        group: API group; empty for the core API.
-        resource: Plural name, perhaps with a subresource: pods/log.
-        verbs: Verbs, separated by spaces.
-        why: Reason, for messages.
-        name: Name of the only object; empty for all.
-        outside: True for a resource without a namespace.
-        only_for: Backend of pod groups that alone needs it; empty for every run.
-    """
-
-    group: str
-    resource: str
-    verbs: str
+    group: str  # empty for the core API
+    resource: str  # plural, perhaps with a subresource: pods/log
+    verbs: str  # separated by spaces
     why: str
-    name: str = ""
-    outside: bool = False
-    only_for: str = ""
+    name: str = ""  # of the only object; empty for all
+    outside: bool = False  # True for a resource without a namespace
+    only_for: str = ""  # backend of pod groups that alone needs it; empty for every run
 
     @property
     def object(self) -> str:
         """Resource as `kubectl` writes it: deployments.apps/NAME."""
         kind = f"{self.resource}.{self.group}" if self.group else self.resource
         return f"{kind}/{self.name}" if self.name else kind
+
+    def attributes(self, verb: str, namespace: str) -> Json:
+        """The fields of an access review."""
+        resource, _, part = self.resource.partition("/")
+        place = {"namespace": "" if self.outside else namespace, "name": self.name, "verb": verb}
+        return {**place, "group": self.group, "resource": resource, "subresource": part}
 
 
 _FOR_WAIT = "`submit --wait` reports what tasks wait for"
@@ -96,7 +92,8 @@ def check_run_rights(cluster: Cluster, target: Target) -> Iterator[Check]:
     if account.get("automountServiceAccountToken") is False:
         advice = "set automountServiceAccountToken: true; Argo and KFP ask Kubernetes from pods"
         yield Check("run's rights", "error", f"{name} gives its pods no token", advice)
-    rules = [each for each in RUNS if each.only_for in _used_by(target)]
+    used = {"", "job", target.group.backend} if target.group else {""}
+    rules = [each for each in RUNS if each.only_for in used]
     if missing := missing_of_runs(cluster, target, rules):
         advice = "kubectl apply -f manifests/base/access/ in this namespace"
         yield Check("run's rights", "error", f"{name} may not {missing}", advice)
@@ -109,15 +106,11 @@ def missing_of_runs(cluster: Cluster, target: Target, rights: Iterable[Right]) -
     return _missing(rights, target.namespace, _asker(cluster, target.service_account))
 
 
-def _used_by(target: Target) -> set[str]:
-    return {"", "job", target.group.backend} if target.group else {""}
-
-
 def _missing(rights: Iterable[Right], namespace: str, may: Callable[[Json], bool]) -> str:
     """The rights that are missing, in words; empty if none is."""
     asked = [(right, verb) for right in rights for verb in right.verbs.split()]
-    questions = [_attributes(right, verb, namespace) for right, verb in asked]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    questions = [right.attributes(verb, namespace) for right, verb in asked]
+    with ThreadPoolExecutor(_THREADS) as pool:
         answers = list(pool.map(may, questions))
     refused: dict[Right, list[str]] = {}
     for (right, verb), allowed in zip(asked, answers, strict=True):
@@ -126,18 +119,6 @@ def _missing(rights: Iterable[Right], namespace: str, may: Callable[[Json], bool
     return "; ".join(
         f"{', '.join(verbs)} {right.object} ({right.why})" for right, verbs in refused.items()
     )
-
-
-def _attributes(right: Right, verb: str, namespace: str) -> Json:
-    resource, _, part = right.resource.partition("/")
-    return {
-        "namespace": "" if right.outside else namespace,
-        "group": right.group,
-        "resource": resource,
-        "subresource": part,
-        "name": right.name,
-        "verb": verb,
-    }
 
 
 def _asker(cluster: Cluster, account: str) -> Callable[[Json], bool]:
@@ -149,7 +130,7 @@ def _asker(cluster: Cluster, account: str) -> Callable[[Json], bool]:
     groups = [everyone, f"{everyone}:{cluster.namespace}", "system:authenticated"]
     about = partial(_allowed, cluster, _LOCAL, user=user, groups=groups)
     try:
-        about(_attributes(RUNS[0], "get", cluster.namespace))
+        about(RUNS[0].attributes("get", cluster.namespace))
     except KubernetesError as error:
         if error.status != 403:
             raise

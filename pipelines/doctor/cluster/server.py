@@ -1,4 +1,4 @@
-"""Checks of the API server: version, user and clock."""
+"""Checks of the API server, its clock and the namespace of runs."""
 
 import re
 import time
@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 from components.shared.cluster import Cluster, KubernetesError
 from components.shared.errors import UserError
 from pipelines.doctor.check import Check
+from pipelines.doctor.cluster.target import Target
 
 # a group's Job says which failures count by podFailurePolicy, which is stable since then
 _OLDEST = (1, 31)
@@ -16,12 +17,13 @@ _ANONYMOUS = "system:anonymous"
 # S3 refuses requests that are 15 minutes off (RequestTimeTooSkewed); tokens are more patient
 _SKEW_ERROR_S, _SKEW_WARNING_S = 900.0, 60.0
 
+_ENFORCE = "pod-security.kubernetes.io/enforce"
+
 
 def check_server(cluster: Cluster) -> Iterator[Check]:
     """Check that the API server knows the user, and its version and clock.
 
-    Raises:
-        UserError: If it does not answer or does not know the user: no other check can run.
+    Raises `UserError` if it does not answer or does not know the user: no other check can run.
     """
     try:
         user = _user(cluster)
@@ -39,6 +41,30 @@ def check_server(cluster: Cluster) -> Iterator[Check]:
     if "Date" in headers:
         date = parsedate_to_datetime(headers["Date"]).timestamp() + 0.5  # it has whole seconds
         yield check_clock("clock", "the API server", date - now)
+
+
+def check_namespace(cluster: Cluster, target: Target) -> Iterator[Check]:
+    """Check that the namespace exists and enforces the standard "restricted"."""
+    name = target.namespace
+    found = cluster.find(f"/api/v1/namespaces/{name}")
+    if found is None:
+        advice = "give another by --namespace, or create it: see docs/get-started/cluster.md"
+        yield Check("namespace", "error", f"there is no namespace {name}", advice)
+        return
+    if found["status"]["phase"] == "Terminating":
+        advice = "wait until it is gone and create it again"
+        yield Check("namespace", "error", f"{name} is being deleted", advice)
+        return
+    level = found["metadata"].get("labels", {}).get(_ENFORCE, "")
+    if level == "restricted":
+        yield Check("namespace", "ok", f"{name} enforces the Pod Security standard {level}")
+        return
+    advice = (
+        f"runs need no more than restricted: kubectl label namespace {name} {_ENFORCE}="
+        "restricted, unless others' pods in it do"
+    )
+    enforced = f"enforces only {level}" if level else "enforces no Pod Security standard"
+    yield Check("namespace", "warning", f"{name} {enforced}", advice)
 
 
 def check_clock(name: str, whose: str, ahead_s: float) -> Check:

@@ -10,16 +10,7 @@ from pipelines.placement.profiles import PodProfile
 
 @dataclass(frozen=True)
 class Target:
-    """A place for runs.
-
-    Attributes:
-        profile: Settings of their pods.
-        images: Names of their images.
-        store: s3://bucket/prefix; a cluster cannot reach a folder.
-        namespace: Namespace of their pods.
-        service_account: ServiceAccount of their pods.
-        endpoint: Address of Kubeflow Pipelines (default: the cluster's own).
-    """
+    """The place of runs: settings and images of their pods, store, namespace and ServiceAccount."""
 
     profile: PodProfile
     images: Images
@@ -27,6 +18,11 @@ class Target:
     namespace: str = "brainseg"
     service_account: str = "brainseg-run"
     endpoint: str = ""
+
+    @property
+    def shared_store(self) -> str:
+        """The store if pods can reach it, or else an empty text."""
+        return self.store if self.store.startswith("s3://") else ""
 
     @property
     def probes(self) -> dict[str, tuple[str, str]]:

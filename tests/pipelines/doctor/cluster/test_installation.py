@@ -1,10 +1,25 @@
 import json
 
 import pytest
+import yaml
 
-from pipelines.doctor.cluster.installation import check_installation
-from tests.pipelines.doctor.cluster.api_server import DEPLOYMENTS, OF_KFP, OF_RUNS, deployment
+from pipelines.doctor.cluster.installation import (
+    check_artifacts,
+    check_installation,
+    check_retry_rule,
+)
+from pipelines.doctor.cluster.kubeflow import Installation
+from tests.pipelines.doctor.cluster.api_server import (
+    DEPLOYMENTS,
+    OF_KFP,
+    OF_RUNS,
+    SPARING,
+    deployment,
+    encoded,
+    named,
+)
 from tests.pipelines.doctor.cluster.conftest import target_of
+from tests.test_layout import PROJECT
 
 INSTALL = f"{OF_KFP}/configmaps/pipeline-install-config"
 NAMES = ("retry rule", "zone", "MLflow plugin", "pod users", "artifacts")
@@ -139,3 +154,125 @@ def test_the_place_of_the_launchers_settings_is_the_runs_namespace(server, looke
     root = {"defaultPipelineRoot": "s3://mri/kfp"}
     server.objects[f"{OF_RUNS}/configmaps/kfp-launcher"] = {"data": root}
     assert looked()["artifacts"].found.startswith("s3://mri/kfp;")
+
+
+LAUNCHER = f"{OF_RUNS}/configmaps/kfp-launcher"
+USUAL = f"{OF_RUNS}/secrets/mlpipeline-minio-artifact"
+REFERENCE = {"secretName": "s3-key", "accessKeyKey": "id", "secretKeyKey": "key"}
+
+
+@pytest.fixture
+def artifacts_check(cluster, server, target):
+    def check(**data):
+        if data:
+            server.objects[LAUNCHER] = named("kfp-launcher", data=data)
+        return check_artifacts(Installation(cluster, "kubeflow"), target)
+
+    return check
+
+
+def providers(**each):
+    return yaml.safe_dump(each)
+
+
+def test_kfps_own_bucket_by_default(artifacts_check):
+    check = artifacts_check()
+    assert check.status == "ok"
+    assert check.found.startswith("minio://mlpipeline/v2/artifacts; the key is in the Secret mlpip")
+
+
+@pytest.mark.parametrize("keys", [None, ["accesskey"]])
+def test_its_key_that_is_not_in_the_runs_namespace(artifacts_check, server, keys):
+    if keys is None:
+        del server.objects[USUAL]
+    else:
+        server.objects[USUAL] = named("x", data=encoded(**dict.fromkeys(keys, "x")))
+    check = artifacts_check()
+    assert check.status == "error"
+    assert "mlpipeline-minio-artifact in brainseg" in check.found
+    assert "copy it from the namespace kubeflow" in check.advice
+
+
+def test_a_bucket_with_the_pods_own_role(artifacts_check, server):
+    del server.objects[USUAL]
+    check = artifacts_check(defaultPipelineRoot="s3://mri/kfp")
+    assert (check.status, check.found) == ("ok", "s3://mri/kfp; pods use their own role")
+
+
+@pytest.mark.parametrize("where", ["default", "Overrides"])
+def test_a_key_of_ones_own(artifacts_check, server, where):
+    of = {"credentials": {"fromEnv": False, "secretRef": REFERENCE}}
+    s3 = {where: of if where == "default" else [of]}
+    data = {"defaultPipelineRoot": "s3://mri/kfp", "providers": providers(s3=s3)}
+    missing = artifacts_check(**data)
+    assert missing.status == "error"
+    assert "there is no Secret s3-key in brainseg" in missing.found
+    server.objects[f"{OF_RUNS}/secrets/s3-key"] = named("s3-key", data=encoded(id="x"))
+    assert "lacks key" in artifacts_check(**data).found
+    server.objects[f"{OF_RUNS}/secrets/s3-key"]["data"] |= encoded(key="x")
+    assert artifacts_check(**data).found == "s3://mri/kfp; the key is in the Secret s3-key"
+
+
+CONTROLLER = f"{OF_KFP}/configmaps/workflow-controller-configmap"
+
+
+def spec(**rule):
+    return {"templateDefaults": {"retryStrategy": rule}}
+
+
+@pytest.fixture
+def retry_check(cluster, server, target):
+    def check(defaults=None, patch=None, **data):
+        if defaults is not None:
+            data["workflowDefaults"] = yaml.safe_dump({"spec": defaults})
+        server.objects[CONTROLLER]["data"] = data
+        pod = server.objects[f"{DEPLOYMENTS}/ml-pipeline"]["spec"]["template"]["spec"]
+        pod["containers"][0]["env"][0]["value"] = json.dumps(patch or {})
+        return check_retry_rule(Installation(cluster, "kubeflow"), target)
+
+    return check
+
+
+def test_kfps_own_manifests_try_again_no_step_that_failed(retry_check):
+    check = retry_check(spec(limit="2", retryPolicy="OnError"))
+    assert check.status == "warning"
+    assert check.found == "OnError: Argo retries pods that were deleted, and no step that failed"
+    assert SPARING in check.advice
+
+
+@pytest.mark.parametrize("defaults", [None, {}, spec(limit="2")])
+def test_argos_own_rule_tries_again_mistakes_too(retry_check, defaults):
+    check = retry_check(defaults)
+    assert check.status == "warning"
+    assert check.found.startswith("OnFailure: ")
+    assert "mistakes too" in check.found
+
+
+def test_the_documentation_has_the_same_expression():
+    assert SPARING in (PROJECT / "docs/how-to/production.md").read_text()
+
+
+def test_an_expression_without_a_rule_means_always(retry_check):
+    check = retry_check(spec(expression=SPARING))
+    assert (check.status, check.found[:7]) == ("ok", "Always:")
+
+
+def test_an_expression_that_spares_no_mistakes(retry_check):
+    check = retry_check(spec(retryPolicy="Always", expression="lastRetry.exitCode != '2'"))
+    assert check.status == "warning"
+    assert "lastRetry.exitCode != '2'" in check.found
+
+
+def test_kfps_patch_goes_before_the_controllers_defaults(retry_check):
+    patch = spec(retryPolicy="Always", expression=SPARING)
+    assert retry_check(spec(retryPolicy="OnError"), patch).status == "ok"
+
+
+def test_argos_settings_under_one_key(retry_check):
+    rule = spec(retryPolicy="Always", expression=SPARING)
+    text = yaml.safe_dump({"workflowDefaults": {"spec": rule}})
+    assert retry_check(config=text).status == "ok"
+
+
+def test_a_rule_that_is_not_known_is_told_as_it_is(retry_check):
+    assert retry_check(spec(retryPolicy="Never")).found == "Never: Argo retries what it says"

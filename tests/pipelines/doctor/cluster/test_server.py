@@ -3,9 +3,11 @@ import socket
 
 import pytest
 
+from components.shared.cluster import KubernetesError
 from components.shared.errors import UserError
 from pipelines.doctor.cluster.checks import run_cluster_checks
-from pipelines.doctor.cluster.server import check_server
+from pipelines.doctor.cluster.server import check_namespace, check_server
+from tests.pipelines.doctor.cluster.api_server import OF_RUNS
 from tests.pipelines.doctor.cluster.conftest import write_kubeconfig
 
 
@@ -78,3 +80,23 @@ def test_a_server_that_never_answers(target, kubeconfig):
         write_kubeconfig(kubeconfig, f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(UserError, match="cannot be asked: no answer"):
             run_cluster_checks(target, limit_s=0.5)
+
+
+def test_a_namespace_that_is_being_deleted(cluster, server, target):
+    server.objects[OF_RUNS]["status"]["phase"] = "Terminating"
+    (check,) = check_namespace(cluster, target)
+    assert (check.status, check.found) == ("error", "brainseg is being deleted")
+
+
+@pytest.mark.parametrize("labels", [{}, {"pod-security.kubernetes.io/enforce": "baseline"}])
+def test_a_namespace_that_enforces_less_than_runs_can_stand(cluster, server, target, labels):
+    server.objects[OF_RUNS]["metadata"]["labels"] = labels
+    (check,) = check_namespace(cluster, target)
+    assert check.status == "warning"
+    assert "kubectl label namespace brainseg" in check.advice
+
+
+def test_one_that_may_not_be_seen(cluster, server, target):
+    server.forbidden = ["namespaces/brainseg$"]
+    with pytest.raises(KubernetesError):
+        list(check_namespace(cluster, target))
