@@ -32,11 +32,7 @@ COMPONENTS: Mapping[str, BaseComponent] = dict(_components())
 
 
 def find_pipeline(name: str) -> GraphComponent:
-    """A pipeline by its name, e.g. `cross-validation`.
-
-    Raises:
-        UserError: If there is none of this name.
-    """
+    """A pipeline by its name, e.g. `cross-validation`; raises `UserError` for an unknown one."""
     if name not in PIPELINES:
         near = in_words(nearest(name, PIPELINES))
         raise UserError(f"no pipeline {name!r}{near}; there are {', '.join(PIPELINES)}")

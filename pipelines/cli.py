@@ -4,6 +4,7 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +21,9 @@ from pipelines import options
 from pipelines.extras import DISTRIBUTION, require_extras
 from pipelines.kubeflow.commands import schedules, submit
 from pipelines.settings import defaults
-from pipelines.terminal import print_json, print_line
+from pipelines.terminal import print_json, print_line, print_result
 
 if TYPE_CHECKING:  # imported by the commands that need them: `--help` must be quick
-    from components.shared.dataset.manifest import DatasetSummary
     from pipelines.doctor.check import Check
     from pipelines.gc import Findings
     from pipelines.placement.images import Images
@@ -89,7 +89,7 @@ def run(
     require_extras("trainer", "pipelines")
     from pipelines.catalogue import find_pipeline
     from pipelines.running.local import LocalRun, run_locally
-    from pipelines.settings.arguments import graph_arguments
+    from pipelines.settings.presets import graph_arguments
 
     graph = find_pipeline(pipeline)
     settings = graph_arguments(graph, preset, changes or ())
@@ -102,12 +102,10 @@ def run(
         **settings,
     }
     result = run_locally(LocalRun(graph, arguments, folder.expanduser().absolute(), runner))
-    if as_json:
-        print_json(result)
-    elif "outcome" in result and "metrics" not in result:  # as with an exit handler
-        _print_outcome(result["outcome"])
-    else:
-        _print_result(result)
+    # a graph with an exit handler has no outputs
+    has_outputs = "metrics" in result or "outcome" not in result
+    lines = _result_lines(result) if has_outputs else _outcome_lines(result["outcome"])
+    print_result(result, "", *lines, as_json=as_json)
 
 
 @app.command()
@@ -131,13 +129,12 @@ def ingest(
         _absolute(source), open_store(_absolute(store)), IngestSettings(strict=strict)
     )
     account = result.account.model_dump(mode="json")
-    if as_json:
-        print_json(account)
-    else:
-        print_line(
-            f"data set {account['dataset_id']}: {account['volumes']} volumes, "
-            f"{account['slices']} slices, {account['tumour_slices']} with tumour"
-        )
+    print_result(
+        account,
+        f"data set {account['dataset_id']}: {account['volumes']} volumes, {account['slices']} "
+        f"slices, {account['tumour_slices']} with tumour",
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -168,13 +165,12 @@ def predict(
     settings = build_config(PredictSettings, values, "predict")
     _use_local_defaults()
     result = predict_source(model, _absolute(source), output.expanduser(), settings)
-    if as_json:
-        print_json(result.model_dump(mode="json"))
-    else:
-        print_line(
-            f"{result.predicted} volumes predicted, {result.failed} not, with {result.model} at "
-            f"threshold {result.threshold:g}; see {output}"
-        )
+    print_result(
+        result.model_dump(mode="json"),
+        f"{result.predicted} volumes predicted, {result.failed} not, with {result.model} at "
+        f"threshold {result.threshold:g}; see {output}",
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -211,15 +207,11 @@ def find_lr(
         source=_absolute(source) if source else "",
         dataset_id=dataset_id,
     )
-    if as_json:
-        print_json(found.model_dump(mode="json"))
-    else:
-        if found.learning_rate is not None:
-            print_line(f"suggested learning rate: {found.learning_rate:.2g}")
-        for sentence in filter(None, (found.reason, found.scope)):
-            print_line(sentence)
-        print_line(f"see {_shown(str(found.report))}")
-    if found.learning_rate is None:
+    rate = found.learning_rate
+    suggestion = "" if rate is None else f"suggested learning rate: {rate:.2g}"
+    lines = (suggestion, found.reason, found.scope, f"see {_shown(str(found.report))}")
+    print_result(found.model_dump(mode="json"), *filter(None, lines), as_json=as_json)
+    if rate is None:
         raise typer.Exit(1)
 
 
@@ -255,13 +247,9 @@ def list_all_presets(context: typer.Context, as_json: options.Json = False) -> N
     from pipelines.settings.presets import list_presets
 
     found = list_presets()
-    if as_json:
-        print_json([vars(each) for each in found])
-        return
     width = max(len(each.name) for each in found)
-    for each in found:
-        print_line(f"{each.name:{width}}  {each.purpose}")
-        print_line(f"{'':{width}}  {each.scores}")
+    lines = (f"{one.name:{width}}  {one.purpose}\n{'':{width}}{one.scores}" for one in found)
+    print_result([vars(each) for each in found], *lines, as_json=as_json)
 
 
 @presets.command()
@@ -294,11 +282,13 @@ def datasets(store: options.Store = options.LOCAL_STORE, as_json: options.Json =
     from components.shared.storage.store import open_store
 
     rows = list_datasets(open_store(_absolute(store)))
-    if as_json:
-        print_json([row.model_dump() for row in rows])
-        return
-    for line in map(_dataset_line, rows) if rows else [f"no data set in {store}"]:
-        print_line(line)
+    lines = (
+        f"{row.dataset_id}  {row.volumes} volumes  {row.slices} slices  "
+        f"{row.tumour_slices} with tumour  {', '.join(row.sites)}"
+        for row in rows
+    )
+    shown = lines if rows else (f"no data set in {store}",)
+    print_result([row.model_dump() for row in rows], *shown, as_json=as_json)
 
 
 @app.command()
@@ -349,10 +339,8 @@ def rollback(
 
     _use_local_defaults()
     moved = roll_back(model_name)
-    if as_json:
-        print_json({"from": moved.from_version, "to": moved.to_version})
-    else:
-        print_line(f"champion of {model_name}: version {moved.from_version} -> {moved.to_version}")
+    line = f"champion of {model_name}: version {moved.from_version} -> {moved.to_version}"
+    print_result({"from": moved.from_version, "to": moved.to_version}, line, as_json=as_json)
 
 
 @app.command()
@@ -401,10 +389,7 @@ def doctor(
 
         _use_local_defaults()
         found = run_checks(_absolute(store))
-    if as_json:
-        print_json([vars(check) for check in found])
-    else:
-        _print_checks(found)
+    print_result([vars(each) for each in found], *_check_lines(found), as_json=as_json)
     if any(check.status == "error" for check in found):
         raise typer.Exit(1)
 
@@ -443,35 +428,31 @@ def _new_folder() -> Path:
 
 def _use_local_defaults() -> None:
     """Uses a local MLflow and cache unless the environment sets others."""
-    home = _HOME.absolute()
-    if not os.environ.get("BRAINSEG_CACHE"):
-        os.environ["BRAINSEG_CACHE"] = str(home / "cache")
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home / 'mlflow.db'}"
+    cache, mlflow = (_HOME.absolute() / name for name in ("cache", "mlflow.db"))
+    values = {"BRAINSEG_CACHE": str(cache), "MLFLOW_TRACKING_URI": f"sqlite:///{mlflow}"}
+    os.environ.update({name: values[name] for name in values if not os.environ.get(name)})
 
 
-def _print_outcome(outcome: dict[str, Any]) -> None:
-    typer.echo()
-    for line in (f"{outcome['kind']}: {outcome['reason']}", outcome["headline"]):
-        if line:
-            print_line(line)
+def _outcome_lines(outcome: dict[str, Any]) -> Iterator[str]:
+    yield f"{outcome['kind']}: {outcome['reason']}"
+    if outcome["headline"]:
+        yield outcome["headline"]
     if outcome["mlflow_run_id"]:
         uri = os.environ["MLFLOW_TRACKING_URI"]
-        print_line(f"reports and runs: {_ui_command(uri, outcome['experiment_id'])}")
+        yield f"reports and runs: {_ui_command(uri, outcome['experiment_id'])}"
 
 
-def _print_result(result: dict[str, Any]) -> None:
-    typer.echo()
+def _result_lines(result: dict[str, Any]) -> Iterator[str]:
     if "metrics" in result:
-        print_line(_headline(result["metrics"], registered="promoted" in result))
+        yield _headline(result["metrics"], registered="promoted" in result)
     if "promoted" in result:
         decision = "is the new champion" if result["promoted"] else "is not promoted"
-        print_line(f"model {result['model_uri']} {decision}: {result['reason']}")
+        yield f"model {result['model_uri']} {decision}: {result['reason']}"
     width = max(map(len, result["reports"]), default=0)
     for name, path in result["reports"].items():
-        print_line(f"  {name:{width}} {_shown(path)}")
+        yield f"  {name:{width}} {_shown(path)}"
     if "tracking_uri" in result:
-        print_line(f"compare runs: {_ui_command(result['tracking_uri'], result['experiment_id'])}")
+        yield f"compare runs: {_ui_command(result['tracking_uri'], result['experiment_id'])}"
 
 
 def _headline(metrics: dict[str, float], *, registered: bool) -> str:
@@ -506,13 +487,6 @@ def _shown(path: str) -> str:
     return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
 
 
-def _dataset_line(row: "DatasetSummary") -> str:
-    return (
-        f"{row.dataset_id}  {row.volumes} volumes  {row.slices} slices  "
-        f"{row.tumour_slices} with tumour  {', '.join(row.sites)}"
-    )
-
-
 def _print_garbage(found: "Findings", *, deleted: bool) -> None:
     for item in found.garbage:
         size = f"{item.bytes / 1e6:,.1f} MB"
@@ -525,9 +499,9 @@ def _print_garbage(found: "Findings", *, deleted: bool) -> None:
     typer.echo(f"{len(found.garbage)} items, {total:,.1f} MB {done}{hint}")
 
 
-def _print_checks(checks: "list[Check]") -> None:
+def _check_lines(checks: "list[Check]") -> Iterator[str]:
     width = max(len(check.name) for check in checks)
     for check in checks:
-        print_line(f"{check.status:8} {check.name:{width}} {check.found}")
+        yield f"{check.status:8} {check.name:{width}} {check.found}"
         if check.advice:
-            print_line(f"{'':8} {'':{width}} -> {check.advice}")
+            yield f"{'':8} {'':{width}} -> {check.advice}"

@@ -136,7 +136,7 @@ def comparison(
         compare_settings=compare_settings,
         run_name=run_name,
     )
-    evaluated, registered = evaluate_and_register(
+    outputs = evaluate_and_register(
         data,
         mlflow_run_id=chosen.outputs["mlflow_run_id"],
         model=chosen.outputs["model"],
@@ -144,21 +144,7 @@ def comparison(
         settings=settings,
     )
     return ComparisonOutputs(
-        dataset_id=ingested.outputs["Output"],
-        split_id=data.split.outputs["Output"],
-        mlflow_run_id=chosen.outputs["mlflow_run_id"],
-        model_uri=registered.outputs["model_uri"],
-        model_version=registered.outputs["model_version"],
-        promoted=registered.outputs["promoted"],
-        reason=registered.outputs["reason"],
-        manifest=ingested.outputs["manifest"],
-        profile=data.profile.outputs["profile"],
-        profile_report=data.profile.outputs["report"],
-        split=data.split.outputs["split"],
+        **outputs,
         comparison_report=chosen.outputs["report"],
         recipes=chosen.outputs["table"],
-        evaluation_report=evaluated.outputs["report"],
-        decision_report=registered.outputs["report"],
-        per_patient=evaluated.outputs["per_patient"],
-        metrics=evaluated.outputs["metrics"],
     )

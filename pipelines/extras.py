@@ -19,11 +19,7 @@ USES: Mapping[str, str] = {
 
 
 def require_extras(*extras: str) -> None:
-    """Checks that the packages of some extras are installed.
-
-    Raises:
-        UserError: If a package is missing or too old; with the command that installs it.
-    """
+    """Raises `UserError` with the command that installs what some extras lack."""
     missing = missing_packages(extras)
     if missing:
         packages = ", ".join(package for names in missing.values() for package in names)
@@ -41,10 +37,7 @@ def installation(extras: Iterable[str]) -> str:
 
 
 def missing_packages(extras: Iterable[str]) -> Mapping[str, list[str]]:
-    """Packages that are missing or have the wrong version, by extra.
-
-    Args:
-        extras: Names of `USES`; the empty one stands for the plain installation.
+    """Packages that are missing or have the wrong version, by extra; "" is the plain installation.
 
     Raises:
         UserError: If the distribution itself is not installed.

@@ -6,19 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kfp.dsl.graph_component import GraphComponent
-from kfp.pipeline_spec.pipeline_spec_pb2 import ComponentSpec, DagSpec, PipelineTaskSpec
+from kfp.pipeline_spec.pipeline_spec_pb2 import ComponentSpec, DagSpec
 
 from components.shared.errors import UserError
 
-Components = Mapping[str, ComponentSpec]
-
 
 def check_arguments(pipeline: GraphComponent, arguments: Mapping[str, Any]) -> None:
-    """Checks arguments against the pipeline's parameters.
-
-    Raises:
-        UserError: If one is unknown, or one without a default is missing.
-    """
+    """Raises `UserError` for an unknown argument, or a missing one without a default."""
     known = pipeline.component_spec.inputs or {}
     if unknown := [name for name in arguments if name not in known]:
         raise UserError(
@@ -27,15 +21,6 @@ def check_arguments(pipeline: GraphComponent, arguments: Mapping[str, Any]) -> N
         )
     if missing := [name for name in pipeline.required_inputs if name not in arguments]:
         raise UserError(f"pipeline {pipeline.name} needs the parameter {', '.join(missing)}")
-
-
-def settings_of(pipeline: GraphComponent) -> list[str]:
-    """The steps with settings: the pipeline has a parameter `STEP_settings` for each."""
-    return [
-        name.removesuffix("_settings")
-        for name in pipeline.component_spec.inputs or {}
-        if name.endswith("_settings")
-    ]
 
 
 def count_steps(pipeline: GraphComponent) -> int:
@@ -86,15 +71,10 @@ def on_one_machine(pipeline: GraphComponent) -> GraphComponent:
     return copied
 
 
-def _count(dag: DagSpec, components: Components) -> int:
-    return sum(_iterations(task) * _steps(task, components) for task in dag.tasks.values())
-
-
-def _steps(task: PipelineTaskSpec, components: Components) -> int:
-    component = components[task.component_ref.name]
-    return _count(component.dag, components) if component.HasField("dag") else 1
-
-
-def _iterations(task: PipelineTaskSpec) -> int:
-    items = task.parameter_iterator.items.raw
-    return len(json.loads(items)) if items else 1
+def _count(dag: DagSpec, components: Mapping[str, ComponentSpec]) -> int:
+    number = 0
+    for task in dag.tasks.values():
+        component, items = components[task.component_ref.name], task.parameter_iterator.items.raw
+        steps = _count(component.dag, components) if component.HasField("dag") else 1
+        number += steps * (len(json.loads(items)) if items else 1)
+    return number

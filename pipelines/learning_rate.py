@@ -31,21 +31,12 @@ _PAGE = "learning_rate.html"
 
 
 class FoundRate(Record):
-    """Result of `brainseg find-lr`.
-
-    Attributes:
-        learning_rate: Suggested learning rate; `None` if the loss does not fall.
-        steepest: Learning rate at the steepest fall of the loss; `None` likewise.
-        reason: Reason for the suggestion.
-        scope: Network that it is for, if the recipe has two; otherwise empty.
-        report: HTML report.
-        mlflow_run_id: MLflow run with the curve.
-    """
+    """Result of `brainseg find-lr`; without learning rates if the loss does not fall."""
 
     learning_rate: float | None
-    steepest: float | None
+    steepest: float | None  # learning rate at the steepest fall of the loss
     reason: str
-    scope: str
+    scope: str  # network that it is for, if the recipe has two; otherwise empty
     report: Path
     mlflow_run_id: str
 
@@ -56,9 +47,6 @@ def find_learning_rate(
     """Searches a learning rate for a recipe on its training volumes.
 
     Of two networks, the first one is used. The curve is logged to an MLflow run.
-
-    Raises:
-        UserError: If MLflow, the source, the store, the recipe or the device cannot be used.
     """
     ensure_local(os.environ.get("MLFLOW_TRACKING_URI", ""))
     client = connect()
@@ -75,9 +63,8 @@ def find_learning_rate(
             TrainingLogger(client, run_id).search(search)
             status = "FINISHED"
         finally:
-            client.set_terminated(
-                run_id, status
-            )  # it belongs to no pipeline run, which would end it
+            # it belongs to no pipeline run, which would end it
+            client.set_terminated(run_id, status)
     page = render_search(search, recipe, dataset.manifest.dataset_id, len(volumes))
     FolderStore(output).write(_PAGE, page.encode())
     return FoundRate(

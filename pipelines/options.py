@@ -86,9 +86,6 @@ def with_options(*groups: Callable[..., Any]) -> Callable[[Callable[..., None]],
     """Adds the options of functions to a command, which gets their results as first arguments.
 
     Typer reads the options of a command from its signature, so the signatures are joined.
-
-    Args:
-        groups: Functions whose parameters are options.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

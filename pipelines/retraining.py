@@ -5,7 +5,7 @@ from kfp import dsl
 from components.check_data.component import check_data
 from components.ingest.component import ingest
 from components.notify.component import notify
-from pipelines.training import train_and_register
+from pipelines.training import profile_and_split, train_and_register
 
 
 @dsl.pipeline(name="brainseg-retraining")
@@ -53,17 +53,18 @@ def retraining(
             force=force,
         )
         with dsl.If(checked.outputs["Output"] == "changed", name="new-data"):
-            train_and_register(
+            settings = {
+                "profile": profile_settings,
+                "split": split_settings,
+                "train": train_settings,
+                "evaluate": evaluate_settings,
+                "register": register_settings,
+            }
+            data = profile_and_split(
                 ingested,
                 store=store,
-                settings={
-                    "profile": profile_settings,
-                    "split": split_settings,
-                    "train": train_settings,
-                    "evaluate": evaluate_settings,
-                    "register": register_settings,
-                },
-                run_name=run_name,
+                settings=settings,
                 reference_id=checked.outputs["reference_id"],
                 previous_split=checked.outputs["previous_split"],
             )
+            train_and_register(data, settings=settings, run_name=run_name)

@@ -14,26 +14,15 @@ from components.train.component import train
 
 
 class DataTasks(NamedTuple):
-    """The tasks that check and divide a data set version.
+    """A checked and divided data set version.
 
     Attributes:
-        profile: Its report.
-        split: Patients of the parts.
+        profile: Task with its report.
         inputs: Arguments of every later step: store, data set and split.
     """
 
     profile: dsl.PipelineTask
-    split: dsl.PipelineTask
     inputs: Mapping[str, Any]
-
-
-class ModelTasks(NamedTuple):
-    """The tasks from a data set version to a registered model."""
-
-    data: DataTasks
-    train: dsl.PipelineTask
-    evaluate: dsl.PipelineTask
-    register: dsl.PipelineTask
 
 
 def profile_and_split(
@@ -58,26 +47,13 @@ def profile_and_split(
     )
     assigned = split(**data, settings=settings["split"], previous=previous_split).after(profiled)
     parts = {"split_id": assigned.outputs["Output"], "split": assigned.outputs["split"]}
-    return DataTasks(profiled, assigned, {**data, **parts})
+    return DataTasks(profiled, {**data, **parts})
 
 
 def train_and_register(
-    ingested: dsl.PipelineTask,
-    *,
-    store: str,
-    settings: Mapping[str, str],
-    run_name: str,
-    reference_id: str = "",
-    previous_split: str = "",
-) -> ModelTasks:
-    """Adds all steps after ingest."""
-    data = profile_and_split(
-        ingested,
-        store=store,
-        settings=settings,
-        reference_id=reference_id,
-        previous_split=previous_split,
-    )
+    data: DataTasks, *, settings: Mapping[str, str], run_name: str
+) -> dict[str, Any]:
+    """Adds all steps after the split; returns the outputs of `evaluate_and_register`."""
     trained = train(
         **data.inputs,
         profile_report=data.profile.outputs["report"],
@@ -85,14 +61,13 @@ def train_and_register(
         settings=settings["train"],
         run_name=run_name,
     )
-    evaluated, registered = evaluate_and_register(
+    return evaluate_and_register(
         data,
         mlflow_run_id=trained.outputs["Output"],
         model=trained.outputs["model"],
         history=trained.outputs["history"],
         settings=settings,
     )
-    return ModelTasks(data, trained, evaluated, registered)
 
 
 def evaluate_and_register(
@@ -102,8 +77,8 @@ def evaluate_and_register(
     model: Any,  # noqa: ANN401
     history: Any,  # noqa: ANN401
     settings: Mapping[str, str],
-) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
-    """Adds the test and the gate of a trained model; returns the tasks."""
+) -> dict[str, Any]:
+    """Adds the test and the gate of a trained model; returns the outputs of a training graph."""
     result = {"mlflow_run_id": mlflow_run_id, "model": model}
     evaluated = evaluate(**data.inputs, **result, history=history, settings=settings["evaluate"])
     registered = register(
@@ -113,7 +88,18 @@ def evaluate_and_register(
         metrics=evaluated.outputs["metrics"],
         settings=settings["register"],
     )
-    return evaluated, registered
+    decision = ("model_uri", "model_version", "promoted", "reason")
+    return {
+        **{name: data.inputs[name] for name in ("dataset_id", "split_id", "manifest", "split")},
+        "mlflow_run_id": mlflow_run_id,
+        **{name: registered.outputs[name] for name in decision},
+        "profile": data.profile.outputs["profile"],
+        "profile_report": data.profile.outputs["report"],
+        "evaluation_report": evaluated.outputs["report"],
+        "decision_report": registered.outputs["report"],
+        "per_patient": evaluated.outputs["per_patient"],
+        "metrics": evaluated.outputs["metrics"],
+    }
 
 
 class TrainingOutputs(NamedTuple):
@@ -164,33 +150,13 @@ def training(
     Returns:
         Ids, decision and reports of the run.
     """
+    settings = {
+        "profile": profile_settings,
+        "split": split_settings,
+        "train": train_settings,
+        "evaluate": evaluate_settings,
+        "register": register_settings,
+    }
     ingested = ingest(source=source, store=store, settings=ingest_settings)
-    tasks = train_and_register(
-        ingested,
-        store=store,
-        settings={
-            "profile": profile_settings,
-            "split": split_settings,
-            "train": train_settings,
-            "evaluate": evaluate_settings,
-            "register": register_settings,
-        },
-        run_name=run_name,
-    )
-    return TrainingOutputs(
-        dataset_id=ingested.outputs["Output"],
-        split_id=tasks.data.split.outputs["Output"],
-        mlflow_run_id=tasks.train.outputs["Output"],
-        model_uri=tasks.register.outputs["model_uri"],
-        model_version=tasks.register.outputs["model_version"],
-        promoted=tasks.register.outputs["promoted"],
-        reason=tasks.register.outputs["reason"],
-        manifest=ingested.outputs["manifest"],
-        profile=tasks.data.profile.outputs["profile"],
-        profile_report=tasks.data.profile.outputs["report"],
-        split=tasks.data.split.outputs["split"],
-        evaluation_report=tasks.evaluate.outputs["report"],
-        decision_report=tasks.register.outputs["report"],
-        per_patient=tasks.evaluate.outputs["per_patient"],
-        metrics=tasks.evaluate.outputs["metrics"],
-    )
+    data = profile_and_split(ingested, store=store, settings=settings)
+    return TrainingOutputs(**train_and_register(data, settings=settings, run_name=run_name))

@@ -9,6 +9,7 @@ moment leaves none enabled; the error message reports it.
 """
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import kfp_server_api
 
@@ -29,14 +30,12 @@ from pipelines.kubeflow.schedule import (
 from pipelines.kubeflow.submit import create_experiment, find_experiment
 from pipelines.kubeflow.upload import find, find_or_upload
 
-Report = Callable[[str], None]
-
 
 def apply_file(
     kubeflow: Kubeflow,
     file: ScheduleFile,
     prepared: Mapping[str, Prepared],
-    report: Report,
+    report: Callable[[str], None],
     *,
     prune: bool,
     dry_run: bool,
@@ -48,14 +47,12 @@ def apply_file(
         file: Wanted schedules.
         prepared: Their runs, by the name of the schedule.
         report: Function that gets one line per schedule before it is changed.
-        prune: Delete schedules of the file's experiment that `brainseg` created and the file
-            does not list.
+        prune: Delete schedules of `brainseg` in the file's experiment that the file does not list.
         dry_run: Report and change nothing.
-
-    Raises:
-        UserError: If there is no such experiment, or Kubeflow refuses.
     """
-    experiment_id = _experiment(kubeflow, file.experiment, dry_run=dry_run)
+    experiment_id = find_experiment(kubeflow, file.experiment)
+    if not (experiment_id or dry_run):
+        experiment_id = create_experiment(kubeflow, file.experiment)
     before = list_schedules(kubeflow)
     for schedule in file.schedules:
         run, enabled = prepared[schedule.name], not schedule.paused
@@ -85,10 +82,8 @@ def list_schedules(kubeflow: Kubeflow, name: str = "") -> list[Existing]:
 def upsert(kubeflow: Kubeflow, body: kfp_server_api.V2beta1RecurringRun, *, enabled: bool) -> None:
     """Creates, keeps or replaces the schedule of a name.
 
-    Raises:
-        KubeflowError: If Kubeflow refuses; the previous schedule then still exists, and the
-            message reports if it may be disabled.
-        UserError: If another process changes the same schedule at the same time.
+    Raises `UserError` if another process changes the same schedule at the same time. If Kubeflow
+    refuses, the previous schedule still exists, and the message reports if it may be disabled.
     """
     name, digest = body.display_name, digest_of(body)
     change = plan(name, digest, list_schedules(kubeflow, name), enabled=enabled)
@@ -107,10 +102,8 @@ def upsert(kubeflow: Kubeflow, body: kfp_server_api.V2beta1RecurringRun, *, enab
 def carry_out(kubeflow: Kubeflow, change: Change) -> None:
     """Disables, switches and deletes in an order that never leaves two enabled.
 
-    Runs that a deleted schedule has started continue.
-
-    Raises:
-        KubeflowError: If Kubeflow refuses; the message reports if no schedule may be enabled.
+    Runs that a deleted schedule has started continue. The message of a refusal reports if perhaps
+    no schedule is enabled.
     """
     try:
         for one in change.disable:
@@ -136,10 +129,6 @@ def switch(kubeflow: Kubeflow, schedule: Existing, *, enabled: bool) -> None:
     kubeflow.ask(_service(kubeflow, f"{verb}_recurring_run"), schedule.id)
 
 
-def _experiment(kubeflow: Kubeflow, name: str, *, dry_run: bool) -> str:
-    return find_experiment(kubeflow, name) or ("" if dry_run else create_experiment(kubeflow, name))
-
-
 def _ask_of_other(kubeflow: Kubeflow, verb: str, one: Existing, **options: str) -> None:
     """Calls a service for a schedule that another process may have deleted already."""
     try:
@@ -150,7 +139,5 @@ def _ask_of_other(kubeflow: Kubeflow, verb: str, one: Existing, **options: str) 
 
 
 def _service(kubeflow: Kubeflow, verb: str) -> Callable[..., object]:
-    call: Callable[..., object] = getattr(
-        kubeflow.api.recurring_runs, f"recurring_run_service_{verb}"
-    )
-    return call
+    found = getattr(kubeflow.api.recurring_runs, f"recurring_run_service_{verb}")
+    return cast("Callable[..., object]", found)

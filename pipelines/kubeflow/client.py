@@ -26,11 +26,7 @@ _UI = "KF_PIPELINES_UI_ENDPOINT"
 
 
 class KubeflowError(UserError):
-    """A refusal of Kubeflow Pipelines, or no answer.
-
-    Attributes:
-        status: HTTP status; 0 if there was no answer.
-    """
+    """A refusal of Kubeflow Pipelines with its HTTP status, or no answer (0)."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -59,25 +55,14 @@ class Kubeflow:
     ui: str
 
     def ask(self, call: Callable[..., Answer], *values: object, **named: object) -> Answer:
-        """Calls one of the generated services.
-
-        Raises:
-            KubeflowError: If Kubeflow refuses or does not answer; with advice.
-        """
+        """Calls one of the generated services; raises `KubeflowError` with advice."""
         with _explained(self.named, self.namespace):
             return call(*values, _request_timeout=_TIMEOUTS_S, **named)
 
     def rows(
         self, call: Callable[..., Any], of: str, *values: object, **named: object
     ) -> Iterator[Any]:
-        """All rows of a list, page by page.
-
-        Args:
-            call: Generated service that lists.
-            of: Field of the rows in its answer.
-            values: Positional arguments of the service.
-            named: Filters.
-        """
+        """All rows of a list, page by page; `of` is their field in the answer of the service."""
         token, more = "", True
         while more:
             page = self.ask(call, *values, page_size=100, page_token=token, **named)
@@ -102,8 +87,7 @@ def connect(endpoint: str = "", namespace: str = "") -> Kubeflow:
             `context.json` or of this pod).
 
     Raises:
-        KubeflowError: If it does not answer or refuses.
-        UserError: If no address is known, or no namespace in a multi-user installation.
+        UserError: If it does not answer or refuses, or no address or needed namespace is known.
     """
     given = _with_scheme((endpoint or os.environ.get(_ENDPOINT, "")).rstrip("/"))
     named = f"Kubeflow Pipelines at {given}" if given else "the cluster's Kubeflow Pipelines"
@@ -139,7 +123,7 @@ class _Client(kfp.Client):  # type: ignore[misc] # kfp has no types
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> kfp_server_api.V2beta1GetHealthzResponse:
         del sleep_duration
-        service = kfp_server_api.HealthzServiceApi(self._api_client)
+        service = self._healthz_api
         answer = service.healthz_service_get_healthz(
             _preload_content=False, _request_timeout=_TIMEOUTS_S
         )
@@ -167,14 +151,17 @@ class _Client(kfp.Client):  # type: ignore[misc] # kfp has no types
             config.refresh_api_key_hook = refresh_token
         return config
 
-    @property
-    def _api_client(self) -> kfp_server_api.ApiClient:
-        return self._healthz_api.api_client
-
 
 def _client(endpoint: str) -> kfp.Client:
-    if not endpoint:
-        _require_cluster()
+    try:
+        if not endpoint:
+            login()  # KFP's client would use http://localhost
+    except NoClusterError as error:
+        raise UserError(
+            "the address of Kubeflow Pipelines is unknown: give --endpoint https://HOST (or "
+            f"port-forward its UI and give http://localhost:8080), set {_ENDPOINT}, or use a "
+            "kubeconfig of its cluster"
+        ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # "works with 2.0.0-beta.2 and later"
         return _Client(
@@ -182,18 +169,6 @@ def _client(endpoint: str) -> kfp.Client:
             credentials=_credentials(),
             ssl_ca_cert=os.environ.get("SSL_CERT_FILE"),
         )
-
-
-def _require_cluster() -> None:
-    """Refuses to go on without a cluster: KFP's client would use http://localhost."""
-    try:
-        login()
-    except NoClusterError as error:
-        raise UserError(
-            "the address of Kubeflow Pipelines is unknown: give --endpoint https://HOST (or "
-            f"port-forward its UI and give http://localhost:8080), set {_ENDPOINT}, or use a "
-            "kubeconfig of its cluster"
-        ) from error
 
 
 def _credentials() -> ServiceAccountTokenVolumeCredentials | None:

@@ -13,11 +13,10 @@ from components.shared.errors import UserError
 from pipelines import options
 from pipelines.extras import require_extras
 from pipelines.settings import defaults
-from pipelines.terminal import print_json, print_line
+from pipelines.terminal import print_line, print_result
 
 if TYPE_CHECKING:  # imported by the commands that need them: `--help` must be quick
     from pipelines.kubeflow.client import Kubeflow
-    from pipelines.kubeflow.cron import Cron
     from pipelines.kubeflow.follow import Outcome
     from pipelines.kubeflow.order import Prepared
     from pipelines.kubeflow.schedule import Existing, ScheduleFile
@@ -82,18 +81,9 @@ def order(
     ] = True,
 ) -> dict[str, Any]:
     """The values of an `Order`."""
-    return {
-        "source": source,
-        "store": store,
-        "pipeline": pipeline,
-        "preset": preset,
-        "set": tuple(changes or ()),
-        "parameters": _parameters(parameters),
-        "profile": profile,
-        "service_account": service_account,
-        "mlflow_experiment": mlflow_experiment,
-        "mlflow_plugin": mlflow_plugin,
-    }
+    values = {**locals(), "parameters": _parameters(parameters), "set": tuple(changes or ())}
+    del values["changes"]
+    return values
 
 
 @options.with_options(order, options.read_images, Installation)
@@ -160,14 +150,8 @@ def create(
     from components.shared.config import build_config
     from pipelines.kubeflow.schedule import Schedule, ScheduleFile
 
-    values |= {
-        "name": name,
-        "cron": cron,
-        "timezone": timezone,
-        "latest": latest,
-        "paused": paused,
-    }
-    schedule = build_config(Schedule, values, "schedule")
+    values |= {"name": name, "cron": cron, "timezone": timezone, "latest": latest}
+    schedule = build_config(Schedule, {**values, "paused": paused}, "schedule")
     file = ScheduleFile(experiment=experiment, schedules=(schedule,))
     _apply(file, images, installation, prune=False, dry_run=dry_run)
 
@@ -206,15 +190,10 @@ def list_all(installation: Installation, as_json: options.Json = False) -> None:
     from pipelines.kubeflow.schedule import duplicates
 
     found = list_schedules(kubeflow)
-    if as_json:
-        print_json([vars(one) for one in found])
-        return
-    for one in found:
-        print_line(_schedule_line(one))
+    lines = map(_schedule_line, found) if found else ("no schedules",)
+    print_result([vars(one) for one in found], *lines, as_json=as_json)
     for name, number in duplicates(found).items():
         print_line(f"{number} schedules are called {name}: apply or delete it", err=True)
-    if not found:
-        typer.echo("no schedules")
 
 
 @schedules.command()
@@ -277,11 +256,15 @@ def _apply(
     dry_run: bool,
 ) -> None:
     from pipelines.kubeflow.apply import apply_file
+    from pipelines.kubeflow.cron import next_times
     from pipelines.kubeflow.order import prepare
 
     prepared = {one.name: prepare(one, images, one.name) for one in file.schedules}
     for one in file.schedules:
-        _print_times(one.name, one.parsed_cron)
+        print_line(f"{one.name} ({one.parsed_cron}, in UTC) starts next at")
+        for time in next_times(one.parsed_cron, datetime.now(UTC)):
+            local = f"{time.astimezone():%a %Y-%m-%d %H:%M %Z}"
+            typer.echo(f"  {time:%a %Y-%m-%d %H:%M} UTC = {local}")
     kubeflow = installation.connect()
     apply_file(kubeflow, file, prepared, print_line, prune=prune, dry_run=dry_run)
     if dry_run:
@@ -297,20 +280,9 @@ def _find(name: str, installation: Installation) -> "tuple[Kubeflow, list[Existi
 
 
 def _parameters(given: Iterable[str] | None) -> dict[str, Any]:
-    import yaml
+    from pipelines.settings.presets import parse_change
 
-    from components.shared.config import load_yaml
-
-    found = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        if not (name.strip() and equals):
-            raise UserError(f"--parameter {text!r} is not understood; the form is NAME=VALUE")
-        try:
-            found[name.strip()] = load_yaml(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--parameter {text!r}: the value is not valid YAML") from error
-    return found
+    return dict(parse_change(text, "NAME=VALUE", "--parameter") for text in given or ())
 
 
 def _follow(
@@ -319,45 +291,41 @@ def _follow(
     from pipelines.kubeflow.follow import Follower
     from pipelines.kubeflow.pods import Pods
 
-    typer.echo(f"run {submitted.name}: {submitted.link or submitted.run_id}", err=True)
+    place = submitted.link or submitted.run_id
+    typer.echo(f"run {submitted.name}: {place}", err=True)
     # An installation for a single user runs its pods in its own namespace.
-    place = kubeflow.namespace or namespace or "kubeflow"
-    follower = Follower(kubeflow, Pods(place), prepared.steps, _print_progress)
+    pods = Pods(kubeflow.namespace or namespace or "kubeflow")
+    # stdout is for results
+    follower = Follower(
+        kubeflow,
+        pods,
+        prepared.steps,
+        lambda line: print_line(f"{datetime.now():%H:%M:%S} {line}", err=True),
+    )
     try:
         return follower.follow(submitted)
     except KeyboardInterrupt:
-        typer.echo(
-            f"\nthe run continues: {submitted.link or submitted.run_id}. To end it: `kfp run "
-            f"terminate {submitted.run_id}`, or its page",
-            err=True,
-        )
+        end = f"`kfp run terminate {submitted.run_id}`, or its page"
+        typer.echo(f"\nthe run continues: {place}. To end it: {end}", err=True)
         raise typer.Exit(130) from None
 
 
 def _print_run(submitted: "Submitted", outcome: "Outcome | None", as_json: bool) -> None:
-    if as_json:
-        ended = {"state": outcome.state, "reasons": dict(outcome.reasons)} if outcome else {}
-        result = {"run_id": submitted.run_id, "name": submitted.name, "url": submitted.link}
-        print_json({**result, "pipeline_version": submitted.version.name, **ended})
-    elif outcome is None:
-        version = f"{'new ' if submitted.version.is_new else ''}version {submitted.version.name}"
-        typer.echo(f"run {submitted.name} of {version}: {_where(submitted)}")
-    elif outcome.succeeded:
-        typer.echo(f"run {submitted.name} has succeeded: {_where(submitted)}")
-    if outcome is not None and not outcome.succeeded:
-        raise UserError(_failure(submitted, outcome))
-
-
-def _failure(submitted: "Submitted", outcome: "Outcome") -> str:
-    reasons = [f"step {step}: {reason}" for step, reason in outcome.reasons.items()]
-    ended = "was canceled" if outcome.state == "CANCELED" else "has failed"
-    return "; ".join([f"run {submitted.name} {ended}", *reasons, f"see {_where(submitted)}"])
-
-
-def _where(submitted: "Submitted") -> str:
-    if submitted.link:
-        return submitted.link
-    return f"{submitted.run_id} (set KF_PIPELINES_UI_ENDPOINT for its address)"
+    where = submitted.link or f"{submitted.run_id} (set KF_PIPELINES_UI_ENDPOINT for its address)"
+    name, version = submitted.name, submitted.version
+    result: dict[str, Any] = {"run_id": submitted.run_id, "name": name, "url": submitted.link}
+    result["pipeline_version"] = version.name
+    if outcome is None:
+        line = f"run {name} of {'new ' if version.is_new else ''}version {version.name}: {where}"
+        print_result(result, line, as_json=as_json)
+        return
+    result |= {"state": outcome.state, "reasons": dict(outcome.reasons)}
+    if as_json or outcome.succeeded:
+        print_result(result, f"run {name} has succeeded: {where}", as_json=as_json)
+    if not outcome.succeeded:
+        reasons = [f"step {step}: {reason}" for step, reason in outcome.reasons.items()]
+        end = "was canceled" if outcome.state == "CANCELED" else "has failed"
+        raise UserError("; ".join([f"run {name} {end}", *reasons, f"see {where}"]))
 
 
 def _print_plan(prepared: "Prepared", name: str, experiment: str, as_json: bool) -> None:
@@ -372,20 +340,8 @@ def _print_plan(prepared: "Prepared", name: str, experiment: str, as_json: bool)
         "service_account": prepared.order.service_account,
         "plugins_input": plugins_input(prepared.order),
     }
-    if as_json:
-        print_json(plan)
-        return
-    typer.echo("would be sent (--dry-run):")
-    for key, value in plan.items():
-        print_line(f"  {key:17} {json.dumps(value)}")
-
-
-def _print_times(name: str, cron: "Cron") -> None:
-    from pipelines.kubeflow.cron import next_times
-
-    print_line(f"{name} ({cron}, in UTC) starts next at")
-    for time in next_times(cron, datetime.now(UTC)):
-        typer.echo(f"  {time:%a %Y-%m-%d %H:%M} UTC = {time.astimezone():%a %Y-%m-%d %H:%M %Z}")
+    lines = (f"  {key:17} {json.dumps(value)}" for key, value in plan.items())
+    print_result(plan, "would be sent (--dry-run):", *lines, as_json=as_json)
 
 
 def _schedule_line(one: "Existing") -> str:
@@ -398,8 +354,3 @@ def _schedule_line(one: "Existing") -> str:
     state = f"next {when} UTC" if one.enabled else "paused"
     follows = one.pipeline_version_id or "latest version"
     return f"{one.name:24} {one.five_fields:16} {state:28} {follows}"
-
-
-def _print_progress(line: str) -> None:
-    """Prints the time and a line to stderr; stdout is for results."""
-    print_line(f"{datetime.now():%H:%M:%S} {line}", err=True)

@@ -7,7 +7,8 @@ for one that has passed.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -25,11 +26,7 @@ _LIMIT_YEARS = 5  # SpecSchedule.Next of robfig/cron v1.2.0
 
 @dataclass(frozen=True)
 class Cron:
-    """A schedule in UTC.
-
-    Attributes:
-        fields: Minute, hour, day of month, month and day of week, as given.
-    """
+    """A schedule in UTC: minute, hour, day of month, month and day of week, as given."""
 
     fields: tuple[str, ...]
 
@@ -44,20 +41,13 @@ class Cron:
         not only one.
         """
         read = _read(self.fields)
-        values = (read.minutes, read.hours, read.days, read.months, {d % 7 for d in _days(read)})
-        written = zip(self.fields, values, strict=True)
-        return " ".join(["0", *(_write(given, numbers) for given, numbers in written)])
-
-    def times(self, after: datetime) -> Iterator[datetime]:
-        """The start times after a time, in UTC."""
-        return CronSim(str(self), after.astimezone(UTC))
+        weekdays = {day % 7 for day in read.weekdays if isinstance(day, int)}
+        values = (read.minutes, read.hours, read.days, read.months, weekdays)
+        return " ".join(["0", *map(_write, self.fields, values)])
 
 
 def parse_cron(text: str) -> Cron:
-    """Reads five fields.
-
-    Args:
-        text: Fields of numbers, names (`MON`, `JAN`), `*`, lists, ranges and steps.
+    """Reads five fields of numbers, names (`MON`, `JAN`), `*`, lists, ranges and steps.
 
     Raises:
         UserError: If it has another form, or its date never occurs or too rarely.
@@ -69,7 +59,8 @@ def parse_cron(text: str) -> Cron:
         raise UserError(f"cron {text!r}: Kubeflow does not know {found[0]!r}; give {_FORM}")
     _read(fields)
     cron = Cron(fields)
-    if any(_next_year(cron, year) > year + _LIMIT_YEARS - 1 for year in _CYCLE):
+    begins = (datetime(year, 1, 1, tzinfo=UTC) - timedelta(seconds=1) for year in _CYCLE)
+    if any(next_times(cron, each, 1)[0].year > each.year + _LIMIT_YEARS for each in begins):
         raise UserError(
             f"cron {text!r} has gaps of more than {_LIMIT_YEARS} years, and Kubeflow's controller "
             "then takes the date for one that has passed; choose a more frequent one"
@@ -79,18 +70,11 @@ def parse_cron(text: str) -> Cron:
 
 def next_times(cron: Cron, after: datetime, number: int = 5) -> list[datetime]:
     """The first start times after a time, in UTC."""
-    return list(islice(cron.times(after), number))
+    return list(islice(CronSim(str(cron), after.astimezone(UTC)), number))
 
 
 def require_utc(zone: str) -> None:
-    """Refuses every zone but UTC, in which the controller runs.
-
-    Args:
-        zone: Name in the time zone database, e.g. `Europe/Berlin`.
-
-    Raises:
-        UserError: If it is another zone; with an alternative.
-    """
+    """Refuses every zone but UTC, in which the controller runs, with an alternative."""
     try:
         known = ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -112,27 +96,11 @@ def _read(fields: Sequence[str]) -> CronSim:
     try:
         return CronSim(text, any_time)
     except CronSimError as error:
-        if _occurs_in_another_month(fields, any_time):
+        with suppress(CronSimError):
+            CronSim(" ".join([*fields[:3], "*", fields[4]]), any_time)
+            CronSim(f"* * * {fields[3]} *", any_time)
             raise UserError(f"cron {text!r}: this date never occurs") from error
         raise UserError(f"cron {text!r}: {str(error).lower()}; give {_FORM}") from error
-
-
-def _occurs_in_another_month(fields: Sequence[str], any_time: datetime) -> bool:
-    try:
-        CronSim(" ".join([*fields[:3], "*", fields[4]]), any_time)
-        CronSim(f"* * * {fields[3]} *", any_time)
-    except CronSimError:
-        return False
-    return True
-
-
-def _next_year(cron: Cron, year: int) -> int:
-    begin = datetime(year, 1, 1, tzinfo=UTC) - timedelta(seconds=1)
-    return next(cron.times(begin)).year
-
-
-def _days(read: CronSim) -> set[int]:
-    return {day for day in read.weekdays if isinstance(day, int)}
 
 
 def _write(given: str, numbers: set[int]) -> str:

@@ -13,8 +13,6 @@ from pipelines.kubeflow.submit import Submitted
 # A whole run never ends as SKIPPED, but would not leave that state either.
 _FINAL = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 
-Report = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -31,34 +29,28 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Follower:
-    """Follows a run.
-
-    Attributes:
-        kubeflow: Installation.
-        pods: Pods of the run's namespace.
-        steps: Names of the run's steps.
-        report: Function that gets a line after every change.
-        poll_s: Seconds between two requests.
-        patience_s: Seconds for which Kubeflow may be unavailable.
-    """
+    """Follows a run; `report` gets a line after every change."""
 
     kubeflow: Kubeflow
     pods: Pods
     steps: Collection[str]
-    report: Report
+    report: Callable[[str], None]
     poll_s: float = 5.0
     patience_s: float = 600.0
 
     def follow(self, submitted: Submitted) -> Outcome:
         """Requests the state of a run until it has ended.
 
-        Raises:
-            KubeflowError: If Kubeflow refuses, or is unavailable for longer than `patience_s`.
+        Raises `KubeflowError` if Kubeflow refuses, or is unavailable for longer than `patience_s`.
         """
         reported, answered = "", time.monotonic()
         while True:
             try:
-                run = self._look(submitted.run_id)
+                run = self.kubeflow.ask(
+                    self.kubeflow.api.runs.run_service_get_run, submitted.run_id
+                )
+                if run.state is None:  # the client takes a page of HTML for an empty answer
+                    raise KubeflowError(f"{self.kubeflow.named} answers with a page: log in", 401)
                 answered, line = time.monotonic(), self._line(run)
             except KubeflowError as error:
                 run, line = None, f"no answer; trying again ({error})"
@@ -71,12 +63,6 @@ class Follower:
                 return Outcome(run.state, self._reasons(run))
             time.sleep(self.poll_s)
 
-    def _look(self, run_id: str) -> kfp_server_api.V2beta1Run:
-        run = self.kubeflow.ask(self.kubeflow.api.runs.run_service_get_run, run_id)
-        if run.state is None:  # the client takes a page of HTML for an empty answer
-            raise KubeflowError(f"{self.kubeflow.named} answers with a page: log in", 401)
-        return run
-
     def _line(self, run: kfp_server_api.V2beta1Run) -> str:
         states = self._states(run)
         done = sum(state in ("SUCCEEDED", "SKIPPED") for state in states.values())
@@ -84,28 +70,25 @@ class Follower:
         parts += [f"{done} of {len(self.steps)} steps done"] if states else []
         parts += [f"{step} {state.lower()}" for step, state in states.items() if state == "RUNNING"]
         if run.state == "PENDING" or "PENDING" in _all_states(run).values():
-            parts += self._waiting(run.run_id)
+            try:
+                reasons = self.pods.waiting(run.run_id, self.steps)
+                parts += [f"{step} waits for {reason}" for step, reason in reasons.items()]
+            except UnknownPodsError as error:
+                parts += [f"what it waits for is unknown: {error}"]
         return "; ".join(parts)
 
     def _states(self, run: kfp_server_api.V2beta1Run) -> Mapping[str, str]:
         return {step: state for step, state in _all_states(run).items() if step in self.steps}
 
-    def _waiting(self, run_id: str) -> list[str]:
-        try:
-            reasons = self.pods.waiting(run_id, self.steps)
-        except UnknownPodsError as error:
-            return [f"what it waits for is unknown: {error}"]
-        return [f"{step} waits for {reason}" for step, reason in reasons.items()]
-
     def _reasons(self, run: kfp_server_api.V2beta1Run) -> Reasons:
         if run.state != "FAILED":
             return {}
+        known: Reasons = {}
+        why = "see its log"
         try:
             known = self.pods.failures(run.run_id, self.steps)
         except UnknownPodsError as error:
-            known, why = {}, f"the reason is unknown: {error}"
-        else:
-            why = "see its log"
+            why = f"the reason is unknown: {error}"
         failed = [step for step, state in self._states(run).items() if state == "FAILED"]
         return {**dict.fromkeys(failed, why), **known}
 

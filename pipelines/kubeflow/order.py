@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfp.dsl.graph_component import GraphComponent
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from components.shared.config import Config
 from components.shared.errors import UserError
@@ -16,19 +16,19 @@ from components.shared.storage.s3 import parse_s3_uri
 from pipelines.catalogue import find_pipeline
 from pipelines.graph import check_arguments, images, step_names
 from pipelines.kubeflow.upload import Package, package
-from pipelines.placement.compilation import compiled
 from pipelines.placement.images import Images
+from pipelines.placement.placing import placed
 from pipelines.placement.profiles import load_profile
 from pipelines.settings import defaults
-from pipelines.settings.arguments import graph_arguments
+from pipelines.settings.presets import graph_arguments
 
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "String": (str,),
-    "Integer": (int,),
-    "Float": (int, float),
-    "Boolean": (bool,),
-    "List": (list,),
-    "Dict": (dict,),
+_TYPES = {
+    "String": str,
+    "Integer": int,
+    "Float": float,
+    "Boolean": bool,
+    "List": list,
+    "Dict": dict,
 }
 
 
@@ -83,11 +83,16 @@ def prepare(order: Order, registry: Images, run_name: str = "") -> Prepared:
     """
     pipeline = find_pipeline(order.pipeline)
     require_shared_source(order.source)
-    _require_shared_store(order.store)
+    if not order.store.startswith("s3://"):
+        raise UserError(
+            f"store {order.store!r} is a local folder or not understood, but every pod needs it; "
+            "give s3://bucket/prefix"
+        )
+    parse_s3_uri(order.store)
     arguments = _arguments(order, pipeline, run_name)
-    placed = compiled(pipeline, load_profile(order.profile), registry)
-    _require_registry(images(placed))
-    return Prepared(order, package(placed), arguments, frozenset(step_names(placed)))
+    graph = placed(pipeline, load_profile(order.profile), registry)
+    _require_registry(images(graph))
+    return Prepared(order, package(graph), arguments, frozenset(step_names(graph)))
 
 
 def plugins_input(order: Order) -> dict[str, dict[str, str | bool]] | None:
@@ -104,23 +109,12 @@ def _arguments(order: Order, pipeline: GraphComponent, run_name: str) -> dict[st
     arguments |= {"source": order.source, "store": order.store, **order.parameters}
     check_arguments(pipeline, arguments)
     for name, value in arguments.items():
-        _require_type(name, value, known[name].type)
+        kind = known[name].type
+        try:
+            TypeAdapter(_TYPES.get(kind, object)).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise UserError(f"parameter {name}={value!r} must be of the type {kind}") from error
     return arguments
-
-
-def _require_type(name: str, value: object, kind: str) -> None:
-    allowed = _TYPES.get(kind, (object,))
-    if not isinstance(value, allowed) or (isinstance(value, bool) and kind != "Boolean"):
-        raise UserError(f"parameter {name}={value!r} must be of the type {kind}")
-
-
-def _require_shared_store(store: str) -> None:
-    if not store.startswith("s3://"):
-        raise UserError(
-            f"store {store!r} is a local folder or not understood, but every pod needs it; give "
-            "s3://bucket/prefix"
-        )
-    parse_s3_uri(store)
 
 
 def _require_registry(named: Iterable[str]) -> None:

@@ -23,22 +23,13 @@ class UnknownPodsError(Exception):
 
 @dataclass(frozen=True)
 class Pods:
-    """The pods of runs in a namespace.
-
-    Attributes:
-        namespace: Namespace of the runs' pods.
-    """
+    """The pods of runs in a namespace; `UnknownPodsError` if Kubernetes does not show them."""
 
     namespace: str
 
     def waiting(self, run_id: str, steps: Collection[str]) -> Reasons:
-        """Return what pending steps wait for, by step.
-
-        Raises:
-            UnknownPodsError: If Kubernetes does not answer, or knows no pod of the run.
-        """
-        cluster = self._connect()
-        pods, workflows = _pods(cluster, run_id), _workflows(cluster, run_id)
+        """Return what pending steps wait for, by step."""
+        cluster, pods, workflows = self._look(run_id)
         if not pods and not workflows:
             raise UnknownPodsError(f"no pod of the run is in the namespace {self.namespace} yet")
         reasons = ((pod, waits_for(pod) or _created(cluster, pod)) for pod in pods)
@@ -46,49 +37,34 @@ class Pods:
         return {**_nodes(workflows, steps, {"Pending"}), **found}
 
     def failures(self, run_id: str, steps: Collection[str]) -> Reasons:
-        """Return why steps failed, by step.
-
-        Raises:
-            UnknownPodsError: If Kubernetes does not answer.
-        """
-        cluster = self._connect()
-        nodes = _nodes(_workflows(cluster, run_id), steps, {"Failed", "Error"})
-        reasons = ((pod, failed_by(pod)) for pod in _pods(cluster, run_id))
+        """Return why steps failed, by step."""
+        _, pods, workflows = self._look(run_id)
+        nodes = _nodes(workflows, steps, {"Failed", "Error"})
+        reasons = ((pod, failed_by(pod)) for pod in pods)
         return {**nodes, **{step_of(pod, steps): reason for pod, reason in reasons if reason}}
 
-    def _connect(self) -> Cluster:
+    def _look(self, run_id: str) -> tuple[Cluster, list[Json], list[Json]]:
+        """The cluster, the run's pods, and Argo's view: a pod over a quota is never created."""
+        # LabelKeyWorkflowRunId, on pods and on Argo's workflow
+        selector = f"pipeline/runid={run_id}"
         try:
-            return connect(self.namespace)  # again each time: tokens expire
+            cluster = connect(self.namespace)  # again each time: tokens expire
+            pods = cluster.get("pods", labelSelector=selector)["items"]
         except NoClusterError as error:
             raise UnknownPodsError("no access to pods (no kubeconfig that can be read)") from error
         except UserError as error:
             raise UnknownPodsError(f"no access to pods ({error})") from error
+        path = f"/apis/argoproj.io/v1alpha1/namespaces/{self.namespace}/workflows"
+        try:
+            return cluster, pods, cluster.get(path, labelSelector=selector)["items"]
+        except KubernetesError:
+            return cluster, pods, []  # pods say most of it; who sees them may see no workflows
 
 
 def step_of(pod: Json, steps: Collection[str]) -> str:
     """Return the step that a pod belongs to, or else the pod's name."""
     node = (pod["metadata"].get("annotations") or {}).get(_NODE, "")
     return _step_in(node, steps) or str(pod["metadata"]["name"])
-
-
-def _pods(cluster: Cluster, run_id: str) -> list[Json]:
-    try:
-        return list(cluster.get("pods", labelSelector=_of_run(run_id))["items"])
-    except KubernetesError as error:
-        raise UnknownPodsError(f"no access to pods ({error})") from error
-
-
-def _workflows(cluster: Cluster, run_id: str) -> list[Json]:
-    """Argo's view: a pod that a quota refuses is never created."""
-    path = f"/apis/argoproj.io/v1alpha1/namespaces/{cluster.namespace}/workflows"
-    try:
-        return list(cluster.get(path, labelSelector=_of_run(run_id))["items"])
-    except KubernetesError:
-        return []  # pods say most of it; who may see them may not see workflows
-
-
-def _of_run(run_id: str) -> str:
-    return f"pipeline/runid={run_id}"  # LabelKeyWorkflowRunId, on pods and on Argo's workflow
 
 
 def _created(cluster: Cluster, pod: Json) -> str | None:

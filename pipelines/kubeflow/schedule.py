@@ -7,6 +7,7 @@ the description of each has the digest of the settings that it was created from.
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,11 +67,7 @@ class Schedule(Order):
 
     @property
     def parsed_cron(self) -> Cron:
-        """The start times.
-
-        Raises:
-            UserError: If the form is wrong or the date never occurs.
-        """
+        """The start times; raises `UserError` if the form is wrong or the date never occurs."""
         require_utc(self.timezone)
         return parse_cron(self.cron)
 
@@ -89,35 +86,24 @@ class ScheduleFile(Config):
     @field_validator("schedules")
     @classmethod
     def _check_names(cls, schedules: tuple[Schedule, ...]) -> tuple[Schedule, ...]:
-        names = [schedule.name for schedule in schedules]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        names = Counter(sorted(schedule.name for schedule in schedules))
+        if twice := [name for name, number in names.items() if number > 1]:
             raise ValueError(f"must have different names, but repeated: {', '.join(twice)}")
         return schedules
 
 
 @dataclass(frozen=True)
 class Existing:
-    """A recurring run of Kubeflow.
-
-    Attributes:
-        id: Id of Kubeflow.
-        name: Name, which Kubeflow does not require to be unique.
-        enabled: State; a disabled one starts no runs.
-        cron: Six fields; empty if it has an interval.
-        pipeline_version_id: Pipeline version; empty for the newest one.
-        experiment_id: Experiment of its runs.
-        digest: Digest of its settings; empty if it was not created by `brainseg`.
-        created_at: Creation time; among equals the oldest stays.
-    """
+    """A recurring run of Kubeflow."""
 
     id: str
-    name: str
+    name: str  # Kubeflow does not require it to be unique
     enabled: bool
-    cron: str
-    pipeline_version_id: str
+    cron: str  # six fields; empty if it has an interval
+    pipeline_version_id: str  # empty for the newest one
     experiment_id: str
-    digest: str
-    created_at: str
+    digest: str  # of its settings; empty if it was not created by `brainseg`
+    created_at: str  # among equals the oldest stays
 
     @property
     def five_fields(self) -> str:
@@ -129,23 +115,14 @@ class Existing:
 
 @dataclass(frozen=True)
 class Change:
-    """The changes for one name.
-
-    Attributes:
-        name: Name of the schedule.
-        create: Need for a new one.
-        keep: Existing one that stays, if any.
-        disable: Enabled ones that go.
-        delete: All that go.
-        enabled: Wanted state of the one that stays.
-    """
+    """The changes for one name: a new schedule, one that stays, and all that go."""
 
     name: str
     create: bool = False
     keep: Existing | None = None
     disable: Sequence[Existing] = ()
     delete: Sequence[Existing] = ()
-    enabled: bool = True
+    enabled: bool = True  # wanted state of the one that stays
 
     @property
     def needed(self) -> bool:
@@ -171,11 +148,7 @@ class Change:
 
 
 def read_schedules(path: Path) -> ScheduleFile:
-    """Reads and checks `schedules.yaml`.
-
-    Raises:
-        UserError: If it cannot be read or a setting is wrong.
-    """
+    """Reads and checks `schedules.yaml`; raises `UserError` for a wrong file or setting."""
     try:
         content = load_yaml(path.read_text())
     except OSError as error:
@@ -200,9 +173,6 @@ def recurring_run(
     schedule: Schedule, prepared: Prepared, version: Uploaded, experiment_id: str
 ) -> kfp_server_api.V2beta1RecurringRun:
     """The recurring run of a schedule, disabled."""
-    # CreateJob in backend/src/apiserver/resource/resource_manager.go at tag 2.17.0 loses the
-    # parameters of a pinned schedule that has inputs for plugins.
-    plugins = plugins_input(schedule) if schedule.latest else None
     body = kfp_server_api.V2beta1RecurringRun(
         display_name=schedule.name,
         experiment_id=experiment_id,
@@ -218,9 +188,12 @@ def recurring_run(
         max_concurrency="1",
         no_catchup=True,
         mode=RecurringRunMode.DISABLE,
-        plugins_input=plugins,
+        # CreateJob in backend/src/apiserver/resource/resource_manager.go at tag 2.17.0 loses the
+        # parameters of a pinned schedule that has inputs for plugins.
+        plugins_input=plugins_input(schedule) if schedule.latest else None,
     )
-    body.description = _MARK.format(_digest(body))
+    content = json.dumps(body.to_dict(), sort_keys=True)
+    body.description = _MARK.format(hashlib.sha256(content.encode()).hexdigest()[:16])
     return body
 
 
@@ -269,11 +242,7 @@ def removal(name: str, present: Iterable[Existing]) -> Change:
 
 
 def with_name(schedules: Iterable[Existing], name: str) -> list[Existing]:
-    """The schedules with exactly this name.
-
-    Raises:
-        UserError: If there is none.
-    """
+    """The schedules with exactly this name; raises `UserError` if there is none."""
     every = list(schedules)
     found = [one for one in every if one.name == name]
     if not found:
@@ -291,10 +260,5 @@ def unlisted(file: ScheduleFile, present: Iterable[Existing], experiment_id: str
 
 def duplicates(present: Iterable[Existing]) -> Mapping[str, int]:
     """Names of more than one schedule, with their number."""
-    names = [one.name for one in present]
-    return {name: names.count(name) for name in sorted(set(names)) if names.count(name) > 1}
-
-
-def _digest(body: kfp_server_api.V2beta1RecurringRun) -> str:
-    content = json.dumps(body.to_dict(), sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    names = Counter(sorted(one.name for one in present))
+    return {name: number for name, number in names.items() if number > 1}

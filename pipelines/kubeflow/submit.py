@@ -1,7 +1,6 @@
 """Starts a run in Kubeflow."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import kfp_server_api
@@ -26,12 +25,7 @@ class Submitted:
 
 
 def submit(kubeflow: Kubeflow, prepared: Prepared, *, name: str, experiment: str) -> Submitted:
-    """Uploads the pipeline if it has changed, and starts a run of it.
-
-    Raises:
-        KubeflowError: If Kubeflow refuses or is unavailable.
-        UserError: If there is no such experiment.
-    """
+    """Uploads the pipeline if it has changed, and starts a run of it."""
     experiment_id = find_experiment(kubeflow, experiment) or create_experiment(kubeflow, experiment)
     version = find_or_upload(kubeflow, prepared.package)
     run = kfp_server_api.V2beta1Run(
@@ -45,15 +39,21 @@ def submit(kubeflow: Kubeflow, prepared: Prepared, *, name: str, experiment: str
         plugins_input=plugins_input(prepared.order),
     )
     created = _create(kubeflow, run)
-    _warn_of_plugins(created)
+    for plugin, output in (created.plugins_output or {}).items():
+        if output.state == kfp_server_api.V2beta1PluginState.FAILED:
+            _LOG.warning(
+                "the run continues, but a plugin of Kubeflow has failed: %s: %s; if pods use "
+                "another MLflow server, switch it off with --no-mlflow-plugin",
+                plugin,
+                output.state_message,
+            )
     return Submitted(created.run_id, name, kubeflow.link(f"runs/details/{created.run_id}"), version)
 
 
 def find_experiment(kubeflow: Kubeflow, name: str) -> str:
     """The id of an experiment; empty if the default one does not exist yet.
 
-    Raises:
-        UserError: If another one does not exist, or it is archived.
+    Raises `UserError` if another one does not exist, or it is archived.
     """
     found = _find(kubeflow, name)
     if found is None and name == DEFAULT_EXPERIMENT:
@@ -101,28 +101,10 @@ def _create(kubeflow: Kubeflow, run: kfp_server_api.V2beta1Run) -> kfp_server_ap
             ) from error
         if error.status:
             raise
+        link = kubeflow.link("runs")
         raise KubeflowError(
             f"the connection broke before Kubeflow answered, so the run {run.display_name!r} may "
-            f"exist: look for it {_place(kubeflow)} before you submit again",
+            f"exist: look for it {f'at {link}' if link else 'in its list of runs'} before you "
+            "submit again",
             status=0,
         ) from error
-
-
-def _place(kubeflow: Kubeflow) -> str:
-    link = kubeflow.link("runs")
-    return f"at {link}" if link else "in its list of runs"
-
-
-def _warn_of_plugins(run: kfp_server_api.V2beta1Run) -> None:
-    outputs = run.plugins_output or {}
-    failed: Sequence[str] = [
-        f"{name}: {output.state_message}"
-        for name, output in outputs.items()
-        if output.state == kfp_server_api.V2beta1PluginState.FAILED
-    ]
-    for text in failed:
-        _LOG.warning(
-            "the run continues, but a plugin of Kubeflow has failed: %s; if pods use another "
-            "MLflow server, switch it off with --no-mlflow-plugin",
-            text,
-        )

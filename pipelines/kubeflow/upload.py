@@ -16,7 +16,6 @@ from pipelines.kubeflow.client import Kubeflow, KubeflowError, equals
 
 Found = TypeVar("Found")
 
-_CONFLICT, _MISSING = 409, 404
 _TRIES, _BETWEEN_TRIES_S = 10, 0.3
 
 
@@ -53,10 +52,9 @@ def package(pipeline: GraphComponent) -> Package:
 
 def find(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
     """Finds the version of a package; ids that do not exist yet are empty."""
-    name, version = compiled.name, compiled.version
-    pipeline_id = _find_pipeline(kubeflow, name) or ""
-    found = _find_version(kubeflow, pipeline_id, version) if pipeline_id else None
-    return found or Uploaded(pipeline_id, "", version, is_new=True)
+    pipeline_id = _find_pipeline(kubeflow, compiled.name) or ""
+    found = _find_version(kubeflow, pipeline_id, compiled.version) if pipeline_id else None
+    return found or Uploaded(pipeline_id, "", compiled.version, is_new=True)
 
 
 def find_or_upload(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
@@ -69,10 +67,15 @@ def find_or_upload(kubeflow: Kubeflow, compiled: Package) -> Uploaded:
     pipeline_id = _find_pipeline(kubeflow, name) or _create_pipeline(kubeflow, name)
     if found := _find_version(kubeflow, pipeline_id, version):
         return found
-    try:
-        return _upload(kubeflow, pipeline_id, compiled)
-    except KubeflowError as error:
-        return _created_by_another(error, lambda: _find_version(kubeflow, pipeline_id, version))
+    service = kubeflow.api.pipeline_uploads.upload_pipeline_version
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.yaml"
+        path.write_text(compiled.text)
+        try:
+            created = kubeflow.ask(service, str(path), name=version, pipelineid=pipeline_id)
+        except KubeflowError as error:
+            return _created_by_another(error, lambda: _find_version(kubeflow, pipeline_id, version))
+    return Uploaded(pipeline_id, str(created.pipeline_version_id), version, is_new=True)
 
 
 def _find_pipeline(kubeflow: Kubeflow, name: str) -> str | None:
@@ -81,7 +84,7 @@ def _find_pipeline(kubeflow: Kubeflow, name: str) -> str | None:
     try:
         return str(kubeflow.ask(service, name, **options).pipeline_id)
     except KubeflowError as error:
-        if error.status != _MISSING:
+        if error.status != 404:
             raise
         return None
 
@@ -99,7 +102,7 @@ def _create_pipeline(kubeflow: Kubeflow, name: str) -> str:
 
 def _created_by_another(refusal: KubeflowError, find_row: Callable[[], Found | None]) -> Found:
     """Waits for a row: KFP reserves its name a moment before (CREATING, pipeline_store.go)."""
-    tries = _TRIES if refusal.status == _CONFLICT else 0
+    tries = _TRIES if refusal.status == 409 else 0
     for _ in range(tries):
         if found := find_row():
             return found
@@ -112,12 +115,3 @@ def _find_version(kubeflow: Kubeflow, pipeline_id: str, name: str) -> Uploaded |
     rows = kubeflow.rows(service, "pipeline_versions", pipeline_id, filter=equals("name", name))
     ids = (str(row.pipeline_version_id) for row in rows if row.name == name)
     return next((Uploaded(pipeline_id, found, name, is_new=False) for found in ids), None)
-
-
-def _upload(kubeflow: Kubeflow, pipeline_id: str, compiled: Package) -> Uploaded:
-    service = kubeflow.api.pipeline_uploads.upload_pipeline_version
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{compiled.name}.yaml"
-        path.write_text(compiled.text)
-        created = kubeflow.ask(service, str(path), name=compiled.version, pipelineid=pipeline_id)
-    return Uploaded(pipeline_id, str(created.pipeline_version_id), compiled.version, is_new=True)

@@ -11,11 +11,9 @@ from pydantic import AfterValidator, Field
 from components.shared.config import Config, build_config
 from components.shared.errors import UserError
 
-_REGISTRY = re.compile(r"([A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*)?")
-
 
 def _check_registry(text: str) -> str:
-    if not _REGISTRY.fullmatch(text):
+    if not re.fullmatch(r"([A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*)?", text):
         raise ValueError(
             "must be a host and folder without https:// and without a slash at the end, "
             "e.g. registry.example/team"
@@ -39,11 +37,7 @@ class Images(Config):
     digests: Mapping[str, Digest] = {}
 
     def full_name(self, image: str) -> str:
-        """Return the name that a cluster pulls, e.g. registry.example/team/NAME@sha256:...
-
-        Raises:
-            UserError: If there are digests, and none of this image.
-        """
+        """Return the name that a cluster pulls; raises `UserError` if only others have digests."""
         name = image.partition(":")[0]
         if self.digests and name not in self.digests:
             raise UserError(
@@ -52,6 +46,9 @@ class Images(Config):
             )
         pinned = f"{name}@{self.digests[name]}" if self.digests else image
         return f"{self.registry}/{pinned}" if self.registry else pinned
+
+
+NODES_OWN = Images()
 
 
 def read_images(registry: str = "", digests: Path | None = None) -> Images:
@@ -64,17 +61,12 @@ def read_images(registry: str = "", digests: Path | None = None) -> Images:
     Raises:
         UserError: If a name or digest has another form, or the file cannot be read.
     """
-    return build_config(
-        Images, {"registry": registry, "digests": _read(digests) if digests else {}}, "images"
-    )
-
-
-def _read(path: Path) -> object:
     try:
-        return json.loads(path.read_text())
+        found = json.loads(digests.read_text()) if digests else {}
     except OSError as error:
-        raise UserError(f"digests {path} cannot be read: {error.strerror}") from error
+        raise UserError(f"digests {digests} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UserError(
-            f"digests {path} is not JSON; `make push` writes it: image -> sha256:..."
+            f"digests {digests} is not JSON; `make push` writes it: image -> sha256:..."
         ) from error
+    return build_config(Images, {"registry": registry, "digests": found}, "images")

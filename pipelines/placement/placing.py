@@ -7,15 +7,16 @@ into the compiled graph: the graph defines the order of the steps, the profile w
 
 import copy
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 from kfp.dsl.graph_component import GraphComponent
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
-from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
+from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineTaskSpec
 
 from pipelines.graph import dags
+from pipelines.placement.images import NODES_OWN, Images
 from pipelines.placement.pod import Json, kfp_container, kfp_pod, pod_fragment
 from pipelines.placement.profiles import PodProfile, PodSettings
 
@@ -24,17 +25,18 @@ _QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _RUN_ID = {"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
 
 
-def placed(pipeline: GraphComponent, profile: PodProfile) -> GraphComponent:
-    """Return a copy of a graph with the pods of a profile, and without KFP's cache."""
+def placed(
+    pipeline: GraphComponent, profile: PodProfile, images: Images = NODES_OWN
+) -> GraphComponent:
+    """Return a copy of a graph with a profile's pods and the images' names, without KFP's cache."""
     copied = copy.deepcopy(pipeline)
-    spec, pods = copied.pipeline_spec, {}
-    settings = {label: profile.steps[step] for label, step in _steps(spec)}
-    if (train := profile.steps["train"]).pod_group:
-        _group_training(copied, [label for label in settings if settings[label] is train], train)
-    for label, found in settings.items():
+    spec, settings, pods = copied.pipeline_spec, {}, {}
+    for label, executor in spec.deployment_spec["executors"].items():
+        container = executor["container"]
+        settings[label] = found = profile.steps[step_of(container)]
         pod = _step_pod(found)
-        container = spec.deployment_spec["executors"][label]["container"]
         container.update(kfp_container(pod))
+        container["image"] = images.full_name(container["image"])
         pods[label] = _message(found, pod)
     for task in (task for dag in dags(copied) for task in dag.tasks.values()):
         label = spec.components[task.component_ref.name].executor_label
@@ -42,9 +44,14 @@ def placed(pipeline: GraphComponent, profile: PodProfile) -> GraphComponent:
         # A source may grow under the same name. KFP's cache keys hold ids of input artifacts, so
         # after a step that always runs nothing is ever found.
         task.caching_options.enable_cache = False
-        if label in settings and settings[label].retries:
-            ParseDict(_retries(settings[label]), task.retry_policy)
-    ParseDict(_platform(profile, pods), copied.platform_spec.platforms["kubernetes"])
+        if label in settings:
+            _configure(task, settings[label])
+    limits = {
+        "resourceTtlOnCompletion": profile.run.ttl_s,
+        "activeDeadlineSeconds": profile.run.deadline_s,
+    }
+    platform = {"deploymentSpec": {"executors": pods}, "pipelineConfig": limits}
+    ParseDict(platform, copied.platform_spec.platforms["kubernetes"])
     return copied
 
 
@@ -54,38 +61,21 @@ def step_of(container: Mapping[str, Any]) -> str:
     return str(arguments[arguments.index("--function_to_execute") + 1])
 
 
-def _group_training(pipeline: GraphComponent, labels: Collection[str], train: PodSettings) -> None:
-    """Sets the group and its pods as constants of the training tasks."""
-    assert train.pod_group
-    group = train.pod_group.model_copy(update={"queue": train.queue})
-    constants = {"group": group.model_dump_json(), "pod": json.dumps(pod_fragment(train))}
-    for task in (task for dag in dags(pipeline) for task in dag.tasks.values()):
-        component = pipeline.pipeline_spec.components[task.component_ref.name]
-        if component.executor_label in labels:
-            for name, text in constants.items():
-                task.inputs.parameters[name].runtime_value.constant.string_value = text
-
-
-def _steps(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
-    for label, executor in spec.deployment_spec["executors"].items():
-        yield label, step_of(executor["container"])
-
-
-def _platform(profile: PodProfile, pods: Mapping[str, Any]) -> Json:
-    limits = {
-        "resourceTtlOnCompletion": profile.run.ttl_s,
-        "activeDeadlineSeconds": profile.run.deadline_s,
-    }
-    return {"deploymentSpec": {"executors": pods}, "pipelineConfig": limits}
-
-
-def _retries(settings: PodSettings) -> Json:
-    return {
-        "maxRetryCount": settings.retries,
-        "backoffFactor": 2.0,
-        "backoffDuration": f"{settings.backoff_s}s",
-        "backoffMaxDuration": f"{settings.retry_window_s}s",
-    }
+def _configure(task: PipelineTaskSpec, settings: PodSettings) -> None:
+    """Sets the retries of a task; of training also the group and its pods, as constants."""
+    if settings.retries:
+        retries = {
+            "maxRetryCount": settings.retries,
+            "backoffFactor": 2.0,
+            "backoffDuration": f"{settings.backoff_s}s",
+            "backoffMaxDuration": f"{settings.retry_window_s}s",
+        }
+        ParseDict(retries, task.retry_policy)
+    if settings.pod_group:
+        group = settings.pod_group.model_copy(update={"queue": settings.queue})
+        pod = json.dumps(pod_fragment(settings))
+        for name, text in {"group": group.model_dump_json(), "pod": pod}.items():
+            task.inputs.parameters[name].runtime_value.constant.string_value = text
 
 
 def _step_pod(settings: PodSettings) -> Json:

@@ -15,12 +15,16 @@ _TERMS = "DuringSchedulingIgnoredDuringExecution"
 
 def pod_fragment(settings: PodSettings) -> Json:
     """Return metadata and spec of a step's pods, without image and command."""
-    volumes = [*_scratch(settings), *_files(settings)]
+    volumes = list(_volumes(settings))
+    devices = {settings.gpu.type: str(settings.gpu.count)} if settings.gpu else {}
     container = {
         "name": "main",
         "imagePullPolicy": settings.pull_policy,
         "env": list(_variables(settings)),
-        "resources": _resources(settings),
+        "resources": {
+            "requests": {"cpu": settings.cpu.request, "memory": settings.memory.request},
+            "limits": {"cpu": settings.cpu.limit, "memory": settings.memory.limit, **devices},
+        },
         "volumeMounts": [{"name": each["name"], "mountPath": path} for each, path in volumes],
         "securityContext": {  # as a namespace that enforces "restricted" requires
             "runAsUser": settings.user,
@@ -47,7 +51,8 @@ def kfp_container(pod: Json) -> Json:
     """Return resources and plain variables of a fragment for KFP's `PipelineContainerSpec`."""
     (container,) = pod["spec"]["containers"]
     env = [each for each in container.get("env", ()) if "value" in each]
-    return _filled({"env": env, "resources": _kfp_resources(**container.get("resources", {}))})
+    given = container.get("resources")
+    return _filled({"env": env, "resources": _kfp_resources(**given) if given else {}})
 
 
 def kfp_pod(pod: Json) -> Json:
@@ -86,15 +91,6 @@ def kfp_pod(pod: Json) -> Json:
     )
 
 
-def _resources(settings: PodSettings) -> Json:
-    cpu, memory, gpu = settings.cpu, settings.memory, settings.gpu
-    devices = {gpu.type: str(gpu.count)} if gpu else {}
-    return {
-        "requests": {"cpu": cpu.request, "memory": memory.request},
-        "limits": {"cpu": cpu.limit, "memory": memory.limit, **devices},
-    }
-
-
 def _variables(settings: PodSettings) -> Iterator[Json]:
     yield from ({"name": name, "value": value} for name, value in settings.env.items())
     for kind, sources in (("configMap", settings.config), ("secret", settings.secrets)):
@@ -104,8 +100,8 @@ def _variables(settings: PodSettings) -> Iterator[Json]:
                 yield {"name": variable, "valueFrom": {f"{kind}KeyRef": value}}
 
 
-def _scratch(settings: PodSettings) -> Iterator[tuple[Json, str]]:
-    """Writable folders with their paths."""
+def _volumes(settings: PodSettings) -> Iterator[tuple[Json, str]]:
+    """Writable folders and ConfigMaps, with their paths."""
     scratch = settings.scratch
     # KFP's launcher mounts no /tmp, and /dev/shm is 64 MiB where nothing is mounted
     yield {"name": "tmp", "emptyDir": {"sizeLimit": scratch.tmp}}, "/tmp"
@@ -114,9 +110,6 @@ def _scratch(settings: PodSettings) -> Iterator[tuple[Json, str]]:
     if scratch.shared_memory:
         memory = {"medium": "Memory", "sizeLimit": scratch.shared_memory}
         yield {"name": "shared-memory", "emptyDir": memory}, "/dev/shm"
-
-
-def _files(settings: PodSettings) -> Iterator[tuple[Json, str]]:
     for number, files in enumerate(settings.files):
         source = {"name": files.name, "optional": files.optional}
         yield {"name": f"files-{number}", "configMap": source}, files.path
@@ -129,10 +122,8 @@ def _affinity(settings: PodSettings) -> Json:
         for each in settings.affinity
         if each.weight is not None
     ]
-    terms = {
-        f"required{_TERMS}": _filled({"nodeSelectorTerms": required}),
-        f"preferred{_TERMS}": preferred,
-    }
+    needed = _filled({"nodeSelectorTerms": required})
+    terms = {f"required{_TERMS}": needed, f"preferred{_TERMS}": preferred}
     return _filled({"nodeAffinity": _filled(terms)})
 
 
@@ -140,9 +131,7 @@ def _term(affinity: NodeAffinity) -> Json:
     return {"matchExpressions": [_filled(each.model_dump(mode="json")) for each in affinity.match]}
 
 
-def _kfp_resources(requests: Json | None = None, limits: Json | None = None) -> Json:
-    if not requests or not limits:
-        return {}
+def _kfp_resources(requests: Json, limits: Json) -> Json:
     resources: Json = {
         "resourceCpuRequest": requests["cpu"],
         "resourceCpuLimit": limits["cpu"],

@@ -234,26 +234,18 @@ class PodSettings(Config):
     pod_group: GroupSettings | None = None
 
     @model_validator(mode="after")
-    def _memory_holds_the_shared(self) -> Self:
+    def _check_settings_together(self) -> Self:
         shared = self.scratch.shared_memory
         if shared and parse_quantity(shared) >= parse_quantity(self.memory.limit):
             raise ValueError(
                 f"scratch.shared_memory {shared} counts as memory of the pod; its limit "
                 f"{self.memory.limit} must be greater"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _files_are_in_folders_of_their_own(self) -> Self:
         paths = [each.path for each in self.files]
         if twice := sorted({path for path in paths if paths.count(path) > 1}):
             raise ValueError(
                 f"files: {', '.join(twice)} is the folder of two ConfigMaps; give each its own"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _every_device_has_a_process(self) -> Self:
         if self.gpu and self.pod_group and self.gpu.count != self.pod_group.processes:
             raise ValueError(
                 f"pod_group.processes {self.pod_group.processes}, gpu.count {self.gpu.count}: each "
@@ -268,9 +260,8 @@ class PodSettings(Config):
         Argo counts from the start of the first attempt. It does not retry a failure after this
         time, and it ends an attempt that exceeds it (kubeflow/pipelines#14245).
         """
-        attempts = self.retries + 1
         waiting_s = int(self.backoff_s * (2**self.retries - 1))
-        return attempts * self.timeout_s + waiting_s + 24 * 3600
+        return (self.retries + 1) * self.timeout_s + waiting_s + 24 * 3600
 
 
 class RunSettings(Config):
@@ -298,14 +289,10 @@ class PodProfile(Config):
     steps: Mapping[str, PodSettings]
 
     @model_validator(mode="after")
-    def _only_training_is_done_by_groups(self) -> Self:
+    def _check_steps(self) -> Self:
         others = [step for step in self.steps if step != "train" and self.steps[step].pod_group]
         if others:
             raise ValueError(f"pod_group is a setting of train, not of {', '.join(others)}")
-        return self
-
-    @model_validator(mode="after")
-    def _the_deadline_holds_every_step(self) -> Self:
         for step, settings in self.steps.items():
             if settings.timeout_s > self.run.deadline_s:
                 raise ValueError(
@@ -332,34 +319,21 @@ def load_profile(name: str) -> PodProfile:
     Raises:
         UserError: If there is no such profile, or a setting is unknown or out of range.
     """
-    content = _read(name, ())
-    _check_sections(content, name)
-    place = f"profile {name}"
-    every = yaml_files.section(content, "all", place)
-    _settings(every, name, "all")  # reported once, not for each step
+    content, place, names = _read(name, ()), f"profile {name}", ("run", "all", *COMPONENTS)
+    for key in content:
+        if key not in names:
+            raise UserError(
+                f"{place}: {key} is not a section{in_words(nearest(key, names))}"
+                f"; there are extends, {', '.join(names)}"
+            )
+    found = {key: yaml_files.section(content, key, place) for key in names}
+    every = found["all"]
+    build_config(PodSettings, every, f"{place}: all")  # mistakes in it are reported once
     steps = {
-        step: _settings(
-            yaml_files.merged(every, yaml_files.section(content, step, place)), name, step
-        )
+        step: build_config(PodSettings, yaml_files.merged(every, found[step]), f"{place}: {step}")
         for step in COMPONENTS
     }
-    return build_config(
-        PodProfile, {"run": yaml_files.section(content, "run", place), "steps": steps}, place
-    )
-
-
-def _settings(values: dict[str, Any], name: str, section: str) -> PodSettings:
-    return build_config(PodSettings, values, f"profile {name}: {section}")
-
-
-def _check_sections(content: Mapping[str, Any], name: str) -> None:
-    sections = ("run", "all", *COMPONENTS)
-    for key in content:
-        if key not in sections:
-            raise UserError(
-                f"profile {name}: {key} is not a section{in_words(nearest(key, sections))}"
-                f"; there are extends, {', '.join(sections)}"
-            )
+    return build_config(PodProfile, {"run": found["run"], "steps": steps}, place)
 
 
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:

@@ -150,19 +150,13 @@ def _connect() -> docker.DockerClient:
 
 
 def _require(images: Iterable[str], client: docker.DockerClient) -> None:
-    missing = [image for image in sorted(images) if not _is_there(image, client)]
-    if missing:
-        raise UserError(
-            f"--runner docker: image {', '.join(missing)} is missing; `make images` builds all"
-        )
-
-
-def _is_there(image: str, client: docker.DockerClient) -> bool:
-    try:
-        client.images.get(image)
-    except ImageNotFound:
-        return False
-    return True
+    for image in sorted(images):
+        try:
+            client.images.get(image)
+        except ImageNotFound as error:
+            raise UserError(
+                f"--runner docker: image {image} is missing; `make images` builds all"
+            ) from error
 
 
 def _user(client: docker.DockerClient) -> str:
@@ -181,34 +175,20 @@ def _variables() -> dict[str, str]:
 
 
 def _mounts(arguments: Mapping[str, Any]) -> list[Mount]:
-    created = [str(arguments.get("store", "")), *_databases()]
-    _make_folders([*created, str(cache_folder())])
-    read = [str(arguments.get("source", "")), *_variables().values()]
-    written = [str(value) for name, value in arguments.items() if name != "source"]
-    places = dict.fromkeys(_places(read), True) | dict.fromkeys(_places(written + created), False)
-    return [
-        Mount(_CACHE, str(cache_folder()), type="bind"),
-        *(
-            Mount(place, place, type="bind", read_only=read_only)
-            for place, read_only in sorted(places.items())
-        ),
-    ]
-
-
-def _databases() -> Iterator[str]:
-    """Folders of local MLflow databases: SQLite and the runs write files next to them."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-        file = sqlite_file(os.environ.get(name, ""))
-        if file is not None:
-            yield str(file.parent)
-
-
-def _make_folders(paths: Iterable[str]) -> None:
-    for path in filter(Path.is_absolute, map(Path, paths)):
+    uris = (os.environ.get(name, "") for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"))
+    # SQLite and the runs write files next to the databases
+    databases = [str(file.parent) for uri in uris if (file := sqlite_file(uri))]
+    created = [str(arguments.get("store", "")), *databases]
+    for path in filter(Path.is_absolute, map(Path, [*created, str(cache_folder())])):
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"folder {path} cannot be created: {error.strerror}") from error
+    read = [str(arguments.get("source", "")), *_variables().values()]
+    written = [str(value) for name, value in arguments.items() if name != "source"]
+    places = dict.fromkeys(_places(read), True) | dict.fromkeys(_places(written + created), False)
+    cache = Mount(_CACHE, str(cache_folder()), type="bind")
+    return [cache, *(Mount(each, each, "bind", places[each]) for each in sorted(places))]
 
 
 def _places(values: Iterable[str]) -> Iterator[str]:

@@ -36,14 +36,7 @@ _CLUSTER_ONLY = ".*have no effect in the current local runner.*"  # cpu, memory,
 
 @dataclass(frozen=True)
 class LocalRun:
-    """A pipeline with its arguments and the folder for its results.
-
-    Attributes:
-        pipeline: Any `@dsl.pipeline`; it is not changed.
-        arguments: Values of its parameters.
-        output: Folder for the result, the reports and the log.
-        runner: Process of this installation, or container of the step's image.
-    """
+    """A pipeline with its arguments, and the folder for its result, reports and log."""
 
     pipeline: GraphComponent
     arguments: Mapping[str, Any]
@@ -52,7 +45,7 @@ class LocalRun:
 
 
 def run_locally(run: LocalRun) -> dict[str, Any]:
-    """Runs the steps of a pipeline one after the other and writes `result.json`.
+    """Runs the steps of a pipeline one after the other; writes `result.json` and returns it.
 
     The result has the pipeline's parameters and metrics by name. `reports` has the copies of its
     files (pages, tables, JSON) by name without `_report`, and `outcome` the record that the steps
@@ -60,9 +53,6 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
 
     An interrupted run resumes from its last checkpoint when it is started again with the same
     arguments and output folder.
-
-    Returns:
-        The content of `result.json`.
 
     Raises:
         UserError: If the arguments do not fit the pipeline, MLflow or Docker cannot be used, or a
@@ -76,20 +66,18 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
     started = time.monotonic()
     with _locked(run.output), environment(_variables(run)), _runner(run) as runner:
         (run.output / "result.json").unlink(missing_ok=True)
-        if TRAINER_IMAGE in images(run.pipeline):
-            _try_mlflow()
+        if TRAINER_IMAGE in images(run.pipeline):  # its steps come after the long ingest
+            ensure_local(os.environ.get("MLFLOW_TRACKING_URI", ""))
+            open_experiment(connect())
         outputs, seconds = _execute(run, runner)
         result = _collect(outputs, run.output)
-        result |= _outcome(run, os.environ["KFP_RUN_ID"])
+        if "store" in run.arguments:
+            outcome = read_outcome(open_store(run.arguments["store"]), os.environ["KFP_RUN_ID"])
+            if isinstance(outcome, Outcome):
+                result["outcome"] = outcome.model_dump(mode="json")
         result["seconds"] = {**seconds, "total": round(time.monotonic() - started, 1)}
         FolderStore(run.output).write("result.json", json.dumps(result, indent=2).encode())
     return result
-
-
-def _try_mlflow() -> None:
-    """Checks MLflow before the first step: the steps that use it come after the long ingest."""
-    ensure_local(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    open_experiment(connect())
 
 
 @contextlib.contextmanager
@@ -97,9 +85,8 @@ def _runner(run: LocalRun) -> Iterator[_Runner]:
     if run.runner == "subprocess":
         yield local.SubprocessRunner(use_venv=False)
         return
-    from pipelines.running.containers import (
-        docker_runner,
-    )  # most installations lack Docker's package
+    # most installations lack Docker's package
+    from pipelines.running.containers import docker_runner
 
     with docker_runner(images(run.pipeline), run.arguments, run.output) as runner:
         yield runner
@@ -129,24 +116,21 @@ def _numbered(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _collect(outputs: Mapping[str, Any], output: Path) -> dict[str, Any]:
-    files = {name: value for name, value in outputs.items() if _is_file(value)}
+    files = {
+        name: value
+        for name, value in outputs.items()
+        if isinstance(value, dsl.Artifact) and not isinstance(value, dsl.Metrics)
+    }
     result = {name: _value(value) for name, value in outputs.items() if name not in files}
-    result["reports"] = _keep_files(files, output)
+    result["reports"] = {
+        name.removesuffix("_report"): _keep(artifact, output / name.removesuffix("_report"))
+        for name, artifact in files.items()
+        if f"{name}_report" not in files  # a report replaces its data
+    }
     if "mlflow_run_id" in outputs:
         result["tracking_uri"] = os.environ["MLFLOW_TRACKING_URI"]
         result["experiment_id"] = experiment_id(outputs["mlflow_run_id"])
     return result
-
-
-def _outcome(run: LocalRun, pipeline_run: str) -> dict[str, Any]:
-    if "store" not in run.arguments:
-        return {}
-    found = read_outcome(open_store(run.arguments["store"]), pipeline_run)
-    return {"outcome": found.model_dump(mode="json")} if isinstance(found, Outcome) else {}
-
-
-def _is_file(value: object) -> bool:
-    return isinstance(value, dsl.Artifact) and not isinstance(value, dsl.Metrics)
 
 
 def _value(value: object) -> object:
@@ -155,15 +139,6 @@ def _value(value: object) -> object:
     # A step may write them as JSON too, where counts stay integers; KFP's copy has floats.
     path = Path(value.path)
     return json.loads(path.read_text()) if path.exists() else value.metadata
-
-
-def _keep_files(artifacts: Mapping[str, dsl.Artifact], output: Path) -> dict[str, str]:
-    kept = {}
-    for name, artifact in artifacts.items():
-        short = name.removesuffix("_report")
-        if short != name or f"{name}_report" not in artifacts:  # a report replaces its data
-            kept[short] = _keep(artifact, output / short)
-    return kept
 
 
 def _keep(artifact: dsl.Artifact, target: Path) -> str:

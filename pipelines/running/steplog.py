@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -28,7 +27,7 @@ _INDENT = " " * 4  # of a step's lines, by KFP
 _TAIL = 15  # number of last lines shown after a crash
 
 
-class StepLog(contextlib.AbstractContextManager["StepLog"]):
+class StepLog(contextlib.ExitStack):
     """Redirects stdout while KFP runs; shows the steps and writes every line to a file.
 
     On a terminal, a bar counts the finished steps; elsewhere there are plain lines only.
@@ -42,6 +41,7 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
     """
 
     def __init__(self, path: Path, steps: int) -> None:
+        super().__init__()
         self._path = path
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._progress = Progress(
@@ -63,30 +63,15 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
         self._lines: deque[str] = deque(maxlen=_TAIL)
 
     def __enter__(self) -> Self:
-        self._file = open(self._path, "a")
-        self._redirect = contextlib.redirect_stdout(_Lines(self._take_line))
-        self._redirect.__enter__()
+        self._file = self.enter_context(open(self._path, "a"))
+        self.enter_context(contextlib.redirect_stdout(_Lines(self._take_line)))
         logging.getLogger().addFilter(self._take_record)
-        self._progress.start()
+        self.callback(logging.getLogger().removeFilter, self._take_record)
+        self.enter_context(self._progress)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-        logging.getLogger().removeFilter(self._take_record)
-        self._redirect.__exit__(kind, error, traceback)
-        self._file.close()
-
     def failure(self, error: RuntimeError) -> str:
-        """The step's own error message, or the last lines before its crash.
-
-        Args:
-            error: Exception of KFP.
-        """
+        """The step's own error message, or the last lines before its crash, or KFP's error."""
         if self._failure:
             return self._failure
         return self._reason() if self._step else f"KFP: {_COLOUR.sub('', str(error))}"
@@ -109,7 +94,8 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
         if not line.strip() or line == raw:  # a separator between KFP's records
             return
         self._lines.append(line)
-        prefix = f"{_component(self._step)}: "
+        # KFP numbers the tasks of one component: train, train-2
+        prefix = re.sub(r"(-\d+)*$", ": ", self._step, count=1)
         if line.startswith(ERROR_PREFIX):
             self._error = line.removeprefix(ERROR_PREFIX)
         elif line.startswith(prefix):
@@ -146,11 +132,6 @@ class StepLog(contextlib.AbstractContextManager["StepLog"]):
 
     def _show(self, text: str, style: str | None = None) -> None:
         self._progress.console.print(printable(text), markup=False, style=style)
-
-
-def _component(task: str) -> str:
-    """KFP numbers the tasks of one component: train, train-2."""
-    return re.sub(r"(-\d+)+$", "", task)
 
 
 class _Lines(io.TextIOBase):

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -21,6 +21,9 @@ from components.shared.tracking.identity import check_label
 from components.split.settings import FoldSettings, SplitSettings
 from components.train.recipe import Recipe
 from pipelines.settings import yaml_files
+
+if TYPE_CHECKING:  # takes a second, and needs an extra
+    from kfp.dsl.graph_component import GraphComponent
 
 STEPS: Mapping[str, type[Config]] = {
     "ingest": IngestSettings,
@@ -55,13 +58,7 @@ Preset = Mapping[str, Config]
 
 @dataclass(frozen=True)
 class PresetSummary:
-    """Purpose and scores of a preset.
-
-    Attributes:
-        name: Value of `--preset`.
-        purpose: Noun phrase, e.g. `a first run`.
-        scores: Measured scores with their data set, or `not measured`.
-    """
+    """Name, purpose (a noun phrase) and measured scores of a preset."""
 
     name: str
     purpose: str
@@ -86,15 +83,7 @@ def list_presets() -> list[PresetSummary]:
 
 
 def show_preset(name: str, changes: Iterable[str] = ()) -> str:
-    """Renders every setting of a preset as YAML, which is a valid preset.
-
-    Args:
-        name: Name or path, see `load_preset`.
-        changes: Changes, see `load_preset`.
-
-    Raises:
-        UserError: If `load_preset` does.
-    """
+    """Renders every setting of a preset, see `load_preset`, as YAML, which is a valid preset."""
     preset = load_preset(name, changes)
     settings = {step: config.model_dump(mode="json") for step, config in preset.items()}
     recipes = _read(name)[RECIPES]
@@ -104,16 +93,13 @@ def show_preset(name: str, changes: Iterable[str] = ()) -> str:
 def load_preset(
     name: str, changes: Iterable[str] = (), steps: Collection[str] = tuple(STEPS)
 ) -> Preset:
-    """Reads a preset and applies changes to it.
+    """Reads a preset, applies changes to it and returns the validated settings of the steps.
 
     Args:
         name: One of `preset_names()`, or the path of a YAML file with the same sections. A preset
             may serve several pipelines: sections of other steps are checked and left out.
         changes: Texts `step.key=value` or `step.section.key=value`, with the value in YAML.
-        steps: Steps of the pipeline, see `pipelines.graph.settings_of`.
-
-    Returns:
-        Validated settings of the steps.
+        steps: Steps of the pipeline, see `settings_of`.
 
     Raises:
         UserError: If there is no such preset, a setting is unknown or out of range, or a part of
@@ -127,7 +113,7 @@ def load_preset(
 
 
 def load_recipes(name: str, changes: Iterable[str] = ()) -> dict[str, Recipe]:
-    """Reads the recipes that a preset compares.
+    """Reads the recipes that a preset compares, by their labels.
 
     An entry of its section `recipes` holds changes of the section `train`, or names a preset (or
     file) whose section `train` is used. A preset without that section has the entries of
@@ -137,9 +123,6 @@ def load_recipes(name: str, changes: Iterable[str] = ()) -> dict[str, Recipe]:
         name: Name or path, see `load_preset`.
         changes: Texts `train.key=value` for all entries of the first kind, or
             `recipes.label.key=value` for one.
-
-    Returns:
-        The recipes by their labels.
 
     Raises:
         UserError: If an entry is not a valid recipe; the message names it.
@@ -160,23 +143,51 @@ def load_recipes(name: str, changes: Iterable[str] = ()) -> dict[str, Recipe]:
     return recipes
 
 
-def parse_change(change: str, form: str) -> tuple[str, Any]:
-    """Reads a change of a setting, `KEY=VALUE` with the value in YAML.
-
-    Args:
-        change: Argument of the command line.
-        form: Allowed form, for the message.
+def parse_change(change: str, form: str, option: str = "--set") -> tuple[str, Any]:
+    """Reads the value of an option, `KEY=VALUE` with the value in YAML.
 
     Raises:
         UserError: If it has no key or no value, or the value is not valid YAML.
     """
     key, equals, text = change.partition("=")
     if not (key.strip() and equals):
-        raise _misunderstood(change, form)
+        raise UserError(f"{option} {change!r} is not understood; the form is {form}")
     try:
         return key.strip(), load_yaml(text)
     except yaml.YAMLError as error:
-        raise UserError(f"--set {change!r}: the value is not valid YAML") from error
+        raise UserError(f"{option} {change!r}: the value is not valid YAML") from error
+
+
+def graph_arguments(
+    pipeline: "GraphComponent", preset: str, changes: Iterable[str] = (), run_name: str = ""
+) -> dict[str, Any]:
+    """Renders settings as a pipeline's parameters: a text for each step, and a list of recipes.
+
+    Args:
+        pipeline: Graph.
+        preset: Name or path, see `load_preset`.
+        changes: Changes, see `load_preset` and, for graphs that compare recipes, `load_recipes`.
+        run_name: Name of the run in MLflow (default: the preset's), if the pipeline accepts one.
+    """
+    inputs = pipeline.component_spec.inputs or {}
+    named: dict[str, Any] = {}
+    if "run_name" in inputs:
+        named["run_name"] = run_name or Path(preset).stem
+    others = list(changes)
+    if RECIPES in inputs:
+        ours = [each for each in others if each.startswith(("train.", f"{RECIPES}."))]
+        others = [each for each in others if each not in ours]
+        recipes = load_recipes(preset, ours).items()
+        named[RECIPES] = [
+            {"label": label, "settings": each.model_dump_json()} for label, each in recipes
+        ]
+    return {**named, **pipeline_arguments(load_preset(preset, others, settings_of(pipeline)))}
+
+
+def settings_of(pipeline: "GraphComponent") -> list[str]:
+    """The steps with settings: the pipeline has a parameter `STEP_settings` for each."""
+    names = pipeline.component_spec.inputs or {}
+    return [name.removesuffix("_settings") for name in names if name.endswith("_settings")]
 
 
 def pipeline_arguments(preset: Preset) -> dict[str, str]:
@@ -189,17 +200,12 @@ def _check(recipe: Recipe, name: str) -> None:
     if not find_spec("segmentation_models_pytorch"):
         return
     _check_networks(recipe, name)
-    if not _is_usual(recipe):
+    parts = (*recipe.optimizer.loss, recipe.optimizer.method, recipe.schedule.lr_schedule)
+    if any(part.name not in USUAL_PARTS or part.options for part in parts):
         # imports torch, which takes seconds
         from components.train.optimization.checking import check_optimization
 
         check_optimization(recipe, name)
-
-
-def _is_usual(recipe: Recipe) -> bool:
-    """True if loss, optimizer and schedule are this project's own, without options."""
-    parts = (*recipe.optimizer.loss, recipe.optimizer.method, recipe.schedule.lr_schedule)
-    return all(part.name in USUAL_PARTS and not part.options for part in parts)
 
 
 def _check_networks(recipe: Recipe, name: str) -> None:
@@ -211,10 +217,9 @@ def _check_networks(recipe: Recipe, name: str) -> None:
     }
     if not unusual:
         return
+    # these import torch, which takes seconds
     from components.shared.model.library import check_weights
-    from components.shared.model.network import (
-        build_segmenter,  # imports torch, which takes seconds
-    )
+    from components.shared.model.network import build_segmenter
 
     for section, network in unusual.items():
         place = f"{name}.{section}"
@@ -252,31 +257,23 @@ def _with_changes(
     form = f"STEP.KEY=VALUE, e.g. train.schedule.epochs=20, with STEP one of {', '.join(steps)}"
     for change in changes:
         key, value = parse_change(change, form)
-        sections = _changed(sections, _path(key, change, steps, form), value, change)
+        path = ("split.method" if key == "split" else key).split(".")  # as in split=report2020
+        has_form = len(path) > 1 and all(path)
+        if not has_form or path[0] not in steps:
+            near = in_words(nearest(path[0], steps)) if has_form else ""
+            raise UserError(f"--set {change!r} is not understood{near}; the form is {form}")
+        sections = _changed(sections, path, value, change)
     return sections
-
-
-def _path(key: str, change: str, steps: Collection[str], form: str) -> list[str]:
-    path = ("split.method" if key == "split" else key).split(".")  # as in split=report2020
-    if len(path) == 1 or not all(path):
-        raise _misunderstood(change, form)
-    if path[0] not in steps:
-        raise _misunderstood(change, form, in_words(nearest(path[0], steps)))
-    return path
-
-
-def _misunderstood(change: str, form: str, near: str = "") -> UserError:
-    return UserError(f"--set {change!r} is not understood{near}; the form is {form}")
 
 
 def _changed(
     values: Mapping[str, Any], path: Sequence[str], value: object, change: str
 ) -> dict[str, Any]:
     """Returns a copy of the values with one more, at the end of `path`."""
-    key, rest = path[0], path[1:]
-    inner = values.get(key)
+    key, *rest = path
     if not rest:
         return {**values, key: value}
+    inner = values.get(key)
     if not isinstance(inner, Mapping | None):
         raise UserError(f"--set {change!r}: {key} is {inner!r} and holds no {rest[0]}")
     return {**values, key: _changed(inner or {}, rest, value, change)}

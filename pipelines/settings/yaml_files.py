@@ -16,12 +16,9 @@ def names(folder: Path) -> list[str]:
 
 
 def read(name: str, folder: Path, kind: str) -> Mapping[str, Any]:
-    """Reads a named file.
+    """Reads one of `names(folder)`, or the YAML file at a path.
 
-    Args:
-        name: One of `names(folder)`, or the path of a YAML file.
-        folder: Folder of the files that come with the package.
-        kind: Name of such files in a message, e.g. `preset`.
+    `kind` is the name of such files in messages, e.g. `preset`.
 
     Raises:
         UserError: If there is no such file, or it is not a mapping with names as keys.
@@ -43,16 +40,7 @@ def read(name: str, folder: Path, kind: str) -> Mapping[str, Any]:
 
 
 def section(content: Mapping[str, Any], name: str, place: str) -> dict[str, Any]:
-    """Returns one section of a file; empty if the file has none.
-
-    Args:
-        content: Content of the file.
-        name: Name of the section.
-        place: File in a message.
-
-    Raises:
-        UserError: If the section is not a mapping.
-    """
+    """Returns one section of the file `place`; raises `UserError` if it is not a mapping."""
     found = content.get(name) or {}
     if not isinstance(found, dict):
         raise UserError(f"{place}: {name} must hold `key: value` pairs, not {found!r}")

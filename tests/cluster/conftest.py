@@ -10,11 +10,10 @@ import pytest
 
 from components.shared.storage.store import open_store
 from pipelines.catalogue import PIPELINES
-from pipelines.graph import settings_of
 from pipelines.placement.compilation import compile_all
 from pipelines.placement.images import Images
 from pipelines.placement.profiles import load_profile
-from pipelines.settings.presets import load_preset, pipeline_arguments
+from pipelines.settings.presets import load_preset, pipeline_arguments, settings_of
 from tests.cluster.backend import Backend, job_name
 
 NAMESPACE = "brainseg"

@@ -15,6 +15,7 @@ from components.shared.report.learning_rate import LearningRateSearch, Suggestio
 from pipelines import cli
 from pipelines.learning_rate import FoundRate
 from pipelines.placement.compilation import COMPONENTS, PIPELINES
+from pipelines.terminal import print_result
 from tests.pipelines.conftest import clean_environment
 
 FOUND = LearningRateSearch(
@@ -311,8 +312,12 @@ def test_a_hostile_mlflow_server_does_not_speak_through_doctor(call, server, mon
     assert_harmless(out)
 
 
+def print_told(result):
+    print_result(result, *cli._result_lines(result), as_json=False)
+
+
 def test_a_result_with_hostile_names_is_told_without_harm(capsys):
-    cli._print_result(
+    print_told(
         {
             "metrics": {"patient_dice_mean": 0.5, "patient_dice_mean_empty_baseline": 0.0},
             "model_uri": f"models:/{HOSTILE}/1",
@@ -358,7 +363,7 @@ def test_a_home_folder_is_the_users(call, tmp_path, monkeypatch):
 
 def test_one_test_patient_has_no_interval(capsys):
     metrics = {"patient_dice_mean": 0.5, "patient_dice_mean_empty_baseline": 0.0}
-    cli._print_result(
+    print_told(
         {
             "metrics": metrics,
             "model_uri": "models:/brainseg/1",
@@ -376,7 +381,7 @@ def test_one_test_patient_has_no_interval(capsys):
 
 def test_a_cross_validation_tells_its_mean_and_of_no_champion(capsys):
     metrics = {"patient_dice_mean": 0.5, "patient_dice_mean_empty_baseline": 0.0}
-    cli._print_result(
+    print_told(
         {
             "metrics": {
                 **metrics,

@@ -5,8 +5,9 @@ import yaml
 from kfp import compiler, dsl
 
 from components.shared.errors import UserError
-from pipelines.placement.compilation import COMPONENTS, PIPELINES, compile_all, compiled
+from pipelines.placement.compilation import COMPONENTS, PIPELINES, compile_all
 from pipelines.placement.images import Images
+from pipelines.placement.placing import placed
 from pipelines.placement.profiles import load_profile, profile_names
 from tests.pipelines.graphs import described
 from tests.pipelines.lint import lint, lint_pods, shared_memory_bytes
@@ -90,7 +91,7 @@ def test_images_get_their_registry_and_digest_in_pipelines_and_components(tmp_pa
 def test_a_pipeline_with_an_image_that_was_not_pushed_is_not_compiled():
     images = Images(registry="r.example", digests={"brainseg-data-python": DIGEST})
     with pytest.raises(UserError, match=r"not of brainseg-trainer-python.*make push"):
-        compiled(PIPELINES["training"], load_profile("cpu"), images)
+        placed(PIPELINES["training"], load_profile("cpu"), images)
 
 
 def test_the_same_graph_compiles_to_the_same_bytes(tmp_path):

@@ -13,17 +13,17 @@ from components.shared.model.network import build_segmenter
 from components.shared.model.settings import Network
 from components.train.recipe import OptimizerSettings
 from pipelines.catalogue import PIPELINES
-from pipelines.graph import settings_of
-from pipelines.settings.arguments import graph_arguments
 from pipelines.settings.presets import (
     STEPS,
     USUAL_DEPTHS,
     USUAL_ENCODERS,
+    graph_arguments,
     list_presets,
     load_preset,
     load_recipes,
     pipeline_arguments,
     preset_names,
+    settings_of,
     show_preset,
 )
 from pipelines.settings.yaml_files import merged
