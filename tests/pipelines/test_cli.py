@@ -249,10 +249,10 @@ def test_find_lr_wants_one_place_of_the_data(call, tmp_path, given):
     assert not list(tmp_path.iterdir())
 
 
-def test_find_lr_tells_suggestion_reason_and_page(call, tmp_path, monkeypatch):
+def test_find_lr_tells_suggestion_reason_and_page(call, tmp_path, monkeypatch, make_mlflow):
     monkeypatch.setattr("pipelines.learning_rate.search_learning_rate", lambda *_: FOUND)
     monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", make_mlflow(tmp_path))
     data = ("--source", "synthetic:8", "--store", "store")
     code, out, _ = call("find-lr", *data, "--preset", "demo", "--output", "out")
     assert code == 0
@@ -276,12 +276,12 @@ def test_find_lr_tells_which_of_two_networks_it_is_for(call, monkeypatch):
 
 
 def test_find_lr_fails_where_the_loss_does_not_fall_and_shows_the_curve(
-    call, tmp_path, monkeypatch
+    call, tmp_path, monkeypatch, make_mlflow
 ):
     nothing = FOUND.model_copy(update={"suggestion": None, "reason": "It does not."})
     monkeypatch.setattr("pipelines.learning_rate.search_learning_rate", lambda *_: nothing)
     monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", make_mlflow(tmp_path))
     data = ("--source", "synthetic:8", "--store", "store")
     code, out, _ = call("find-lr", *data, "--preset", "demo", "--output", "out", "--json")
     assert code == 1

@@ -16,7 +16,6 @@ from components.shared.errors import UserError
 from components.shared.storage.outcome import Outcome, leave_outcome
 from components.shared.storage.s3 import parse_s3_uri
 from components.shared.storage.store import open_store
-from components.shared.tracking.local import ensure_local
 from components.shared.tracking.runs import recording
 from components.shared.tracking.server import connect
 from components.shared.tracking.status import training_digest
@@ -80,10 +79,8 @@ def champion(client, dataset_id, **tags):
 
 
 @pytest.fixture(scope="module")
-def mlflow_uri(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mlflow")
-    ensure_local(uri := f"sqlite:///{folder}/mlflow.db")
-    return uri
+def mlflow_uri(tmp_path_factory, make_mlflow):
+    return make_mlflow(tmp_path_factory.mktemp("mlflow"))
 
 
 @pytest.fixture
@@ -284,46 +281,38 @@ class TestCommand:
             os.utime(path, (time.time() - 31 * 86400,) * 2)
         return f"checkpoints/{digest}/"
 
-    def test_lists_and_removes_nothing(self, brainseg, old, tmp_path, no_champions):
-        listed = brainseg("gc", "--store", "store", cwd=tmp_path, **_mlflow())
-        assert listed.returncode == 0, listed.stderr
-        assert old in listed.stdout
-        assert listed.stdout.splitlines()[-1] == (
-            "1 items, 0.0 MB can be removed; --delete removes it"
-        )
+    def test_lists_and_removes_nothing(self, call, old, tmp_path, no_champions):
+        code, out, err = call("gc", "--store", "store")
+        assert code == 0, err
+        assert old in out
+        assert out.splitlines()[-1] == "1 items, 0.0 MB can be removed; --delete removes it"
         assert (tmp_path / "store" / old / "state-000001-000000.json").exists()
-        as_json = json.loads(
-            brainseg("gc", "--store", "store", "--json", cwd=tmp_path, **_mlflow()).stdout
-        )
+        as_json = json.loads(call("gc", "--store", "store", "--json")[1])
         assert (as_json["deleted"], as_json["garbage"][0]["key"]) == (False, old)
 
     def test_removes_and_leaves_no_empty_folder(self, brainseg, old, tmp_path, no_champions):
-        removed = brainseg("gc", "--store", "store", "--delete", cwd=tmp_path, **_mlflow())
+        uri = os.environ["MLFLOW_TRACKING_URI"]
+        removed = brainseg(
+            "gc", "--store", "store", "--delete", cwd=tmp_path, MLFLOW_TRACKING_URI=uri
+        )
         assert removed.returncode == 0, removed.stderr
         assert list((tmp_path / "store").iterdir()) == []
 
-    def test_younger_than_a_day_is_not_asked_for(self, brainseg, tmp_path):
-        refused = brainseg("gc", "--older-than", "0.5", cwd=tmp_path)
-        assert refused.returncode == 2
-        assert "--older-than" in refused.stderr
+    def test_younger_than_a_day_is_not_asked_for(self, call):
+        code, _, err = call("gc", "--older-than", "0.5")
+        assert code == 2
+        assert "--older-than" in err
 
-    def test_what_cannot_be_decided_is_no_success(self, brainseg, old, tmp_path):
+    def test_what_cannot_be_decided_is_no_success(self, call, old, tmp_path, monkeypatch):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
         for delete, status in ((), 0), (("--delete",), 1):
-            done = brainseg(
-                *("gc", "--store", "store", *delete),
-                cwd=tmp_path,
-                MLFLOW_TRACKING_URI="http://127.0.0.1:1",
-            )
-            assert done.returncode == status
-            assert "checkpoints and volumes are left alone" in done.stderr
+            code, _, err = call("gc", "--store", "store", *delete)
+            assert code == status
+            assert "checkpoints and volumes are left alone" in err
         assert (tmp_path / "store" / old / "state-000001-000000.json").exists()
 
-    def test_a_store_that_is_not_there(self, brainseg, tmp_path, no_champions):
-        refused = brainseg("gc", "--store", "nowhere", cwd=tmp_path, **_mlflow())
-        assert refused.returncode == 1
-        assert "holds no data set, volume or checkpoint; check the store" in refused.stderr
+    def test_a_store_that_is_not_there(self, call, tmp_path, no_champions):
+        code, _, err = call("gc", "--store", "nowhere")
+        assert code == 1
+        assert "holds no data set, volume or checkpoint; check the store" in err
         assert not (tmp_path / "nowhere").exists()
-
-
-def _mlflow():
-    return {"MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}

@@ -6,7 +6,6 @@ from mlflow import MlflowClient
 from mlflow.artifacts import load_text
 
 from components.shared.storage.store import open_store
-from components.shared.tracking.local import ensure_local
 from components.train import finder
 from components.train.finder import judge_sweep
 from pipelines import learning_rate
@@ -24,11 +23,10 @@ _SMALL = (
 
 
 @pytest.fixture(autouse=True)
-def places(tmp_path, monkeypatch):
+def places(tmp_path, monkeypatch, make_mlflow):
     """A cache and a local MLflow of their own."""
     monkeypatch.setenv("BRAINSEG_CACHE", str(tmp_path / "cache"))
-    ensure_local(uri := f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", make_mlflow(tmp_path))
 
 
 def test_a_source_and_the_data_set_it_became_give_the_same(tmp_path, monkeypatch):

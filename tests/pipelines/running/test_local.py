@@ -1,6 +1,7 @@
 """Graphs in real processes: small ones, and the whole chain as a user starts it."""
 
 import csv
+import fcntl
 import json
 import os
 import signal
@@ -13,7 +14,6 @@ import pytest
 from mlflow import MlflowClient
 
 from components.shared.errors import UserError
-from components.shared.tracking.local import ensure_local
 from pipelines.running.local import LocalRun, run_locally
 from tests.pipelines import graphs
 from tests.pipelines.conftest import clean_environment, command
@@ -125,51 +125,34 @@ class TestAnyGraph:
 
 
 class TestMlflowBeforeTheFirstStep:
-    def test_a_new_file_is_made(self, tmp_path, brainseg):
-        # the run ends at profile, whose limit is the cheapest way to a failure
-        file = tmp_path / "new" / "folder" / "mlflow.db"
-        failed = brainseg(
-            *_arguments("synthetic:4", "out", "profile.min_patients=50"),
-            cwd=tmp_path,
-            MLFLOW_TRACKING_URI=f"sqlite:///{file}",
-        )
-        assert "step profile" in failed.stderr
-        assert file.is_file()
-
-    def test_a_file_that_cannot_be_made(self, tmp_path, brainseg):
+    def test_a_file_that_cannot_be_made(self, refuses, tmp_path):
         (tmp_path / "file").touch()
-        refused = brainseg(
-            *_arguments("synthetic:4", "out"),
-            cwd=tmp_path,
-            MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/file/mlflow.db",
-        )
-        assert refused.returncode == 1
-        assert refused.stderr.startswith("error: the local MLflow cannot be created")
-        assert "ingest" not in refused.stderr
+        refuses(f"sqlite:///{tmp_path}/file/mlflow.db", "error: the local MLflow cannot be created")
 
-    @pytest.mark.parametrize("where", ["file", "server"])
-    def test_a_deleted_experiment(self, tmp_path, brainseg, server, where):
-        uri = f"sqlite:///{tmp_path}/mlflow.db"
-        if where == "server":
-            uri = server(200, {"experiment": {"experiment_id": "1", "lifecycle_stage": "deleted"}})
-        else:
-            ensure_local(uri)
-            MlflowClient(uri).delete_experiment("1")
-        refused = brainseg(*_arguments("synthetic:4", "out"), cwd=tmp_path, MLFLOW_TRACKING_URI=uri)
-        assert refused.returncode == 1
-        assert refused.stderr.startswith("error: MLflow's experiment 'brainseg' was deleted; ")
-        assert "ingest" not in refused.stderr
+    def test_a_deleted_experiment(self, refuses, make_mlflow, tmp_path):
+        MlflowClient(uri := make_mlflow(tmp_path)).delete_experiment("1")
+        refuses(uri, "error: MLflow's experiment 'brainseg' was deleted; ")
 
-    def test_a_server_that_is_down(self, tmp_path, brainseg):
-        refused = brainseg(
-            *_arguments("synthetic:4", "out"),
-            cwd=tmp_path,
-            MLFLOW_TRACKING_URI="http://127.0.0.1:1",
-        )
-        assert refused.returncode == 1
-        assert refused.stderr.startswith("error: MLflow at http://127.0.0.1:1 cannot be used")
-        assert "ingest" not in refused.stderr
+    def test_a_deleted_experiment_of_a_server(self, refuses, server):
+        answer = {"experiment": {"experiment_id": "1", "lifecycle_stage": "deleted"}}
+        refuses(server(200, answer), "error: MLflow's experiment 'brainseg' was deleted; ")
+
+    def test_a_server_that_is_down(self, refuses, tmp_path):
+        refuses("http://127.0.0.1:1", "error: MLflow at http://127.0.0.1:1 cannot be used")
         assert not (tmp_path / "brainseg-runs").exists()  # no data set was published
+
+    @pytest.fixture
+    def refuses(self, call, monkeypatch):
+        """Asserts that a run with this MLflow is refused before its first step."""
+
+        def refuses(uri, message):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+            code, _, error = call(*_arguments("synthetic:4", "out"))
+            assert code == 1
+            assert error.startswith(message)
+            assert "ingest" not in error
+
+        return refuses
 
 
 def _arguments(source, output, *changes):
@@ -210,7 +193,7 @@ def killed(tmp_path_factory):
         stderr=subprocess.DEVNULL,
     )
     checkpoints = folder / "brainseg-runs" / "store" / "checkpoints"
-    _wait_for(lambda: list(checkpoints.glob("*/state-*.json")) or process.poll() is not None, 300)
+    _wait_for(lambda: list(checkpoints.glob("*/state-*.json")) or process.poll() is not None, 1200)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     return folder
@@ -218,7 +201,7 @@ def killed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first(killed, brainseg):
-    _wait_for(lambda: not _steps_alive(killed), 30)
+    _wait_for(lambda: not _steps_alive(killed), 300)
     return brainseg(*_arguments(_SOURCE, "first", *_SETTINGS), cwd=killed)
 
 
@@ -232,7 +215,7 @@ def _result(folder, name):
 
 
 def test_steps_end_with_a_killed_launcher(killed):
-    _wait_for(lambda: not _steps_alive(killed), 30)
+    _wait_for(lambda: not _steps_alive(killed), 300)
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(killed, first):
@@ -323,24 +306,30 @@ def test_the_champion_predicts(killed, first, brainseg):
 
 
 def test_a_failing_step_ends_the_run_with_its_own_message(tmp_path, brainseg):
-    failed = brainseg(*_arguments("synthetic:4", "out", "profile.min_patients=50"), cwd=tmp_path)
+    """The MLflow that the environment names is made, like its folder, before the first step."""
+    mlflow = tmp_path / "new" / "folder" / "mlflow.db"
+    failed = brainseg(
+        *_arguments("synthetic:4", "out", "profile.min_patients=50"),
+        cwd=tmp_path,
+        MLFLOW_TRACKING_URI=f"sqlite:///{mlflow}",
+    )
     assert failed.returncode == 1
     assert "step profile" in failed.stderr
     assert "50" in failed.stderr.splitlines()[-1]
     assert failed.stderr.splitlines().count("profile") == 1  # a mistake is not made again
     assert "Traceback" not in failed.stderr
     assert not (tmp_path / "out" / "result.json").exists()
+    assert mlflow.is_file()
 
 
-def test_two_runs_do_not_share_an_output_folder(tmp_path, brainseg):
-    import fcntl
-
+def test_two_runs_do_not_share_an_output_folder(tmp_path, call, monkeypatch, make_mlflow):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", make_mlflow(tmp_path))
     (tmp_path / "out").mkdir()
     with open(tmp_path / "out" / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        refused = brainseg(*_arguments("synthetic:4", "out"), cwd=tmp_path)
-    assert refused.returncode == 1
-    assert "another run is writing" in refused.stderr
+        code, _, error = call(*_arguments("synthetic:4", "out"))
+    assert code == 1
+    assert "another run is writing" in error
 
 
 @pytest.mark.slow
