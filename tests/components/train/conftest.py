@@ -122,6 +122,19 @@ def train(dataset: SplitDataset, tmp_path: Path) -> Callable[..., Fit]:
     return train
 
 
+@pytest.fixture(scope="session")
+def _fits() -> dict[str, Fit]:
+    return {}
+
+
+@pytest.fixture
+def whole(train: Callable[..., Fit], recipe: Recipe, _fits: dict[str, Fit]) -> Fit:
+    """The uninterrupted training of the small recipe, done once for all tests."""
+    if not _fits:
+        _fits["whole"] = train(recipe, "whole")
+    return _fits["whole"]
+
+
 def assert_same_fit(one: Fit, two: Fit) -> None:
     """Asserts that two trainings measured the same and ended with the same weights, bit for bit."""
     assert one.history == two.history

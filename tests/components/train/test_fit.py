@@ -37,8 +37,7 @@ def test_training_learns(train, make_recipe):
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
 
-def test_a_resumed_training_is_the_uninterrupted_one(train, recipe):
-    whole = train(recipe, "whole")
+def test_a_resumed_training_is_the_uninterrupted_one(train, recipe, whole):
     with pytest.raises(Interruption):
         train(recipe, "cut", _interrupt_after(2))
     reported = []
@@ -48,8 +47,9 @@ def test_a_resumed_training_is_the_uninterrupted_one(train, recipe):
 
 
 @pytest.mark.parametrize("file", ["last", "best"])
-def test_a_flipped_bit_costs_time_and_nothing_else(train, recipe, dataset, tmp_path, caplog, file):
-    whole = train(recipe, "whole")
+def test_a_flipped_bit_costs_time_and_nothing_else(
+    train, recipe, whole, dataset, tmp_path, caplog, file
+):
     with pytest.raises(Interruption):
         train(recipe, "cut", _interrupt_after(3))
     name = next(iter(stored_states(dataset.store, "cut").values()))[file]
@@ -62,10 +62,9 @@ def test_a_flipped_bit_costs_time_and_nothing_else(train, recipe, dataset, tmp_p
 
 @pytest.mark.parametrize("before", ["epoch 2", "the start"])
 def test_a_training_does_not_run_what_a_stored_state_holds(
-    train, recipe, dataset, tmp_path, caplog, before
+    train, recipe, whole, dataset, tmp_path, caplog, before
 ):
     """By a name that is its digest, as whoever can write to the store can give it."""
-    whole = train(recipe, "whole")
     with pytest.raises(Interruption):
         train(recipe, "cut", _interrupt_after(3 if before == "epoch 2" else 1))
     replace_last(dataset.store, "cut", saved({"state_dict": Code(tmp_path / "it-ran")}))
@@ -81,15 +80,14 @@ def _flip_a_bit(path):
     path.write_bytes(data)
 
 
-def test_the_best_epoch_is_kept(train, recipe, dataset):
-    fitted = train(recipe, "best")
-    (volume,) = prepare_volumes(dataset, "validation", fitted.segmenter)
+def test_the_best_epoch_is_kept(whole, dataset):
+    (volume,) = prepare_volumes(dataset, "validation", whole.segmenter)
     with torch.inference_mode():
         image = torch.from_numpy(_image(dataset))
-        predicted = fitted.segmenter(image) >= 0.5
+        predicted = whole.segmenter(image) >= 0.5
     truth = torch.from_numpy(volume.truth).bool()
     dice = 2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()).clamp(min=1)
-    best = max(epoch["validation_dice"] for epoch in fitted.history)
+    best = max(epoch["validation_dice"] for epoch in whole.history)
     assert float(dice) == pytest.approx(best, abs=5e-3)
 
 
@@ -237,7 +235,7 @@ def test_parts_of_libraries_train_and_resume(train, make_recipe):
 
 def test_deterministic_trainings_are_equal_bit_for_bit(train, make_recipe):
     compute = {"deterministic": True, "precision": "bf16-mixed"}
-    recipe = make_recipe(compute=compute, schedule={"epochs": 2})
+    recipe = make_recipe(compute=compute, schedule={"epochs": 1})
     torch.set_num_threads(2)
     fits = [train(recipe, name) for name in ("one", "two")]
     assert torch.are_deterministic_algorithms_enabled()

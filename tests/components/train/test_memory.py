@@ -57,9 +57,10 @@ def _warnings(caplog):
 def test_a_training_goes_on_with_half_the_slices_at_once(
     train, make_recipe, shortage, caplog, error
 ):
-    halved = train(make_recipe(sampling={"accumulate": 2}), "halved")
+    short = {"epochs": 2}
+    halved = train(make_recipe(sampling={"accumulate": 2}, schedule=short), "halved")
     shortage(after_steps=2, error=error)
-    assert_same_fit(halved, train(make_recipe(), "short"))
+    assert_same_fit(halved, train(make_recipe(schedule=short), "short"))
     assert _warnings(caplog) == [
         "out of memory with 4 slices at once; continuing from the start with 2 "
         "(train.sampling.accumulate=2: a step still has 4)"
@@ -68,7 +69,8 @@ def test_a_training_goes_on_with_half_the_slices_at_once(
 
 @pytest.mark.parametrize("within_epoch", [False, True])
 def test_it_goes_on_from_the_newest_state(train, make_recipe, shortage, caplog, within_epoch):
-    recipe = make_recipe(schedule={"store_every_s": 0.0} if within_epoch else {})
+    often = {"store_every_s": 0.0} if within_epoch else {}
+    recipe = make_recipe(schedule={"epochs": 2, **often})
     whole = Batches()
     train(recipe, "whole", callbacks=[whole])
     steps = len(whole.seen) // recipe.schedule.epochs
@@ -85,11 +87,12 @@ def test_it_goes_on_from_the_newest_state(train, make_recipe, shortage, caplog, 
     assert pairs == whole.seen[done:]
 
 
-def test_another_attempt_keeps_the_smaller_micro_batches(train, recipe, shortage, caplog):
+def test_another_attempt_keeps_the_smaller_micro_batches(train, make_recipe, shortage, caplog):
     """It would be another model, or fail once more, depending on who else needs memory."""
+    recipe = make_recipe(schedule={"epochs": 2})
 
     def interrupt(epoch):
-        if epoch["epoch"] == 2:
+        if epoch["epoch"] == 1:
             raise Interruption
 
     shortage()
@@ -135,28 +138,28 @@ def test_other_errors_are_not_of_the_memory(train, recipe, shortage):
 
 _PAGES = """
 import resource
-import sys
 import torch
 from components.train.memory import keep_freed_memory
 
 def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-if sys.argv[1] == "kept":
-    keep_freed_memory()
-for _ in range(20):  # small objects find their places, and the heap its size
-    torch.ones(2**23)
-before = pages()
-for _ in range(20):
-    torch.ones(2**23)
-print(pages() - before)
+def pages_of_steps():
+    for _ in range(4):  # small objects find their places, and the heap its size
+        torch.ones(2**23)
+    before = pages()
+    for _ in range(4):
+        torch.ones(2**23)
+    return pages() - before
+
+print(pages_of_steps())
+keep_freed_memory()
+print(pages_of_steps())
 """
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is another")
 def test_memory_that_a_step_frees_serves_the_next_one():
-    given, kept = (
-        int(subprocess.run([sys.executable, "-c", _PAGES, way], **_TOLD).stdout)
-        for way in ("given", "kept")
-    )
+    told = subprocess.run([sys.executable, "-c", _PAGES], **_TOLD).stdout
+    given, kept = map(int, told.split())
     assert kept < given / 10

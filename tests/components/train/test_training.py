@@ -10,6 +10,7 @@ import torch
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
 from components.shared.errors import UserError
+from components.shared.model.model_folder import write_segmenter
 from components.shared.model.network import PairedSegmenter, build_segmenter, with_neighbours
 from components.shared.model.segmenter import load_segmenter
 from components.shared.report.training_history import TrainingHistory
@@ -32,6 +33,18 @@ def _without_trial_export(monkeypatch):
     monkeypatch.setattr(training, "try_export", lambda *_: None)
 
 
+@pytest.fixture
+def stored_form_only(monkeypatch):
+    """Leaves out the archive, which takes longer than the training; test_component writes one."""
+
+    def export(segmenter, folder):
+        folder.mkdir()
+        write_segmenter(segmenter, folder)
+        return 0.0
+
+    monkeypatch.setattr(training, "export_segmenter", export)
+
+
 def _arguments(folder):
     folder.mkdir(exist_ok=True)
     report = folder / "profile.html"
@@ -44,6 +57,7 @@ def _arguments(folder):
     }
 
 
+@pytest.mark.usefixtures("stored_form_only")
 def test_the_exported_model_is_what_was_trained(make_recipe, dataset, tracking, tmp_path):
     recipe = make_recipe(schedule={"epochs": 4, "validate_every_epochs": 2})
     run_id = train_model(recipe, dataset, **_arguments(tmp_path / "out"))
@@ -66,6 +80,7 @@ def test_the_exported_model_is_what_was_trained(make_recipe, dataset, tracking, 
         assert all(point.value > 0 for point in points)
 
 
+@pytest.mark.usefixtures("stored_form_only")
 def test_an_epoch_is_in_mlflow_while_the_training_runs(
     recipe, dataset, tracking, tmp_path, monkeypatch
 ):
@@ -111,6 +126,7 @@ def _curves(tracking):
     }
 
 
+@pytest.mark.usefixtures("stored_form_only")
 def test_a_finished_training_is_not_repeated(recipe, dataset, tracking, tmp_path):
     """A run that was cut off in a later step trains no second time."""
     run_id = train_model(recipe, dataset, **_arguments(tmp_path / "one"))
@@ -161,6 +177,7 @@ def test_a_search_whose_first_loss_was_no_number_is_told_without_a_curve(trackin
     ]
 
 
+@pytest.mark.usefixtures("stored_form_only")
 def test_a_found_learning_rate_is_trained_with_shown_and_kept(
     make_recipe, train, dataset, tracking, tmp_path, monkeypatch
 ):
@@ -236,6 +253,19 @@ def test_a_second_network_that_cannot_be_made_is_refused_before_the_first_is_tra
     assert not list(dataset.store.keys("checkpoints/"))
 
 
+def test_a_network_of_timm_that_cannot_be_exported_is_refused_before_it_is_trained(
+    recipe, dataset, tracking, tmp_path, monkeypatch
+):
+    def refuse(segmenter, place):
+        assert recipe.network.encoder.startswith("tu-")
+        raise UserError(f"{place} could not be exported")
+
+    monkeypatch.setattr(training, "try_export", refuse)
+    with pytest.raises(UserError, match=r"train\.network could not be exported"):
+        train_model(recipe, dataset, **_arguments(tmp_path / "out"))
+    assert not list(dataset.store.keys("checkpoints/"))
+
+
 def _validation_dice(segmenter, dataset):
     (entry,) = dataset.entries("validation")
     volume = dataset.volume(entry)
@@ -243,13 +273,13 @@ def _validation_dice(segmenter, dataset):
     return 2 * (predicted & (volume.mask > 0)).sum() / (predicted.sum() + volume.mask.sum())
 
 
-@pytest.mark.parametrize("test_time_flip", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_exported_and_training_time_forward_agree(make_recipe, dataset, tmp_path, test_time_flip):
+@pytest.mark.parametrize("test_time_flip", [False, True])
+def test_stored_and_training_time_forward_agree(make_recipe, dataset, tmp_path, test_time_flip):
     torch.manual_seed(0)
     recipe = make_recipe(network={"test_time_flip": test_time_flip})
     segmenter = build_segmenter(recipe.network).eval()
-    export_segmenter(segmenter, tmp_path / "model")
-    exported = load_segmenter(tmp_path / "model", device="cpu")
+    write_segmenter(segmenter, tmp_path)  # the export proves that the archive agrees with it
+    stored = load_segmenter(tmp_path, device="cpu")
     for volume in prepare_volumes(dataset, "train", segmenter):
         stacked = with_neighbours(torch.from_numpy(np.array(volume.images)).float(), 1)
         with torch.inference_mode():
@@ -258,7 +288,7 @@ def test_exported_and_training_time_forward_agree(make_recipe, dataset, tmp_path
             )
         image = dataset.volume(volume.entry).image
         # training reads the prepared slices as float16: 3 digits
-        np.testing.assert_allclose(exported(image), trained.numpy(), atol=2e-3)
+        np.testing.assert_allclose(stored(image), trained.numpy(), atol=2e-3)
 
 
 def _has_state(store):
@@ -272,7 +302,7 @@ def test_a_killed_training_goes_on(make_recipe, dataset, tracking, tmp_path, cap
         target=train_model, args=(long, dataset), kwargs=_arguments(tmp_path / "first")
     )
     process.start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 1200
     while process.is_alive() and not _has_state(dataset.store):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -305,16 +335,8 @@ _SHRUNK = [
 ]
 
 
-_FAST = ("demo",)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name in _FAST else pytest.mark.slow)
-        for name in (*preset_names(), *load_recipes("quick"))
-    ],
-)
+@pytest.mark.slow  # the chain of tests/pipelines/running/test_local.py trains demo
+@pytest.mark.parametrize("name", [*preset_names(), *load_recipes("quick")])
 @pytest.mark.usefixtures("tracking")
 def test_a_recipe_trains_and_exports(name, dataset, tmp_path):
     report, model = tmp_path / "profile.html", tmp_path / "model"

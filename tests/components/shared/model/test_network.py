@@ -182,7 +182,14 @@ def network_of(make_network, architecture):
     return make_network(**changes)
 
 
-@pytest.mark.parametrize("architecture", sorted(smp.MODEL_ARCHITECTURES_MAPPING))
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        # a vision transformer of 224 x 224 takes as long as all others
+        pytest.param(name, marks=pytest.mark.slow if name == "dpt" else ())
+        for name in sorted(smp.MODEL_ARCHITECTURES_MAPPING)
+    ],
+)
 def test_every_architecture_of_the_library_is_stored_and_loaded(
     make_network, architecture, tmp_path
 ):

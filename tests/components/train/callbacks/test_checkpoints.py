@@ -41,7 +41,7 @@ class InterruptAt(Callback):
 @pytest.fixture(params=["before", "after"])
 def train(request, make_recipe, dataset, tmp_path, monkeypatch):
     """Trains with averaged weights; the averaging stands on either side of our callbacks."""
-    recipe = make_recipe(schedule={"epochs": 6}, optimizer={"learning_rate": 0.01})
+    recipe = make_recipe(schedule={"epochs": 4}, optimizer={"learning_rate": 0.01})
     ours = fitting._callbacks
 
     def train(name, *further):
@@ -85,7 +85,7 @@ def test_the_weights_that_were_validated_are_the_ones_that_are_kept(train, datas
 def test_a_resumed_training_with_averaged_weights_is_the_uninterrupted_one(train):
     whole = train("whole")
     with pytest.raises(Interruption):
-        train("cut", InterruptAt(3))
+        train("cut", InterruptAt(2))
     resumed = train("cut")
     assert resumed.history == whole.history
     for name, weight in whole.segmenter.state_dict().items():
