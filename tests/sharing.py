@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 _SUPERVISOR = Path(__file__).with_name("supervised_server.py")
-_START_S = 180.0
+_START_S = 600.0
 
 
 def run_folder(factory: pytest.TempPathFactory) -> Path:

@@ -67,7 +67,7 @@ def test_a_metric_is_added_as_the_page_says(tmp_path):
     insert(scoring / "metrics.py", metric, before=')\n"""Every metric, in')
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", USE_METRIC]
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=1200)
 
 
 def test_a_network_is_added_as_the_page_says(tmp_path, monkeypatch):

@@ -94,7 +94,7 @@ def test_a_run_goes_through_its_states(server, client, run):
     server.backend.script = (Moment("RUNNING", {"say": "RUNNING"}), Moment("SUCCEEDED"))
     made = run({"text": "x"})
     assert made.state == "PENDING"
-    ended = client.wait_for_run_completion(made.run_id, timeout=20, sleep_duration=0)
+    ended = client.wait_for_run_completion(made.run_id, timeout=300, sleep_duration=0)
     assert ended.state == "SUCCEEDED"
     assert [status.state for status in ended.state_history] == ["PENDING", "RUNNING", "SUCCEEDED"]
     assert ended.run_details.task_details[0].display_name == "say"

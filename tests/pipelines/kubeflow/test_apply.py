@@ -240,7 +240,7 @@ def test_what_kubeflow_refuses_leaves_the_old_one_alone(backend, apply, prepared
 
 
 def test_two_at_once_leave_one(monkeypatch, backend, apply):
-    both_have_looked, create = threading.Barrier(2, timeout=10), Backend.create_recurring
+    both_have_looked, create = threading.Barrier(2, timeout=300), Backend.create_recurring
 
     def meet(self, given):
         both_have_looked.wait()

@@ -146,7 +146,7 @@ def test_an_interrupted_wait_leaves_the_run_and_says_so(server, backend, tmp_pat
     while "running" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (130, "")
     assert f"the run continues: {server.url}/#/runs/details/{backend.runs[0]['run_id']}" in err
     assert backend.runs[0]["state"] == "RUNNING"

@@ -67,7 +67,7 @@ def test_a_known_pipeline_is_found_before_its_new_version(kubeflow, prepared, ch
 
 def test_two_at_once_end_with_one_version(monkeypatch, backend, kubeflow, prepared):
     """Both find nothing, then both create; the second is refused and finds the first's."""
-    both_have_looked = threading.Barrier(2, timeout=10)
+    both_have_looked = threading.Barrier(2, timeout=300)
 
     def meet_before(method):
         def met(*values):

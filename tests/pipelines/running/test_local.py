@@ -28,6 +28,8 @@ _SETTINGS = (
     "train.schedule.validate_every_epochs=2",
     "train.compute.threads=1",  # other numbers, chosen under load, give other last bits
     "register.min_patient_dice=0",  # a minute of training on this is no good model
+    "profile.montage_volumes=2",
+    "evaluate.overlay_volumes=1",
 )
 
 

@@ -153,5 +153,5 @@ def test_a_dead_parent_leaves_no_worker():
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=PROJECT, start_new_session=True, stderr=subprocess.PIPE
     )
-    process.communicate(timeout=60)  # ends when the last process has closed the pipe
+    process.communicate(timeout=300)  # ends when the last process has closed the pipe
     assert process.returncode == -signal.SIGKILL
