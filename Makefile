@@ -26,8 +26,8 @@ TAGS := $(foreach folder,$(FOLDERS),$(NAME_$(folder)):$(VERSION))
 run: $(READY)  ## the whole chain on built-in synthetic volumes
 	$(BIN)/brainseg run --source synthetic:24 --preset demo --output brainseg-runs/demo
 
-# one process for each core, on one thread each
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist worksteal
+# one process for each core, on one thread each; they and the steps that they start keep bytecode
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses logical --dist worksteal
 
 test: $(READY)  ## the fast tests
 	$(PYTEST) -m "not slow"

@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import hashlib
 import os
 import shutil
@@ -18,6 +19,25 @@ from components.shared.errors import UserError
 from components.shared.reading.sources.synthetic import write_synthetic
 from components.shared.storage.s3 import connect, explain_s3_errors
 from tests.sharing import once, run_folder
+
+# threads that wait for each other on a busy machine do not spin: before torch is imported
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+# a fifth of the imports would be garbage collection; what they leave stays to the end
+gc.disable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
+    """Collects garbage from here on, and spares what the imports have left."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure():
+    """Lets libraries that look at the end find everything freed."""
+    gc.unfreeze()
 
 
 def pytest_configure(config):

@@ -153,16 +153,13 @@ def test_collections_afterwards_leave_out_what_was_imported(tmp_path, monkeypatc
     (tmp_path / "brainseg_fresh.py").write_text("content = [[] for _ in range(1000)]")
     monkeypatch.syspath_prepend(tmp_path)
     before = gc.get_freeze_count()
-    try:
-        with importing():
-            import brainseg_fresh
-        frozen = gc.get_freeze_count()
-        assert frozen >= before + len(brainseg_fresh.content)
-        with importing():
-            import brainseg_fresh
-        assert gc.get_freeze_count() == frozen
-    finally:
-        gc.unfreeze()
+    with importing():
+        import brainseg_fresh
+    frozen = gc.get_freeze_count()
+    assert frozen >= before + len(brainseg_fresh.content)
+    with importing():
+        import brainseg_fresh
+    assert gc.get_freeze_count() == frozen
 
 
 def test_a_step_that_has_imported_torch_ends_in_silence(tmp_path):
