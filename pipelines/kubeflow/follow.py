@@ -49,8 +49,10 @@ class Follower:
                 run = self.kubeflow.ask(
                     self.kubeflow.api.runs.run_service_get_run, submitted.run_id
                 )
-                if run.state is None:  # the client takes a page of HTML for an empty answer
+                if run.run_id is None:  # the client takes a page of HTML for an empty answer
                     raise KubeflowError(f"{self.kubeflow.named} answers with a page: log in", 401)
+                # Argo's controller has not seen the workflow yet: KFP omits "unspecified"
+                run.state = run.state or "PENDING"
                 answered, line = time.monotonic(), self._line(run)
             except KubeflowError as error:
                 run, line = None, f"no answer; trying again ({error})"

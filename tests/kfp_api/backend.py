@@ -39,7 +39,7 @@ class Moment:
     """What a run looks like from one call of `GetRun` to the next.
 
     Attributes:
-        state: Of the run.
+        state: Of the run; empty as long as Argo has not looked at the workflow.
         tasks: State by name; Argo's nodes, which is what toModelTasks makes of a workflow.
     """
 
@@ -178,7 +178,7 @@ class Backend:
     def terminate(self, run_id: str) -> Json:
         """TerminateRun, storage/run_store.go."""
         run = self.run(run_id)
-        if run["state"] not in ("PENDING", "RUNNING", "PAUSED"):
+        if run.get("state", "PENDING") not in ("PENDING", "RUNNING", "PAUSED"):
             raise invalid(f"Failed to terminate a run {run_id}. Row not found")
         self._ahead[run_id] = iter((Moment("CANCELED"),))
         self._move(run, Moment("CANCELING"))
@@ -221,7 +221,7 @@ class Backend:
         with self._lock:
             self.recurring.remove(self.job(recurring_run_id))
         for run in self.runs if propagation != "ORPHAN" else ():
-            if run.get("recurring_run_id") == recurring_run_id and run["state"] == "RUNNING":
+            if run.get("recurring_run_id") == recurring_run_id and run.get("state") == "RUNNING":
                 self._move(run, Moment("FAILED"))
         return {}
 
@@ -276,12 +276,14 @@ class Backend:
 
     def _move(self, run: Json, moment: Moment) -> Json:
         now = self._now()
-        if run.get("state") != moment.state:
-            run["state_history"].append({"state": moment.state, "update_time": now})
+        named = {"state": moment.state} if moment.state else {}
+        if run.get("state", "") != moment.state:
+            run["state_history"].append({**named, "update_time": now})
         if moment.state in ("SUCCEEDED", "FAILED", "CANCELED"):
             run["finished_at"] = now
         tasks = [_task(run, name, state, now) for name, state in moment.tasks.items()]
-        run |= {"state": moment.state} | ({"run_details": {"task_details": tasks}} if tasks else {})
+        run.pop("state", None)
+        run |= named | ({"run_details": {"task_details": tasks}} if tasks else {})
         return run
 
     def _plugin(self, given: Json) -> Json:

@@ -60,6 +60,13 @@ def test_a_run_is_followed_to_its_end_with_a_line_for_each_change(follow):
     ]
 
 
+def test_a_run_that_argo_has_not_looked_at_yet_waits(follow):
+    """Seen on a real KFP 2.17.0: after "PENDING" the state is "unspecified", which it omits."""
+    outcome, lines = follow(Moment(""), Moment("RUNNING"), Moment("SUCCEEDED"), pods=KnownPods())
+    assert outcome.succeeded
+    assert lines == ["pending", "running", "succeeded"]
+
+
 def test_a_failed_run_names_the_step_and_the_pods_reason(follow):
     tasks = {"root": "FAILED", "ingest": "SUCCEEDED", "train": "FAILED", "executor": "FAILED"}
     pods = KnownPods(failures={"train": "brainseg error: loss is not a number"})
