@@ -177,6 +177,6 @@ def _watch_output() -> None:
     watcher = select.poll()
     watcher.register(1, select.POLLERR)
     watcher.poll()
-    os.kill(os.getpid(), signal.SIGTERM)  # a training stores its state first
+    os.kill(os.getpid(), signal.SIGTERM)  # a training first ends its step
     time.sleep(_GRACE_S)
     os._exit(1)

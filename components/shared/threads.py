@@ -1,9 +1,7 @@
 """Number of threads that torch uses on the CPU."""
 
 import logging
-import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 
 import torch
@@ -17,11 +15,7 @@ Work = Callable[[], object]
 _TIMED_S = 0.2  # shorter work is repeated for this long
 _NO_USE = 1.5  # once this much slower than the fastest, still fewer threads cannot be faster
 _EQUAL = 1.1  # a smaller gain may be chance, and is not worth more threads
-_RECENT_STEPS = 5
-_SLOW = 1.5  # times the usual duration of a step
-_LEFT_OUT = 1.5  # a whole step takes at most this many times its rehearsal
-_WORK_BETWEEN = 20.0  # times a rehearsal's duration: rehearsals take a twentieth of the time
-_WORK_BEFORE_SLOW = 3.0  # the same, once steps have become slow: they may take many times as long
+_WORK_BETWEEN = 40.0  # times a rehearsal's duration: rehearsals take a fortieth of the time
 
 
 def limit_threads() -> int:
@@ -74,9 +68,8 @@ class FastestThreads:
     """Chooses the fastest number of threads for the steps of some work.
 
     Threads wait for each other many times in each operation of a network. If another process
-    uses the core of one thread, all run at its pace, and fewer threads are faster. So a step is
-    rehearsed at first, when steps have become slow, and from time to time while fewer than all
-    threads are used: the cores may be free again.
+    uses the core of one thread, all run at its pace, and fewer threads are faster. As such
+    processes come and go, a step is rehearsed at first and from time to time.
 
     Args:
         what: Name of the work in the log, e.g. `training`.
@@ -89,10 +82,7 @@ class FastestThreads:
         self._what = what
         self._most = most
         self._clock = clock
-        self._rehearsed = 0.0  # end of the last rehearsal
-        self._rehearsal_s = 0.0
-        self._usual_s: float | None = None
-        self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self._due: float | None = None  # time of the next rehearsal; `None` before the first
 
     def rehearse(self, rehearsal: Callable[[], Work]) -> None:
         """Sets torch's threads for a step, after a rehearsal if one is due.
@@ -100,38 +90,18 @@ class FastestThreads:
         Args:
             rehearsal: Function that returns the work of a step; doing it must have no effect.
         """
-        if self._is_due():
+        if self._most > 1 and (self._due is None or self._clock() >= self._due):
             self._choose(rehearsal())
         torch.set_num_threads(self.threads)
 
-    def took(self, seconds: float) -> None:
-        """Records the duration of a step."""
-        self._recent.append(seconds)
-        if self._usual_s is not None and len(self._recent) == _RECENT_STEPS:
-            self._usual_s = min(self._usual_s, statistics.median(self._recent))
-
-    def _is_due(self) -> bool:
-        if self._most == 1 or self._usual_s is None:
-            return self._most > 1
-        worked = self._clock() - self._rehearsed
-        if self._is_slow(self._usual_s):
-            return worked >= _WORK_BEFORE_SLOW * self._rehearsal_s
-        return self.threads < self._most and worked >= _WORK_BETWEEN * self._rehearsal_s
-
-    def _is_slow(self, usual: float) -> bool:
-        full = len(self._recent) == _RECENT_STEPS
-        return full and statistics.median(self._recent) > _SLOW * usual
-
     def _choose(self, work: Work) -> None:
-        started, before = self._clock(), self.threads
-        seconds = time_threads(work, self._most, warm=self._usual_s is not None)
+        started, before, is_first = self._clock(), self.threads, self._due is None
+        seconds = time_threads(work, self._most, warm=not is_first)
         self.threads = _fastest(seconds)
-        if self._usual_s is None or self.threads != before:
+        if is_first or self.threads != before:
             self._log(seconds)
-        self._usual_s = _LEFT_OUT * seconds[self.threads]
-        self._recent.clear()
-        self._rehearsed = self._clock()
-        self._rehearsal_s = self._rehearsed - started
+        ended = self._clock()
+        self._due = ended + _WORK_BETWEEN * (ended - started)
 
     def _log(self, seconds: Mapping[int, float]) -> None:
         found = ", ".join(f"{1e3 * taken:.0f} with {count}" for count, taken in seconds.items())

@@ -25,32 +25,30 @@ Weights = dict[str, Tensor]
 
 _SHORT = "memory-is-short"
 _STATES_KEPT = 2  # the newest, and the one to go back to if that is damaged
-_STATE_FILE = re.compile(r"state-\d+-\d+\.json")
+_STATE_FILE = re.compile(r"state-\d+\.json")
 
 
 class State(Record):
-    """Content of `state-EPOCH-STEPS.json`: the files of a state, each named by its digest.
+    """Content of `state-EPOCH.json`: the files of a state, each named by its digest.
 
     Attributes:
         epoch: Number of completed epochs.
-        steps: Number of steps in the next epoch.
         last: File of the whole state, `<sha256>.ckpt`.
         best: File of the best weights so far, `<sha256>.safetensors`; `None` before the first
             validation.
     """
 
     epoch: int
-    steps: int = 0
     last: str = Field(pattern=r"^[0-9a-f]{64}\.ckpt$")
     best: str | None = Field(pattern=r"^[0-9a-f]{64}\.safetensors$")
 
     def __str__(self) -> str:
-        return f"epoch {self.epoch}" + (f" and {self.steps} steps" if self.steps else "")
+        return f"epoch {self.epoch}"
 
     @property
     def name(self) -> str:
         """File name; names sort chronologically."""
-        return f"state-{self.epoch:06d}-{self.steps:06d}.json"
+        return f"state-{self.epoch:06d}.json"
 
     @property
     def files(self) -> frozenset[str]:
@@ -124,24 +122,21 @@ class Checkpoints:
         with explain_disk(f"folder {self._folder}"):
             trainer.save_checkpoint(self._folder / "last.ckpt", weights_only=False)
 
-    def store(self, *, epoch: int, steps: int = 0, best: Weights | None) -> None:
+    def store(self, *, epoch: int, best: Weights | None) -> None:
         """Stores the state that `write_last` wrote, with the best weights.
 
         Args:
             epoch: Number of completed epochs.
-            steps: Number of steps in the next epoch.
             best: Weights of the epoch if it is the best so far; `None` keeps the stored ones.
         """
         best_before = self._states[0].best if self._states else None
         state = State(
             epoch=epoch,
-            steps=steps,
             last=self._upload("last.ckpt"),
             best=self._upload_weights(best) if best else best_before,
         )
         self._store.write(self._key(state.name), state.model_dump_json().encode())
-        older = [other for other in self._states if other.name != state.name]
-        self._states = (state, *older)[:_STATES_KEPT]
+        self._states = (state, *self._states)[:_STATES_KEPT]
         self._remove_older()
 
     def load_best(self, network: nn.Module) -> None:

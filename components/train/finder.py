@@ -135,11 +135,8 @@ class LearningRateSweep(Callback):
         self._parts: list[float] = []  # losses of the current step's micro-batches
         self._ratios: list[float] = []
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, *_: object) -> None:
         """Replaces the schedule."""
-        del pl_module
         trainer.lr_scheduler_configs.clear()
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         self._ratios = [rate / max(rates) for rate in rates]
@@ -153,27 +150,18 @@ class LearningRateSweep(Callback):
             group["lr"] = _rate(trainer.global_step) * ratio
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
+        self, trainer: lightning.Trainer, _: object, outputs: object, *__: object
     ) -> None:
         """Records the step's loss and stops where it diverges."""
-        del pl_module, batch, batch_idx
         assert isinstance(outputs, dict)
         loss = trainer.strategy.reduce(outputs["loss"], reduce_op="mean")
         assert isinstance(loss, Tensor)
         self._parts.append(float(loss))
         if trainer.global_step > len(self.losses):
-            self._record(sum(self._parts))  # Lightning has divided each by their number
+            self.learning_rates.append(_rate(len(self.losses)))
+            self.losses.append(sum(self._parts))  # Lightning has divided each by their number
             self._parts.clear()
             trainer.should_stop = len(self.losses) == STEPS or _diverges(self.losses)
-
-    def _record(self, loss: float) -> None:
-        self.learning_rates.append(_rate(len(self.losses)))
-        self.losses.append(loss)
 
 
 def judge_sweep(learning_rates: Sequence[float], losses: Sequence[float]) -> LearningRateSearch:

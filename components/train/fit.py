@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from components.shared.errors import UserError
 from components.shared.machine import usable_cores
@@ -19,7 +20,7 @@ from components.shared.model.network import VolumeSegmenter, freeze_unused
 from components.shared.model.segmenter import pick_device
 from components.train.callbacks.checkpoints import KeepCheckpoints
 from components.train.callbacks.history import Epoch, History
-from components.train.callbacks.interruption import StoreWithinEpochs
+from components.train.callbacks.interruption import EndOnSignal
 from components.train.callbacks.nan_guard import NanGuard, advice_against
 from components.train.callbacks.progress import EpochListener, ReportProgress
 from components.train.callbacks.threads import ChooseThreads
@@ -30,13 +31,12 @@ from components.train.data.slices import (
     SliceDataset,
     SliceTensors,
     TumourSampler,
-    VolumeSampler,
 )
 from components.train.distributed.batch_norm import with_sync_batch_norm
 from components.train.distributed.processes import trainer_arguments
 from components.train.memory import keep_freed_memory, within_memory
 from components.train.recipe import Compute, Recipe, Sampling
-from components.train.task import PreparedTensors, SegmentationTask
+from components.train.task import SegmentationTask
 
 Precision = Literal["bf16-mixed", "16-mixed", "32-true"]
 
@@ -86,13 +86,12 @@ def fit(
             divided, memory runs out, or the loss becomes NaN or infinite.
     """
     slices = SliceDataset(train, recipe.network.context_slices)
-    volumes = _WholeVolumes(validation)
     initial = copy.deepcopy(segmenter.state_dict())
 
     def attempt(sampling: Sampling) -> Fit:
         segmenter.load_state_dict(initial)
         used = recipe.model_copy(update={"sampling": sampling})
-        return _fit(used, segmenter, slices, volumes, checkpoints, listen, further_callbacks)
+        return _fit(used, segmenter, slices, validation, checkpoints, listen, further_callbacks)
 
     return within_memory(attempt, recipe.sampling, checkpoints)
 
@@ -101,7 +100,7 @@ def _fit(
     recipe: Recipe,
     segmenter: VolumeSegmenter,
     slices: SliceDataset,
-    volumes: "_WholeVolumes",
+    validation: Sequence[PreparedVolume],
     checkpoints: Checkpoints,
     listen: EpochListener,
     further_callbacks: Sequence[Callback],
@@ -110,12 +109,15 @@ def _fit(
     callbacks = [
         SyncWeights(),
         NanGuard(slices.volume_of, advice_against(recipe)),
-        *_callbacks(recipe, history, checkpoints, listen),
-        *_optional(recipe),
+        # in the order of their work: measure, store, report
+        history,
+        KeepCheckpoints(checkpoints, history),
+        ReportProgress(recipe, history, listen),
+        *_weight_averaging(recipe),
         *further_callbacks,
-        StoreWithinEpochs(checkpoints, history, every_s=recipe.schedule.store_every_s),
+        EndOnSignal(),
     ]
-    _run(recipe, segmenter, slices, callbacks, volumes, checkpoints.last())
+    _run(recipe, segmenter, slices, callbacks, validation, checkpoints.last())
     checkpoints.load_best(segmenter.network)
     return Fit(segmenter.cpu().eval(), tuple(history.epochs), history.kept)
 
@@ -147,17 +149,17 @@ def _run(
     segmenter: VolumeSegmenter,
     slices: SliceDataset,
     callbacks: Sequence[Callback],
-    volumes: "_WholeVolumes | None" = None,
+    volumes: Sequence[PreparedVolume] = (),
     state: Path | None = None,
 ) -> None:
     threads = ChooseThreads(segmenter.network, recipe.compute, recipe.image_size_at)
     trainer = _trainer(recipe, [threads, *callbacks])
     place = {"rank": trainer.global_rank, "ranks": trainer.world_size}
     loader = _training_loader(slices, recipe, **place)
-    validation = None
-    if volumes is not None:
-        order = VolumeSampler(len(volumes), **place)
-        validation = DataLoader(volumes, batch_size=None, sampler=order)
+    validation: DataLoader[Any] | None = None
+    if volumes:
+        own: Any = deal_out(volumes, **place)  # torch accepts any sequence
+        validation = DataLoader(own, batch_size=None)
     task = _task(recipe, segmenter, trainer, loader)
     trainer.fit(task, loader, validation, ckpt_path=state, weights_only=True)
 
@@ -180,19 +182,15 @@ def _task(
     )
 
 
-def _callbacks(
-    recipe: Recipe, history: History, checkpoints: Checkpoints, listen: EpochListener
-) -> list[Callback]:
-    """Returns the callbacks in the order of their work: measure, store, report."""
-    return [
-        history,
-        KeepCheckpoints(checkpoints, history),
-        ReportProgress(recipe, history, listen),
-    ]
+def deal_out(
+    volumes: Sequence[PreparedVolume], *, rank: int, ranks: int
+) -> Sequence[tuple[np.ndarray, ...] | None]:
+    """Arrays of the volumes that a process validates; `None` fills up to an equal number."""
+    arrays = [(volume.images, volume.box, volume.masks, volume.truth) for volume in volumes]
+    return [*arrays, *[None] * (-len(arrays) % ranks)][rank::ranks]
 
 
-def _optional(recipe: Recipe) -> Iterator[Callback]:
-    """Callbacks of optional settings."""
+def _weight_averaging(recipe: Recipe) -> Iterator[Callback]:
     if recipe.optimizer.ema_decay:
         # given here: Lightning 2.6 reads it from the network before that is on the GPU
         device = pick_device(recipe.compute.device)
@@ -226,8 +224,6 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
     warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
     # SegmentationTask sums over the processes before it logs
     warnings.filterwarnings("ignore", ".*recommended to use `self.log.*sync_dist=True.*")
-    # StoreWithinEpochs sets where TumourSampler continues
-    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     keep_freed_memory()
     precision = pick_precision(recipe.compute)
     logger.info("computing in %s", precision)
@@ -300,8 +296,8 @@ def _loader_workers(asked: int) -> int:
 class _WholeSteps(DataLoader[SliceTensors]):
     """Micro-batches of complete optimizer steps, read from the first request on.
 
-    Lightning creates the iterator before it has restored the position of a resumed run, so
-    processes that read ahead would begin with the first slices of the first epoch.
+    Lightning creates the iterator before it has restored the epoch of a resumed run, so processes
+    that read ahead would begin with the slices of the first epoch.
     """
 
     def __init__(self, slices: SliceDataset, *, accumulate: int, **options: Any) -> None:  # noqa: ANN401
@@ -313,21 +309,3 @@ class _WholeSteps(DataLoader[SliceTensors]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names a private class
         yield from super().__iter__()
-
-
-class _WholeVolumes(Dataset[PreparedTensors | None]):
-    def __init__(self, volumes: Sequence[PreparedVolume]) -> None:
-        self._volumes = volumes
-
-    def __len__(self) -> int:
-        return len(self._volumes)
-
-    def __getitem__(self, index: int | None) -> PreparedTensors | None:
-        if index is None:
-            return None
-        volume = self._volumes[index]
-        images, box, masks, truth = (
-            torch.from_numpy(array)
-            for array in (volume.images, volume.box, volume.masks, volume.truth)
-        )
-        return images, box, masks, truth

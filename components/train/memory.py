@@ -55,10 +55,8 @@ def within_memory(
     halved = checkpoints is not None and checkpoints.is_memory_short()
     used = _halved(sampling) if halved else sampling
     trained = _unless_out_of_memory(train, used)
-    if trained is None:
-        several = count_processes() > 1
-        if halved or not _can_be_halved(used) or (several and checkpoints is None):
-            raise UserError(_advice(used))
+    several = count_processes() > 1
+    if trained is None and not halved and _can_be_halved(used) and (checkpoints or not several):
         used = _halved(used)
         _warn(used, checkpoints)
         if checkpoints:

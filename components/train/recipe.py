@@ -36,8 +36,10 @@ _RENAMED = {
 }
 """Former names of settings, and of one value, with the present ones."""
 
-_REMOVED = {"compile": "torch.compile gained nothing where it was measured; leave the setting out"}
-
+_REMOVED = {
+    "compile": "torch.compile gained nothing where it was measured; leave the setting out",
+    "store_every_s": "the state is stored after every epoch; leave the setting out",
+}
 
 _LR_SCHEDULES = ("one_cycle", "cosine")  # of this project
 
@@ -273,9 +275,6 @@ class Schedule(Config):
             stops early; `None` never does.
         checkpoint: Exported weights: those of the `best` epoch of the last phase, by validation
             Dice, or those of the `last` epoch.
-        store_every_s: Time between two stored states; 0 stores after every step. SIGKILL loses
-            at most this time, plus the time to store and an unfinished validation, during which
-            only SIGTERM stores the state.
     """
 
     epochs: int = Field(default=40, ge=1)
@@ -285,7 +284,6 @@ class Schedule(Config):
     validate_every_epochs: int = Field(default=1, ge=1)
     patience: int | None = Field(default=None, ge=1)
     checkpoint: Literal["best", "last"] = "best"
-    store_every_s: float = Field(default=240.0, ge=0.0)  # five minutes with what is said above
 
     @field_validator("lr_schedule")
     @classmethod

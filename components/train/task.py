@@ -20,7 +20,7 @@ from components.train.optimization.losses import BatchLoss
 from components.train.optimization.optimizers import build_optimizer
 from components.train.recipe import Recipe
 
-PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # the arrays of a `PreparedVolume`
+PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # images, box, masks, truth
 
 _VALIDATION_BATCH = 32  # slices at once, at most, when a whole volume is predicted
 _STREAM_STRIDE = 2_654_435_761  # 2**32 / golden ratio: far apart also in the low 32 bits

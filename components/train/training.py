@@ -54,20 +54,8 @@ def train_model(
     """Trains and exports a segmenter and logs both to MLflow.
 
     The MLflow run is opened first: a server that is down fails the step before any work.
-    If several processes train together, the first one writes.
-
-    Args:
-        recipe: Recipe.
-        dataset: Data set and split.
-        pipeline_run: Identity of the pipeline run; retries with the same one resume.
-        label: Name of the training run within the pipeline run; empty if there is only one.
-        run_name: Name of the pipeline run for people.
-        profile_report: HTML file, logged to the pipeline run's MLflow run.
-        model: Folder for the MLflow model.
-        history: JSON file for a `TrainingHistory`.
-
-    Returns:
-        Id of the training run's MLflow run.
+    If several processes train together, the first one writes. Arguments and result are those of
+    `components.train.component.train`.
 
     Raises:
         UserError: If the server, the store, the data or the recipe do not allow it, or the

@@ -9,7 +9,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
-from components.shared.dataset.volumes import CHANNELS, FLAIR
+from components.shared.dataset.volumes import CHANNELS, FLAIR, size_text
 from components.shared.errors import UserError
 from components.shared.model.library import check_encoder, check_weights
 from components.shared.model.plain_unet import PlainUnet
@@ -229,29 +229,27 @@ def _build_network(settings: Network, channels: int, place: str) -> nn.Module:
             return build_user_network(settings, channels, place)
         if settings.architecture == "plain_unet":
             return PlainUnet(channels, stages=settings.encoder_depth)
-        return _build_library_network(settings, channels, place)
+        return _build_library_network(settings, channels)
     except _REFUSALS as error:
         raise UserError(f"{place}: no network {_name(settings)}: {error}") from error
-
-
-def _build_library_network(settings: Network, channels: int, place: str) -> nn.Module:
-    widths = _decoder_widths(settings)
-    weights = None if settings.encoder_weights == "none" else settings.encoder_weights
-    try:
-        network: nn.Module = smp.create_model(
-            settings.architecture,
-            encoder_name=settings.encoder,
-            encoder_depth=settings.encoder_depth,
-            encoder_weights=weights,
-            in_channels=channels,
-            classes=1,
-            **({"decoder_channels": widths} if widths else {}),
-        )
     except OSError as error:  # hub errors and lost connections are OSErrors
         raise UserError(
             f"ImageNet weights of {settings.encoder} cannot be downloaded "
             f"({type(error).__name__}); continue without them by {place}.encoder_weights=none"
         ) from error
+
+
+def _build_library_network(settings: Network, channels: int) -> nn.Module:
+    widths = _decoder_widths(settings)
+    network: nn.Module = smp.create_model(
+        settings.architecture,
+        encoder_name=settings.encoder,
+        encoder_depth=settings.encoder_depth,
+        encoder_weights=None if settings.encoder_weights == "none" else settings.encoder_weights,
+        in_channels=channels,
+        classes=1,
+        **({"decoder_channels": widths} if widths else {}),
+    )
     return network
 
 
@@ -288,10 +286,6 @@ def _check_size(
     if shape != (1, 1, side, side):
         raise UserError(
             f"{place}: {_name(settings)} with encoder_depth={settings.encoder_depth} returns "
-            f"{_shape_text(shape)} for a slice of {side} x {side}, not "
-            f"{_shape_text((1, 1, side, side))}; try another encoder_depth"
+            f"{size_text(shape)} for a slice of {side} x {side}, not "
+            f"{size_text((1, 1, side, side))}; try another encoder_depth"
         )
-
-
-def _shape_text(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))

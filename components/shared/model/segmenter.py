@@ -1,6 +1,5 @@
 """Stored segmenters for prediction: whole volume in, probability out."""
 
-import time
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -102,13 +101,11 @@ class StoredSegmenter:
 
     def _predict(self, volume: torch.Tensor) -> torch.Tensor:
         # the number of threads changes no probability by more than its last bit
-        before, some = torch.get_num_threads(), volume[:_REHEARSED]
-        self._threads.rehearse(lambda: partial(self._module, some))
-        started = time.monotonic()
+        before = torch.get_num_threads()
+        self._threads.rehearse(lambda: partial(self._module, volume[:_REHEARSED]))
         try:
             return cast(torch.Tensor, self._module(volume))
         finally:
-            self._threads.took((time.monotonic() - started) * len(some) / len(volume))
             torch.set_num_threads(before)
 
 

@@ -14,10 +14,9 @@ Epoch = dict[str, float]
 class History(Callback):
     """Measures each validated epoch, and ends a training without gain.
 
-    The checkpoint keeps the measurements. Lightning's sums are in no checkpoint, and an interrupted
-    epoch has one training loss: its mean over all processes, which wait for each other for it.
-    Lightning's `EarlyStopping` counts in its own state, so an attempt that resumes after the end
-    would train on. Other callbacks ask the history for the epoch and come after it in the list.
+    The checkpoint keeps the measurements. Lightning's `EarlyStopping` counts in its own state, so
+    an attempt that resumes after the end would train on. Other callbacks ask the history for the
+    epoch and come after it in the list.
 
     Args:
         schedule: Phases, exported epoch (last or best), and patience.
@@ -36,19 +35,11 @@ class History(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what Lightning keeps in the checkpoint."""
-        return {"epochs": self.epochs, "loss_sum": float(self._loss_sum), "steps": self._steps}
+        return {"epochs": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the epochs of earlier attempts and the loss of an interrupted one."""
+        """Restores the epochs of earlier attempts."""
         self.epochs = state_dict["epochs"]
-        self._loss_sum = torch.tensor(state_dict["loss_sum"], dtype=torch.float64)
-        self._steps = state_dict["steps"]
-
-    def average_loss(self, trainer: lightning.Trainer) -> None:
-        """Averages the loss so far over the processes: one of them writes the checkpoint."""
-        total = trainer.strategy.reduce(self._loss_sum, reduce_op="mean")
-        assert isinstance(total, torch.Tensor)
-        self._loss_sum = total
 
     def ended(self, trainer: lightning.Trainer) -> Epoch | None:
         """Returns the epoch that ends now, if it was validated."""
@@ -78,30 +69,24 @@ class History(Callback):
         self._stop_without_gain(trainer)
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
+        self, trainer: lightning.Trainer, _: object, outputs: object, __: object, index: int
     ) -> None:
         """Adds the loss of a micro-batch on its device, without waiting for a GPU.
 
         Lightning has divided it by the number of micro-batches in a step.
         """
-        del pl_module, batch
         assert isinstance(outputs, dict)
         loss = outputs["loss"]
         self._loss_sum = self._loss_sum.to(loss.device) + loss
-        self._steps += (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        self._steps += (index + 1) % trainer.accumulate_grad_batches == 0
 
     # after the validation
     def on_train_epoch_end(self, trainer: lightning.Trainer, *_: object) -> None:
         """Adds the epoch to the list if it was validated."""
-        self.average_loss(trainer)
+        total = trainer.strategy.reduce(self._loss_sum, reduce_op="mean")
         self.trained = {
             "epoch": trainer.current_epoch + 1,
-            "train_loss": float(self._loss_sum) / self._steps,
+            "train_loss": float(total) / self._steps,
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
         }
         if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0:

@@ -1,7 +1,6 @@
 """Stops a training run whose loss is NaN or infinite."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import lightning
 import torch
@@ -15,16 +14,8 @@ from components.train.recipe import Recipe
 _BATCHES_BETWEEN_CHECKS = 50
 
 
-@dataclass(frozen=True)
-class _Batch:
-    step: int
-    learning_rate: str
-    slices: Tensor  # their indices, and those of their CarveMix donors
-    loss: Tensor
-
-
 class NanGuard(Callback):
-    """Checks the loss every few batches, before a validation and before a state is stored.
+    """Checks the loss every few batches, and before a validation.
 
     A check waits until the device has done all steps so far, and for the other processes. A GPU
     works ahead of Python, so it is not checked at each step; one process on a CPU loses nothing
@@ -38,20 +29,21 @@ class NanGuard(Callback):
     def __init__(self, volume_of: Callable[[int], str], advice: str) -> None:
         self._volume_of = volume_of
         self._advice = advice
-        self._step, self._learning_rate = 0, ""
-        self._unchecked: list[_Batch] = []
+        self._place = ""  # of the current step
+        # place, loss, and indices of the slices and their CarveMix donors
+        self._unchecked: list[tuple[str, Tensor, Tensor]] = []
 
     def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
-        """Remembers the learning rates of the step, before the schedule changes them."""
+        """Remembers the step and its learning rates, before the schedule changes them."""
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
-        ends = sorted({min(rates), max(rates)})
-        self._learning_rate = " to ".join(f"{rate:.3g}" for rate in ends)
-        self._step = trainer.global_step + 1
+        shown = " to ".join(f"{rate:.3g}" for rate in sorted({min(rates), max(rates)}))
+        epoch, step = trainer.current_epoch + 1, trainer.global_step + 1
+        self._place = f"step {step} (epoch {epoch}, learning rate {shown}"
 
     def on_train_batch_end(
         self,
         trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
+        task: lightning.LightningModule,
         outputs: object,
         batch: SliceTensors,
         *_: object,
@@ -62,32 +54,22 @@ class NanGuard(Callback):
             UserError: If a loss since the last check was NaN or infinite.
         """
         assert isinstance(outputs, dict)
-        self._unchecked.append(_Batch(self._step, self._learning_rate, batch[2], outputs["loss"]))
-        free = pl_module.device.type == "cpu" and trainer.world_size == 1
+        self._unchecked.append((self._place, outputs["loss"], batch[2]))
+        free = task.device.type == "cpu" and trainer.world_size == 1
         if free or len(self._unchecked) >= _BATCHES_BETWEEN_CHECKS or trainer.is_last_batch:
-            self._check(trainer)
-
-    def on_save_checkpoint(self, trainer: lightning.Trainer, *_: object) -> None:
-        """Keeps NaN weights out of the store.
-
-        Raises:
-            UserError: If a loss since the last check was NaN or infinite.
-        """
-        if self._unchecked:
             self._check(trainer)
 
     def _check(self, trainer: lightning.Trainer) -> None:
         unchecked, self._unchecked = self._unchecked, []
-        finite = torch.isfinite(torch.stack([batch.loss for batch in unchecked])).int()
+        finite = torch.isfinite(torch.stack([loss for _, loss, _ in unchecked])).int()
         everywhere = trainer.strategy.reduce(finite, reduce_op="min")
         assert isinstance(everywhere, Tensor)
         if everywhere.all():
             return
-        first = unchecked[int(everywhere.argmin())]
-        slices = trainer.strategy.all_gather(first.slices).flatten().tolist()
+        place, _, indices = unchecked[int(everywhere.argmin())]
+        slices = trainer.strategy.all_gather(indices).flatten().tolist()
         raise UserError(
-            f"the loss became NaN or infinite in step {first.step} (epoch "
-            f"{trainer.current_epoch + 1}, learning rate {first.learning_rate}, volumes "
+            f"the loss became NaN or infinite in {place}, volumes "
             f"{', '.join(sorted({*map(self._volume_of, slices)}))}); {self._advice}"
         )
 

@@ -43,8 +43,7 @@ class ReportProgress(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, *_: object) -> None:
         """Starts the clock, and logs the place at which a training resumes."""
-        self.on_train_epoch_start(trainer)  # Lightning does not, in the middle of an epoch
-        self._started, self._first = self._epoch_started, self._epoch_first
+        self._started, self._first = time.monotonic(), trainer.global_step
         if trainer.global_step and trainer.is_global_zero:
             done, step = trainer.current_epoch, trainer.global_step
             logger.info("resuming after epoch %d of %d (step %d)", done, trainer.max_epochs, step)
@@ -54,15 +53,9 @@ class ReportProgress(Callback):
         self._epoch_started, self._epoch_first = time.monotonic(), trainer.global_step
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: object,
-        batch: SliceTensors,
-        *_: object,
+        self, trainer: lightning.Trainer, _: object, __: object, batch: SliceTensors, *___: object
     ) -> None:
         """Measures the speed, and logs the progress every few seconds."""
-        del pl_module, outputs
         slices = len(batch[2]) * trainer.accumulate_grad_batches * trainer.world_size
         steps, now = trainer.global_step - self._epoch_first, time.monotonic()
         self._slices_per_second = slices * steps / (now - self._epoch_started)
@@ -98,9 +91,7 @@ class ReportProgress(Callback):
                 self._logged - self._created,
                 self._time_left(trainer),
             )
-        speed = self._slices_per_second  # 0 if only the validation was left to do
-        pace = {"slices_per_second": speed} if speed else {}
-        self._listen({**self._history.trained, **pace})
+        self._listen({**self._history.trained, "slices_per_second": self._slices_per_second})
 
     def _time_left(self, trainer: lightning.Trainer) -> str:
         """Estimates the time until the last step, with validations."""

@@ -1,7 +1,6 @@
 """Number of CPU threads of a training run."""
 
 import copy
-import time
 from collections.abc import Callable
 
 import lightning
@@ -24,7 +23,7 @@ class ChooseThreads(Callback):
     Args:
         network: Network in training.
         compute: Settings; `threads=None` looks for the fastest number after the first step, and
-            again when steps become slow, or uses all if `deterministic` is set.
+            again from time to time, or uses all if `deterministic` is set.
         side_at: Function from an epoch to the side of its slices, in pixels.
     """
 
@@ -34,7 +33,7 @@ class ChooseThreads(Callback):
         self._before = torch.get_num_threads()
         self._asked = compute.threads or (self._before if compute.deterministic else None)
         self._fastest = FastestThreads("training", self._before)
-        self._step_started: float | None = None  # of the current or last step
+        self._begun = False
 
     def setup(self, *_: object, **__: object) -> None:
         """Sets the recipe's number."""
@@ -42,24 +41,13 @@ class ChooseThreads(Callback):
             torch.set_num_threads(self._asked)
 
     def on_train_batch_start(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        batch: SliceTensors,
-        *_: object,
+        self, trainer: lightning.Trainer, _: object, batch: SliceTensors, *__: object
     ) -> None:
         """Looks for the fastest number if it is time to, except at the first step."""
-        del pl_module
-        begun = self._step_started is not None
-        if begun and not self._asked and batch[0].device.type == "cpu":
+        if self._begun and not self._asked and batch[0].device.type == "cpu":
             side = self._side_at(trainer.current_epoch)
             self._fastest.rehearse(lambda: self._rehearsal(trainer, batch[0][..., :side, :side]))
-        self._step_started = time.monotonic()
-
-    def on_train_batch_end(self, *_: object) -> None:
-        """Records the duration of the step."""
-        assert self._step_started is not None
-        self._fastest.took(time.monotonic() - self._step_started)
+        self._begun = True
 
     def teardown(self, *_: object, **__: object) -> None:
         """Restores the number of threads."""

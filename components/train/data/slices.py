@@ -246,15 +246,10 @@ class TumourSampler(Sampler[Draw]):
         self._carvemix_prob = carvemix_prob
         self._rank, self._ranks = rank, ranks
         self._epoch = 0
-        self._skipped = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order; Lightning calls it before every epoch."""
         self._epoch = epoch
-
-    def skip(self, slices: int) -> None:
-        """Skips the first slices of the next epoch, which an earlier attempt has seen."""
-        self._skipped = slices
 
     def __len__(self) -> int:
         return (len(self._tumour) + self._drawn) // self._ranks
@@ -266,32 +261,9 @@ class TumourSampler(Sampler[Draw]):
         pasted = generator.random(len(order)) < self._carvemix_prob(self._epoch)
         donors = generator.choice(self._tumour, len(order))
         margins = generator.uniform(LEAST_MARGIN, LARGEST_MARGIN, len(order))
-        skipped, self._skipped = self._skipped, 0
-        places = range(len(self) * self._ranks)[self._rank :: self._ranks]
-        for place in places[skipped:]:
+        for place in range(self._rank, len(self) * self._ranks, self._ranks):
             index = int(order[place])
             if pasted[place]:
                 yield Draw(index, int(donors[place]), float(margins[place]))
             else:
                 yield Draw(index)
-
-
-class VolumeSampler(Sampler[int | None]):
-    """Splits volumes among processes: the same number for each, with `None` as padding.
-
-    Args:
-        volumes: Number of volumes.
-        rank: Rank of this process.
-        ranks: Number of processes.
-    """
-
-    def __init__(self, volumes: int, *, rank: int = 0, ranks: int = 1) -> None:
-        self._volumes = volumes
-        self._rank, self._ranks = rank, ranks
-
-    def __len__(self) -> int:
-        return -(-self._volumes // self._ranks)
-
-    def __iter__(self) -> Iterator[int | None]:
-        for number in range(self._rank, len(self) * self._ranks, self._ranks):
-            yield number if number < self._volumes else None

@@ -73,24 +73,7 @@ def train_in_group(
     The group's name follows from the training run. Another attempt at this step therefore follows
     the pods that still run, or fetches the result that they left. A step that ends before its group
     deletes it. A step that is killed cannot: nobody renews the pods' deadline then, and the cluster
-    ends them.
-
-    Args:
-        group: YAML of `GroupSettings`.
-        pod: JSON of the pods, see `PodSource.fragment`.
-        recipe: Recipe to fit.
-        store: URI of the store.
-        dataset_id: Version of the data set.
-        split_id: Version of the split.
-        pipeline_run: Identity of the pipeline run.
-        label: Label of the training run in its pipeline run.
-        run_name: Name of the pipeline run for people.
-        profile_report: HTML for the MLflow run.
-        model: Output folder of the MLflow model.
-        history: Output file of the training history.
-
-    Returns:
-        Id of the MLflow run.
+    ends them. Arguments and result are those of `components.train.component.train`.
 
     Raises:
         UserError: If a setting is wrong, the cluster or the store refuses, or the training fails by
@@ -119,11 +102,7 @@ class Group:
     """The pods of one training run; `pod` is the fragment of a `PodSource`."""
 
     def __init__(
-        self,
-        cluster: GroupCluster,
-        settings: GroupSettings,
-        task: Task,
-        pod: Mapping[str, Any],
+        self, cluster: GroupCluster, settings: GroupSettings, task: Task, pod: Mapping[str, Any]
     ) -> None:
         own = cluster.own_pod()
         self._cluster = cluster
@@ -140,12 +119,7 @@ class Group:
         self._renewed = 0.0
 
     def train(self, store: Store, folder: str) -> Result:
-        """Start the pods, or find those that run, and follow them to the end.
-
-        Raises:
-            UserError: If the cluster refuses, or the training fails by a mistake.
-            RuntimeError: If the pods failed otherwise.
-        """
+        """Start the pods, or find those that run, and follow them to the end."""
         # Argo sends SIGTERM to all of the container's processes; when the launcher has ended,
         # which it does at once, this one is killed: the group is deleted first of all
         before = signal.signal(signal.SIGTERM, _end)
@@ -227,11 +201,7 @@ class Group:
             self._renewed = time.monotonic()
 
     def _wait(self, job: Json, pods: Sequence[Json]) -> None:
-        """Reports what the group waits for, and gives up after `wait_s`.
-
-        Raises:
-            UserError: If pods have been missing for too long.
-        """
+        """Reports what the group waits for, and gives up after `wait_s`."""
         suspended = job["spec"].get("suspend")
         if suspended or has_ended(job) or running(pods) >= self._settings.pods:
             self._waiting_since = None

@@ -45,11 +45,7 @@ def store_result(
 
 
 def find_result(store: Store, folder: str) -> Result | None:
-    """Return the result, if the group has stored one.
-
-    Raises:
-        UserError: If it is damaged.
-    """
+    """Return the result, if the group has stored one; raise `UserError` if it is damaged."""
     try:
         return Result.model_validate_json(store.read(f"{folder}/{_INDEX}"))
     except KeyError:
@@ -59,11 +55,7 @@ def find_result(store: Store, folder: str) -> Result | None:
 
 
 def fetch_result(store: Store, folder: str, result: Result, *, model: Path, history: Path) -> None:
-    """Write a result to the step's outputs.
-
-    Raises:
-        UserError: If a file is missing or damaged.
-    """
+    """Write a result to the step's outputs; raise `UserError` if a file is missing or damaged."""
     for name, digest in result.model.items():
         _download(store, f"{folder}/{digest}", digest, model / name)
     _download(store, f"{folder}/{result.history}", result.history, history)

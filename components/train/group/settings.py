@@ -24,7 +24,7 @@ class GroupSettings(Config):
         failures: Allowed failures of all pods, e.g. while MLflow is away; a pod that the cluster
             evicted or preempted has not failed.
         wait_s: Seconds that pods may wait before the step fails.
-        grace_s: Seconds from SIGTERM to SIGKILL, to end an optimizer step and store the state.
+        grace_s: Seconds from SIGTERM to SIGKILL, to end a step, or to store an epoch.
     """
 
     backend: Literal["job", "trainjob"] = "job"

@@ -8,17 +8,12 @@ from typing import Any
 
 import torch
 from torch.optim import Optimizer, lr_scheduler
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    LinearLR,
-    LRScheduler,
-    OneCycleLR,
-)
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR
 
 from components.shared.errors import UserError
 from components.train.optimization.library import classes_of, find_class, make
 from components.train.optimization.optimizers import BETAS
-from components.train.recipe import OptimizerSettings, Phase, Schedule
+from components.train.recipe import OptimizerSettings, Schedule
 
 _FIRST_FRACTION = 1 / 25  # of the peak, where a warm-up begins; OneCycleLR begins there too
 
@@ -54,23 +49,14 @@ def learning_rates(
         UserError: If the schedule is unknown, its options are wrong or it fails.
     """
     starts = [start * steps // schedule.epochs for start in schedule.phase_starts]
-    points = [
-        point
-        for phase, (first, end) in zip(schedule.phases, pairwise(starts), strict=True)
-        for point in _points(phase, schedule, optimizer, end - first, place)
-    ]
+    points: list[Point] = []
+    for phase, (first, end) in zip(schedule.phases, pairwise(starts), strict=True):
+        factor = phase.encoder_factor or optimizer.encoder_factor
+        rates = _rates(schedule, optimizer.learning_rate * phase.lr_factor, end - first, place)
+        points += [Point(rate, rate * factor, momentum) for rate, momentum in rates]
     if all(point.momentum == BETAS[0] for point in points):
         return [replace(point, momentum=None) for point in points]
     return points
-
-
-def _points(
-    phase: Phase, schedule: Schedule, optimizer: OptimizerSettings, steps: int, place: str
-) -> Iterator[Point]:
-    factor = phase.encoder_factor or optimizer.encoder_factor
-    peak = optimizer.learning_rate * phase.lr_factor
-    for rate, momentum in _rates(schedule, peak, steps, place):
-        yield Point(rest=rate, encoder=rate * factor, momentum=momentum)
 
 
 def _rates(

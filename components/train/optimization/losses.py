@@ -56,9 +56,7 @@ class BatchLoss(nn.Module):
         super().__init__()
         self._terms = [_term(term, place) for term in terms]
         self._weights = [term.weight for term in terms]
-        self._with_buffers = nn.ModuleList(
-            term for term in self._terms if isinstance(term, nn.Module)
-        )
+        self._libraries = nn.ModuleList(t for t in self._terms if isinstance(t, nn.Module))
 
     def forward(self, logits: Tensor, masks: Tensor, add_up: AddUp | None = None) -> Tensor:
         """The loss of a batch.
@@ -69,31 +67,21 @@ class BatchLoss(nn.Module):
             add_up: Sums a tensor over the processes that share the batch; `None` if there is one.
         """
         parts = [
-            weight * term(logits, masks, add_up)
-            for weight, term in zip(self._weights, self._terms, strict=True)
+            # a library's loss is that of the part of the batch that this process has
+            term(logits, masks) if isinstance(term, nn.Module) else term(logits, masks, add_up)
+            for term in self._terms
         ]
-        return stack(parts).sum()
+        weighted = [weight * part for weight, part in zip(self._weights, parts, strict=True)]
+        return stack(weighted).sum()
 
 
-class _LibraryTerm(nn.Module):
-    """A library's loss, of the part of the batch that this process has."""
-
-    def __init__(self, loss: nn.Module) -> None:
-        super().__init__()
-        self._loss = loss
-
-    def forward(self, logits: Tensor, masks: Tensor, _: AddUp | None = None) -> Tensor:
-        value: Tensor = self._loss(logits, masks)
-        return value
-
-
-def _term(term: Loss, place: str) -> Term:
+def _term(term: Loss, place: str) -> Term | nn.Module:
     shown = f"{place}={term.name}"
     if term.name in LOSSES:
         if term.options:
             raise UserError(f"{shown} has no options, not {', '.join(term.options)}")
         return LOSSES[term.name]
-    library = _LibraryTerm(_library_loss(term, place, shown))
+    library = _library_loss(term, place, shown)
     _try(library, shown)
     return library
 

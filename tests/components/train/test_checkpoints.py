@@ -85,9 +85,7 @@ def test_the_newest_state_says_where_it_stands(attempt):
     first = attempt()
     assert first.newest() is None
     _store(first, 1, best=10)
-    first.write_last(FakeTrainer("state 1 and a half"))
-    first.store(epoch=1, steps=3, best=None)
-    assert str(attempt().newest()) == "epoch 1 and 3 steps"
+    assert str(attempt().newest()) == "epoch 1"
 
 
 def test_an_attempt_marks_the_memory_as_short_for_later_ones(attempt):
@@ -104,7 +102,7 @@ def test_only_the_two_newest_states_are_kept(attempt, store, tmp_path):
         _store(checkpoints, epoch, best=epoch)
     named = {state[file] for state in _states(store) for file in ("last", "best")}
     assert len(named) == 4
-    assert _files(store) == {*named, "state-000005-000000.json", "state-000004-000000.json"}
+    assert _files(store) == {*named, "state-000005.json", "state-000004.json"}
     assert {path.name for path in tmp_path.glob("machine-0/**/*.*")} == named
 
 
@@ -223,24 +221,13 @@ def test_a_state_whose_own_file_is_damaged_is_reported_and_the_one_before_is_use
     checkpoints = attempt()
     for epoch in (4, 8):
         _store(checkpoints, epoch, best=epoch)
-    store.write("checkpoints/a/state-000008-000000.json", content)
+    store.write("checkpoints/a/state-000008.json", content)
     resumed = attempt()
     assert _last(resumed) == "state 4"
     assert _best(attempt()) == 4
-    assert "a stored state is not used: state-000008-000000.json is damaged" in caplog.text
+    assert "a stored state is not used: state-000008.json is damaged" in caplog.text
     _store(resumed, 6)
     assert [state["epoch"] for state in _states(store)] == [6, 4]
-
-
-def test_a_state_stored_twice_at_one_step_is_one(attempt, store):
-    """As when one attempt after another is terminated in the same validation."""
-    checkpoints = attempt()
-    _store(checkpoints, 4, best=4)
-    for _ in range(2):
-        checkpoints.write_last(FakeTrainer("state 4 and a half"))
-        checkpoints.store(epoch=4, steps=3, best=None)
-    assert [(state["epoch"], state["steps"]) for state in _states(store)] == [(4, 3), (4, 0)]
-    assert len(_files(store)) == 5
 
 
 class Killed(BaseException):

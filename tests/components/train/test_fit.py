@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 from components.shared.errors import UserError
 from components.shared.model.network import build_segmenter
 from components.train.checkpoints import Checkpoints
-from components.train.data.slices import prepare_volumes
-from components.train.fit import fit, pick_precision
+from components.train.data.slices import PreparedVolume, prepare_volumes
+from components.train.fit import deal_out, fit, pick_precision
 from components.train.recipe import Compute
 from tests.components.train.conftest import Interruption, assert_same_fit
 from tests.components.train.test_checkpoints import Code, replace_last, saved, stored_states
@@ -94,6 +94,16 @@ def test_the_best_epoch_is_kept(whole, dataset):
 def _image(dataset):
     (entry,) = dataset.entries("validation")
     return dataset.volume(entry).image
+
+
+@pytest.mark.parametrize("count", [1, 6, 7, 8])
+def test_processes_share_the_volumes_out_each_as_many(count):
+    volumes = [PreparedVolume(None, number, number, number, number) for number in range(count)]
+    dealt = [deal_out(volumes, rank=rank, ranks=3) for rank in range(3)]
+    assert len({len(each) for each in dealt}) == 1
+    in_turns = [volume for turn in zip(*dealt, strict=True) for volume in turn]
+    assert in_turns[:count] == [(number,) * 4 for number in range(count)]
+    assert set(in_turns[count:]) <= {None}
 
 
 def test_as_many_processes_read_as_there_are_cores(train, make_recipe, monkeypatch, caplog):

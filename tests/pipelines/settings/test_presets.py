@@ -46,7 +46,7 @@ optimizer:
    weight_decay: 0.01, gradient_clip: null, loss: bce+dice, ema_decay: null}
 schedule:
   {epochs: 12, lr_schedule: one_cycle, warmup_fraction: 0.2, validate_every_epochs: 4,
-   patience: null, checkpoint: last, store_every_s: 240,
+   patience: null, checkpoint: last,
    phases: [{length: 1, image_size: null, freeze_encoder: false, lr_factor: 1,
              encoder_factor: null, augmentation: null}]}
 compute:

@@ -87,14 +87,6 @@ def test_the_history_goes_on_in_another_attempt():
     assert [epoch["epoch"] for epoch in second.epochs] == [1, 2]
 
 
-def test_the_loss_of_an_epoch_that_is_cut_is_the_mean_of_all_its_steps():
-    first, second = History(Schedule()), History(Schedule())
-    _step(first, 4.0)
-    second.load_state_dict(first.state_dict())
-    assert _end(1, second)["train_loss"] == 2.0  # of 4, 0.5 and 1.5
-    assert _end(2, second)["train_loss"] == 1.0
-
-
 class _Steps(Callback):
     def __init__(self):
         self.count = 0

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from components.train.exit_codes import PREEMPTED_STATUS
 from tests.components.train.attempts import Attempts, End, Server
-from tests.components.train.conftest import Interruption, assert_same_fit
+from tests.components.train.conftest import assert_same_fit
 
 
 class SignalAt(Callback):
@@ -23,17 +23,6 @@ class SignalAt(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-class FailAt(Callback):
-    """Fails in some step."""
-
-    def __init__(self, step):
-        self._step = step
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self._step:
-            raise Interruption
-
-
 class Steps(Callback):
     """Tells which steps were done."""
 
@@ -44,22 +33,43 @@ class Steps(Callback):
         self.seen.append(trainer.global_step)
 
 
+def _end(train, recipe, *callbacks, listen=lambda epoch: None):
+    """Trains until SIGTERM ends it."""
+    with pytest.raises(SystemExit) as ended:
+        train(recipe, "cut", listen, callbacks)
+    assert ended.value.code == PREEMPTED_STATUS
+
+
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_terminated_training_loses_nothing(train, make_recipe, caplog, workers):
+def test_a_terminated_training_loses_less_than_an_epoch(train, make_recipe, caplog, workers):
     """Within the first epoch, which has no best weights yet, and within a later one."""
     compute = {"precision": "32-true", "device": "cpu", "loader_workers": workers}
     recipe = make_recipe(schedule={"epochs": 4}, compute=compute)
-    whole = train(recipe, "whole")
-    caplog.set_level("INFO")
-    for step in (1, 9):
-        with pytest.raises(SystemExit) as ended:
-            train(recipe, "cut", callbacks=[SignalAt(step)])
-        assert ended.value.code == PREEMPTED_STATUS
-        assert f"the state after step {step} is stored" in caplog.text
     steps = Steps()
-    resumed = train(recipe, "cut", callbacks=[steps])
-    assert steps.seen[0] == 10
-    assert_same_fit(whole, resumed)
+    whole = train(recipe, "whole", callbacks=[steps])
+    each = len(steps.seen) // 4
+    for step, stored in ((1, 0), (2 * each + 1, 2)):
+        seen = Steps()
+        _end(train, recipe, SignalAt(step), seen)
+        assert seen.seen[-1] == step  # at once
+        assert f"another attempt continues after epoch {stored} of 4" in caplog.text
+    resumed = Steps()
+    again = train(recipe, "cut", callbacks=[resumed])
+    assert resumed.seen[0] == 2 * each + 1
+    assert_same_fit(whole, again)
+
+
+def test_an_epoch_that_is_not_validated_is_stored_too(train, make_recipe):
+    recipe = make_recipe(schedule={"epochs": 4, "validate_every_epochs": 2})
+    steps = Steps()
+    whole = train(recipe, "whole", callbacks=[steps])
+    each = len(steps.seen) // 4
+    for step in (each + 1, 3 * each + 1):
+        _end(train, recipe, SignalAt(step))
+    resumed = Steps()
+    again = train(recipe, "cut", callbacks=[resumed])
+    assert resumed.seen == steps.seen[3 * each :]
+    assert_same_fit(whole, again)
 
 
 class SignalInValidation(Callback):
@@ -75,39 +85,18 @@ class SignalInValidation(Callback):
 
 
 @pytest.mark.parametrize("averaged", [False, True])
-def test_a_signal_within_a_validation_ends_it_and_it_is_done_again(train, recipe, caplog, averaged):
+def test_a_signal_within_a_validation_ends_it(train, recipe, averaged):
     """Averaged weights are in the network's place for the time of the validation."""
 
     def averaging():
         return [EMAWeightAveraging(decay=0.8)] if averaged else []
 
-    steps = Steps()
-    whole = train(recipe, "whole", callbacks=[steps, *averaging()])
-    last = len(steps.seen) // recipe.schedule.epochs
-    for epoch in (1, 1, 4):  # each attempt begins with the first validation
-        callbacks = [SignalInValidation(epoch), *averaging()]
-        with pytest.raises(SystemExit) as ended:
-            train(recipe, "cut", callbacks=callbacks)
-        assert ended.value.code == PREEMPTED_STATUS
-        assert f"after step {epoch * last} is stored, before its validation" in caplog.text
-    resumed, reported = Steps(), []
-    again = train(recipe, "cut", reported.append, [resumed, *averaging()])
-    assert resumed.seen == []  # all were done
-    assert [epoch["epoch"] for epoch in reported] == [4]
+    whole = train(recipe, "whole", callbacks=averaging())
+    _end(train, recipe, SignalInValidation(2), *averaging())
+    reported = []
+    again = train(recipe, "cut", reported.append, averaging())
+    assert [epoch["epoch"] for epoch in reported] == [2, 3, 4]
     assert_same_fit(whole, again)
-
-
-def test_a_signal_after_the_last_step_of_an_epoch_is_answered_in_its_validation(
-    train, recipe, caplog
-):
-    whole = train(recipe, "whole")
-    steps = Steps()
-    train(recipe, "steps", callbacks=[steps])
-    last = len(steps.seen) // recipe.schedule.epochs
-    with pytest.raises(SystemExit):
-        train(recipe, "cut", callbacks=[SignalAt(last)])
-    assert f"the state after step {last} is stored, before its validation" in caplog.text
-    assert_same_fit(whole, train(recipe, "cut"))
 
 
 def test_a_signal_after_the_last_validation_is_not_left_to_what_follows(train, recipe, caplog):
@@ -117,37 +106,11 @@ def test_a_signal_after_the_last_validation_is_not_left_to_what_follows(train, r
         if epoch["epoch"] == recipe.schedule.epochs:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(SystemExit) as ended:
-        train(recipe, "cut", end)
-    assert ended.value.code == PREEMPTED_STATUS
+    _end(train, recipe, listen=end)
+    assert "another attempt continues after epoch 4 of 4" in caplog.text
     steps = Steps()
     assert_same_fit(whole, train(recipe, "cut", callbacks=[steps]))
     assert steps.seen == []
-
-
-@pytest.mark.parametrize("sampling", [{"batch_size": 4}, {"batch_size": 8, "accumulate": 4}])
-def test_a_terminated_training_in_micro_batches_loses_nothing(train, make_recipe, sampling):
-    recipe = make_recipe(sampling=sampling)
-    whole = train(recipe, "whole")
-    cut = Steps()
-    with pytest.raises(SystemExit):
-        train(recipe, "cut", callbacks=[SignalAt(1), cut])
-    assert max(cut.seen) == 1  # the whole step, and no batch of the next
-    assert_same_fit(whole, train(recipe, "cut"))
-
-
-def test_a_kill_costs_what_was_done_since_a_state_was_stored(train, make_recipe):
-    steps = Steps()
-    whole = train(make_recipe(), "whole", callbacks=[steps])
-    validated = len(steps.seen) // 2  # of which the state is stored in any case
-    for every_s, lost in ((0.0, 1), (3600.0, 2)):
-        recipe, name = make_recipe(schedule={"store_every_s": every_s}), f"every-{every_s}"
-        with pytest.raises(Interruption):
-            train(recipe, name, callbacks=[FailAt(validated + 2)])
-        again = Steps()
-        resumed = train(recipe, name, callbacks=[again])
-        assert again.seen[0] == validated + 2 - lost + 1
-        assert_same_fit(whole, resumed)
 
 
 def test_the_signal_is_given_back(train, recipe):
@@ -168,7 +131,7 @@ def attempts(make_recipe, dataset, tmp_path):
         make_recipe(
             network={**small, "image_size": 64},
             optimizer={"method": method, "ema_decay": 0.9},
-            schedule={"epochs": 3, "phases": phases, "store_every_s": 0.1},
+            schedule={"epochs": 3, "phases": phases},
         )
         for method in ("adamw", "muon")
     ]
@@ -199,9 +162,10 @@ def _ends():
 
 @pytest.mark.slow
 def test_a_training_that_is_ended_at_twenty_points_ends_as_if_it_had_not_been(attempts):
-    """In a step, a validation, a save, between phases; SIGTERM costs no step."""
+    """In a step, a validation, a save, between phases; none costs more than an epoch."""
     for which, attempt in enumerate(attempts):
         assert attempt.run(f"whole-{which}") == 0
+    each = len(attempts[0].steps("whole-0")) // 3
     ends = _ends()
     assert len(ends) == 20
     for number in itertools.count():
@@ -212,14 +176,15 @@ def test_a_training_that_is_ended_at_twenty_points_ends_as_if_it_had_not_been(at
             before = len(attempt.steps(name))
             status = attempt.run(name, end)
             steps = attempt.steps(name)
-            assert last is None or steps[before:][:1] in ([], [last + 1])  # none is done twice
+            if last and steps[before:]:
+                epochs_done = (steps[before] - 1) / each
+                assert epochs_done in ((last - 1) // each, last / each), end
             if status == 0:
                 assert before or not end, end  # from the start each end is come to
                 break
             assert status == _STATUS[end.signal], end
-            last = None
+            last = steps[-1] if steps else None
             if end.signal == signal.SIGTERM:
-                last = steps[-1] if steps else None
                 begun = attempt.begun_after_signal(name)
                 assert begun in ([], ["step"], ["volume"], ["step", "volume"]), end
             del ends[0]

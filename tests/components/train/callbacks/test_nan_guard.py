@@ -129,16 +129,6 @@ def test_a_bad_loss_is_seen_after_fifty_steps():
         _step(callback, 50, _GOOD)
 
 
-def test_a_state_with_a_bad_loss_is_not_stored():
-    """A resumed training would begin with weights that are no numbers, and name another step."""
-    callback = NanGuard(_volume_of, "try less")
-    _step(callback, 1, _GOOD)
-    callback.on_save_checkpoint(_place(2), Device("cuda"), {})
-    _step(callback, 2, _BAD)
-    with pytest.raises(UserError, match="in step 2 "):
-        callback.on_save_checkpoint(_place(3), Device("cuda"), {})
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_is_not_waited_for_between_looks():
     callback, loss = NanGuard(_volume_of, "try less"), torch.ones((), device="cuda")

@@ -15,7 +15,6 @@ from components.train.data.slices import (
     Draw,
     SliceDataset,
     TumourSampler,
-    VolumeSampler,
     prepare_volumes,
 )
 
@@ -122,15 +121,6 @@ def test_processes_deal_the_slices_of_one_process_out_among_themselves():
         assert {len(list(sampler)) for sampler in dealt} == {len(alone) // 3} == {len(dealt[0])}
         in_turns = [index for step in zip(*dealt, strict=True) for index in step]
         assert in_turns == list(alone)[: len(in_turns)]
-
-
-@pytest.mark.parametrize("volumes", [1, 6, 7, 8])
-def test_processes_share_the_volumes_out_each_as_many(volumes):
-    dealt = [list(VolumeSampler(volumes, rank=rank, ranks=3)) for rank in range(3)]
-    assert {len(each) for each in dealt} == {len(VolumeSampler(volumes, ranks=3))}
-    in_turns = [number for turn in zip(*dealt, strict=True) for number in turn]
-    assert in_turns[:volumes] == list(range(volumes))
-    assert set(in_turns[volumes:]) <= {None}
 
 
 def _copy(volume):
