@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from components.shared.errors import UserError
@@ -24,6 +24,7 @@ from components.train.callbacks.interruption import EndOnSignal
 from components.train.callbacks.nan_guard import NanGuard, advice_against
 from components.train.callbacks.progress import EpochListener, ReportProgress
 from components.train.callbacks.threads import ChooseThreads
+from components.train.callbacks.weight_averaging import AverageWeights
 from components.train.callbacks.weight_sync import SyncWeights
 from components.train.checkpoints import Checkpoints
 from components.train.data.slices import (
@@ -35,10 +36,9 @@ from components.train.data.slices import (
 from components.train.distributed.batch_norm import with_sync_batch_norm
 from components.train.distributed.processes import trainer_arguments
 from components.train.memory import keep_freed_memory, within_memory
-from components.train.recipe import Compute, Recipe, Sampling
+from components.train.precision import pick_precision
+from components.train.recipe import Recipe, Sampling
 from components.train.task import SegmentationTask
-
-Precision = Literal["bf16-mixed", "16-mixed", "32-true"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,17 +69,9 @@ def fit(
 ) -> Fit:
     """Fits one recipe, resuming from the last checkpoint.
 
-    Under `torchrun` all processes train together; the first one writes. If memory runs out, they
-    continue once with micro-batches of half the size, see `within_memory`.
-
-    Args:
-        recipe: Recipe.
-        segmenter: Segmenter with initial weights; changed in place.
-        train: Volumes to learn from.
-        validation: Volumes that choose the best epoch.
-        checkpoints: State between attempts.
-        listen: Function that is called after every epoch, in the process that writes.
-        further_callbacks: Callbacks of Lightning, e.g. its `EMAWeightAveraging`.
+    Several processes train together; the first one writes, and calls `listen` after every epoch.
+    If memory runs out, they continue once with micro-batches of half the size, see `within_memory`.
+    The segmenter is changed in place.
 
     Raises:
         UserError: If the device is missing, no training slice has tumour, the batch cannot be
@@ -106,6 +98,8 @@ def _fit(
     further_callbacks: Sequence[Callback],
 ) -> Fit:
     history = History(recipe.schedule)
+    device, decay = pick_device(recipe.compute.device), recipe.optimizer.ema_decay
+    averaging = [AverageWeights(decay, device)] if decay else []
     callbacks = [
         SyncWeights(),
         NanGuard(slices.volume_of, advice_against(recipe)),
@@ -113,7 +107,7 @@ def _fit(
         history,
         KeepCheckpoints(checkpoints, history),
         ReportProgress(recipe, history, listen),
-        *_weight_averaging(recipe),
+        *averaging,
         *further_callbacks,
         EndOnSignal(),
     ]
@@ -130,15 +124,7 @@ def rehearse(
 ) -> None:
     """Trains without validation until the schedule or the callback stops it; stores nothing.
 
-    Args:
-        recipe: Recipe; weights are not averaged.
-        segmenter: Segmenter, changed in place.
-        train: Volumes to learn from.
-        callback: Callback that observes and steers.
-
-    Raises:
-        UserError: If the device is missing, no training slice has tumour, or the batch cannot be
-            divided.
+    The segmenter is changed in place, and its weights are not averaged. Errors are those of `fit`.
     """
     slices = SliceDataset(train, recipe.network.context_slices)
     _run(recipe, segmenter, slices, [callback])
@@ -190,27 +176,6 @@ def deal_out(
     return [*arrays, *[None] * (-len(arrays) % ranks)][rank::ranks]
 
 
-def _weight_averaging(recipe: Recipe) -> Iterator[Callback]:
-    if recipe.optimizer.ema_decay:
-        # given here: Lightning 2.6 reads it from the network before that is on the GPU
-        device = pick_device(recipe.compute.device)
-        yield EMAWeightAveraging(device, decay=recipe.optimizer.ema_decay)
-
-
-def pick_precision(compute: Compute) -> Precision:
-    """Resolves `auto` to the arithmetic that the device computes fastest.
-
-    Without AMX, bfloat16 takes 1.3 times as long as float32 on CPUs with AVX-512 and 20 times as
-    long on those with AVX2 (pytorch/pytorch#118499 reports the same).
-    """
-    if compute.precision != "auto":
-        return compute.precision
-    if pick_device(compute.device) == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16-mixed" if has_bf16 else "16-mixed"
-    return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
-
-
 def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
     # of Lightning's lines only warnings are of use: ReportProgress logs the progress. Here, as it
     # sets its level itself when it is imported, under its other name by MLflow
@@ -233,7 +198,6 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> lightning.Trainer:
         precision=precision,
         deterministic=recipe.compute.deterministic,
         max_epochs=recipe.schedule.epochs,
-        check_val_every_n_epoch=recipe.schedule.validation_interval,
         accumulate_grad_batches=recipe.sampling.accumulate,
         gradient_clip_val=recipe.optimizer.gradient_clip,
         callbacks=callbacks,

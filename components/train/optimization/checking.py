@@ -12,11 +12,7 @@ _STEPS_PER_EPOCH = 10  # of the trial schedule; the real number depends on the d
 
 
 def check_optimization(recipe: Recipe, name: str) -> None:
-    """Builds and tries the loss, the optimizer and the schedule.
-
-    Args:
-        recipe: Recipe to check.
-        name: Name of the recipe in a message, e.g. `train`.
+    """Builds and tries the loss, the optimizer and the schedule of the recipe of this name.
 
     Raises:
         UserError: If one of them is unknown, has wrong options or fails.

@@ -135,11 +135,9 @@ def _step(scheduler: LRScheduler, shown: str) -> None:
 
 
 class FollowPoints(LRScheduler):
-    """Sets the learning rates of a list; the number of the step is its whole state.
+    """Sets the learning rates of a list, a point per step; the step's number is its whole state.
 
-    Args:
-        optimizer: Optimizer with two groups: the other parameters, then the encoder's.
-        points: One per step.
+    The optimizer has two groups: the other parameters, then the encoder's.
     """
 
     def __init__(self, optimizer: Optimizer, points: Sequence[Point]) -> None:

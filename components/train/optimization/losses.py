@@ -44,10 +44,6 @@ LOSSES: Mapping[str, Term] = {"bce": cross_entropy, "dice": soft_dice}
 class BatchLoss(nn.Module):
     """The weighted sum of a recipe's terms.
 
-    Args:
-        terms: Terms of the sum.
-        place: Setting in a message.
-
     Raises:
         UserError: If a term is unknown, has wrong options or fails on a small batch.
     """

@@ -3,8 +3,10 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
+from timm.optim import muon
 from timm.optim._optim_factory import get_optimizer_class, list_optimizers
 from timm.optim.muon import Muon
 from torch import nn
@@ -12,6 +14,7 @@ from torch.optim import Optimizer
 
 from components.shared.errors import UserError
 from components.train.optimization.library import classes_of, find_class, make
+from components.train.precision import has_fast_bf16
 from components.train.recipe import OptimizerSettings
 
 BETAS = (0.9, 0.999)  # of AdamW, where the schedule does not move them
@@ -26,10 +29,10 @@ def build_optimizer(
     """Builds the optimizer that the settings name.
 
     Muon is for matrices: the weights of a convolution are one, with a row for each output
-    channel. Its steps are as large as AdamW's would be (arXiv:2502.16982), so that one learning
-    rate suits both. Parameters that are no matrix of several rows and columns (biases, norms,
-    depthwise convolutions, the output) use AdamW with Nesterov momentum and timm's second beta,
-    0.95.
+    channel. It computes in float32 on CPUs that are slower in bfloat16. Its steps are as large as
+    AdamW's would be (arXiv:2502.16982), so that one learning rate suits both. Parameters that are
+    no matrix of several rows and columns (biases, norms, depthwise convolutions, the output) use
+    AdamW with Nesterov momentum and timm's second beta, 0.95.
 
     Args:
         settings: Settings; a scheduler sets the learning rates later.
@@ -44,7 +47,8 @@ def build_optimizer(
         UserError: If the method is unknown, its options are wrong or it fails on a small network.
     """
     shown = f"{place}.method={settings.method.name}"
-    factory = _factory(settings, f"{place}.method")
+    on_cpu = all(weight.is_cpu for weight in rest)
+    factory = _factory(settings, f"{place}.method", on_cpu=on_cpu)
     build = functools.partial(
         make,
         factory,
@@ -60,15 +64,33 @@ def build_optimizer(
     return optimizer
 
 
+class Float32Muon(Muon):
+    """timm's Muon with Newton-Schulz in float32.
+
+    timm 1.0 always calls its function with bfloat16, which has a `dtype` for other callers.
+    """
+
+    def step(self, closure: Any = None) -> Any:  # noqa: ANN401  # as of torch
+        """Does one step."""
+        newton_schulz = muon.zeropower_via_newtonschulz
+        muon.zeropower_via_newtonschulz = functools.partial(newton_schulz, dtype=torch.float32)
+        try:
+            return super().step(closure)  # type: ignore[no-untyped-call]
+        finally:
+            muon.zeropower_via_newtonschulz = newton_schulz
+
+
 _OURS: Mapping[str, type[Optimizer]] = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
-def _factory(settings: OptimizerSettings, place: str) -> Callable[..., Optimizer]:
+def _factory(settings: OptimizerSettings, place: str, *, on_cpu: bool) -> Callable[..., Optimizer]:
     name = settings.method.name
     known = {**_OURS, **classes_of(torch.optim, Optimizer)}
     timms = {str(each): Optimizer for each in list_optimizers()}
     sources = f"{', '.join(_OURS)}, the classes of torch.optim, the names of timm's optimizers"
     found = find_class(name, Optimizer, {**timms, **known}, sources, place)
+    if found is Muon and on_cpu and not has_fast_bf16():
+        return Float32Muon
     if name in known or ":" in name:
         return found
     try:

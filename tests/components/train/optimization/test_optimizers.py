@@ -1,5 +1,6 @@
 import pytest
 import torch
+from timm.optim import muon
 from torch import nn
 
 from components.shared.config import parse_config
@@ -61,6 +62,22 @@ def test_weights_decay_by_both_methods(step, method):
         assert torch.allclose(without - decayed, weight * RATE * 0.5, atol=1e-6)
 
 
+@pytest.mark.parametrize("amx", [False, True])
+def test_muon_computes_in_float32_where_the_cpu_is_slower_in_bfloat16(step, monkeypatch, amx):
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    seen = []
+    function = muon.zeropower_via_newtonschulz
+
+    def look(*arguments, **options):
+        seen.append(function(*arguments, **options).dtype)
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(muon, "zeropower_via_newtonschulz", look)
+    step("muon")
+    assert seen == [torch.bfloat16 if amx else torch.float32]
+    assert muon.zeropower_via_newtonschulz is look
+
+
 def _build(text):
     settings = parse_config(Recipe, f"optimizer: {{{text}}}", "train").optimizer
     return build_optimizer(settings, *([nn.Parameter(torch.zeros(2))] for _ in range(2)))
@@ -82,7 +99,7 @@ def _build(text):
 )
 def test_an_optimizer_is_built_by_its_name(text, kind, expected):
     optimizer = _build(text)
-    assert type(optimizer).__name__ == kind
+    assert kind in {base.__name__ for base in type(optimizer).__mro__}
     assert len(optimizer.param_groups) == 2
     for group in optimizer.param_groups:
         assert {key: group[key] for key in expected} == expected
