@@ -1,7 +1,9 @@
 """Processes that train one model together.
 
-`torchrun` starts them and sets each one's rank in environment variables
-(https://docs.pytorch.org/docs/stable/elastic/run.html); without it there is one.
+The agent of a pod group (`components.train.group.agent`) starts them as `torchrun` does and sets
+each one's rank in environment variables (https://docs.pytorch.org/docs/stable/elastic/run.html).
+Without it there is one, even if a batch system or a `torchrun` of somebody else has set variables
+of that kind.
 """
 
 import os
@@ -9,9 +11,12 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, distributed
-from torch.distributed import is_torchelastic_launched
+
+from components.train.distributed.launch import is_launched
 
 # a process waits this long for peers that vanished without closing their connections
 _PEER_TIMEOUT = timedelta(minutes=5)
@@ -19,7 +24,7 @@ _PEER_TIMEOUT = timedelta(minutes=5)
 
 def rank() -> int:
     """Returns the number of this process in its training, from 0."""
-    return int(os.environ["RANK"]) if is_torchelastic_launched() else 0
+    return int(os.environ["RANK"]) if is_launched() else 0
 
 
 def is_writer() -> bool:
@@ -29,14 +34,22 @@ def is_writer() -> bool:
 
 def trainer_arguments() -> dict[str, Any]:
     """Returns arguments of Lightning's `Trainer`: one device per process."""
-    if not is_torchelastic_launched():
-        return {"devices": 1}
+    if not is_launched():
+        return {"devices": 1, "plugins": [_Alone()]}
     return {
+        "plugins": [TorchElasticEnvironment()],
         "devices": int(os.environ["LOCAL_WORLD_SIZE"]),
         "num_nodes": int(os.environ["GROUP_WORLD_SIZE"]),
         # running statistics need no broadcast: batch normalization keeps them equal
         "strategy": DDPStrategy(timeout=_PEER_TIMEOUT, forward_sync_buffers=False),
     }
+
+
+class _Alone(LightningEnvironment):
+    """Keeps Lightning from joining a job of Slurm, MPI or another launcher."""
+
+    def local_rank(self) -> int:
+        return 0
 
 
 def count_processes() -> int:

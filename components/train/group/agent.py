@@ -10,6 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from components.shared.process import MISTAKE_STATUS
+from components.train.distributed.launch import LAUNCH_ID
 from components.train.exit_codes import LOST_STATUS, PREEMPTED_STATUS
 
 _RENDEZVOUS_S = 900  # until all pods have joined; those that wait longer start again
@@ -27,7 +28,7 @@ def run_agent(task: str) -> None:
         min_nodes=int(os.environ["BRAINSEG_GROUP_PODS"]),
         max_nodes=int(os.environ["BRAINSEG_GROUP_PODS"]),
         nproc_per_node=int(os.environ["BRAINSEG_GROUP_PROCESSES"]),
-        run_id="brainseg",
+        run_id=LAUNCH_ID,
         rdzv_backend="static",
         rdzv_endpoint=os.environ["BRAINSEG_GROUP_MASTER"],
         rdzv_configs={"rank": int(os.environ["JOB_COMPLETION_INDEX"]), "timeout": _RENDEZVOUS_S},

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import load_file
 
@@ -16,6 +18,7 @@ from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
 from components.shared.model.network import build_segmenter
 from components.train.checkpoints import Checkpoints
+from components.train.distributed.launch import LAUNCH_ID
 from components.train.distributed.processes import is_writer, rank, trainer_arguments
 from components.train.exit_codes import LOST_STATUS, PREEMPTED_STATUS
 from components.train.group.member import GLOO_WORDS
@@ -24,20 +27,42 @@ from tests.components.train import two_processes
 from tests.components.train.conftest import ball_volume
 from tests.components.train.two_processes import Record
 
+_TORCHRUN = {"TORCHELASTIC_RUN_ID": "of-others", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}
+_SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NNODES": "1", "SLURM_NTASKS": "8"}
 
-def test_a_process_alone_writes(monkeypatch):
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"RANK": "3"},
+        {"LOCAL_RANK": "1"},
+        {**_TORCHRUN, "RANK": "3", "LOCAL_RANK": "3", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
+        _SLURM,
+        {**_SLURM, "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_NODELIST": "a"},
+        {**_SLURM, "SLURM_JOB_NAME": "bash"},  # an interactive shell
+    ],
+)
+def test_processes_that_others_started_are_ignored(monkeypatch, variables):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    monkeypatch.setenv("RANK", "3")  # of something else than torchrun
-    assert (rank(), is_writer(), trainer_arguments()) == (0, True, {"devices": 1})
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    trainer = lightning.Trainer(
+        **trainer_arguments(), accelerator="cpu", logger=False, enable_checkpointing=False
+    )
+    assert (rank(), is_writer()) == (0, True)
+    assert (trainer.world_size, trainer.global_rank, trainer.local_rank) == (1, 0, 0)
+    assert trainer.is_global_zero
 
 
-def test_torchrun_sets_each_process_its_place(monkeypatch):
-    names = {"TORCHELASTIC_RUN_ID": "a", "RANK": "5", "LOCAL_WORLD_SIZE": "4"}
+def test_the_agent_sets_each_process_its_place(monkeypatch):
+    names = {"TORCHELASTIC_RUN_ID": LAUNCH_ID, "RANK": "5", "LOCAL_WORLD_SIZE": "4"}
     for name, value in {**names, "GROUP_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert (rank(), is_writer()) == (5, False)
     arguments = trainer_arguments()
     assert isinstance(arguments.pop("strategy"), DDPStrategy)
+    assert isinstance(arguments.pop("plugins")[0], TorchElasticEnvironment)
     assert arguments == {"devices": 4, "num_nodes": 2}
 
 
@@ -90,7 +115,8 @@ def recipes(make_recipe):
 def ranks(recipes, dataset, tmp_path):
     """Results of the trainings of two processes."""
     (tmp_path / "task.pickle").write_bytes(pickle.dumps((*recipes, dataset)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", f"--rdzv-id={LAUNCH_ID}"]
     script = Path(two_processes.__file__)
     log = tmp_path / "log"
     with open(log, "w") as stream:
