@@ -207,8 +207,9 @@ class OptimizerSettings(Config):
             with `muon`, whose steps have one size.
         loss: Terms of the loss: `bce+dice`, the default; one term with options
             (`{name: TverskyLoss, alpha: 0.3}`); or a list of terms, whose weighted sum it is.
-        ema_decay: Decay of the moving average of the weights, which is validated and exported;
-            `None` uses the weights themselves.
+        ema_decay: Largest decay of the moving average of the weights, which is validated and
+            exported; in step n it is at most (1 + n) / (10 + n), so that the first weights are
+            forgotten. `None` uses the weights themselves.
     """
 
     method: Named = Named(name="adamw")
@@ -269,8 +270,8 @@ class Schedule(Config):
             `torch.optim.lr_scheduler` or `package.module:Class` that is stepped once per
             optimizer step, with options: `{name: PolynomialLR, power: 0.9}`.
         warmup_fraction: Fraction of a phase in which the learning rate rises to its peak.
-        validate_every_epochs: Most epochs between two validations; fewer where the last epoch
-            would not be validated.
+        validate_every_epochs: Epochs between two validations, counted back from the last epoch,
+            which is always validated.
         patience: Validations without improvement, in the last phase, after which the training
             stops early; `None` never does.
         checkpoint: Exported weights: those of the `best` epoch of the last phase, by validation
@@ -324,11 +325,9 @@ class Schedule(Config):
         """The phase of an epoch, counted from 0."""
         return self.phases[min(bisect(self.phase_starts, epoch), len(self.phases)) - 1]
 
-    @property
-    def validation_interval(self) -> int:
-        """Epochs between two validations, at most as many as set; the last epoch is validated."""
-        longest = min(self.validate_every_epochs, self.epochs)
-        return next(n for n in range(longest, 0, -1) if self.epochs % n == 0)
+    def is_validated(self, epoch: int) -> bool:
+        """True if an epoch, counted from 0, is followed by a validation."""
+        return (self.epochs - 1 - epoch) % self.validate_every_epochs == 0
 
 
 class Compute(Config):
@@ -401,6 +400,17 @@ class Recipe(Config):
             network.normalization != "imagenet" for network in self.networks.values()
         ):
             raise ValueError("augmentation.policy=fastai needs network.normalization=imagenet")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_are_no_larger(self) -> Self:
+        side = min(network.image_size for network in self.networks.values())
+        larger = [size for size in self.schedule.image_sizes if size > side]
+        if larger:
+            raise ValueError(
+                f"a phase has image_size={max(larger)}, but the network's is {side}: slices are "
+                "prepared at the network's size and would only be enlarged; use at most that"
+            )
         return self
 
     @model_validator(mode="after")

@@ -11,11 +11,7 @@ TIMM_PREFIX = "tu-"  # smp's mark for the names of timm
 
 
 def check_encoder(network: Network, place: str) -> None:
-    """Refuses an encoder that the libraries lack.
-
-    Args:
-        network: Settings of the network.
-        place: Place of the settings, for the message, e.g. `train.network`.
+    """Refuses an encoder that the libraries lack; `place` is that of the settings in a message.
 
     Raises:
         UserError: If smp has no encoder of the name, and timm no network.
@@ -35,11 +31,7 @@ def check_encoder(network: Network, place: str) -> None:
 
 
 def check_weights(network: Network, place: str) -> None:
-    """Refuses ImageNet weights for an encoder that has none.
-
-    Args:
-        network: Settings with a known encoder.
-        place: Place of the settings, for the message, e.g. `train.network`.
+    """Refuses ImageNet weights for a known encoder that has none.
 
     Raises:
         UserError: If neither smp nor timm has ImageNet weights for the encoder.

@@ -6,13 +6,15 @@ unpickled, and a network by `package.module:function` is imported only where it 
 
 Weights are stored under their names in the module, e.g. `network.encoder.conv1.weight`. These
 names (ours, and those of segmentation_models_pytorch and timm) and the fields of `Network` are a
-stored format. After a change that makes stored models unreadable, raise `SCHEMA_VERSION`;
-`tests/components/shared/model/stored` has a model of the oldest version that must load.
+stored format, and so is their preprocessing. After a change of either, raise `SCHEMA_VERSION`;
+`tests/components/shared/model/stored` has a model of the oldest version that must load and predict
+as before. Version 1, of brainseg 0.2, has the weights of unused modules too, and finds the head by
+the largest voxel.
 """
 
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -33,7 +35,8 @@ from components.shared.model.settings import Network
 
 AnySegmenter = VolumeSegmenter | PairedSegmenter
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE = (1, 2)
 
 CONFIG_FILE = "segmenter/config.json"
 WEIGHTS_FILE = "segmenter/model.safetensors"
@@ -59,7 +62,7 @@ class SegmenterConfig(Config):
         threshold: Probability from which a pixel is tumour. It holds if MLflow knows no other.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     brainseg_version: str = Field(max_length=50)
     channels: tuple[str, ...] = CHANNELS
     network: Network
@@ -75,12 +78,7 @@ class SegmenterConfig(Config):
 
 
 def write_segmenter(segmenter: AnySegmenter, folder: Path) -> None:
-    """Writes both files into an MLflow model folder.
-
-    Args:
-        segmenter: Segmenter on the CPU.
-        folder: Existing folder.
-    """
+    """Writes both files of a segmenter on the CPU into an existing MLflow model folder."""
     pair = (segmenter.whole, segmenter.flair) if isinstance(segmenter, PairedSegmenter) else None
     config = SegmenterConfig(
         brainseg_version=_own_version(),
@@ -157,19 +155,16 @@ def _check_schema(values: object) -> None:
     if not isinstance(values, dict):
         raise BadModelError("its config.json is not an object")
     version = values.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version not in _READABLE:
         writer = shown(values.get("brainseg_version"))
         raise other_schema(f"schema version {shown(version)} (of brainseg {writer})")
 
 
 def other_schema(found: str) -> BadModelError:
-    """The error for a model that another version of brainseg stored.
-
-    Args:
-        found: Stored form of the model, e.g. `schema version 7`.
-    """
+    """The error for a model that another version of brainseg stored, e.g. `schema version 7`."""
     return BadModelError(
-        f"it has {found}, but brainseg {_own_version()} reads schema version {SCHEMA_VERSION}; "
+        f"it has {found}, but brainseg {_own_version()} reads schema version {_READABLE[0]} to "
+        f"{SCHEMA_VERSION}; "
         "train the model again with this version, or use the version that stored it"
     )
 
@@ -198,20 +193,22 @@ def _check_header(path: Path) -> None:
 
 def _build(config: SegmenterConfig, stored: int) -> AnySegmenter:
     with _limited_weights(stored + _SPARE_WEIGHTS), torch.random.fork_rng(devices=[]):
-        whole = _build_one(config.network, "network")
+        robust = config.schema_version > 1
+        whole = _build_one(config.network, "network", robust=robust)
         if config.flair_network is None:
             return whole
-        return PairedSegmenter(whole, _build_one(config.flair_network, "flair_network"))
+        flair = _build_one(config.flair_network, "flair_network", robust=robust)
+        return PairedSegmenter(whole, flair)
 
 
-def _build_one(settings: Network, place: str) -> VolumeSegmenter:
+def _build_one(settings: Network, place: str, *, robust: bool) -> VolumeSegmenter:
     try:
         segmenter = build_segmenter(
             settings.model_copy(update={"encoder_weights": "none"}), place, is_tried=False
         )
     except UserError as error:
         raise BadModelError(f"its network cannot be built: {_one_line(error)}") from error
-    segmenter.settings = settings
+    segmenter.settings, segmenter.robust = settings, robust
     return segmenter
 
 
@@ -237,10 +234,18 @@ def _check_shapes(stored: Mapping[str, tuple[int, ...]], segmenter: AnySegmenter
     built = {name: tuple(tensor.shape) for name, tensor in segmenter.state_dict().items()}
     for name in sorted({*stored, *built}):
         found, expected = stored.get(name, "missing"), built.get(name, "none")
-        if found != expected:
+        if found != expected and (name in built or not _is_unused(name, segmenter)):
             raise BadModelError(
                 f"its weights do not fit its network: {shown(name)} is {found}, expected {expected}"
             )
+
+
+def _is_unused(name: str, segmenter: AnySegmenter) -> bool:
+    """Returns whether a tensor is of a module that `build_segmenter` drops."""
+    while name := name.rpartition(".")[0]:
+        with suppress(AttributeError):  # there is no such module
+            return isinstance(segmenter.get_submodule(name), nn.Identity)
+    return False
 
 
 def _checked(stored: Tensor, expected: torch.dtype, name: str) -> Tensor:

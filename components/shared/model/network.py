@@ -26,10 +26,14 @@ class VolumeSegmenter(nn.Module):
 
     Training uses the parts (`prepare`, `with_neighbours`, `network`, `answer`, `restore`),
     `forward` chains them; so what is served is what was trained.
+
+    Attributes:
+        robust: Levels of the preprocessing, see `head_box`.
     """
 
     def __init__(self, network: nn.Module, settings: Network) -> None:
         super().__init__()
+        self.robust = True
         self.network = network
         self.settings = settings
         self.image_size = settings.image_size
@@ -60,7 +64,7 @@ class VolumeSegmenter(nn.Module):
             volume: uint8, slices x height x width x 3.
         """
         if self._crop == "head":
-            return head_box(self._seen(volume))
+            return head_box(self._seen(volume), robust=self.robust)
         return torch.tensor([0.0, 0.0, 1.0, 1.0], device=volume.device)
 
     def prepare(self, volume: Tensor) -> Tensor:
@@ -72,7 +76,8 @@ class VolumeSegmenter(nn.Module):
         Returns:
             float32, slices x 3 x image_size x image_size, in standard deviations.
         """
-        return cut(self._normalize(self._seen(volume)), self.box(volume), self.image_size)
+        normal = self._normalize(self._seen(volume), robust=self.robust)
+        return cut(normal, self.box(volume), self.image_size)
 
     def _seen(self, volume: Tensor) -> Tensor:
         """For FLAIR-only networks, replaces all channels by FLAIR, for box and statistics too.
@@ -136,16 +141,42 @@ def with_neighbours(prepared: Tensor, context_slices: int) -> Tensor:
 def freeze_unused(segmenter: VolumeSegmenter) -> None:
     """Freezes parameters that the output does not depend on.
 
-    An encoder keeps the stages after `encoder_depth`, which get no gradient. Processes that train
-    together would wait for those gradients.
+    Processes that train together would wait for their gradients.
     """
-    tried = copy.deepcopy(segmenter.network).eval()
-    channels = 3 * (2 * segmenter.context_slices + 1)
-    side = segmenter.image_size
-    tried(torch.zeros(1, channels, side, side)).sum().backward()
-    pairs = zip(segmenter.network.parameters(), tried.parameters(), strict=True)
-    for own, other in pairs:
-        own.requires_grad_(other.grad is not None)
+    tried, _ = _try(segmenter.network, segmenter.context_slices, segmenter.image_size, "cpu")
+    used = {name: weight.grad is not None for name, weight in tried.named_parameters()}
+    for name, weight in segmenter.network.named_parameters():
+        weight.requires_grad_(used[name])
+
+
+def _drop_unused(network: nn.Module, settings: Network) -> None:
+    """Replaces modules that are not used, e.g. the encoder's stages after its depth."""
+    try:
+        tried, called = _try(network, settings.context_slices, settings.image_size, "meta")
+    except (*_REFUSALS, NotImplementedError):
+        return
+    dropped: tuple[str, ...] = ()
+    for name, module in list(tried.named_modules())[1:]:
+        weights = list(module.parameters())
+        unused = called.isdisjoint(module.modules()) and all(w.grad is None for w in weights)
+        if weights and unused and not name.startswith(dropped):
+            network.set_submodule(name, nn.Identity())
+            dropped = (*dropped, f"{name}.")
+
+
+def _try(
+    network: nn.Module, context_slices: int, side: int, device: str
+) -> tuple[nn.Module, set[nn.Module]]:
+    """Returns a copy with gradients, and the modules that were called; `meta` computes nothing."""
+    weights = {id(weight): nn.Parameter(weight.to(device)) for weight in network.parameters()}
+    buffers = {id(buffer): buffer.to(device) for buffer in network.buffers()}
+    tried = copy.deepcopy(network, {**weights, **buffers}).eval()
+    called: set[nn.Module] = set()
+    for module in tried.modules():
+        module.register_forward_hook(lambda module, *_: called.add(module))
+    channels = len(CHANNELS) * (2 * context_slices + 1)
+    tried(torch.zeros(1, channels, side, side, device=device)).sum().backward()
+    return tried, called
 
 
 class FlairOnly(nn.Module):
@@ -169,10 +200,6 @@ class PairedSegmenter(nn.Module):
     """One segmenter for whole scans and one for scans that lack a sequence.
 
     A sequence that was not acquired is a copy of FLAIR.
-
-    Args:
-        whole: Segmenter for scans with all sequences.
-        flair: Segmenter for the others.
     """
 
     def __init__(self, whole: VolumeSegmenter, flair: VolumeSegmenter) -> None:
@@ -218,9 +245,12 @@ def build_segmenter(
     sequences = 1 if settings.sequences == "flair" else len(CHANNELS)
     channels = sequences * (2 * settings.context_slices + 1)
     network = _build_network(settings, channels, place)
+    wrapped = network if sequences > 1 else FlairOnly(network)
+    if not settings.is_users:
+        _drop_unused(wrapped, settings)
     for side in (settings.image_size, *sides) if is_tried else ():
         _check_size(network, settings, channels, side, place)
-    return VolumeSegmenter(network if sequences > 1 else FlairOnly(network), settings)
+    return VolumeSegmenter(wrapped, settings)
 
 
 def _build_network(settings: Network, channels: int, place: str) -> nn.Module:

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 _HISTOGRAM_STRIDE = 4  # every fourth row and column gives the same statistics 16 times faster
-_HEAD_LEVEL = 0.1  # voxels below this fraction of the bright level are air
+_HEAD_LEVEL = 0.1  # voxels below this fraction of their sequence's bright level are air
+_BOX_LEVEL = 0.2  # the same for the box, which noise around the head must not widen
 _HEAD_LINE = 0.05  # rows and columns with less than this fraction of the fullest one are air
 _BOX_MARGIN = 1.05
 _CLIP_DEVIATIONS = 6.0
@@ -29,18 +30,21 @@ def cut(slices: Tensor, box: Tensor, side: int) -> Tensor:
     return functional.avg_pool2d(sample(slices, box, 2 * side, 2 * side, padding="border"), 2)
 
 
-def head_box(volume: Tensor) -> Tensor:
+def head_box(volume: Tensor, *, robust: bool = True) -> Tensor:
     """The square around the head, the same for all slices, with a small margin.
 
     Args:
         volume: uint8, slices x height x width x 3.
+        robust: `False` finds the head by the largest voxel, as models of schema version 1 do.
 
     Returns:
         Center x, center y, half width, half height, in units where the image spans -1 to 1
-        (`torch.nn.functional.affine_grid`). The whole image if nothing is bright.
+        (`torch.nn.functional.affine_grid`). The whole image if nothing is bright. A few hot voxels
+        in one sequence change nothing, see `head_statistics`.
     """
     height, width = volume.shape[1], volume.shape[2]
-    head = (volume.amax(3).float() >= _HEAD_LEVEL * volume.amax().float().clamp(min=1)).float()
+    level = _BOX_LEVEL * _bright(_histograms(volume)) if robust else _faint(volume)
+    head = (volume.float() >= level.clamp(min=_HEAD_LEVEL)).any(3).float()
     left, right = _extent(head.mean((0, 1)))
     top, bottom = _extent(head.mean((0, 2)))
     half = torch.maximum((right - left) * width, (bottom - top) * height) * _BOX_MARGIN
@@ -101,10 +105,19 @@ def head_statistics(volume: Tensor) -> tuple[Tensor, Tensor]:
     """
     counts = _histograms(volume)
     levels = torch.arange(256, device=volume.device, dtype=torch.float32)
-    counts = counts * (levels > 0)
+    inside = (levels > 0) & (levels >= _HEAD_LEVEL * _bright(counts)[:, None])
+    return _moments(counts * inside, levels)
+
+
+def _faint(volume: Tensor) -> Tensor:
+    return _HEAD_LEVEL * volume.amax().float()
+
+
+def _bright(counts: Tensor) -> Tensor:
+    """Returns the 99th percentile of each sequence's voxels above 0, float32, three values."""
+    counts = counts * (torch.arange(256, device=counts.device) > 0)
     cumulated = counts.cumsum(1) / counts.sum(1, keepdim=True).clamp(min=1)
-    bright = (cumulated < 0.99).sum(1, keepdim=True)
-    return _moments(counts * (levels >= _HEAD_LEVEL * bright), levels)
+    return (cumulated < 0.99).sum(1).float()
 
 
 def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
@@ -115,19 +128,23 @@ def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     )
 
 
-def _by_head(volume: Tensor) -> Tensor:
+def _by_head(volume: Tensor, robust: bool = True) -> Tensor:
+    del robust
     normal = _standardized(_slices(volume), *head_statistics(volume))
     return normal.clamp(-_CLIP_DEVIATIONS, _CLIP_DEVIATIONS)
 
 
-def _by_percentiles(volume: Tensor) -> Tensor:
+def _by_percentiles(volume: Tensor, robust: bool = True) -> Tensor:
     """Normalizes as Buda et al. 2019 (crop_sample, normalize_volume in their utils.py).
 
-    Faint voxels are air. All sequences together are clipped to percentiles and standardized.
+    Faint voxels are air. All sequences together are clipped to percentiles and standardized. Their
+    code calls faint what is below a tenth of the largest voxel of all sequences. One hot voxel
+    erases the tumour of a dark sequence by that, so here it is a tenth of each one's bright level.
     """
-    faint = volume.float() < _HEAD_LEVEL * volume.amax().float()
-    volume = torch.where(faint, torch.zeros_like(volume), volume)
-    counts = _histograms(volume, _inside(head_box(volume), volume.shape[1], volume.shape[2]))
+    level = _HEAD_LEVEL * _bright(_histograms(volume)) if robust else _faint(volume)
+    volume = torch.where(volume.float() < level, torch.zeros_like(volume), volume)
+    box = head_box(volume, robust=robust)
+    counts = _histograms(volume, _inside(box, volume.shape[1], volume.shape[2]))
     together = counts.sum(0)
     cumulated = together.cumsum(0) / together.sum().clamp(min=1)
     low, high = ((cumulated < share).sum().float() for share in _PERCENTILES)
@@ -135,18 +152,20 @@ def _by_percentiles(volume: Tensor) -> Tensor:
     return _standardized(_slices(volume).clamp(low, high), *_moments(counts, levels))
 
 
-def _by_imagenet(volume: Tensor) -> Tensor:
+def _by_imagenet(volume: Tensor, robust: bool = True) -> Tensor:
+    del robust
     mean, deviation = imagenet_statistics(volume.device)
     return _standardized(_slices(volume) / 255, mean, deviation)
 
 
-NORMALIZATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+NORMALIZATIONS: Mapping[str, Callable[..., Tensor]] = {
     "head": _by_head,
     "percentiles": _by_percentiles,
     "imagenet": _by_imagenet,
 }
 """Normalizations by their names in the recipe. Each maps a volume (uint8, slices x height x
-width x 3) to float32, slices x 3 x height x width, in standard deviations."""
+width x 3) to float32, slices x 3 x height x width, in standard deviations. `robust` is that of
+`head_box`."""
 
 
 def _slices(volume: Tensor) -> Tensor:

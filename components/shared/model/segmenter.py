@@ -119,7 +119,7 @@ def load_segmenter(uri: str | Path, device: str = "auto") -> StoredSegmenter:
         device: `cpu`, `cuda` or `auto` (CUDA if there is a GPU).
 
     Raises:
-        UserError: If there is no such model, or it is not a segmenter of this schema version.
+        UserError: If there is no such model, or it is no segmenter of a known schema version.
     """
     from mlflow.exceptions import MlflowException
 

@@ -22,12 +22,7 @@ ALLOWED = "BRAINSEG_ALLOWED_NETWORKS"
 
 
 def build_user_network(settings: Network, in_channels: int, place: str) -> nn.Module:
-    """Calls the function that the settings name.
-
-    Args:
-        settings: Settings; those that are parameters of the function are passed.
-        in_channels: Channels of the images.
-        place: Place of the settings in a message.
+    """Calls the function that the settings name, with those settings that are its parameters.
 
     Raises:
         UserError: If the function is not allowed, cannot be imported or requires other arguments.
@@ -63,11 +58,7 @@ def _import(name: str, shown: str) -> Callable[..., object]:
 
 
 def import_object(name: str, shown: str) -> object:
-    """Imports `package.module:attribute`.
-
-    Args:
-        name: Module and attribute.
-        shown: Setting and value in a message, e.g. `train.optimizer.loss=package.module:Class`.
+    """Imports `package.module:attribute`; `shown` is the setting with its value in a message.
 
     Raises:
         UserError: If there is no such module or attribute.

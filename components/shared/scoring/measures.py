@@ -53,11 +53,20 @@ def tumour_slice_dice(scores: Sequence[VolumeScore]) -> float | None:
 
 
 def calibration_error(scores: Sequence[VolumeScore]) -> float | None:
-    """Expected calibration error over the voxels inside the heads."""
+    """Average calibration error over the voxels inside the heads.
+
+    Every bin counts alike (Neumann et al. 2018, https://arxiv.org/abs/1812.05720). Weighted by
+    voxels, 97 of 100 of which are of a probability near 0, the error says nothing of tumours.
+    """
     curve = calibration_curve(scores)
-    gaps = np.abs(np.subtract(curve.probability, curve.tumour))  # already weighted by voxels
-    total = sum(curve.voxels)
-    return float(gaps.sum() / total) if total else None
+    gaps = [
+        abs(probability - tumour) / voxels
+        for probability, tumour, voxels in zip(
+            curve.probability, curve.tumour, curve.voxels, strict=True
+        )
+        if voxels
+    ]
+    return float(np.mean(gaps)) if gaps else None
 
 
 def brier_score(scores: Sequence[VolumeScore]) -> float | None:

@@ -223,8 +223,8 @@ METRICS = (
     Metric(
         name="calibration_error",
         label="calibration error",
-        definition="Expected calibration error over the voxels inside the heads: "
-        f"|mean probability - fraction of tumour|, mean over {BINS} bins weighted by voxels.",
+        definition="Average calibration error over the voxels inside the heads: "
+        f"|mean probability - fraction of tumour|, mean over those of {BINS} bins with voxels.",
         measure=calibration_error,
         baseline=True,
         headline=True,

@@ -22,7 +22,8 @@ class History(Callback):
         schedule: Phases, exported epoch (last or best), and patience.
 
     Attributes:
-        epochs: One entry per validated epoch: number (from 1), losses, Dice, learning rate.
+        epochs: One entry per validated epoch: number (from 1), losses, Dice, and the learning rate
+            of its last step.
         trained: The epoch that ended last; without a validation it lacks those measurements.
     """
 
@@ -30,6 +31,7 @@ class History(Callback):
         self.epochs: list[Epoch] = []
         self.trained: Epoch = {}
         self._schedule = schedule
+        self._learning_rate = 0.0
         self._loss_sum = torch.zeros((), dtype=torch.float64)
         self._steps = 0
 
@@ -68,6 +70,15 @@ class History(Callback):
         """Stops where an earlier attempt has ended."""
         self._stop_without_gain(trainer)
 
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        """Lets Lightning validate the epochs of the schedule, of which the last one is one."""
+        is_validated = self._schedule.is_validated(trainer.current_epoch)
+        trainer.check_val_every_n_epoch = 1 if is_validated else self._schedule.epochs + 1
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        """Remembers the learning rate, before the schedule changes it."""
+        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+
     def on_train_batch_end(
         self, trainer: lightning.Trainer, _: object, outputs: object, __: object, index: int
     ) -> None:
@@ -87,9 +98,9 @@ class History(Callback):
         self.trained = {
             "epoch": trainer.current_epoch + 1,
             "train_loss": float(total) / self._steps,
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "learning_rate": self._learning_rate,
         }
-        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0:
+        if self._schedule.is_validated(trainer.current_epoch):
             names = ("validation_loss", "validation_dice")
             self.trained |= {name: float(trainer.callback_metrics[name]) for name in names}
             self.epochs.append(self.trained)

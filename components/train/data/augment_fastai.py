@@ -16,15 +16,15 @@ from components.shared.model.preparation import imagenet_statistics
 
 _SMOOTH = v2.InterpolationMode.BILINEAR
 _PROBABILITY = 0.75
-_TRANSFORMS = v2.Compose(
+_GEOMETRY = v2.Compose(
     [
         v2.RandomHorizontalFlip(),
         v2.RandomApply([v2.RandomRotation(10, interpolation=_SMOOTH)], _PROBABILITY),
         v2.RandomApply([v2.RandomAffine(0, scale=(1.0, 1.1), interpolation=_SMOOTH)], _PROBABILITY),
         v2.RandomPerspective(0.2, p=_PROBABILITY, interpolation=_SMOOTH),
-        v2.RandomApply([v2.ColorJitter(brightness=0.2, contrast=0.2)], _PROBABILITY),
     ]
 )
+_COLOR = v2.RandomApply([v2.ColorJitter(brightness=0.2, contrast=0.2)], _PROBABILITY)
 
 
 def augment_as_fastai(images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,5 +53,7 @@ def augment_as_fastai(images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Ten
 
 def _change(photograph: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     torch.manual_seed(seed)
-    image, moved = _TRANSFORMS(tv_tensors.Image(photograph.clamp(0, 1)), tv_tensors.Mask(mask))
-    return image.as_subclass(Tensor), moved.as_subclass(Tensor)
+    # an image too: torchvision moves masks by whole pixels
+    pair = tv_tensors.Image(photograph.clamp(0, 1)), tv_tensors.Image(mask)
+    image, moved = _GEOMETRY(*pair)
+    return _COLOR(image).as_subclass(Tensor), moved.as_subclass(Tensor)

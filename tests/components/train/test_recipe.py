@@ -91,10 +91,24 @@ def test_the_least_batch_is_shared_out():
 
 
 @pytest.mark.parametrize(
-    ("epochs", "asked", "used"), [(24, 4, 4), (30, 4, 3), (7, 4, 1), (1, 4, 1), (12, 20, 12)]
+    ("epochs", "asked", "validated"),
+    [(12, 4, [4, 8, 12]), (13, 4, [1, 5, 9, 13]), (7, 4, [3, 7]), (1, 4, [1]), (12, 20, [12])],
 )
-def test_the_last_epoch_is_always_validated(epochs, asked, used):
-    assert Schedule(epochs=epochs, validate_every_epochs=asked).validation_interval == used
+def test_the_last_epoch_is_always_validated(epochs, asked, validated):
+    """Of 13 epochs, every one was validated instead of every fourth."""
+    schedule = Schedule(epochs=epochs, validate_every_epochs=asked)
+    assert [e + 1 for e in range(epochs) if schedule.is_validated(e)] == validated
+
+
+@pytest.mark.parametrize(
+    "network",
+    ["network: {image_size: 64}", "flair_network: {image_size: 64, sequences: flair}"],
+)
+def test_a_phase_with_larger_slices_than_the_network_is_refused(network):
+    """They were taken from the small ones by interpolation."""
+    phases = "schedule: {phases: [{image_size: 64}, {image_size: 128}]}"
+    with pytest.raises(UserError, match="a phase has image_size=128, but the network's is 64"):
+        parse_config(Recipe, f"{network}\n{phases}", "train")
 
 
 @pytest.mark.parametrize(
@@ -205,6 +219,12 @@ _FLAT = {
     "schedule": ("epochs", "validate_every_epochs"),
     "compute": ("precision", "device", "loader_workers"),
 }
+
+
+@pytest.mark.parametrize("key", ["weight", "name", "length"])
+def test_settings_that_never_were_flat_are_not_said_to_have_moved(key):
+    with pytest.raises(UserError, match=rf"^train\.{key} is not a setting \(nearest: train\."):
+        parse_config(Recipe, f"{key}: 1", "train")
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_a_model_of_the_oldest_schema_is_loaded_and_predicts_as_ever(stored_mode
     """Weights by these names, and preprocessing by these settings, are stored in the world."""
     segmenter = load_segmenter(stored_model("schema_1"), "cpu")
     assert (segmenter.min_component_fraction, segmenter.threshold) == (0.1, 0.4)
-    assert segmenter.parameters == 13_444_298
+    assert segmenter.parameters == 13_444_298 - 8_393_728  # without an unused stage
     image = np.random.default_rng(1).integers(0, 256, (3, 60, 50, 3), np.uint8)
     whole, flair = segmenter(image), segmenter(np.repeat(image[..., 1:2], 3, axis=3))
     np.testing.assert_allclose(whole[:, 30, 25], WHOLE, atol=1e-3)
@@ -91,7 +91,7 @@ def test_no_step_needs_the_archive_or_a_network_connection(folder, monkeypatch):
         (b'{"schema_version": NaN}', "is not valid JSON: expected value"),
         (b" " * 2**16 + b"{}", "has more than 65536 bytes"),
         (b"[1]", "is not an object"),
-        (b'{"schema_version": 1}', "at 'brainseg_version': Field required"),
+        (b'{"schema_version": 2}', "at 'brainseg_version': Field required"),
     ],
 )
 def test_another_configuration_is_refused(folder, text, reason):
@@ -119,7 +119,8 @@ def test_another_configuration_is_refused(folder, text, reason):
         (
             "network",
             {"architecture": "unet", "encoder_depth": 3, "decoder_channels": [10**5] * 3},
-            "its network cannot be built: network: no network unet with encoder resnet18: ",
+            # where the system promises more memory than there is, as on a node of Kubernetes
+            "no network unet with encoder resnet18: |describes a larger network than its weights",
         ),
         (
             "network",
@@ -130,15 +131,16 @@ def test_another_configuration_is_refused(folder, text, reason):
 )
 def test_settings_that_are_no_networks_are_refused(folder, section, change, reason):
     change_config(folder, section, **change)
-    assert reason in refusal(folder)
+    message = refusal(folder)
+    assert any(one in message for one in reason.split("|"))
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1], {"a": 1}])
+@pytest.mark.parametrize("version", [0, 3, "1", None, [1], {"a": 1}])
 def test_another_schema_is_refused_with_both_versions_and_what_to_do(folder, version):
     change_config(folder, schema_version=version, brainseg_version="9.9")
     message = refusal(folder)
     assert f"it has schema version {version!r} (of brainseg '9.9')" in message
-    assert f"reads schema version {SCHEMA_VERSION}; train the model again" in message
+    assert f"reads schema version 1 to {SCHEMA_VERSION}; train the model again" in message
 
 
 def test_a_model_of_brainseg_0_1_is_refused_likewise(folder):

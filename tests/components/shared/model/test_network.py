@@ -99,17 +99,60 @@ def test_a_decoder_without_widths_has_the_librarys_first_ones(make_network, arch
     assert made.segmentation_head[0].in_channels == (256, 128, 64, 32, 16)[depth - 1]
 
 
-@pytest.mark.parametrize(("depth", "unused"), [(5, False), (3, True)])
-def test_stages_behind_the_encoders_depth_are_not_trained(make_network, depth, unused):
-    widths = (16, 16, 8, 8, 8)[:depth]
-    network = {"encoder": "resnet18", "encoder_depth": depth, "decoder_channels": widths}
-    segmenter = build_segmenter(make_network(**network))
-    before = {name: value.clone() for name, value in segmenter.state_dict().items()}
+@pytest.fixture
+def build_both(make_network, monkeypatch):
+    """Builds a segmenter without the modules that it does not use, and one with them."""
+
+    def build(**settings):
+        network = make_network(**settings)
+        torch.manual_seed(0)
+        small = build_segmenter(network).eval()
+        with monkeypatch.context() as patch:
+            patch.setattr("components.shared.model.network._drop_unused", lambda *_: None)
+            torch.manual_seed(0)
+            return small, build_segmenter(network).eval()
+
+    return build
+
+
+_UNUSED = [
+    {"encoder": "resnet18", "encoder_depth": 4, "decoder_channels": (16, 16, 8, 8)},
+    {"encoder": "mobilenet_v2", "encoder_depth": 3, "decoder_channels": (16, 8, 8)},
+    {"encoder": "efficientnet-b0", "encoder_depth": 4, "decoder_channels": (16, 8, 8, 8)},
+]
+
+
+@pytest.mark.parametrize("settings", _UNUSED, ids=lambda one: one["encoder"])
+def test_stages_after_the_encoders_depth_are_left_out(build_both, settings):
+    small, whole = build_both(**settings)
+    assert small.state_dict().keys() < whole.state_dict().keys()
+    volume = torch.randint(0, 256, (3, 48, 48, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.equal(small(volume), whole(volume))
+
+
+def test_nothing_is_left_out_of_a_network_that_uses_all(build_both):
+    small, whole = build_both(encoder="resnet18", encoder_depth=5)
+    assert small.state_dict().keys() == whole.state_dict().keys()
+
+
+def test_a_model_of_0_2_that_holds_unused_stages_is_loaded(build_both, tmp_path):
+    small, whole = build_both(**_UNUSED[0])
+    write_segmenter(whole, tmp_path)
+    loaded = load_segmenter(tmp_path, "cpu")
+    assert loaded.parameters == sum(weight.numel() for weight in small.parameters())
+    volume = torch.randint(0, 256, (3, 48, 48, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        np.testing.assert_allclose(loaded(volume.numpy()), small(volume).numpy(), atol=1e-5)
+
+
+def test_weights_that_the_output_does_not_depend_on_are_frozen(make_network):
+    """Of a network of the user's: processes that train together would wait for them."""
+    segmenter = build_segmenter(make_network())
+    segmenter.network.spare = torch.nn.Conv2d(1, 1, 1)
     freeze_unused(segmenter)
     frozen = [name for name, value in segmenter.named_parameters() if not value.requires_grad]
-    assert bool(frozen) is unused
-    assert all(".encoder." in name for name in frozen)
-    torch.testing.assert_close(segmenter.state_dict(), before, rtol=0, atol=0)
+    assert frozen == ["network.spare.weight", "network.spare.bias"]
 
 
 @pytest.mark.parametrize("normalization", ["head", "percentiles"])

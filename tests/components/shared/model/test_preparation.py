@@ -41,7 +41,9 @@ def test_percentiles_around_the_head_bound_all_sequences_before_they_are_standar
     volume = np.zeros((4, 80, 80, 3), np.uint8)
     volume[:, 20:60, 12:52] = generator.integers(0, 200, (4, 40, 40, 3))
     volume[0, 20:24, 12:16] = 255
-    air = np.where(volume < 25.5, 0, volume)  # a tenth of the brightest
+    found = volume[:, ::4, ::4].reshape(-1, 3)
+    bright = [np.percentile(one[one > 0], 99, method="inverted_cdf") for one in found.T]
+    air = np.where(volume < 0.1 * np.array(bright), 0, volume)
     seen = air[:, 20:60:4, 12:52:4].astype(float)  # the box's margin is less than four pixels
     low, high = np.percentile(seen, (10, 99), method="inverted_cdf")
     bounded = np.clip(seen, low, high)
@@ -49,6 +51,37 @@ def test_percentiles_around_the_head_bound_all_sequences_before_they_are_standar
     wanted = (np.clip(air[:, ::4, ::4], low, high) - mean) / deviation
     normal = NORMALIZATIONS["percentiles"](torch.from_numpy(volume))[:, :, ::4, ::4]
     np.testing.assert_allclose(normal.permute(0, 2, 3, 1).numpy(), wanted, atol=1e-4)
+
+
+@pytest.fixture
+def dark_flair():
+    """A volume whose FLAIR is dark, but for nine voxels; its tumour is bright in FLAIR."""
+    generator = np.random.default_rng(0)
+    volume = np.zeros((4, 64, 64, 3), np.uint8)
+    volume[:, 12:52, 12:52] = generator.integers(60, 100, (4, 40, 40, 3))
+    volume[..., 1] //= 6
+    tumour = np.zeros((4, 64, 64), bool)
+    tumour[1:3, 24:36, 24:36] = True
+    volume[tumour, 1] += 8
+    hot = volume.copy()
+    hot[0, 20:23, 20:23, 1] = 255
+    return torch.from_numpy(volume), torch.from_numpy(hot), torch.from_numpy(tumour)
+
+
+def test_a_few_hot_voxels_do_not_erase_a_dark_sequence(dark_flair):
+    """As in TCGA_HT_A61A, where 91 % of the tumour's FLAIR became air."""
+    _, hot, tumour = dark_flair
+    flair = NORMALIZATIONS["percentiles"](hot)[:, 1]
+    head = hot[..., 0] > 0
+    assert flair[tumour].min() > flair[head & ~tumour].median()
+
+
+@pytest.mark.parametrize("channels", [slice(None), [1, 1, 1]])
+def test_a_few_hot_voxels_do_not_change_the_box(dark_flair, channels):
+    dark, hot, _ = dark_flair
+    torch.testing.assert_close(
+        head_box(hot[..., channels]), head_box(dark[..., channels]), rtol=0, atol=0
+    )
 
 
 def test_imagenet_statistics_are_torchvision_s():

@@ -61,8 +61,15 @@ def test_calibration_by_hand(score):
 
     scores = [score(truth, probability)]
 
-    assert calibration_error(scores) == pytest.approx(0.05 * 10 / 20)
+    assert calibration_error(scores) == pytest.approx((0.05 + 0) / 2)
     assert brier_score(scores) == pytest.approx((3 * 0.75**2 + 7 * 0.25**2) / 20)
+
+
+def test_air_does_not_hide_a_wrong_probability(score):
+    """Of 2,000 voxels of air and 10 that are tumour at 0.55."""
+    probability = np.array([0.0] * 2000 + [0.55] * 10).reshape(1, 10, 201)
+    truth = np.array([0] * 2000 + [1] * 10).reshape(1, 10, 201)
+    assert calibration_error([score(truth, probability)]) == pytest.approx((0 + 0.45) / 2)
 
 
 def test_an_image_without_a_head_has_no_calibration(score):

@@ -9,11 +9,10 @@ from components.train.recipe import Schedule
 from tests.components.train.conftest import assert_same_fit
 
 
-def _trainer(epoch=1, dice=0.5, interval=1, accumulate=1):
+def _trainer(epoch=1, dice=0.5, accumulate=1):
     metrics = {"validation_loss": 2.0, "validation_dice": dice}
     return SimpleNamespace(
         current_epoch=epoch - 1,
-        check_val_every_n_epoch=interval,
         accumulate_grad_batches=accumulate,
         callback_metrics={name: torch.tensor(value) for name, value in metrics.items()},
         optimizers=[SimpleNamespace(param_groups=[{"lr": 0.25}])],
@@ -22,6 +21,7 @@ def _trainer(epoch=1, dice=0.5, interval=1, accumulate=1):
 
 
 def _step(history, loss):
+    history.on_train_batch_start(_trainer())
     history.on_train_batch_end(_trainer(), None, {"loss": torch.tensor(loss)}, None, 0)
 
 
@@ -44,14 +44,28 @@ def test_an_epoch_has_its_number_losses_dice_and_learning_rate():
 
 
 def test_epochs_that_are_not_validated_are_left_out():
-    history = History(Schedule())
+    history = History(Schedule(epochs=4, validate_every_epochs=2))
     ended, trained = [], []
     for epoch in (1, 2, 3):
-        ended.append(_end(epoch, history, interval=2))
+        ended.append(_end(epoch, history))
         trained.append(history.trained)
     assert [epoch["epoch"] for epoch in history.epochs] == [2]
     assert ended == [None, trained[1], None]
     assert trained[0] == {"epoch": 1, "train_loss": 1.0, "learning_rate": 0.25}
+
+
+def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step(train, make_recipe):
+    """It was that of the next step: the first of the next phase, and one after all steps."""
+    used = []
+
+    class Rates(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            used.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    recipe = make_recipe(schedule={"epochs": 2, "phases": ({}, {})})
+    history = train(recipe, "rates", callbacks=[Rates()]).history
+    each = len(used) // 2
+    assert [epoch["learning_rate"] for epoch in history] == [used[each - 1], used[-1]]
 
 
 def test_a_step_in_micro_batches_has_one_loss():

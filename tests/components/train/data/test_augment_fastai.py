@@ -1,6 +1,7 @@
 import torch
 
-from components.shared.model.preparation import NORMALIZATIONS
+from components.shared.model.preparation import NORMALIZATIONS, imagenet_statistics
+from components.train.data import augment_fastai
 from components.train.data.augment_fastai import augment_as_fastai
 
 
@@ -20,6 +21,15 @@ def test_mask_and_image_move_together():
     bright = changed[:, :1] > changed.amin((1, 2, 3), keepdim=True).add(1)
     assert (bright == (moved > 0.5)).float().mean() > 0.98
     assert (moved != masks).any((1, 2, 3)).float().mean() > 0.8
+
+
+def test_a_mask_moves_between_pixels_as_its_image_does(monkeypatch):
+    """By whole pixels its Dice with the moved image was 0.98 on average and 0.96 at worst."""
+    monkeypatch.setattr(augment_fastai, "_COLOR", torch.nn.Identity())
+    _, masks = _batch(64)
+    mean, deviation = (one.view(3, 1, 1) for one in imagenet_statistics(masks.device))
+    changed, moved = augment_as_fastai((masks - mean) / deviation, masks, torch.rand(64))
+    torch.testing.assert_close(changed * deviation + mean, moved.expand_as(changed))
 
 
 def test_what_is_done_to_a_slice_hangs_on_its_draw_alone():

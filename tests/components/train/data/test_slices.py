@@ -182,6 +182,16 @@ def test_another_way_of_preparing_makes_other_files(dataset, recipe, monkeypatch
     assert len(_files(dataset)) == 3 * 4 * 4
 
 
+@pytest.mark.parametrize("constant", ["_HEAD_LEVEL", "_BOX_LEVEL", "_BOX_MARGIN", "_PERCENTILES"])
+def test_the_key_of_prepared_files_follows_each_part_of_the_preparation(monkeypatch, constant):
+    network = {"encoder": "tu-test_resnet", "encoder_weights": "none", "image_size": 32}
+    segmenter = build_segmenter(Network(**network, normalization="percentiles"))
+    before = slices._preprocessing_digest(segmenter)
+    changed = (0.2, 0.9) if constant == "_PERCENTILES" else 1.5 * getattr(preparation, constant)
+    monkeypatch.setattr(preparation, constant, changed)
+    assert slices._preprocessing_digest(segmenter) != before
+
+
 _SMALLER = {"encoder": "mobilenet_v2", "encoder_weights": "none", "image_size": 64}
 
 
