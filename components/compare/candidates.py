@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 
 from components.compare.settings import CompareSettings
 from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.split import Part
 from components.shared.dataset.volumes import Probability, Voxels
 from components.shared.model.segmenter import Segmenter, load_segmenter
 from components.shared.report.overlay import draw_slice, largest_tumour_slice
@@ -24,12 +25,12 @@ class Trained:
     Attributes:
         run_id: Id of the MLflow run.
         folder: MLflow model folder.
-        history: JSON of the `TrainingHistory`.
+        history: JSON of the `TrainingHistory`; `None` if nothing is copied.
     """
 
     run_id: str
     folder: Path
-    history: Path
+    history: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Candidate:
     Attributes:
         label: Name of the recipe.
         trained: Artifacts of the training run.
-        scores: One per validation patient.
+        scores: One per patient of the comparison.
         parameters: Number of weights of the network.
         train_minutes: Minutes from the start of the MLflow run to its last validated epoch.
-        predict_seconds: Seconds per volume, median over the validation patients.
+        predict_seconds: Seconds per volume, median over the patients.
         overlays: Drawn slice of each shown patient, by volume.
     """
 
@@ -66,8 +67,9 @@ def measure(
     settings: CompareSettings,
     client: MlflowClient,
     shown: Sequence[str],
+    part: Part = "validation",
 ) -> Candidate:
-    """Predicts and scores the validation part, and no other part, with a model.
+    """Predicts and scores one part of the split, and no other, with a model.
 
     Args:
         trained: Artifacts of the model's training run.
@@ -75,6 +77,7 @@ def measure(
         settings: Settings of the step.
         client: Client of the tracking server.
         shown: Volumes to draw.
+        part: Part of the split; the model was trained without it.
 
     Raises:
         UserError: If the model or a volume cannot be used.
@@ -83,7 +86,7 @@ def measure(
     segmenter = load_segmenter(trained.folder, settings.device)
     timed = _Timed(segmenter)
     scores, overlays = [], {}
-    entries, what = dataset.entries("validation"), f"validation volumes by {label}"
+    entries, what = dataset.entries(part), f"{part} volumes by {label}"
     for entry, volume, mask, score in scored(timed, dataset, entries, settings.threshold, what):
         scores.append(score)
         if entry.volume in shown:

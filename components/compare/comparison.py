@@ -9,7 +9,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from components.compare.candidates import Candidate, Trained, measure
-from components.compare.page import render_comparison
+from components.compare.page import on_validation, render_comparison
 from components.compare.ranking import Ranked, rank
 from components.compare.settings import CompareSettings
 from components.shared.dataset.parts import SplitDataset
@@ -28,6 +28,7 @@ from components.shared.tracking.status import pipeline_run_of
 logger = logging.getLogger(__name__)
 
 CHOSEN_TAG = "chosen_on_validation"
+DICE = "validation_patient_dice_mean"
 
 
 def compare_models(
@@ -66,14 +67,14 @@ def compare_models(
         shown = first_of_each_third(dataset.entries("validation"), settings.overlay_volumes)
         candidates = [measure(each, dataset, settings, client, shown) for each in trained]
         ranked = rank(candidates, settings.confidence)
-        page = render_comparison(ranked, shown, dataset, settings, parent)
+        page = render_comparison(ranked, shown, on_validation(dataset), settings, parent)
         report.write_text(page, encoding="utf-8")
-        _write_table(ranked, table)
+        write_table(ranked, DICE, table)
         _log(client, parent, ranked, settings)
-        client.log_text(parent, page, "comparison/report.html")
-        client.log_text(parent, table.read_text("utf-8"), "comparison/recipes.csv")
+        log_reports(client, parent, page, table)
     best = ranked[0].candidate
     shutil.copytree(best.trained.folder, model)
+    assert best.trained.history
     shutil.copyfile(best.trained.history, history)
     logger.info("chose %s: validation patient Dice %.3f", best.label, best.dice)
     return best.trained.run_id
@@ -89,18 +90,26 @@ def _require_split(client: MlflowClient, trained: Sequence[Trained], dataset: Sp
             )
 
 
-def _write_table(ranked: Sequence[Ranked], path: Path) -> None:
+def log_reports(client: MlflowClient, run_id: str, page: str, table: Path) -> None:
+    """Logs the report and the table of a comparison to the pipeline run's MLflow run."""
+    client.log_text(run_id, page, "comparison/report.html")
+    client.log_text(run_id, table.read_text("utf-8"), "comparison/recipes.csv")
+
+
+def write_table(ranked: Sequence[Ranked], dice: str, path: Path) -> None:
+    """Writes a CSV row per model, the best first; `dice` is the name of the mean patient Dice."""
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("recipe", "mlflow_run_id", *_figures(ranked[0].candidate)))
+        writer.writerow(("recipe", "mlflow_run_id", *figures(ranked[0].candidate, dice)))
         for each in ranked:
             one = each.candidate
-            writer.writerow((one.label, one.trained.run_id, *_figures(one).values()))
+            writer.writerow((one.label, one.trained.run_id, *figures(one, dice).values()))
 
 
-def _figures(one: Candidate) -> dict[str, float]:
+def figures(one: Candidate, dice: str) -> dict[str, float]:
+    """Returns the figures of a model by their names, that of the mean patient Dice as given."""
     return {
-        "validation_patient_dice_mean": one.dice,
+        dice: one.dice,
         "train_minutes": one.train_minutes,
         "parameters": float(one.parameters),
         "predict_seconds": one.predict_seconds,
@@ -113,8 +122,8 @@ def _log(
     log_params(client, parent, {"compare": settings.model_dump(mode="json")})
     best = ranked[0].candidate
     for each in ranked:
-        run_id, figures = each.candidate.trained.run_id, _figures(each.candidate)
-        log_metrics(client, run_id, figures)
+        run_id, found = each.candidate.trained.run_id, figures(each.candidate, DICE)
+        log_metrics(client, run_id, found)
         log_tags(client, run_id, {CHOSEN_TAG: "yes" if each.candidate is best else "no"})
-        log_headline(client, run_id, list(figures))
+        log_headline(client, run_id, list(found))
     log_tags(client, parent, {CHOSEN_TAG: best.label})

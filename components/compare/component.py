@@ -1,4 +1,4 @@
-"""Compare: choose among trained models by their scores on validation patients."""
+"""Compare: choose among trained models, or among recipes that were trained on every fold."""
 
 from kfp import dsl
 
@@ -81,3 +81,55 @@ def compare(
         for artifact in (model, history):
             artifact.metadata["mlflow_run_id"] = run_id
         return run_id
+
+
+@trainer_step
+def compare_folds(
+    store: str,
+    dataset_id: str,
+    manifest: dsl.Input[dsl.Dataset],
+    models: dsl.Input[list[dsl.Model]],
+    settings: str,
+    report: dsl.Output[dsl.HTML],
+    table: dsl.Output[dsl.Dataset],
+) -> str:
+    """Scores recipes out of fold and reports their differences.
+
+    Args:
+        store: URI of the store with the voxels: `s3://bucket/prefix` or a local folder.
+        dataset_id: Id of the data set version.
+        manifest: List of volumes of the data set version.
+        models: MLflow model folder of each recipe and fold; their metadata name the runs.
+        settings: YAML of `components.compare.settings.CompareSettings`.
+        report: HTML page.
+        table: CSV, one row per recipe.
+
+    Returns:
+        Label of the best recipe.
+    """
+    from pathlib import Path
+
+    from components.compare.settings import CompareSettings
+    from components.shared.config import parse_config
+    from components.shared.dataset.manifest import read_manifest
+    from components.shared.process import importing, step_process
+    from components.shared.storage.outcome import leaving_failure
+    from components.shared.storage.store import open_store
+
+    with (
+        step_process("compare") as process,
+        leaving_failure(store, process.pipeline_run, "compare"),
+    ):
+        with importing():
+            from components.compare.candidates import Trained
+            from components.compare.folds import compare_over_folds
+
+        return compare_over_folds(
+            [Trained(each.metadata["mlflow_run_id"], folder=Path(each.path)) for each in models],
+            read_manifest(Path(manifest.path), dataset_id),
+            parse_config(CompareSettings, settings, "compare"),
+            store=open_store(store),
+            cache=process.cache,
+            report=Path(report.path),
+            table=Path(table.path),
+        )

@@ -1,6 +1,7 @@
 """HTML report of a comparison of recipes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,10 +25,56 @@ from components.shared.report.patients import OUTLINES
 from components.shared.scoring.groups import size_thirds
 
 
+@dataclass(frozen=True)
+class Scope:
+    """Patients of a comparison, in the words of its report.
+
+    Attributes:
+        patients: Noun for them.
+        data: Ids of the data set and the split.
+        choice: Consequences of the choice.
+        training: Patients that the recipes were trained on.
+    """
+
+    patients: str
+    data: str
+    choice: str
+    training: str
+
+
+def on_validation(dataset: SplitDataset) -> Scope:
+    """Returns the scope of models that were trained on one split."""
+    tested = len(dataset.split.patients("test"))
+    return Scope(
+        patients="validation patients",
+        data=f"data set {dataset.manifest.dataset_id}, split {dataset.split.split_id}",
+        choice=f"The choice uses validation patients only. The {tested} test patients were not "
+        "read. Only the chosen model is evaluated on them and compared with the champion. The Dice "
+        "above is of the patients that decided the choice, so it is too good: quote the figure of "
+        "the evaluation.",
+        training="All recipes were trained on the same patients. Recipes that keep their best "
+        "epoch (train.schedule.checkpoint=best) chose it on the same validation patients, so their "
+        "scores here are slightly too good.",
+    )
+
+
+def over_folds(dataset_id: str, folds: int) -> Scope:
+    """Returns the scope of recipes that were trained on every fold."""
+    return Scope(
+        patients="patients, out of fold",
+        data=f"{folds} folds, data set {dataset_id}",
+        choice="Each patient was predicted once per recipe, by a model that never saw the patient "
+        "in training or validation. Nothing is registered: train the chosen recipe. The Dice above "
+        "is of the patients that decided the choice, so it is slightly too good.",
+        training="Every recipe was trained on the same folds. Minutes are of all its folds "
+        "together, the MLflow run is that of the first one.",
+    )
+
+
 def render_comparison(
     ranked: Sequence[Ranked],
     shown: Sequence[str],
-    dataset: SplitDataset,
+    scope: Scope,
     settings: CompareSettings,
     run_id: str,
 ) -> str:
@@ -36,38 +83,34 @@ def render_comparison(
     Args:
         ranked: Models, the best first.
         shown: Volumes with an overlay of every model.
-        dataset: Data set of the comparison.
+        scope: Patients of the comparison.
         settings: Settings of the step.
         run_id: Id of the pipeline run's MLflow run.
     """
     patients = len(ranked[0].candidate.scores)
     return render_page(
-        "Comparison of recipes on validation patients",
-        f"{len(ranked)} recipes, {patients} validation patients, data set "
-        f"{dataset.manifest.dataset_id}, split {dataset.split.split_id}, MLflow run {run_id}",
+        f"Comparison of recipes on {scope.patients}",
+        f"{len(ranked)} recipes, {patients} {scope.patients}, {scope.data}, MLflow run {run_id}",
         [
-            Section("Choice", _choice(ranked, dataset)),
+            Section("Choice", _choice(ranked, scope)),
             Section("Recipes", _recipes(ranked, settings)),
             Section("Differences, patient by patient", _differences(ranked, settings)),
             Section("Same patients side by side", _overlays(ranked, shown)),
             Section("Patients", _patients(ranked)),
-            Section("Definitions", _definitions(settings)),
+            Section("Definitions", _definitions(settings, scope)),
         ],
     )
 
 
-def _choice(ranked: Sequence[Ranked], dataset: SplitDataset) -> list[Block]:
-    best, tested = ranked[0].candidate, len(dataset.split.patients("test"))
+def _choice(ranked: Sequence[Ranked], scope: Scope) -> list[Block]:
+    best = ranked[0].candidate
     blocks: list[Block] = [
         Notice(
             "good",
             f"{best.label} is chosen: its mean patient Dice of {best.dice:.3f} is the highest on "
-            f"the {len(best.scores)} validation patients.",
+            f"the {len(best.scores)} {scope.patients}.",
         ),
-        f"The choice uses validation patients only. The {tested} test patients were not read. "
-        "Only the chosen model is evaluated on them and compared with the champion. The Dice above "
-        "is of the patients that decided the choice, so it is too good: quote the figure of the "
-        "evaluation.",
+        scope.choice,
     ]
     unclear = [each.candidate.label for each in ranked[1:] if not is_clear(each)]
     if unclear:
@@ -100,7 +143,8 @@ def _recipes(ranked: Sequence[Ranked], settings: CompareSettings) -> list[Block]
     costs = ("training, min", "parameters, M", "prediction, s", "MLflow run")
     return [
         Picture(draw(dice_against_cost(ranked)), "Higher is better, further left is cheaper."),
-        f"Low and high: {settings.confidence:.0%} interval of the mean paired difference.",
+        f"Low and high: {settings.confidence:.0%} interval of the mean paired difference, for all "
+        "recipes together.",
         Table((*columns, *costs), rows),
     ]
 
@@ -146,15 +190,13 @@ def _patients(ranked: Sequence[Ranked]) -> list[Block]:
     return ["Dice of each patient.", Table(("volume", "site", "size", *labels), rows)]
 
 
-def _definitions(settings: CompareSettings) -> list[Block]:
+def _definitions(settings: CompareSettings, scope: Scope) -> list[Block]:
     return [
-        "All recipes were trained on the same patients. Recipes that keep their best epoch "
-        "(train.schedule.checkpoint=best) chose it on the same validation patients, so their "
-        "scores here are slightly too good. A pixel is tumour from a probability of "
-        f"{settings.threshold:g}, except in small components that a recipe leaves out "
-        "(network.min_component_fraction).",
-        "Of equal means the network with fewer parameters is chosen. Each interval is for its "
-        "difference alone; among many recipes some differences lie outside by chance.",
+        f"{scope.training} A pixel is tumour from a probability of {settings.threshold:g}, except "
+        "in small components that a recipe leaves out (network.min_component_fraction).",
+        "Of equal means the network with fewer parameters is chosen. The intervals are those of t, "
+        "made wider for the number of pairs of recipes (Bonferroni): all of them together hold "
+        f"with {settings.confidence:.0%}.",
         "Training: minutes from the start of the MLflow run to its last validated epoch, including "
         "interruptions. Prediction: median seconds per volume in this step, on its machine. Times "
         "are comparable only between similar machines with a similar load.",

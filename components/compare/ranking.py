@@ -1,5 +1,6 @@
 """Order of the compared models, with their differences to the best."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,13 +27,17 @@ def rank(candidates: Sequence[Candidate], confidence: float) -> list[Ranked]:
 
     Of equal models the smaller network is first, then the first by name.
 
+    The scores that are compared also decide which model is the best, so any pair could have been
+    looked at: Bonferroni's correction is for all pairs.
+
     Args:
         candidates: One or more models, all with scores of the same patients.
-        confidence: Confidence of the two-sided intervals of the differences.
+        confidence: Confidence of the two-sided intervals of all differences together.
     """
     order = sorted(candidates, key=lambda one: (-one.dice, one.parameters, one.label))
     best = order[0]
-    one_sided = (1 + confidence) / 2
+    pairs = math.comb(len(order), 2) or 1
+    one_sided = 1 - (1 - confidence) / 2 / pairs
     return [
         Ranked(
             one,

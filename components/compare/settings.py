@@ -12,7 +12,7 @@ class CompareSettings(Config):
 
     Attributes:
         threshold: Probability from which a pixel is predicted as tumour.
-        confidence: Confidence of the two-sided intervals of mean differences.
+        confidence: Confidence of the two-sided intervals of mean differences, of all together.
         overlay_volumes: Number of patients of each size third drawn for every recipe.
         device: Device of the models; `auto` uses a GPU if there is one.
     """

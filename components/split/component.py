@@ -60,6 +60,7 @@ def fold(
     dataset_id: str,
     manifest: dsl.Input[dsl.Dataset],
     settings: str,
+    recipes: list[dict[str, str]] = [],  # noqa: B006  # KFP's form of a default
 ) -> list[dict[str, str]]:
     """Assigns the patients of a data set version to folds, stratified by site and tumour volume.
 
@@ -71,9 +72,11 @@ def fold(
         dataset_id: Id of the data set version.
         manifest: List of volumes of the data set version.
         settings: YAML of `components.split.settings.FoldSettings`.
+        recipes: `label` and `settings` of the recipes that are trained on every fold.
 
     Returns:
-        `label` (`fold-1`, ...) and `split_id` of each fold.
+        `label` (`fold-1`, ...) and `split_id` of each fold; with recipes, for each of them, where
+        the label begins with that of the recipe.
     """
     from pathlib import Path
 
@@ -91,4 +94,8 @@ def fold(
             parse_config(FoldSettings, settings, "fold"),
             open_store(store),
         )
-        return [{"label": label, "split_id": split_id} for label, split_id in made.items()]
+        return [
+            {**one, "label": f"{one['label']} {label}".strip(), "split_id": split_id}
+            for one in recipes or [{"label": ""}]
+            for label, split_id in made.items()
+        ]

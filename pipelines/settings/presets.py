@@ -129,7 +129,15 @@ def load_recipes(name: str, changes: Iterable[str] = ()) -> dict[str, Recipe]:
     """
     sections = _read(name)
     sections[RECIPES] = sections[RECIPES] or load_yaml(_DEFAULT_RECIPES.read_text())
+    known = list(map(str, sections[RECIPES]))
     sections = _with_changes(sections, changes, ("train", RECIPES))
+    for label in sections[RECIPES]:
+        if str(label) not in known:
+            raise UserError(
+                f"--set {RECIPES}.{label}: the preset has no such recipe"
+                f"{in_words(nearest(str(label), known))}; there are {', '.join(known)}. Add one in "
+                f"the section `{RECIPES}` of a preset file"
+            )
     for label in sections[RECIPES]:
         check_label(str(label))
     recipes = {

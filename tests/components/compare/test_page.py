@@ -3,7 +3,7 @@ import re
 import pytest
 
 from components.compare.candidates import measure
-from components.compare.page import render_comparison
+from components.compare.page import on_validation, render_comparison
 from components.compare.ranking import rank
 from components.compare.settings import CompareSettings
 from components.shared.scoring.groups import first_of_each_third
@@ -21,7 +21,7 @@ def render(world):
             for label in labels
         ]
         ranked = rank(found, SETTINGS.confidence)
-        return render_comparison(ranked, shown, world.dataset, SETTINGS, "parent")
+        return render_comparison(ranked, shown, on_validation(world.dataset), SETTINGS, "parent")
 
     return render
 

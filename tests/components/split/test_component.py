@@ -57,11 +57,12 @@ def test_an_unknown_previous_split_ends_the_step(run, capfd):
 
 @pytest.fixture
 def deal(tmp_path, make_data):
-    def deal(settings, patients=40):
+    def deal(settings, patients=40, recipes=()):
         data = make_data(patients)
         (tmp_path / "manifest").write_bytes(data.to_json())
         manifest = dsl.Dataset(uri=str(tmp_path / "manifest"))
-        return fold.python_func(str(tmp_path / "store"), data.dataset_id, manifest, settings)
+        store = str(tmp_path / "store")
+        return fold.python_func(store, data.dataset_id, manifest, settings, list(recipes))
 
     return deal
 
@@ -72,6 +73,16 @@ def test_folds_are_labelled_and_kept_in_the_store(deal, tmp_path):
     store = open_store(str(tmp_path / "store"))
     assert [fetch_split(store, one["split_id"]).split_id for one in folds] == [
         one["split_id"] for one in folds
+    ]
+
+
+def test_recipes_meet_every_fold(deal):
+    recipes = [{"label": label, "settings": f"seed: {label}"} for label in "12"]
+    folds = {one["label"]: one["split_id"] for one in deal("folds: 2")}
+    assert deal("folds: 2", recipes=recipes) == [
+        {**recipe, "label": f"{recipe['label']} {fold}", "split_id": split_id}
+        for recipe in recipes
+        for fold, split_id in folds.items()
     ]
 
 

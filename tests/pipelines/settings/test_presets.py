@@ -103,13 +103,6 @@ def test_a_preset_is_shown_with_its_changes_and_recipes(tmp_path):
         show_preset("quick", ["train.schedule.epoch=7"])
 
 
-@pytest.mark.parametrize("name", preset_names())
-def test_a_preset_validates_as_often_as_it_says(name):
-    """And not at the next smaller interval that its epochs are a multiple of."""
-    schedule = load_preset(name)["train"].schedule
-    assert schedule.validation_interval == schedule.validate_every_epochs
-
-
 def test_a_change_replaces_one_setting():
     preset = load_preset("quick", ["train.schedule.epochs=6", "profile.min_patients=4"])
     arguments = pipeline_arguments(preset)
@@ -375,6 +368,11 @@ class TestRecipes:
         epochs = {k: one.schedule.epochs for k, one in load_recipes("quick", changes).items()}
         assert epochs.pop("unet-resnet34") == 5
         assert set(epochs.values()) == {3}
+
+    def test_a_change_of_an_unknown_recipe_adds_none(self):
+        message = r"no such recipe \(nearest: unet-resnet34\); there are .*Add one in the section"
+        with pytest.raises(UserError, match=message):
+            load_recipes("quick", ["recipes.unet-resnet3.seed=1"])
 
     def test_an_entry_may_name_a_preset_whose_recipe_is_taken_whole(self, tmp_path):
         path = tmp_path / "mine.yaml"
