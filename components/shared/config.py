@@ -165,7 +165,8 @@ def _suggest(place: Sequence[int | str], kind: type[Config], name: str) -> str:
     paths |= {own: ".".join([*section, own]) for own in siblings}
     present = kind.renamed.get(wanted, wanted)
     # a flat setting is from before the settings had sections
-    if present in paths and (present != wanted or not section):
+    was_flat = not section and paths.get(present, "").count(".") == 1
+    if present in paths and (present != wanted or was_flat):
         return f"{key} is now {name}.{paths[present]}"
     found = [f"{name}.{paths[one]}" for one in nearest(wanted, paths)]
     return f"{key} is not a setting{in_words(found)}"

@@ -21,11 +21,7 @@ def usable_cores() -> int:
 
 
 def cpu_quota(process: Path = _PROCESS) -> float | None:
-    """Returns the cores that the process may use on average; `None` without a limit.
-
-    Args:
-        process: Folder of the process in /proc.
-    """
+    """Returns the cores that the process may use on average; `None` without a limit."""
     quotas = [_quota(group) for group in _cgroups("cpu", process)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
@@ -40,9 +36,6 @@ def memory_left(process: Path = _PROCESS) -> int | None:
     """Returns the bytes left by the limits of the process's cgroups; `None` without a limit.
 
     The file cache counts as free: the kernel frees it before it refuses memory.
-
-    Args:
-        process: Folder of the process in /proc.
     """
     left = [_left(group) for group in _cgroups("memory", process)]
     return min((value for value in left if value is not None), default=None)

@@ -11,14 +11,7 @@ _UNSAFE = re.compile(
 
 
 def printable(text: str) -> str:
-    r"""Escapes what could forge a line or control a terminal: `\n`, `\x1b`, `\u202e`.
-
-    Args:
-        text: Text with a name, a path or a message from outside.
-
-    Returns:
-        One line; equal to the text if that is harmless.
-    """
+    r"""Escapes what could forge a line or control a terminal: `\n`, `\x1b`, `\u202e`."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

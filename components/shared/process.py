@@ -110,10 +110,6 @@ def write_safely(level: int, form: str) -> None:
     """Sends log lines to stderr, escaped so that no name forges a line or controls a terminal.
 
     A record is one line. The lines of a traceback are indented, except for the first.
-
-    Args:
-        level: Lowest level of a record.
-        form: Format of `logging.Formatter`.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_SafeFormatter(form))

@@ -23,13 +23,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yields the items and reports the progress.
-
-    Args:
-        items: Items of the work.
-        total: Number of items.
-        what: Name of the work in two or three words, e.g. `ingest: volumes`.
-    """
+    """Yields the items and reports the progress of `what`, e.g. `ingest: volumes`."""
     return _bar(items, total, what) if sys.stderr.isatty() else _lines(items, total, what)
 
 

@@ -48,14 +48,8 @@ def search_learning_rate(
 
     L. N. Smith, Cyclical learning rates for training neural networks (2017), section 3.3, with
     the number of steps and the stop at divergence of fastai's `lr_find`. The segmenter and the
-    random state do not change. Under `torchrun` all processes search together and get the same
-    result.
-
-    Args:
-        recipe: Recipe; its own learning rate has no effect.
-        segmenter: Segmenter with initial weights.
-        train: Volumes to learn from.
-        checkpoints: Checkpoints of the training run, where a lack of memory is marked.
+    random state do not change, and the recipe's own learning rate has no effect. Several processes
+    search together and get the same result.
 
     Raises:
         UserError: If the device is missing, no slice has tumour, or the memory does not suffice.
@@ -78,12 +72,9 @@ def search_learning_rate(
 def search_once(
     store: Store, folder: str, search: Callable[[], LearningRateSearch]
 ) -> LearningRateSearch:
-    """Returns the result of an earlier attempt at the same training run, or searches.
+    """Returns the result in the run's folder, of an earlier attempt at it, or searches.
 
-    Args:
-        store: Store with the result while the training run lasts.
-        folder: Folder of the run's checkpoints in the store.
-        search: Function that is called in all processes of the run, or in none.
+    All processes of the run search, or none.
     """
     key = f"{folder}/{_KEY}"
     try:
@@ -169,11 +160,8 @@ def judge_sweep(learning_rates: Sequence[float], losses: Sequence[float]) -> Lea
 
     The valley is the longest falling sequence of smoothed losses after the first tenth; the
     suggestion is its middle on the logarithmic scale (`valley` in fastai/callback/schedule.py at
-    2.8). A fall within the noise between batches does not count.
-
-    Args:
-        learning_rates: Learning rates, rising by a constant factor.
-        losses: Loss at each; the first one that is not finite and all after it are left out.
+    2.8). A fall within the noise between batches does not count, nor does any loss after one that
+    is not finite. The learning rates rise by a constant factor.
     """
     finite = list(itertools.takewhile(math.isfinite, losses))
     rates, smoothed = learning_rates[: len(finite)], _smooth(finite)

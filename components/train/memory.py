@@ -43,11 +43,6 @@ def within_memory(
     so too, with the last size of the micro-batches. If several processes train, one that runs out
     of memory marks that for all and exits; all of them are then restarted.
 
-    Args:
-        train: Function that trains from the newest state, or the start.
-        sampling: Sampling of the recipe.
-        checkpoints: Checkpoints of the training run; `None` if it has none.
-
     Raises:
         UserError: If memory runs out again, or if several processes train without checkpoints.
         SystemExit: With `LOST_STATUS`, if several processes train.

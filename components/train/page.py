@@ -7,14 +7,7 @@ from components.train.recipe import Recipe
 
 
 def render_search(search: LearningRateSearch, recipe: Recipe, dataset_id: str, volumes: int) -> str:
-    """Renders the page.
-
-    Args:
-        search: Result of the search.
-        recipe: Recipe that it holds for.
-        dataset_id: Version of the data set.
-        volumes: Number of training volumes that were used.
-    """
+    """Renders the page of a recipe's search; `volumes` is the number of training volumes."""
     network = recipe.network
     return render_page(
         "Learning rate",

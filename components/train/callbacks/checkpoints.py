@@ -12,11 +12,8 @@ class KeepCheckpoints(Callback):
     """Stores the state after every epoch, and the weights of the best one.
 
     Weight averaging replaces the network's weights during the validation. The weights that were
-    validated are kept as the best, wherever such a callback stands in the list.
-
-    Args:
-        checkpoints: Storage of the states.
-        history: Epochs so far; comes before this callback in the list.
+    validated are kept as the best, wherever such a callback stands in the list. The history comes
+    before this callback.
     """
 
     def __init__(self, checkpoints: Checkpoints, history: History) -> None:

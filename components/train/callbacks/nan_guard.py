@@ -19,11 +19,8 @@ class NanGuard(Callback):
 
     A check waits until the device has done all steps so far, and for the other processes. A GPU
     works ahead of Python, so it is not checked at each step; one process on a CPU loses nothing
-    by that. Unchecked batches are remembered, so that the first bad step can be named.
-
-    Args:
-        volume_of: Function from a slice's index to the name of its volume.
-        advice: Possible remedies, for the message.
+    by that. Unchecked batches are remembered, so that the message names the first bad step, the
+    volumes of its slices and the advice.
     """
 
     def __init__(self, volume_of: Callable[[int], str], advice: str) -> None:

@@ -22,13 +22,8 @@ class ReportProgress(Callback):
     """Reports a training run in log lines and to a listener.
 
     It logs a line for each validated epoch, and one every few seconds in between. It comes after
-    the callback that stores an epoch, so the listener only receives stored epochs.
-
-    Args:
-        recipe: Recipe whose phases give the size of an epoch's slices.
-        history: Epochs so far.
-        listen: Function of an epoch's measurements and `slices_per_second`, called in the process
-            that writes.
+    the callback that stores an epoch, so the listener only receives stored epochs: their
+    measurements and `slices_per_second`, in the process that writes.
     """
 
     def __init__(self, recipe: Recipe, history: History, listen: EpochListener) -> None:
