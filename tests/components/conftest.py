@@ -61,11 +61,17 @@ def local_mlflow(no_mlflow, monkeypatch, local_mlflow_uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", local_mlflow_uri)
 
 
-@pytest.fixture(params=["local", "server"])
+@pytest.fixture(params=["local", pytest.param("server", marks=pytest.mark.slow)])
 def any_mlflow(request, no_mlflow, monkeypatch):
-    """Runs a test twice: with the local file and with a server."""
+    """Runs a test with the local file; in the slow lane also with a server.
+
+    Tests that need both in the fast lane are marked with `BOTH_MLFLOWS`.
+    """
     name = "local_mlflow_uri" if request.param == "local" else "mlflow_server_uri"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue(name))
+
+
+BOTH_MLFLOWS = pytest.mark.parametrize("any_mlflow", ["local", "server"], indirect=True)
 
 
 class Answering:

@@ -10,7 +10,7 @@ from components.register.registry import add_version
 from components.shared.errors import UserError
 from components.shared.tracking.runs import log_params
 from components.shared.tracking.server import connect
-from tests.components.conftest import new_run
+from tests.components.conftest import BOTH_MLFLOWS, new_run
 
 
 @pytest.fixture
@@ -22,6 +22,7 @@ def add(name, folder, **tags):
     return add_version(connect(), name, new_run(), folder, tags, [])
 
 
+@BOTH_MLFLOWS
 def test_the_champion_is_named_by_its_version(any_mlflow, name, threshold_model, tmp_path):
     add(name, threshold_model(150))
     add(name, threshold_model(155))

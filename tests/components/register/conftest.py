@@ -64,6 +64,29 @@ class World:
         files = {name: self.cache.parent / name for name in ("decision", "report")}
         return register_model(candidate, self.dataset, rules, **files)
 
+    def champion(self, level):
+        """Makes version 1 of this name what the registration of such a model leaves.
+
+        The registration itself, which is slow, is done once for all tests.
+        """
+        client, name = connect(), self.settings.model_name
+        key = (client.tracking_uri, level, self.manifest.dataset_id, self.split.split_id)
+        if key not in self.evaluated:
+            found = self.register(self.candidate(level), model_name=f"registered-{name}")
+            assert found.promoted
+            self.evaluated[key] = client.get_model_version(found.model_name, found.model_version)
+        registered = self.evaluated[key]
+        client.create_registered_model(name)
+        client.create_model_version(
+            name,
+            registered.source,
+            registered.run_id,
+            registered.tags,
+            description=registered.description,
+            model_id=registered.model_id,
+        )
+        client.set_registered_model_alias(name, "champion", "1")
+
     def alias(self, name="champion"):
         aliases = connect().get_registered_model(self.settings.model_name).aliases
         found = aliases.get(name)

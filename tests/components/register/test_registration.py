@@ -7,6 +7,7 @@ import mlflow
 import numpy as np
 import pytest
 
+from components.register import page
 from components.register.page import render_decision
 from components.register.record import DecisionRecord, read_record
 from components.register.registration import Candidate
@@ -16,8 +17,15 @@ from components.shared.errors import UserError
 from components.shared.model.segmenter import load_segmenter
 from components.shared.scoring.table import write_patient_scores
 from components.shared.tracking.server import connect
+from tests.components.conftest import BOTH_MLFLOWS
 
 GOOD, BETTER, WORSE, POOR, USELESS = 155, 150, 170, 180, 250
+
+
+@pytest.fixture(autouse=True)
+def _without_pictures(monkeypatch):
+    # they take as long as the rest of a registration; test_page and test_component draw them
+    monkeypatch.setattr(page, "draw", lambda figure: "data:image/svg+xml,")
 
 
 def test_a_first_model_is_registered_without_torch():
@@ -92,8 +100,8 @@ def test_the_run_reports_the_decision(world):
     assert DecisionRecord.model_validate_json(found.model_dump_json()) == found
     assert read_record(second.run_id) == found
     assert found.champion_version == "1"
-    page = mlflow.artifacts.load_text(f"runs:/{second.run_id}/register/decision.html")
-    assert page == render_decision(found)
+    logged = mlflow.artifacts.load_text(f"runs:/{second.run_id}/register/decision.html")
+    assert logged == render_decision(found)
 
 
 def test_a_model_that_finds_nothing_is_never_champion(world):
@@ -127,7 +135,7 @@ def test_each_model_is_scored_with_its_own_threshold(world):
 
 
 def test_a_decision_reports_how_often_its_patients_were_used(world):
-    world.register(world.candidate(BETTER))
+    world.champion(BETTER)
     used = []
     for level in (WORSE, USELESS, WORSE):
         found = world.register(world.candidate(level))
@@ -142,6 +150,7 @@ def test_a_decision_reports_how_often_its_patients_were_used(world):
     assert world.register(better).champion_version == "1"
 
 
+@BOTH_MLFLOWS
 def test_a_better_model_is_promoted_and_can_be_rolled_back(any_world):
     any_world.register(any_world.candidate(GOOD))
     found = any_world.register(any_world.candidate(BETTER))
@@ -158,7 +167,7 @@ def test_a_better_model_is_promoted_and_can_be_rolled_back(any_world):
 )
 def test_a_planted_worse_model_is_never_promoted(make_world, local_mlflow, seed):
     world = make_world(seed)
-    assert world.register(world.candidate(GOOD)).promoted
+    world.champion(GOOD)
     for level in (158, WORSE, USELESS):
         found = world.register(world.candidate(level))
         assert not found.promoted, found.reason
@@ -167,7 +176,7 @@ def test_a_planted_worse_model_is_never_promoted(make_world, local_mlflow, seed)
 
 
 def test_the_same_model_again_keeps_the_champion(world):
-    world.register(world.candidate(GOOD))
+    world.champion(GOOD)
     found = world.register(world.candidate(GOOD))
     assert not found.promoted
     assert "same scores on every patient as version 1" in found.reason
@@ -198,7 +207,7 @@ def test_a_retry_after_a_newer_champion_does_not_take_the_alias_back(world):
 
 
 def test_a_retry_after_a_rollback_does_not_undo_it(world):
-    world.register(world.candidate(WORSE))
+    world.champion(WORSE)
     newer = world.candidate(GOOD)
     world.register(newer)
     rollback(world.settings.model_name)
@@ -222,7 +231,7 @@ def stop(*_, **__):
     ],
 )
 def test_a_step_stopped_anywhere_is_completed_by_its_retry(world, monkeypatch, last_call):
-    world.register(world.candidate(WORSE))
+    world.champion(WORSE)
     candidate = world.candidate(GOOD)
     with monkeypatch.context() as patch:
         patch.setattr(f"mlflow.MlflowClient.{last_call}", stop)
@@ -236,7 +245,7 @@ def test_a_step_stopped_anywhere_is_completed_by_its_retry(world, monkeypatch, l
 
 
 def test_a_stopped_step_does_not_replace_a_champion_it_was_not_compared_with(world, monkeypatch):
-    world.register(world.candidate(WORSE))
+    world.champion(WORSE)
     slow = world.candidate(GOOD)
     with monkeypatch.context() as patch:
         patch.setattr("mlflow.MlflowClient.set_registered_model_alias", stop)
@@ -249,7 +258,7 @@ def test_a_stopped_step_does_not_replace_a_champion_it_was_not_compared_with(wor
 
 
 def test_a_champion_that_changes_meanwhile_stops_the_step(world, monkeypatch):
-    world.register(world.candidate(WORSE))
+    world.champion(WORSE)
     world.register(world.candidate(USELESS))
     name = world.settings.model_name
 
@@ -267,7 +276,7 @@ def test_a_champion_that_changes_meanwhile_stops_the_step(world, monkeypatch):
 
 
 def test_only_patients_that_the_champion_has_not_seen_are_compared(world):
-    world.register(world.candidate(GOOD))
+    world.champion(GOOD)
     entries = world.manifest.volumes
     parts = {"train": entries[8:], "validation": entries[7:8], "test": entries[:7]}
     world.publish(make_split(parts))
@@ -278,7 +287,7 @@ def test_only_patients_that_the_champion_has_not_seen_are_compared(world):
 
 
 def test_all_unseen_adds_the_champions_own_test_patients(world, publish, make_blob):
-    world.register(world.candidate(GOOD))
+    world.champion(GOOD)
     old = {entry.volume for entry in world.dataset.entries("test")}
     volumes = [make_blob(500 + number) for number in range(6)]
     manifest = publish(world.store, volumes, sites=("HT",))
@@ -295,7 +304,7 @@ def test_all_unseen_adds_the_champions_own_test_patients(world, publish, make_bl
 
 
 def test_a_champion_that_has_seen_every_patient_stays(world):
-    world.register(world.candidate(WORSE))
+    world.champion(WORSE)
     entries = world.manifest.volumes
     assert world.register(world.candidate(USELESS)).comparison
     parts = {"train": entries[4:], "validation": entries[3:4], "test": entries[:3]}
@@ -309,7 +318,7 @@ def test_a_champion_that_has_seen_every_patient_stays(world):
 
 
 def test_a_champion_from_elsewhere_is_compared_on_all_patients(world, caplog):
-    world.register(world.candidate(WORSE))
+    world.champion(WORSE)
     connect().set_model_version_tag(world.settings.model_name, "1", "split_id", "0123")
     found = world.register(world.candidate(GOOD))
     assert len(found.comparison.pairs) == 8
@@ -318,7 +327,7 @@ def test_a_champion_from_elsewhere_is_compared_on_all_patients(world, caplog):
 
 
 def test_a_champion_that_cannot_be_loaded_stops_the_step(world, tmp_path):
-    world.register(world.candidate(GOOD))
+    world.champion(GOOD)
     client, name = connect(), world.settings.model_name
     client.create_model_version(name, source=str(tmp_path / "gone"))
     client.set_registered_model_alias(name, "champion", "2")

@@ -2,8 +2,10 @@ import uuid
 
 from components.shared.tracking.champion import champions, find_champion
 from components.shared.tracking.server import connect
+from tests.components.conftest import BOTH_MLFLOWS
 
 
+@BOTH_MLFLOWS
 def test_a_missing_model_and_a_missing_alias_are_both_no_champion(any_mlflow):
     client, name = connect(), uuid.uuid4().hex
     assert find_champion(client, name) is None
@@ -11,6 +13,7 @@ def test_a_missing_model_and_a_missing_alias_are_both_no_champion(any_mlflow):
     assert find_champion(client, name) is None
 
 
+@BOTH_MLFLOWS
 def test_all_champions_of_a_server_are_found_page_by_page(any_mlflow, monkeypatch):
     monkeypatch.setattr("components.shared.tracking.champion._PAGE", 2)
     client, names = connect(), {uuid.uuid4().hex for _ in range(5)}

@@ -13,6 +13,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from components.shared.errors import UserError
 from components.shared.tracking.election import IDENTITY, claim, find_or_create
 from components.shared.tracking.server import connect, open_experiment
+from tests.components.conftest import BOTH_MLFLOWS
 
 PROCESSES = 3
 
@@ -129,6 +130,7 @@ def make(client, identity, name="a name"):
     return find_or_create(client, experiment, identity, name=name, tags={"colour": "red"})
 
 
+@BOTH_MLFLOWS
 def test_the_run_of_an_identity_is_found_again(any_mlflow):
     client, identity = connect(), uuid.uuid4().hex
     made = make(client, identity)
@@ -139,6 +141,7 @@ def test_the_run_of_an_identity_is_found_again(any_mlflow):
     assert run.data.params == {IDENTITY: identity}
 
 
+@BOTH_MLFLOWS
 def test_candidates_of_a_process_that_died_are_used_or_deleted(any_mlflow):
     client, identity = connect(), uuid.uuid4().hex
     experiment = open_experiment(client)
@@ -187,6 +190,7 @@ def test_a_server_that_does_not_list_its_own_run_is_reported():
         find_or_create(Lagging(), "0", "c0ffee", name="name", tags={})
 
 
+@BOTH_MLFLOWS
 def test_of_all_who_race_for_a_run_one_takes_it_and_keeps_it(any_mlflow):
     client, names = connect(), [f"{number}" for number in range(6)]
     for _ in range(3):

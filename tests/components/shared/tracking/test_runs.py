@@ -20,7 +20,7 @@ from components.shared.tracking.runs import (
 from components.shared.tracking.server import connect
 from components.shared.tracking.status import pipeline_run_of
 from components.shared.tracking.view import VIEW
-from tests.components.conftest import new_run
+from tests.components.conftest import BOTH_MLFLOWS, new_run
 
 
 def logged(run_id):
@@ -34,6 +34,7 @@ def above(run_id):
     return client.get_run(pipeline_run_of(client, run_id)).data
 
 
+@BOTH_MLFLOWS
 def test_parameters_are_flat_and_can_be_logged_again(any_mlflow):
     run_id, client = new_run(), connect()
     params = {"train": {"rate": 0.1, "sizes": (1, 2), "deep": {"name": None}}, "seed": 3}
@@ -56,6 +57,7 @@ def test_a_changed_parameter_is_refused_before_any_is_logged(local_mlflow):
     assert logged(run_id) == {"rate": "0.1"}
 
 
+@BOTH_MLFLOWS
 def test_many_and_long_parameters(any_mlflow):
     run_id, client = new_run(), connect()
     params = {f"name{number}": number for number in range(250)} | {"long": "x" * 20_000}
@@ -68,6 +70,7 @@ def test_many_and_long_parameters(any_mlflow):
         log_params(client, run_id, {"long": "x" * 20_001})
 
 
+@BOTH_MLFLOWS
 def test_metrics_keep_their_steps(any_mlflow):
     run_id, client = new_run(), connect()
     for epoch in range(3):
@@ -78,6 +81,7 @@ def test_metrics_keep_their_steps(any_mlflow):
     assert client.get_metric_history(run_id, "metric1499")[0].value == 1499
 
 
+@BOTH_MLFLOWS
 def test_the_data_set_is_an_input_of_the_run_once(any_mlflow, make_data):
     run_id, client, manifest = new_run(), connect(), make_data(5)
     for _ in range(2):
@@ -105,6 +109,7 @@ def test_other_errors_of_mlflow_are_not_taken_for_an_outage(local_mlflow):
         client.get_run("0123")
 
 
+@BOTH_MLFLOWS
 def test_a_text_is_logged_by_the_first_who_does(any_mlflow):
     run_id, client = new_run(), connect()
     for text in ("first", "second"):
@@ -116,6 +121,7 @@ def test_a_text_is_logged_by_the_first_who_does(any_mlflow):
             assert stream.read() == "first"
 
 
+@BOTH_MLFLOWS
 def test_the_headline_of_a_single_training_is_the_pipeline_runs(any_mlflow):
     run_id, client = new_run(), connect()
     log_metrics(client, run_id, {"dice": 0.8, "loss": 0.2})
@@ -123,6 +129,7 @@ def test_the_headline_of_a_single_training_is_the_pipeline_runs(any_mlflow):
     assert above(run_id).metrics == {"dice": 0.8}
 
 
+@BOTH_MLFLOWS
 def test_headlines_of_several_trainings_stand_side_by_side(any_mlflow):
     client, pipeline_run = connect(), uuid.uuid4().hex
     for label, dice in (("fold-1", 0.8), ("fold-2", 0.7)):

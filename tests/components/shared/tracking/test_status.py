@@ -11,7 +11,7 @@ from components.shared.tracking.status import (
     training_digest,
     trainings_of,
 )
-from tests.components.conftest import new_run
+from tests.components.conftest import BOTH_MLFLOWS, new_run
 
 
 def statuses(*run_ids):
@@ -23,6 +23,7 @@ def fail(run_id):
         raise KeyError("broken")
 
 
+@BOTH_MLFLOWS
 def test_work_that_fails_marks_both_runs_and_a_retry_takes_them_up_again(any_mlflow):
     run_id = new_run()
     parent = parent_of(connect().get_run(run_id))

@@ -12,7 +12,7 @@ from components.shared.tracking.runs import log_dataset, recording
 from components.shared.tracking.server import connect, open_experiment
 from components.shared.tracking.status import parent_of, pipeline_run_of, training_digest
 from components.shared.tracking.tree import PIPELINE_RUN_TAG, end_pipeline_run, open_run
-from tests.components.conftest import new_run
+from tests.components.conftest import BOTH_MLFLOWS, new_run
 
 PROCESSES = 8
 ROUNDS = 5
@@ -35,6 +35,7 @@ def training(**changes):
     return Training(**{**values, **changes})
 
 
+@BOTH_MLFLOWS
 def test_every_attempt_finds_the_run_of_its_training(any_mlflow):
     pipeline_run = uuid.uuid4().hex
     first = new_run(pipeline_run=pipeline_run)
@@ -68,6 +69,7 @@ def test_run_names_differ(local_mlflow):
     assert "mlflow.source.name" in parent.data.tags
 
 
+@BOTH_MLFLOWS
 def test_the_end_finishes_all_runs_and_removes_their_checkpoints(any_mlflow, store):
     client, pipeline_run = connect(), uuid.uuid4().hex
     runs = [new_run(pipeline_run=pipeline_run, label=label) for label in ("one", "two")]
@@ -101,6 +103,7 @@ def test_a_training_that_failed_for_good_is_not_hidden_by_the_end(local_mlflow, 
     assert found == {good: "FINISHED", bad: "FAILED", parent: "FAILED"}
 
 
+@BOTH_MLFLOWS
 def test_a_given_run_is_joined_and_never_ended(any_mlflow, monkeypatch, store):
     client = connect()
     given = client.create_run("0").info.run_id
@@ -154,6 +157,7 @@ def race(uri, number, start, pipeline_runs, manifest, found):
         found.put((pipeline_run, label, run_id, parent))
 
 
+@BOTH_MLFLOWS
 def test_processes_that_race_make_one_run(any_mlflow, make_data):
     context, manifest = multiprocessing.get_context("forkserver"), make_data(3)
     context.set_forkserver_preload(["mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store"])
@@ -166,9 +170,9 @@ def test_processes_that_race_make_one_run(any_mlflow, make_data):
     ]
     for process in processes:
         process.start()
-    results = {found.get(timeout=180) for _ in range(PROCESSES * ROUNDS)}
+    results = {found.get(timeout=600) for _ in range(PROCESSES * ROUNDS)}
     for process in processes:
-        process.join(60)
+        process.join(300)
         assert process.exitcode == 0
     assert len(results) == 2 * ROUNDS  # of each pipeline run two trainings
     for name in names:

@@ -5,6 +5,7 @@ import pytest
 
 from components.shared.tracking.server import connect, open_experiment
 from components.shared.tracking.view import VIEW, share_view
+from tests.components.conftest import BOTH_MLFLOWS
 
 
 def columns(client, experiment):
@@ -18,6 +19,7 @@ def experiment(monkeypatch):
     return open_experiment(connect())
 
 
+@BOTH_MLFLOWS
 def test_the_list_of_runs_has_the_columns_that_people_compare(any_mlflow, experiment):
     for metrics in (["fold 1/loss"], ["dice"], ["dice"]):  # added, each once
         share_view(connect(), experiment, metrics)
