@@ -1,5 +1,6 @@
 """What every Dockerfile must hold, and that images have what their steps import."""
 
+import functools
 import re
 import subprocess
 import tomllib
@@ -257,9 +258,19 @@ def _missing(imports, step, folder):
     """Packages that a step's component imports, itself or through others, and the image has not."""
     top = COMPONENTS[step].python_func.__module__  # fold stands beside split
     modules = imports.find_upstream_modules(top) - {"kfp"}  # installed without its dependencies
-    owners, installed = metadata.packages_distributions(), with_dependencies(*_requirements(folder))
+    owners, installed = _owners(), _installed(folder)
     return {
         module
         for module in modules & set(owners)  # not of the project, nor of the standard library
         if not installed & {_normal(name) for name in owners[module]}
     }
+
+
+@functools.cache
+def _owners():
+    return metadata.packages_distributions()
+
+
+@functools.cache
+def _installed(folder):
+    return with_dependencies(*_requirements(folder))

@@ -5,6 +5,7 @@ import statistics
 import pytest
 from mlflow import MlflowClient
 
+from components.aggregate import page
 from components.aggregate.aggregation import aggregate_folds
 from components.aggregate.settings import AggregateSettings
 from components.shared.errors import UserError
@@ -12,6 +13,12 @@ from components.shared.scoring.table import read_patient_scores
 from components.shared.tracking.server import connect
 
 SETTINGS = AggregateSettings(overlay_volumes=3, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def _without_charts(monkeypatch):
+    # they take as long as the rest of the step; test_page and test_component draw them
+    monkeypatch.setattr(page, "draw", lambda figure: "data:image/svg+xml,")
 
 
 @pytest.fixture

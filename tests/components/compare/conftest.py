@@ -54,3 +54,12 @@ class World:
 def world(tmp_path, no_mlflow, monkeypatch, make_mlflow, publish, make_blob, threshold_model):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", make_mlflow(tmp_path))
     return World(tmp_path, publish, make_blob, threshold_model)
+
+
+@pytest.fixture(scope="module")
+def module_world(tmp_path_factory, make_mlflow, publish, make_blob, threshold_model):
+    """A world that tests only read."""
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", make_mlflow(folder))
+        yield World(folder, publish, make_blob, threshold_model)

@@ -16,7 +16,7 @@ def test_only_validation_patients_are_predicted(world):
     assert found.label == "right"
     assert found.dice > 0.5
     assert found.parameters == 1_927_009
-    assert 0 < found.predict_seconds < 5
+    assert found.predict_seconds > 0
 
 
 def test_the_patients_asked_for_are_drawn(world):

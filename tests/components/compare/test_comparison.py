@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from components.compare import page
 from components.compare.comparison import CHOSEN_TAG, compare_models
 from components.compare.settings import CompareSettings
 from components.shared.errors import UserError
@@ -11,6 +12,12 @@ from components.shared.tracking.server import connect
 from components.shared.tracking.status import pipeline_run_of
 
 SETTINGS = CompareSettings(device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def _without_charts(monkeypatch):
+    # they take as long as the rest of a comparison; test_page and test_component draw them
+    monkeypatch.setattr(page, "draw", lambda figure: "data:image/svg+xml,")
 
 
 @pytest.fixture
@@ -66,8 +73,9 @@ def test_each_run_has_its_figures_and_the_pipeline_run_the_choice(world, compare
     assert files == ["comparison/recipes.csv", "comparison/report.html"]
 
 
-def test_a_second_attempt_chooses_the_same(compare):
-    assert compare() == compare()
+def test_a_second_attempt_chooses_the_same(world, compare):
+    models = [world.trained[label] for label in ("dim", "right")]
+    assert compare(models) == compare(models)
 
 
 def test_a_single_recipe_is_chosen(world, compare):
@@ -81,6 +89,7 @@ def test_a_model_of_another_split_is_refused(world, compare, threshold_model):
 
 
 @pytest.mark.parametrize(("count", "drawn"), [(0, 0), (1, 3), (2, 4)])
-def test_every_model_draws_the_same_patients_of_each_size(compare, results, count, drawn):
-    compare(settings=SETTINGS.model_copy(update={"overlay_volumes": count}))
-    assert results["report"].read_text().count("data:image/webp") == 3 * drawn
+def test_every_model_draws_the_same_patients_of_each_size(world, compare, results, count, drawn):
+    models = [world.trained[label] for label in ("dim", "right")]
+    compare(models, SETTINGS.model_copy(update={"overlay_volumes": count}))
+    assert results["report"].read_text().count("data:image/webp") == 2 * drawn

@@ -1,3 +1,4 @@
+import functools
 import re
 
 import pytest
@@ -12,15 +13,18 @@ from components.shared.tracking.server import connect
 SETTINGS = CompareSettings(device="cpu")
 
 
-@pytest.fixture
-def render(world):
+@pytest.fixture(scope="module")
+def render(module_world):
+    world, client = module_world, connect()
+    shown = first_of_each_third(world.dataset.entries("validation"), SETTINGS.overlay_volumes)
+    measured = {
+        label: measure(trained, world.dataset, SETTINGS, client, shown)
+        for label, trained in world.trained.items()
+    }
+
+    @functools.cache
     def render(*labels):
-        shown = first_of_each_third(world.dataset.entries("validation"), SETTINGS.overlay_volumes)
-        found = [
-            measure(world.trained[label], world.dataset, SETTINGS, connect(), shown)
-            for label in labels
-        ]
-        ranked = rank(found, SETTINGS.confidence)
+        ranked = rank([measured[label] for label in labels], SETTINGS.confidence)
         return render_comparison(ranked, shown, on_validation(world.dataset), SETTINGS, "parent")
 
     return render

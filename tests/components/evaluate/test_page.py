@@ -54,6 +54,11 @@ def rendered(dataset):
     return render(bright_flair, dataset, history)
 
 
+@pytest.fixture(scope="module")
+def rendered_nothing(dataset):
+    return render(nothing, dataset)
+
+
 def test_loads_nothing_from_elsewhere(rendered):
     page = rendered[1]
 
@@ -96,8 +101,8 @@ def test_headline_stands_beside_interval_and_baseline(rendered):
     assert f"scores {found['slice_dice_mean_empty_baseline']:.3f} on these patients" in page
 
 
-def test_a_model_that_marks_nothing_is_called_that(rendered, dataset):
-    _, page = render(nothing, dataset)
+def test_a_model_that_marks_nothing_is_called_that(rendered, rendered_nothing):
+    _, page = rendered_nothing
 
     assert "has not learned to find tumours" in page
     assert "The training run left no history." in page
@@ -127,8 +132,8 @@ def test_the_curves_of_both_networks_are_shown(dataset):
     assert first < page.rindex("Training of the second network") < second
 
 
-def test_undefined_values_are_dashes(dataset):
-    evaluation, page = render(nothing, dataset)
+def test_undefined_values_are_dashes(rendered_nothing):
+    evaluation, page = rendered_nothing
 
     assert evaluation.metrics["hd95_undefined"] == len(evaluation.scores)
     assert "undefined for 8 of 8" in page

@@ -13,24 +13,21 @@ from pipelines.doctor import pod
 def answered(tmp_path):
     """What a pod leaves as its termination message; it ends as a pod does."""
 
-    def run(store="", limit_s=20, **environment):
+    def run(store="", limit_s=300, **environment):
         answer = tmp_path / "termination-log"
         script = (
             "import sys; from pathlib import Path; from pipelines.doctor import pod; "
             f"sys.argv[1:] = [{store!r}]; pod.main(Path({str(answer)!r}), {limit_s})"
         )
         command = [sys.executable, "-c", script]
-        subprocess.run(command, check=True, timeout=60, env={**os.environ, **environment})
+        subprocess.run(command, check=True, timeout=600, env={**os.environ, **environment})
         return json.loads(answer.read_text())
 
     return run
 
 
-def test_tells_of_the_store_and_of_mlflow(answered, tmp_path):
-    from components.shared.tracking.local import ensure_local
-
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    ensure_local(uri)
+def test_tells_of_the_store_and_of_mlflow(answered, make_mlflow, tmp_path):
+    uri = make_mlflow(tmp_path)
     answer = answered(str(tmp_path / "store"), MLFLOW_TRACKING_URI=uri)
     assert {each["name"]: each["status"] for each in answer["checks"]} == {
         "store": "ok",

@@ -1,5 +1,7 @@
 """Compiles every graph and lints the YAML for what KFP gets silently wrong."""
 
+import functools
+
 import pytest
 import yaml
 from kfp import compiler, dsl
@@ -20,6 +22,19 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compiled")
     compile_all(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def compiled_for(tmp_path_factory):
+    """Compiles everything with a profile, once for each."""
+
+    @functools.cache
+    def compiled_for(profile):
+        folder = tmp_path_factory.mktemp(profile)
+        compile_all(folder, profile=load_profile(profile))
+        return folder
+
+    return compiled_for
 
 
 def documents(path):
@@ -52,9 +67,8 @@ def test_no_pipeline_holds_a_trap(folder, name):
 
 @pytest.mark.parametrize("profile", profile_names())
 @pytest.mark.parametrize("name", PIPELINES)
-def test_no_pipeline_makes_pods_that_fall_into_a_trap(tmp_path, name, profile):
-    compile_all(tmp_path, profile=load_profile(profile))
-    spec, platform = documents(tmp_path / f"{name}.yaml")
+def test_no_pipeline_makes_pods_that_fall_into_a_trap(compiled_for, name, profile):
+    spec, platform = documents(compiled_for(profile) / f"{name}.yaml")
     assert lint_pods(spec, platform) == []
     pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert shared_memory_bytes(pods["exec-train"]) > 64 * 2**20
@@ -66,9 +80,9 @@ def test_without_a_word_no_pod_asks_for_a_gpu(folder):
     assert not any("accelerator" in each["container"]["resources"] for each in executors)
 
 
-def test_only_training_asks_for_the_gpu_of_the_gpu_profile(tmp_path):
-    compile_all(tmp_path, profile=load_profile("gpu"))
-    executors = documents(tmp_path / "training.yaml")[0]["deploymentSpec"]["executors"]
+def test_only_training_asks_for_the_gpu_of_the_gpu_profile(compiled_for):
+    spec, _ = documents(compiled_for("gpu") / "training.yaml")
+    executors = spec["deploymentSpec"]["executors"]
     asking = {
         name: each["container"]["resources"]["accelerator"]
         for name, each in executors.items()
@@ -94,9 +108,9 @@ def test_a_pipeline_with_an_image_that_was_not_pushed_is_not_compiled():
         placed(PIPELINES["training"], load_profile("cpu"), images)
 
 
-def test_the_same_graph_compiles_to_the_same_bytes(tmp_path):
-    first, second = compile_all(tmp_path / "a"), compile_all(tmp_path / "b")
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+def test_the_same_graph_compiles_to_the_same_bytes(folder, tmp_path):
+    for path in compile_all(tmp_path):
+        assert path.read_bytes() == (folder / path.relative_to(tmp_path)).read_bytes()
 
 
 def test_lint_finds_what_kfp_leaves_out_of_pods():
