@@ -152,7 +152,9 @@ class LearningRateSweep(Callback):
             self.learning_rates.append(_rate(len(self.losses)))
             self.losses.append(sum(self._parts))  # Lightning has divided each by their number
             self._parts.clear()
-            trainer.should_stop = len(self.losses) == STEPS or _diverges(self.losses)
+            smoothed = _smooth(self.losses)
+            diverges = not smoothed[-1] <= _DIVERGED * min(smoothed)  # true for NaN too
+            trainer.should_stop = len(self.losses) == STEPS or diverges
 
 
 def judge_sweep(learning_rates: Sequence[float], losses: Sequence[float]) -> LearningRateSearch:
@@ -227,11 +229,6 @@ def _no_suggestion(rates: Sequence[float]) -> str:
 
 def _rate(step: int) -> float:
     return _LOWEST * math.pow(_HIGHEST / _LOWEST, step / (STEPS - 1))
-
-
-def _diverges(losses: Sequence[float]) -> bool:
-    smoothed = _smooth(losses)
-    return not smoothed[-1] <= _DIVERGED * min(smoothed)  # true for NaN too
 
 
 def _smooth(losses: Sequence[float]) -> list[float]:

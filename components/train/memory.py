@@ -50,8 +50,9 @@ def within_memory(
     halved = checkpoints is not None and checkpoints.is_memory_short()
     used = _halved(sampling) if halved else sampling
     trained = _unless_out_of_memory(train, used)
-    several = count_processes() > 1
-    if trained is None and not halved and _can_be_halved(used) and (checkpoints or not several):
+    several, slices = count_processes() > 1, _slices_at_once(used)
+    can_be_halved = slices % 2 == 0 and slices >= 4 and not halved
+    if trained is None and can_be_halved and (checkpoints or not several):
         used = _halved(used)
         _warn(used, checkpoints)
         if checkpoints:
@@ -73,11 +74,6 @@ def _unless_out_of_memory(train: Callable[[Sampling], T], sampling: Sampling) ->
         logger.info("%s", str(error).partition("\n")[0])
     garbage_collection_cuda()  # after the error and all that it referred to are gone
     return None
-
-
-def _can_be_halved(sampling: Sampling) -> bool:
-    slices = _slices_at_once(sampling)
-    return slices % 2 == 0 and slices >= 4
 
 
 def _halved(sampling: Sampling) -> Sampling:

@@ -30,7 +30,12 @@ def build_user_network(settings: Network, in_channels: int, place: str) -> nn.Mo
     function = _import(settings.architecture, f"{place}.architecture={settings.architecture}")
     offered = {"in_channels": in_channels, "classes": 1, **dict(settings)}
     wanted = inspect.signature(function).parameters.values()
-    missing = [one.name for one in wanted if _is_required(one) and one.name not in offered]
+    required = [
+        one.name
+        for one in wanted
+        if one.default is one.empty and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    ]
+    missing = [name for name in required if name not in offered]
     if missing:
         raise UserError(
             f"{place}.architecture={settings.architecture} requires {', '.join(missing)}; the "
@@ -71,10 +76,3 @@ def import_object(name: str, shown: str) -> object:
             f"{shown} cannot be imported ({error}); install its package, here and where the "
             "steps run"
         ) from error
-
-
-def _is_required(parameter: inspect.Parameter) -> bool:
-    return parameter.default is parameter.empty and parameter.kind in (
-        parameter.POSITIONAL_OR_KEYWORD,
-        parameter.KEYWORD_ONLY,
-    )

@@ -55,7 +55,7 @@ class ReportProgress(Callback):
         steps, now = trainer.global_step - self._epoch_first, time.monotonic()
         self._slices_per_second = slices * steps / (now - self._epoch_started)
         if now - self._logged > _SECONDS_BETWEEN_LINES and trainer.is_global_zero:
-            self._logged = now
+            self._logged, last = now, self._history.epochs[-1:]
             logger.info(
                 "epoch %d of %d, step %d of %.0f: %.0f slices/s, %s left%s",
                 trainer.current_epoch + 1,
@@ -64,7 +64,7 @@ class ReportProgress(Callback):
                 trainer.estimated_stepping_batches,
                 self._slices_per_second,
                 self._time_left(trainer),
-                self._last_dice(),
+                "".join(f", validation Dice {epoch['validation_dice']:.3f}" for epoch in last),
             )
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, *_: object) -> None:
@@ -99,10 +99,6 @@ class ReportProgress(Callback):
         """Counts the pixels of a slice over the steps, as a network's time depends on them."""
         each = int(trainer.estimated_stepping_batches) // self._recipe.schedule.epochs
         return sum(self._recipe.image_size_at(step // each) ** 2 for step in steps)
-
-    def _last_dice(self) -> str:
-        epochs = self._history.epochs
-        return f", validation Dice {epochs[-1]['validation_dice']:.3f}" if epochs else ""
 
 
 def _spell(seconds: float) -> str:

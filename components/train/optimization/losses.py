@@ -89,9 +89,9 @@ def _library_loss(term: Loss, place: str, shown: str) -> nn.Module:
     parameters = inspect.signature(kind).parameters
     mode = parameters.get("mode")
     is_smp = mode is not None and mode.default is mode.empty and "mode" not in term.options
+    tensors = {key for key, one in parameters.items() if "Tensor" in str(one.annotation)}
     options = {
-        key: torch.tensor(value) if _takes_tensor(parameters.get(key)) else value
-        for key, value in term.options.items()
+        key: torch.tensor(value) if key in tensors else value for key, value in term.options.items()
     }
     fixed = {"mode": "binary"} if is_smp else {}
     return make(kind, fixed=fixed, options=options, place=shown)
@@ -100,10 +100,6 @@ def _library_loss(term: Loss, place: str, shown: str) -> nn.Module:
 def _known() -> dict[str, type[nn.Module]]:
     ours = {name: kind for name, kind in vars(nn).items() if name.endswith("Loss")}
     return {**ours, **classes_of(smp_losses, nn.Module)}
-
-
-def _takes_tensor(parameter: inspect.Parameter | None) -> bool:
-    return parameter is not None and "Tensor" in str(parameter.annotation)
 
 
 def _try(loss: nn.Module, shown: str) -> None:

@@ -59,7 +59,8 @@ def build_optimizer(
     if settings.method.name not in _OURS:
         _try(build, shown)
     optimizer = build([{"params": rest}, {"params": encoder}])
-    if settings.gradient_clip is not None and _unscales_itself(optimizer):
+    unscales_itself = getattr(optimizer, "_step_supports_amp_scaling", False)
+    if settings.gradient_clip is not None and unscales_itself:
         raise UserError(f"{shown}: fused=true cannot be combined with {place}.gradient_clip")
     return optimizer
 
@@ -115,10 +116,6 @@ def _fixed(
     if "weight_decay" not in accepted and settings.weight_decay:
         raise UserError(f"{shown} has no weight decay; set {place}.weight_decay=0")
     return {name: value for name, value in values.items() if name in accepted}
-
-
-def _unscales_itself(optimizer: Optimizer) -> bool:
-    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
 def _try(build: Callable[..., Optimizer], shown: str) -> None:
