@@ -37,7 +37,8 @@ from components.split.assign import assign_folds
 from components.split.settings import FoldSettings
 from components.train.checkpoints import Checkpoints
 from components.train.data.slices import prepare_volumes
-from components.train.fit import fit, pick_precision
+from components.train.fit import fit
+from components.train.precision import pick_precision
 from components.train.recipe import Compute, Recipe
 from pipelines.settings.presets import load_preset
 
