@@ -14,7 +14,8 @@ from components.aggregate.settings import AggregateSettings
 from components.shared.dataset.manifest import Manifest
 from components.shared.dataset.parts import SplitDataset
 from components.shared.model.segmenter import load_segmenter
-from components.shared.report.slices import Overlay, draw_overlays
+from components.shared.report.page import Gallery
+from components.shared.report.slices import draw_overlays
 from components.shared.scoring.metrics import HEADLINE
 from components.shared.scoring.predicted import scored
 from components.shared.scoring.table import write_patient_scores
@@ -41,17 +42,7 @@ def aggregate_folds(
 ) -> tuple[str, Mapping[str, float]]:
     """Joins the folds' scores, draws the worst patients, and ends the pipeline run's MLflow runs.
 
-    A repeated call writes the same results.
-
-    Args:
-        files: Artifacts of each fold.
-        manifest: Manifest of the data set.
-        settings: Settings of the step.
-        store: Store with voxels and splits.
-        cache: Folder for fetched volumes.
-        report: HTML file to write the report to.
-        table: CSV file to write a row per patient to, with its fold.
-        metrics: JSON file to write the figures to.
+    A repeated call writes the same results. The component describes the files, which are written.
 
     Returns:
         Id of the pipeline run's MLflow run, and the figures of `aggregate_figures`.
@@ -70,7 +61,7 @@ def aggregate_folds(
         metrics.write_text(json.dumps(figures, indent=2, allow_nan=False))
         labels = {score.volume: fold.label for fold in folds for score in fold.scores}
         scores = [score for fold in folds for score in fold.scores]
-        write_patient_scores(scores, table, {"fold": labels})
+        write_patient_scores(scores, table, labels)
         _log(client, run_id, figures, settings)
         client.log_text(run_id, page, "cross_validation/report.html")
         rows = table.read_text("utf-8")
@@ -91,18 +82,18 @@ def _draw_worst(
     settings: AggregateSettings,
     store: Store,
     cache: Path,
-) -> dict[str, list[Overlay]]:
+) -> dict[str, Gallery]:
     order = sorted((score.dice, score.volume) for fold in folds for score in fold.scores)
     worst = [volume for _, volume in order[: settings.overlay_volumes]]
-    drawn: dict[str, list[Overlay]] = {}
+    drawn: dict[str, Gallery] = {}
     for fold in folds:
         dataset = SplitDataset(store, cache, manifest, fold.split)
         entries = [entry for entry in dataset.entries("test") if entry.volume in worst]
         if entries:
             segmenter = load_segmenter(fold.files.model, settings.device)
             what = f"worst patients of {fold.label}"
-            for entry, volume, mask, _ in scored(segmenter, dataset, entries, fold.threshold, what):
-                drawn[entry.volume] = draw_overlays(volume, mask)
+            for one in scored(segmenter, dataset, entries, fold.threshold, what):
+                drawn[one.entry.volume] = draw_overlays(one.volume, one.mask)
     return {name: drawn[name] for name in worst}
 
 

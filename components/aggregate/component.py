@@ -38,14 +38,11 @@ def aggregate(
     from components.aggregate.settings import AggregateSettings
     from components.shared.config import parse_config
     from components.shared.dataset.manifest import read_manifest
-    from components.shared.process import importing, step_process
-    from components.shared.storage.outcome import leaving_failure
+    from components.shared.process import importing
+    from components.shared.storage.outcome import running_step
     from components.shared.storage.store import open_store
 
-    with (
-        step_process("aggregate") as process,
-        leaving_failure(store, process.pipeline_run, "aggregate"),
-    ):
+    with running_step("aggregate", store) as process:
         with importing():
             from components.aggregate.aggregation import aggregate_folds
             from components.aggregate.folds import FoldFiles

@@ -8,6 +8,7 @@ from components.shared.report.dice_charts import dice_by_group
 from components.shared.report.page import (
     Block,
     Figures,
+    Gallery,
     Picture,
     Section,
     Table,
@@ -19,11 +20,9 @@ from components.shared.report.patients import (
     OUTLINES,
     baseline_notice,
     dice_pictures,
-    overlay_gallery,
     patient_line,
     patient_table,
 )
-from components.shared.report.slices import Overlay
 from components.shared.scoring.groups import group
 from components.shared.scoring.metrics import BASELINE_SUFFIX, interval_in_words
 from components.shared.scoring.scores import PatientScore
@@ -32,19 +31,11 @@ from components.shared.scoring.scores import PatientScore
 def render_aggregated(
     folds: Sequence[Fold],
     figures: Mapping[str, float],
-    overlays: Mapping[str, Sequence[Overlay]],
+    overlays: Mapping[str, Gallery],
     dataset_id: str,
     run_id: str,
 ) -> str:
-    """Renders the report.
-
-    Args:
-        folds: Folds in the order of their numbers.
-        figures: Figures of `components.aggregate.figures.aggregate_figures`.
-        overlays: Drawn slices of the worst patients, the worst first.
-        dataset_id: Id of the data set version.
-        run_id: Id of the pipeline run's MLflow run.
-    """
+    """Renders the report of the folds, with drawn slices of the worst patients, worst first."""
     scores = [score for fold in folds for score in fold.scores]
     labels = {score.volume: fold.label for fold in folds for score in fold.scores}
     return render_page(
@@ -110,14 +101,14 @@ def _by_group(scores: Sequence[PatientScore]) -> list[Block]:
     return [*dice_pictures(scores), table]
 
 
-def _worst(folds: Sequence[Fold], overlays: Mapping[str, Sequence[Overlay]]) -> list[Block]:
+def _worst(folds: Sequence[Fold], overlays: Mapping[str, Gallery]) -> list[Block]:
     if not overlays:
         return ["No overlays, because aggregate.overlay_volumes is 0."]
     found = {score.volume: (fold, score) for fold in folds for score in fold.scores}
     blocks: list[Block] = [f"{OUTLINES} Each prediction is by the model of the patient's fold."]
     for volume, slices in overlays.items():
         fold, score = found[volume]
-        blocks += [f"{patient_line(score)} ({fold.label})", overlay_gallery(slices)]
+        blocks += [f"{patient_line(score)} ({fold.label})", slices]
     return blocks
 
 

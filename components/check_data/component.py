@@ -34,14 +34,10 @@ def check_data(
 
     from components.check_data.settings import CheckDataSettings
     from components.shared.config import parse_config
-    from components.shared.process import step_process
-    from components.shared.storage.outcome import Outcome, leave_outcome, leaving_failure
+    from components.shared.storage.outcome import Outcome, leave_outcome, running_step
     from components.shared.storage.store import open_store
 
-    with (
-        step_process("check_data") as process,
-        leaving_failure(store, process.pipeline_run or pipeline_run, "check_data"),
-    ):
+    with running_step("check_data", store, pipeline_run=pipeline_run) as process:
         from components.check_data.checking import check_data_set
         from components.shared.tracking.server import connect, explaining
 
@@ -53,7 +49,7 @@ def check_data(
             outcome = Outcome(
                 kind="unchanged", reason=found.reason, dataset_id=dataset_id, model=found.model
             )
-            leave_outcome(opened, process.pipeline_run or pipeline_run, outcome)
+            leave_outcome(opened, process.pipeline_run, outcome)
         Path(reference_id).write_text(found.reference_id)
         Path(previous_split).write_text(found.previous_split)
     return found.change

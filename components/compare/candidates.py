@@ -1,8 +1,7 @@
 """Compared models with their scores, times and sizes."""
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ from mlflow import MlflowClient
 from components.compare.settings import CompareSettings
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import Part
-from components.shared.dataset.volumes import Probability, Voxels
-from components.shared.model.segmenter import Segmenter, load_segmenter
+from components.shared.dataset.volumes import Voxels
+from components.shared.model.segmenter import load_segmenter
 from components.shared.report.overlay import draw_slice, largest_tumour_slice
 from components.shared.scoring.predicted import scored
 from components.shared.scoring.scores import PatientScore
@@ -84,43 +83,23 @@ def measure(
     """
     label = client.get_run(trained.run_id).data.tags.get("label") or trained.run_id
     segmenter = load_segmenter(trained.folder, settings.device)
-    timed = _Timed(segmenter)
-    scores, overlays = [], {}
+    scores, seconds, overlays = [], [], {}
     entries, what = dataset.entries(part), f"{part} volumes by {label}"
-    for entry, volume, mask, score in scored(timed, dataset, entries, settings.threshold, what):
-        scores.append(score)
-        if entry.volume in shown:
-            index = largest_tumour_slice(volume.mask > 0)
-            overlays[entry.volume] = draw_slice(volume, mask, index)
+    for one in scored(segmenter, dataset, entries, settings.threshold, what):
+        scores.append(one.score)
+        seconds.append(one.seconds)
+        if one.entry.volume in shown:
+            index = largest_tumour_slice(one.volume.mask > 0)
+            overlays[one.entry.volume] = draw_slice(one.volume, one.mask, index)
     return Candidate(
         label=label,
         trained=trained,
         scores=tuple(scores),
         parameters=segmenter.parameters,
         train_minutes=_train_minutes(client, trained.run_id),
-        predict_seconds=float(np.median(timed.seconds)),
+        predict_seconds=float(np.median(seconds)),
         overlays=overlays,
     )
-
-
-@dataclass(frozen=True)
-class _Timed:
-    """A segmenter that measures its prediction times."""
-
-    segmenter: Segmenter
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def min_component_fraction(self) -> float:
-        """Setting of the segmenter."""
-        return self.segmenter.min_component_fraction
-
-    def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
-        started = time.monotonic()
-        try:
-            return self.segmenter(image, name)
-        finally:
-            self.seconds.append(time.monotonic() - started)
 
 
 def _train_minutes(client: MlflowClient, run_id: str) -> float:

@@ -43,16 +43,8 @@ def compare_models(
 ) -> str:
     """Scores models on the validation part and chooses the best; the test part is not read.
 
-    A repeated call makes the same choice.
-
-    Args:
-        trained: Artifacts of the models, all trained on this split.
-        dataset: Data set with its split.
-        settings: Settings of the step.
-        model: Folder to copy the chosen model to; must not exist.
-        history: JSON file to copy the chosen model's history to.
-        report: HTML file to write the report to.
-        table: CSV file to write a row per model to, the best first.
+    A repeated call makes the same choice. The component describes the files, which are written.
+    The folder `model` must not exist.
 
     Returns:
         Id of the MLflow run that trained the chosen model.

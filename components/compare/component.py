@@ -46,13 +46,10 @@ def compare(
     from components.compare.settings import CompareSettings
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
-    from components.shared.process import importing, step_process
-    from components.shared.storage.outcome import leaving_failure
+    from components.shared.process import importing
+    from components.shared.storage.outcome import running_step
 
-    with (
-        step_process("compare") as process,
-        leaving_failure(store, process.pipeline_run, "compare"),
-    ):
+    with running_step("compare", store) as process:
         with importing():
             from components.compare.candidates import Trained
             from components.compare.comparison import compare_models
@@ -112,14 +109,11 @@ def compare_folds(
     from components.compare.settings import CompareSettings
     from components.shared.config import parse_config
     from components.shared.dataset.manifest import read_manifest
-    from components.shared.process import importing, step_process
-    from components.shared.storage.outcome import leaving_failure
+    from components.shared.process import importing
+    from components.shared.storage.outcome import running_step
     from components.shared.storage.store import open_store
 
-    with (
-        step_process("compare") as process,
-        leaving_failure(store, process.pipeline_run, "compare"),
-    ):
+    with running_step("compare", store) as process:
         with importing():
             from components.compare.candidates import Trained
             from components.compare.folds import compare_over_folds

@@ -78,15 +78,7 @@ def render_comparison(
     settings: CompareSettings,
     run_id: str,
 ) -> str:
-    """Renders the report.
-
-    Args:
-        ranked: Models, the best first.
-        shown: Volumes with an overlay of every model.
-        scope: Patients of the comparison.
-        settings: Settings of the step.
-        run_id: Id of the pipeline run's MLflow run.
-    """
+    """Renders the report of models, the best first; `shown` are the volumes with overlays."""
     patients = len(ranked[0].candidate.scores)
     return render_page(
         f"Comparison of recipes on {scope.patients}",

@@ -43,13 +43,10 @@ def evaluate(
     from components.evaluate.settings import EvaluateSettings
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
-    from components.shared.process import importing, step_process
-    from components.shared.storage.outcome import leaving_failure
+    from components.shared.process import importing
+    from components.shared.storage.outcome import running_step
 
-    with (
-        step_process("evaluate", label) as process,
-        leaving_failure(store, process.pipeline_run, "evaluate", label),
-    ):
+    with running_step("evaluate", store, label) as process:
         with importing():
             from components.evaluate.evaluation import evaluate_model
 

@@ -34,15 +34,7 @@ def evaluate_model(
 ) -> Mapping[str, float]:
     """Evaluates an exported model on the test part.
 
-    Args:
-        dataset: Data set with its split.
-        settings: Settings of the step.
-        model: MLflow model folder.
-        history: JSON of the training run's `TrainingHistory`.
-        mlflow_run_id: MLflow run that also receives the results.
-        report: HTML file to write the report to.
-        per_patient: CSV file to write scores to, see `write_patient_scores`.
-        metrics: JSON file to write the metrics to.
+    The component describes the files: `model` and `history` are read, the others written.
 
     Returns:
         Metrics over all test patients, and their threshold.
@@ -74,10 +66,9 @@ def _render(
     history: Path,
     mlflow_run_id: str,
 ) -> str:
-    ranked = ranked_volumes(evaluation.scores, settings.overlay_volumes)
     overlays = {
-        name: draw_overlays(_volume(dataset, name), evaluation.predictions[name].unpack())
-        for names in ranked.values()
+        (rank, name): draw_overlays(_volume(dataset, name), evaluation.predictions[name].unpack())
+        for rank, names in ranked_volumes(evaluation.scores, settings.overlay_volumes).items()
         for name in names
     }
     origin = (

@@ -1,15 +1,16 @@
 """HTML report of an evaluation."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from components.evaluate.charts import reliability, training_curves
-from components.evaluate.results import Evaluation, ranked_volumes
+from components.evaluate.results import Evaluation
 from components.evaluate.settings import EvaluateSettings
 from components.shared.report.learning_rate import search_blocks
 from components.shared.report.page import (
     Block,
     Cell,
     Figures,
+    Gallery,
     Notice,
     Picture,
     Section,
@@ -22,11 +23,9 @@ from components.shared.report.patients import (
     OUTLINES,
     baseline_notice,
     dice_pictures,
-    overlay_gallery,
     patient_line,
     patient_table,
 )
-from components.shared.report.slices import Overlay
 from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.decision import decision_text
 from components.shared.scoring.metrics import BASELINE_SUFFIX, METRICS, Metric, interval_in_words
@@ -35,7 +34,7 @@ from components.shared.scoring.scores import BINS, SURFACE_TOLERANCE_PIXELS, cal
 
 def render_evaluation(
     evaluation: Evaluation,
-    overlays: Mapping[str, Sequence[Overlay]],
+    overlays: Mapping[tuple[str, str], Gallery],
     history: TrainingHistory,
     origin: str,
     settings: EvaluateSettings,
@@ -44,7 +43,7 @@ def render_evaluation(
 
     Args:
         evaluation: Scores and metrics.
-        overlays: Drawn slices of the volumes that `ranked_volumes` picks.
+        overlays: Drawn slices by rank and volume, as `ranked_volumes` picks them.
         history: History of the training run.
         origin: Ids of data set, split and MLflow run in words.
         settings: Settings of the step.
@@ -57,7 +56,7 @@ def render_evaluation(
             Section("Headline", _headline(evaluation.metrics)),
             Section("All figures", _all_figures(evaluation.metrics)),
             Section("By tumour size and site", _groups(evaluation)),
-            Section("Best, median and worst", _overlays(evaluation, overlays, settings)),
+            Section("Best, median and worst", _overlays(evaluation, overlays)),
             Section("Patients", patient_table(scores)),
             Section("Calibration", _calibration(evaluation)),
             *_training(history),
@@ -130,17 +129,11 @@ def _groups(evaluation: Evaluation) -> list[Block]:
     return [*dice_pictures(evaluation.scores), table]
 
 
-def _overlays(
-    evaluation: Evaluation,
-    overlays: Mapping[str, Sequence[Overlay]],
-    settings: EvaluateSettings,
-) -> list[Block]:
+def _overlays(evaluation: Evaluation, overlays: Mapping[tuple[str, str], Gallery]) -> list[Block]:
     by_name = {score.volume: score for score in evaluation.scores}
-    ranked = ranked_volumes(evaluation.scores, settings.overlay_volumes)
     blocks: list[Block] = [OUTLINES]
-    for rank, volume in ((rank, volume) for rank, some in ranked.items() for volume in some):
-        line = f"{rank.capitalize()}: {patient_line(by_name[volume])}"
-        blocks += [line, overlay_gallery(overlays[volume])]
+    for (rank, volume), gallery in overlays.items():
+        blocks += [f"{rank.capitalize()}: {patient_line(by_name[volume])}", gallery]
     return blocks
 
 

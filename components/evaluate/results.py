@@ -27,13 +27,11 @@ class PackedMask:
     @classmethod
     def pack(cls, mask: Mask) -> "PackedMask":
         """Compresses a mask of any shape."""
-        return cls(zlib.compress(np.packbits(mask).tobytes(), level=1), mask.shape)
+        return cls(zlib.compress(mask.tobytes(), level=1), mask.shape)
 
     def unpack(self) -> Mask:
         """Restores the mask."""
-        bits = np.frombuffer(zlib.decompress(self.data), np.uint8)
-        count = int(np.prod(self.shape))
-        return np.unpackbits(bits, count=count).reshape(self.shape).astype(bool)
+        return np.frombuffer(zlib.decompress(self.data), bool).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,9 @@ def evaluate_test_part(
     entries = dataset.entries("test")
     scores = []
     predictions = {}
-    for entry, _, mask, score in scored(segmenter, dataset, entries, settings.threshold):
-        scores.append(score)
-        predictions[entry.volume] = PackedMask.pack(mask)
+    for one in scored(segmenter, dataset, entries, settings.threshold):
+        scores.append(one.score)
+        predictions[one.entry.volume] = PackedMask.pack(one.mask)
     return Evaluation(
         scores=tuple(scores),
         min_component_fraction=segmenter.min_component_fraction,

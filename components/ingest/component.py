@@ -30,11 +30,10 @@ def ingest(
     from components.ingest.ingestion import ingest_source
     from components.ingest.settings import IngestSettings
     from components.shared.config import parse_config
-    from components.shared.process import step_process
-    from components.shared.storage.outcome import leaving_failure
+    from components.shared.storage.outcome import running_step
     from components.shared.storage.store import open_store
 
-    with step_process("ingest") as process, leaving_failure(store, process.pipeline_run, "ingest"):
+    with running_step("ingest", store):
         options = parse_config(IngestSettings, settings, "ingest")
         result = ingest_source(source, open_store(store), options)
         Path(manifest.path).write_bytes(result.manifest.to_json())

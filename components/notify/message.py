@@ -1,5 +1,6 @@
 """Messages about the end of a pipeline run."""
 
+import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,16 +63,15 @@ def make_message(
     """
     page = kubeflow_url.rstrip("/")
     links = {"Kubeflow run": f"{page}/#/runs/details/{pipeline_run}"} if page else {}
-    fields: dict[str, Any]
+    fields: dict[str, Any] = {"ending": "failed"}
     if isinstance(found, Outcome):
         links |= _mlflow_link(found, mlflow_url.rstrip("/"))
         fields = found.model_dump(exclude={"kind", "experiment_id", "mlflow_run_id"})
         fields["ending"] = found.kind
     elif found:
-        fields = {"ending": "failed", "reason": found.reason, "step": found.step}
+        fields |= {"reason": found.reason, "step": found.step}
     else:
-        reason = "no step stored a reason; check the run's pods and logs"
-        fields = {"ending": "failed", "reason": reason}
+        fields["reason"] = "no step stored a reason; check the run's pods and logs"
     return Message(run=run, pipeline_run=pipeline_run, links=links, **fields)
 
 
@@ -84,15 +84,11 @@ def message_text(message: Message) -> str:
 
 
 def payload(message: Message, form: str) -> Mapping[str, object]:
-    """Builds the body of a webhook request.
-
-    Args:
-        message: Message to send.
-        form: Format as in `NotifySettings.form`.
-    """
-    if form == "slack":
-        return {"text": _escape(message_text(message))}
-    return {**message.model_dump(mode="json"), "text": message_text(message)}
+    """Builds the body of a webhook request in a format of `NotifySettings.form`."""
+    text = message_text(message)
+    if form == "slack":  # https://api.slack.com/reference/surfaces/formatting#escaping
+        return {"text": html.escape(text, quote=False)}
+    return {**message.model_dump(mode="json"), "text": text}
 
 
 def _mlflow_link(outcome: Outcome, page: str) -> dict[str, str]:
@@ -102,8 +98,3 @@ def _mlflow_link(outcome: Outcome, page: str) -> dict[str, str]:
     host = address.rpartition("@")[2]  # without user name and password
     place = f"experiments/{outcome.experiment_id}/runs/{outcome.mlflow_run_id}"
     return {"MLflow run": f"{scheme}://{host}/#/{place}"}
-
-
-def _escape(text: str) -> str:
-    # https://api.slack.com/reference/surfaces/formatting#escaping
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -37,27 +37,28 @@ def post(url: str, content: Mapping[str, object], *, timeout_s: float, attempts:
         if not problem:
             return True
         logger.warning("the webhook, attempt %d of %d: %s", attempt, attempts, problem)
-        if is_final:
+        if is_final or attempt == attempts:
             break
-        if attempt < attempts:
-            time.sleep(_PAUSE_S * 2 ** (attempt - 1))
+        time.sleep(_PAUSE_S * 2 ** (attempt - 1))
     return False
 
 
 def _try(url: str, body: bytes, timeout_s: float) -> tuple[str, bool]:
     """Returns the problem, if any, and whether further attempts are useless."""
-    # urllib3's own retries would write the address to the log
-    http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=timeout_s))
-    headers = {"Content-Type": "application/json"}
     try:
-        answer = http.request("POST", url, body=body, headers=headers, redirect=False)
+        answer = urllib3.request(
+            "POST",
+            url,
+            body=body,
+            headers={"Content-Type": "application/json"},
+            redirect=False,
+            retries=False,  # they would write the address to the log
+            timeout=urllib3.Timeout(total=timeout_s),
+        )
     except urllib3.exceptions.LocationValueError:
         return "the address is invalid; fix its secret", True
     except urllib3.exceptions.HTTPError as error:
         return f"no answer ({type(error).__name__})", False
-    finally:
-        http.clear()
     if 200 <= answer.status < 300:
         return "", True
-    busy = answer.status == 429 or answer.status >= 500
-    return f"it answered {answer.status}", not busy
+    return f"it answered {answer.status}", answer.status != 429 and answer.status < 500

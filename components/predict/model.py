@@ -1,14 +1,13 @@
 """Model URI and threshold for a prediction."""
 
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from components.shared.errors import UserError
 from components.shared.tracking.champion import (
     DEFAULT_THRESHOLD,
-    find_champion,
     parse_threshold,
+    require_champion,
     version_threshold,
 )
 from components.shared.tracking.server import connect
@@ -28,7 +27,8 @@ def resolve_model(model: str, model_name: str) -> str:
             alias.
     """
     if model == "champion":
-        return _champion(connect(), model_name)
+        version = require_champion(connect(), model_name)
+        return f"models:/{version.name}/{version.version}"
     if model.startswith("runs:"):
         connect()
     if not model.startswith("models:"):
@@ -66,19 +66,3 @@ def scored_threshold(uri: str, stored: float | None) -> float:
     if recorded is None:
         recorded = DEFAULT_THRESHOLD if stored is None else stored
     return parse_threshold(recorded, f"model {uri}")
-
-
-def _champion(client: MlflowClient, name: str) -> str:
-    champion = find_champion(client, name)
-    if champion is not None:
-        return f"models:/{name}/{champion.version}"
-    versions = client.search_model_versions(f"name = '{name}'")
-    if not versions:
-        raise UserError(
-            f"MLflow at {client.tracking_uri} has no model {name!r}; train one with "
-            "`brainseg run`, or pass the URI or folder of a model"
-        )
-    raise UserError(
-        f"model {name!r} has {len(versions)} versions but no champion, for the reasons in their "
-        f"descriptions; pass a version by its number, e.g. models:/{name}/{versions[0].version}"
-    )

@@ -1,8 +1,9 @@
 """HTML page of predictions."""
 
 from collections.abc import Sequence
+from typing import Literal
 
-from components.predict.volume_prediction import VolumePrediction
+from components.shared.config import Record
 from components.shared.dataset.volumes import Mask, Volume
 from components.shared.report.overlay import draw_slice, largest_tumour_slice
 from components.shared.report.page import (
@@ -16,6 +17,31 @@ from components.shared.report.page import (
     photograph,
     render_page,
 )
+
+
+class VolumePrediction(Record):
+    """Prediction of a volume; a refused volume has only a reason.
+
+    Attributes:
+        volume: Name of the volume.
+        slices: Number of slices.
+        tumour_pixels: Number of pixels predicted as tumour.
+        tumour_slices: Number of slices with predicted tumour.
+        mean_probability: Mean over all voxels.
+        max_probability: Maximum over all voxels.
+        status: `ok` or `refused`.
+        reason: Reason of a refusal.
+    """
+
+    volume: str
+    slices: int | None = None
+    tumour_pixels: int | None = None
+    tumour_slices: int | None = None
+    mean_probability: float | None = None
+    max_probability: float | None = None
+    status: Literal["ok", "refused"] = "ok"
+    reason: str = ""
+
 
 _COLUMNS = ("volume", "slices", "tumour px", "tumour slices", "mean prob.", "max prob.")
 
@@ -45,14 +71,9 @@ def render_predictions(
     snapshots: Sequence[Picture],
     decision: str,
 ) -> str:
-    """Renders the page.
+    """Renders the page: a row per volume, and snapshots of the first predicted volumes.
 
-    Args:
-        model: URI of the model.
-        source: URI of the volumes' source.
-        rows: One per volume.
-        snapshots: Pictures of the first predicted volumes.
-        decision: Rule from probability to tumour, see `decision_text`.
+    `decision` is the rule from probability to tumour in words, see `decision_text`.
     """
     predicted = [row for row in rows if row.status == "ok"]
     refused = [row for row in rows if row.status == "refused"]

@@ -1,6 +1,7 @@
 """Predict step: masks, a table and a page of new patients."""
 
 import csv
+import functools
 import io
 import logging
 from collections.abc import Sequence
@@ -11,18 +12,16 @@ import numpy as np
 import tifffile
 
 from components.predict.model import resolve_model, scored_threshold
-from components.predict.page import render_predictions, take_snapshot
+from components.predict.page import VolumePrediction, render_predictions, take_snapshot
 from components.predict.settings import PredictSettings
-from components.predict.volume_prediction import VolumePrediction
 from components.shared.config import Record
 from components.shared.dataset.ingest_account import Quarantined
 from components.shared.dataset.volumes import Mask, Volume
 from components.shared.errors import UserError
 from components.shared.model.segmenter import Segmenter, VolumeRefusedError, load_segmenter
 from components.shared.progress import track
-from components.shared.reading.scans import Scan, list_scans, nothing_accepted, read_scan
+from components.shared.reading.scans import list_scans, nothing_accepted, read_scan
 from components.shared.reading.sources.opening import open_source
-from components.shared.reading.sources.source import Source
 from components.shared.reading.workers import Refused, run_in_workers
 from components.shared.report.page import Picture
 from components.shared.scoring.decision import decision_text, find_tumour
@@ -85,7 +84,9 @@ def predict_source(
         threshold = scored_threshold(uri, segmenter.threshold)
         task = _Task(segmenter, threshold, FolderStore(output), settings)
         snapshots: list[Picture] = []
-        work = _ReadImages(source, settings.max_file_mib)
+        work = functools.partial(
+            read_scan, source, max_file_mib=settings.max_file_mib, with_masks=False
+        )
         volumes = run_in_workers(work, listing.scans, workers=1)
         predicted = [
             _predict_or_refuse(task, scan.name.volume, volume, snapshots)
@@ -100,17 +101,6 @@ def predict_source(
     page = render_predictions(uri, source_uri, rows, snapshots, decision)
     task.output.write(_PAGE, page.encode())
     return result
-
-
-@dataclass(frozen=True)
-class _ReadImages:
-    """Reads a scan without masks, in a worker process."""
-
-    source: Source
-    max_file_mib: float
-
-    def __call__(self, scan: Scan) -> Volume:
-        return read_scan(self.source, scan, self.max_file_mib, with_masks=False)
 
 
 @dataclass(frozen=True)

@@ -38,14 +38,10 @@ def profile(
     from components.shared.config import parse_config
     from components.shared.dataset.ingest_account import IngestAccount
     from components.shared.dataset.manifest import fetch_manifest, read_manifest
-    from components.shared.process import step_process
-    from components.shared.storage.outcome import leaving_failure
+    from components.shared.storage.outcome import running_step
     from components.shared.storage.store import open_store
 
-    with (
-        step_process("profile") as process,
-        leaving_failure(store, process.pipeline_run, "profile"),
-    ):
+    with running_step("profile", store) as process:
         opened = open_store(store)
         profile_dataset(
             read_manifest(Path(manifest.path), dataset_id),

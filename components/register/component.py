@@ -52,13 +52,10 @@ def register(
     from components.register.settings import RegisterSettings
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
-    from components.shared.process import importing, step_process
-    from components.shared.storage.outcome import leaving_failure
+    from components.shared.process import importing
+    from components.shared.storage.outcome import running_step
 
-    with (
-        step_process("register") as process,
-        leaving_failure(store, process.pipeline_run, "register"),
-    ):
+    with running_step("register", store) as process:
         with importing():
             from components.register.registration import Candidate, register_model
 

@@ -41,12 +41,7 @@ def require_metrics(metrics: Mapping[str, float]) -> None:
 
 
 def decide_first(metrics: Mapping[str, float], settings: RegisterSettings) -> Decision:
-    """Decides about a candidate if there is no champion.
-
-    Args:
-        metrics: Metrics of evaluate on the test patients.
-        settings: Limits of the rules.
-    """
+    """Decides about a candidate if there is no champion."""
     objections = _own_objections(metrics, settings)
     if objections:
         return _refuse(objections)
@@ -87,12 +82,7 @@ def decide(
 
 
 def too_few(unseen: int, champion: str) -> Decision | None:
-    """Rejects a candidate if there are too few patients that the champion was not trained on.
-
-    Args:
-        unseen: Number of patients to compare on that are new to the champion.
-        champion: Name of the champion.
-    """
+    """Rejects a candidate if too few of the test patients, `unseen`, are new to the champion."""
     if unseen >= _FEWEST_PATIENTS:
         return None
     return _refuse(

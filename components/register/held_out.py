@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from mlflow.entities.model_registry import ModelVersion
 
@@ -17,22 +17,9 @@ from components.shared.tracking.champion import is_origin_known
 logger = logging.getLogger(__name__)
 
 
-class Unseen(NamedTuple):
-    """Volumes that neither candidate nor champion was trained on.
-
-    Attributes:
-        entries: Manifest entries of the volumes.
-        is_origin_known: True if the store has the champion's data set and split. Otherwise the
-            champion may have been trained on some of the volumes.
-    """
-
-    entries: list[VolumeEntry]
-    is_origin_known: bool
-
-
 def unseen(
     champion: ModelVersion, dataset: SplitDataset, compare_on: Literal["test", "all_unseen"]
-) -> Unseen:
+) -> list[VolumeEntry]:
     """Returns the volumes that neither candidate nor champion was trained on.
 
     The champion's tags name its data set version and split. A champion without them is compared
@@ -53,21 +40,20 @@ def unseen(
             champion.version,
             store.uri,
         )
-        return Unseen(list(dataset.entries("test")), is_origin_known=False)
+        return list(dataset.entries("test"))
     manifest = fetch_manifest(store, champion.tags["dataset_id"])
     split = fetch_split(store, champion.tags["split_id"])
     known = [*split.entries("train", manifest), *split.entries("validation", manifest)]
     found = _new_to(known, dataset.entries("test"))
     if compare_on == "all_unseen":
         found += _new_to(dataset.manifest.volumes, split.entries("test", manifest))
-    return Unseen(found, is_origin_known=True)
+    return found
 
 
 def score_model(
     model: str | Path,
     entries: Sequence[VolumeEntry],
     dataset: SplitDataset,
-    *,
     threshold: float,
     device: str,
     what: str,

@@ -10,7 +10,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from components.register.settings import RegisterSettings
 from components.shared.config import Record
 from components.shared.scoring.comparison import Comparison
+from components.shared.scoring.metrics import HEADLINE, HIGH_SUFFIX, LOW_SUFFIX, interval_in_words
+from components.shared.storage.outcome import Outcome, leave_outcome
+from components.shared.storage.store import Store
 from components.shared.tracking.runs import log_metrics, log_tags
+from components.shared.tracking.status import pipeline_run_of
+from components.shared.tracking.tree import PIPELINE_RUN_TAG
 from components.shared.tracking.view import DECISION_TAG, MODEL_VERSION_TAG
 
 _RECORD = "register/decision.json"
@@ -86,6 +91,24 @@ def outcome_tags(record: DecisionRecord) -> dict[str, str]:
 def read_record(run_id: str) -> DecisionRecord:
     """Reads the record that `log_record` wrote."""
     return DecisionRecord.model_validate(load_dict(f"runs:/{run_id}/{_RECORD}"))
+
+
+def leave_decision(client: MlflowClient, run_id: str, record: DecisionRecord, store: Store) -> None:
+    """Stores a decision as the outcome of the pipeline run of a training's run."""
+    run, metrics = client.get_run(run_id), record.metrics
+    names = [f"{name}{suffix}" for name in HEADLINE for suffix in ("", LOW_SUFFIX, HIGH_SUFFIX)]
+    outcome = Outcome(
+        kind=record.outcome,
+        reason=record.reason,
+        dataset_id=record.dataset_id,
+        model=record.model_uri,
+        experiment_id=run.info.experiment_id,
+        mlflow_run_id=pipeline_run_of(client, run_id),
+        headline=f"patient Dice {metrics['patient_dice_mean']:.3f} over {metrics['patients']:.0f} "
+        f"test patients ({interval_in_words(metrics)})",
+        metrics={name: metrics[name] for name in names if name in metrics},
+    )
+    leave_outcome(store, run.data.tags[PIPELINE_RUN_TAG], outcome)
 
 
 def _metrics(record: DecisionRecord) -> dict[str, float]:

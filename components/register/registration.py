@@ -20,9 +20,14 @@ from components.register.decision import (
     too_few,
 )
 from components.register.held_out import score_model, unseen
-from components.register.outcome import leave_decision
 from components.register.page import render_decision
-from components.register.record import DecisionRecord, log_record, outcome_tags, read_record
+from components.register.record import (
+    DecisionRecord,
+    leave_decision,
+    log_record,
+    outcome_tags,
+    read_record,
+)
 from components.register.settings import RegisterSettings
 from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.parts import SplitDataset
@@ -36,6 +41,7 @@ from components.shared.tracking.champion import (
     STORE_TAG,
     THRESHOLD_TAG,
     find_champion,
+    is_origin_known,
     version_threshold,
 )
 from components.shared.tracking.runs import log_outcome, log_params, recording
@@ -93,14 +99,7 @@ def register_model(
     """Registers a candidate and moves the alias `champion` to it unless it is inferior.
 
     This ends the pipeline run, and stores its outcome. A repeated call registers nothing twice,
-    and repeats the earlier decision.
-
-    Args:
-        candidate: Trained and evaluated model.
-        dataset: Data set of training and evaluation.
-        settings: Limits of the rules.
-        decision: JSON file to write the decision to.
-        report: HTML file to write the page to.
+    and repeats the earlier decision. The component describes the files, which are written.
 
     Raises:
         UserError: If the scores are not of the test patients, the champion cannot be loaded or
@@ -120,6 +119,7 @@ def register_model(
 class _Case:
     """A version to decide about, with its data and rules."""
 
+    client: MlflowClient
     version: ModelVersion
     candidate: Candidate
     dataset: SplitDataset
@@ -141,7 +141,7 @@ def _register(
         metrics=candidate.metrics,
     )
     if DECISION_TAG not in version.tags:
-        version = _decide(client, _Case(version, candidate, dataset, settings))
+        version = _decide(_Case(client, version, candidate, dataset, settings))
     registry.apply_decision(client, version)
     record = read_record(candidate.run_id)
     logger.info(
@@ -150,67 +150,42 @@ def _register(
     return record
 
 
-def _decide(client: MlflowClient, case: _Case) -> ModelVersion:
-    candidate, settings = case.candidate, case.settings
+def _decide(case: _Case) -> ModelVersion:
+    client, candidate, settings = case.client, case.candidate, case.settings
     champion = find_champion(client, settings.model_name)
     if champion is None:
         record = _record(case, decide_first(candidate.metrics, settings))
     else:
-        record = _against(client, case, champion)
+        record = _against(case, champion)
     _require_same(client, settings.model_name, record.champion_version)
     log_record(client, candidate.run_id, record)
     client.log_text(candidate.run_id, render_decision(record), _PAGE)
     return registry.record_decision(client, case.version, record)
 
 
-def _against(client: MlflowClient, case: _Case, champion: ModelVersion) -> DecisionRecord:
+def _against(case: _Case, champion: ModelVersion) -> DecisionRecord:
     name = f"version {champion.version}"
-    found = unseen(champion, case.dataset, case.settings.compare_on)
-    volumes = [entry.volume for entry in found.entries]
-    decision, comparison = too_few(len(volumes), name), None
-    if decision is None:
-        comparison = _compare(case, champion, found.entries)
-        decision = decide(case.candidate.metrics, comparison, name, case.settings)
-    return _record(
-        case,
-        decision,
-        champion=champion,
-        is_origin_known=found.is_origin_known,
-        comparison=comparison,
-        earlier=registry.count_decisions(client, case.version, str(champion.version), volumes),
-    )
+    entries = unseen(champion, case.dataset, case.settings.compare_on)
+    refusal = too_few(len(entries), name)
+    if refusal:
+        return _record(case, refusal, champion)
+    comparison = _compare(case, champion, entries)
+    decision = decide(case.candidate.metrics, comparison, name, case.settings)
+    return _record(case, decision, champion, comparison)
 
 
 def _compare(case: _Case, champion: ModelVersion, entries: Sequence[VolumeEntry]) -> Comparison:
-    return compare(
-        _candidate_scores(case, entries),
-        score_model(
-            f"models:/{champion.name}/{champion.version}",
-            entries,
-            case.dataset,
-            threshold=version_threshold(champion),
-            device=case.settings.device,
-            what="champion's volumes",
-        ),
-        case.settings.bound_confidence,
-    )
-
-
-def _candidate_scores(case: _Case, entries: Sequence[VolumeEntry]) -> list[PatientScore]:
-    by_volume = {score.volume: score for score in case.candidate.scores}
-    known = [by_volume[entry.volume] for entry in entries if entry.volume in by_volume]
-    others = [entry for entry in entries if entry.volume not in by_volume]
-    if not others:
-        return known
-    predicted = score_model(
-        case.candidate.folder,
-        others,
-        case.dataset,
-        threshold=case.candidate.threshold,
-        device=case.settings.device,
-        what="candidate's volumes",
-    )
-    return [*known, *predicted]
+    candidate, dataset, device = case.candidate, case.dataset, case.settings.device
+    known = {score.volume: score for score in candidate.scores}
+    scores = [known[entry.volume] for entry in entries if entry.volume in known]
+    others = [entry for entry in entries if entry.volume not in known]
+    if others:
+        what, threshold = "candidate's volumes", candidate.threshold
+        scores += score_model(candidate.folder, others, dataset, threshold, device, what)
+    what, threshold = "champion's volumes", version_threshold(champion)
+    uri = f"models:/{champion.name}/{champion.version}"
+    reference = score_model(uri, entries, dataset, threshold, device, what)
+    return compare(scores, reference, case.settings.bound_confidence)
 
 
 def _check_scores(candidate: Candidate, dataset: SplitDataset) -> None:
@@ -246,12 +221,13 @@ def _version_tags(candidate: Candidate, dataset: SplitDataset) -> dict[str, str]
 def _record(
     case: _Case,
     decision: Decision,
-    *,
     champion: ModelVersion | None = None,
-    is_origin_known: bool = False,
     comparison: Comparison | None = None,
-    earlier: tuple[int, int] = (0, 0),
 ) -> DecisionRecord:
+    earlier, on_same = (0, 0)
+    if champion:
+        volumes, number = comparison.pairs if comparison else (), str(champion.version)
+        earlier, on_same = registry.count_decisions(case.client, case.version, number, volumes)
     return DecisionRecord(
         promoted=decision.promoted,
         reason=decision.reason,
@@ -262,10 +238,10 @@ def _record(
         split_id=case.dataset.split.split_id,
         threshold=case.candidate.threshold,
         champion_threshold=version_threshold(champion) if champion else None,
-        champion_origin_known=is_origin_known,
+        champion_origin_known=bool(champion and is_origin_known(champion, case.dataset.store)),
         metrics=case.candidate.metrics,
         comparison=comparison,
-        earlier_decisions=earlier[0],
-        earlier_on_same_patients=earlier[1],
+        earlier_decisions=earlier,
+        earlier_on_same_patients=on_same,
         settings=case.settings,
     )

@@ -40,11 +40,12 @@ def add_version(
 ) -> ModelVersion:
     """Registers a model folder, byte for byte, as a version of `name`.
 
-    Repeated calls register the same folder of the same run once.
+    Repeated calls register the same folder of the same run once. The registered model is created
+    if it is new.
 
     Args:
         client: Client of the tracking server.
-        name: Name of the registered model, which is created if it is new.
+        name: Name of the registered model.
         run_id: MLflow run that trained the model; its page will link to the version.
         folder: MLflow model folder.
         tags: Tags of the version.
@@ -82,14 +83,9 @@ def count_decisions(
 
     Every comparison reuses the patients, and a choice among many is partly a choice by luck.
 
-    Args:
-        client: Client of the tracking server.
-        version: Version of this decision, which is not counted.
-        champion: Number of the champion.
-        patients: Names of the volumes of this comparison.
-
     Returns:
-        Number of these versions, and of those compared on exactly the same patients.
+        Number of these versions, and of those compared on exactly the same patients (`patients`
+        are the volumes of this comparison).
     """
     found = [
         other.tags.get(_PATIENTS_TAG, _NONE)
@@ -164,7 +160,11 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
 
 def _upload(client: MlflowClient, run_id: str, folder: Path, digest: str) -> LoggedModel:
     run = client.get_run(run_id)
-    model = _uploaded(client, run_id, run.info.experiment_id, digest)
+    known = client.search_logged_models(
+        experiment_ids=[run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'"
+    )
+    # from an attempt that ended before it created the version
+    model = next((one for one in known if one.tags.get(_DIGEST_TAG) == digest), None)
     if model is None:
         model = client.create_logged_model(
             run.info.experiment_id,
@@ -180,22 +180,12 @@ def _upload(client: MlflowClient, run_id: str, folder: Path, digest: str) -> Log
     return client.finalize_logged_model(model.model_id, "READY")
 
 
-def _uploaded(
-    client: MlflowClient, run_id: str, experiment: str, digest: str
-) -> LoggedModel | None:
-    # from an attempt that ended before it created the version
-    found = client.search_logged_models(
-        experiment_ids=[experiment], filter_string=f"source_run_id = '{run_id}'"
-    )
-    return next((model for model in found if model.tags.get(_DIGEST_TAG) == digest), None)
-
-
 def _link_metrics(client: MlflowClient, run_id: str, model_id: str, names: Collection[str]) -> None:
     # logs the points again with the model's id, so that the model's page shows them too
-    points = [point for name in names for point in client.get_metric_history(run_id, name)[-1:]]
     linked = [
         Metric(point.key, point.value, point.timestamp, point.step, model_id=model_id)
-        for point in points
+        for name in names
+        for point in client.get_metric_history(run_id, name)[-1:]
     ]
     client.log_batch(run_id, metrics=linked)
 

@@ -34,16 +34,12 @@ def split(
 
     from components.shared.config import parse_config
     from components.shared.dataset.manifest import read_manifest
-    from components.shared.process import step_process
-    from components.shared.storage.outcome import leaving_failure
+    from components.shared.storage.outcome import running_step
     from components.shared.storage.store import open_store
     from components.split.settings import SplitSettings
     from components.split.splitting import split_dataset
 
-    with (
-        step_process("split", label) as process,
-        leaving_failure(store, process.pipeline_run, "split", label),
-    ):
+    with running_step("split", store, label):
         made = split_dataset(
             read_manifest(Path(manifest.path), dataset_id),
             parse_config(SplitSettings, settings, "split").following(previous),
@@ -82,13 +78,12 @@ def fold(
 
     from components.shared.config import parse_config
     from components.shared.dataset.manifest import read_manifest
-    from components.shared.process import step_process
-    from components.shared.storage.outcome import leaving_failure
+    from components.shared.storage.outcome import running_step
     from components.shared.storage.store import open_store
     from components.split.settings import FoldSettings
     from components.split.splitting import fold_dataset
 
-    with step_process("fold") as process, leaving_failure(store, process.pipeline_run, "fold"):
+    with running_step("fold", store):
         made = fold_dataset(
             read_manifest(Path(manifest.path), dataset_id),
             parse_config(FoldSettings, settings, "fold"),

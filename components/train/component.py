@@ -52,14 +52,11 @@ def train(
 
     from components.shared.config import parse_config
     from components.shared.dataset.parts import SplitDataset
-    from components.shared.process import importing, step_process
-    from components.shared.storage.outcome import leaving_failure
+    from components.shared.process import importing
+    from components.shared.storage.outcome import running_step
     from components.train.recipe import Recipe
 
-    with (
-        step_process("train", label) as process,
-        leaving_failure(store, process.pipeline_run or pipeline_run, "train", label),
-    ):
+    with running_step("train", store, label, pipeline_run=pipeline_run) as process:
         recipe = parse_config(Recipe, settings, "train")
         if group:  # this process needs no torch
             from components.train.group.following import train_in_group
@@ -79,7 +76,7 @@ def train(
             )
             work = partial(train_model, recipe, dataset)
         run_id = work(
-            pipeline_run=process.pipeline_run or pipeline_run,
+            pipeline_run=process.pipeline_run,
             label=label,
             run_name=run_name,
             profile_report=Path(profile_report.path),

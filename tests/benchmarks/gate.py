@@ -48,7 +48,7 @@ def patient_scores(
     """
     return [
         PatientScore(
-            **dict.fromkeys(figure.name for figure in PATIENT_FIGURES)
+            **dict.fromkeys(PATIENT_FIGURES)
             | {
                 "volume": f"volume {number}",
                 "patient": f"patient {number}",

@@ -163,7 +163,7 @@ def make_patient_score():
     ):
         predicted_pixels = true_positives if predicted_pixels is None else predicted_pixels
         masks = count_masks(tumour_pixels, predicted_pixels, true_positives)
-        figures = {figure.name: figure.measure(masks) for figure in PATIENT_FIGURES}
+        figures = {name: figure.measure(masks) for name, figure in PATIENT_FIGURES.items()}
         changes = {"hd95": None, "surface_dice": 0.0, **changes}
         return PatientScore(name, name, site, **(figures | changes))
 

@@ -63,7 +63,7 @@ def test_a_metric_is_added_as_the_page_says(tmp_path):
     scoring = tmp_path / "components" / "shared" / "scoring"
     figure, table = blocks("add-a-metric.md", "python")
     (metric,) = re.findall(r"^    Metric\(\n.*?^    \),\n", table, re.MULTILINE | re.DOTALL)
-    insert(scoring / "scores.py", figure, before="\n\nclass PatientFigure(")
+    insert(scoring / "scores.py", figure, before="\n\nPATIENT_FIGURES: ")
     insert(scoring / "metrics.py", metric, before=')\n"""Every metric, in')
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", USE_METRIC]

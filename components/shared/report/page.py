@@ -110,9 +110,7 @@ def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         title=title,
         subtitle=subtitle,
         sections=sections,
-        kind=_kind,
         show=show,
-        number=_number,
         numeric=_numeric,
         colors=PAGE_COLORS,
     )
@@ -145,13 +143,5 @@ def photograph(pixels: Voxels) -> str:
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _kind(block: Block) -> str:
-    return type(block).__name__
-
-
-def _number(cell: Cell) -> bool:
-    return isinstance(cell, int | float)
-
-
 def _numeric(table: Table, column: int) -> bool:
-    return any(_number(row[column]) for row in table.rows[: table.most_rows])
+    return any(isinstance(row[column], int | float) for row in table.rows[: table.most_rows])

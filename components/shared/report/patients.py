@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from components.shared.report.dice_charts import dice_by_group, dice_by_size
-from components.shared.report.page import Block, Gallery, Notice, Picture, Table, draw, photograph
-from components.shared.report.slices import Overlay
+from components.shared.report.page import Block, Notice, Picture, Table, draw
 from components.shared.scoring.groups import group, size_thirds
 from components.shared.scoring.metrics import BASELINE_SUFFIX
 from components.shared.scoring.scores import PATIENT_FIGURES, PatientScore
@@ -42,11 +41,6 @@ def dice_pictures(scores: Sequence[PatientScore]) -> list[Block]:
     ]
 
 
-def overlay_gallery(overlays: Sequence[Overlay]) -> Gallery:
-    """Gallery of a volume's drawn slices."""
-    return Gallery([Picture(photograph(one.pixels), one.caption, width_px=320) for one in overlays])
-
-
 def patient_line(score: PatientScore) -> str:
     """Dice and tumour size of a patient in one line."""
     return (
@@ -63,14 +57,14 @@ def patient_table(scores: Sequence[PatientScore], folds: Mapping[str, str] = {})
         folds: Label of the fold by volume; empty for a single test part.
     """
     thirds = size_thirds(scores)
-    figures = [figure for figure in PATIENT_FIGURES if figure.label]
+    labels = {name: figure.label for name, figure in PATIENT_FIGURES.items() if figure.label}
     rows = [
         (
             score.volume,
             *([folds[score.volume]] if folds else []),
             score.site,
             thirds[score.volume],
-            *(getattr(score, figure.name) for figure in figures),
+            *(getattr(score, name) for name in labels),
         )
         for score in sorted(scores, key=lambda score: score.dice)
     ]
@@ -79,5 +73,5 @@ def patient_table(scores: Sequence[PatientScore], folds: Mapping[str, str] = {})
         "Worst patient first; click on a column's head to sort by it. HD95, tumour, predicted, "
         "false (predicted outside the tumour) and volume difference (unsigned) are in pixels. The "
         "relative difference is a fraction of the tumour. A dash is an undefined value.",
-        Table((*columns, *(figure.label for figure in figures)), rows),
+        Table((*columns, *labels.values()), rows),
     ]

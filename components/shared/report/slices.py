@@ -1,37 +1,24 @@
 """The most informative slices of a predicted volume."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from components.shared.dataset.volumes import Mask, Volume, Voxels
+from components.shared.dataset.volumes import Mask, Volume
 from components.shared.report.overlay import draw_slice, largest_tumour_slice
+from components.shared.report.page import Gallery, Picture, photograph
 
 _SLICES = 3  # per volume
 
 
-@dataclass(frozen=True)
-class Overlay:
-    """A drawn slice.
-
-    Attributes:
-        pixels: uint8, height x width x 3.
-        caption: Number of the slice, counted from 1, and the reason to show it.
-    """
-
-    pixels: Voxels
-    caption: str
-
-
-def draw_overlays(volume: Volume, predicted: Mask) -> list[Overlay]:
+def draw_overlays(volume: Volume, predicted: Mask) -> Gallery:
     """Draws the slices with the largest tumour, most missed tumour and most false positives.
 
     No slice is drawn twice. If fewer than three are left, slices with much tumour are added.
     """
-    return [
-        Overlay(draw_slice(volume, predicted, index), f"slice {index + 1}: {reason}")
-        for index, reason in _informative_slices(volume.mask > 0, predicted).items()
-    ]
+    pictures = []
+    for index, reason in _informative_slices(volume.mask > 0, predicted).items():
+        source = photograph(draw_slice(volume, predicted, index))
+        pictures.append(Picture(source, f"slice {index + 1}: {reason}", width_px=320))
+    return Gallery(pictures)
 
 
 def _informative_slices(truth: Mask, predicted: Mask) -> dict[int, str]:

@@ -49,13 +49,9 @@ def first_of_each_third(patients: Sequence[Sized], count: int) -> list[str]:
 def group(scores: Sequence[Score]) -> dict[str, list[Score]]:
     """Groups patients by `site/<code>` and by `size/<third>`."""
     thirds = size_thirds(scores)
-    groups: dict[str, list[Score]] = {f"site/{site}": [] for site in sorted(_sites(scores))}
-    groups |= {f"size/{size}": [] for size in SIZES if size in thirds.values()}
-    for score in scores:
-        groups[f"site/{score.site}"].append(score)
-        groups[f"size/{thirds[score.volume]}"].append(score)
-    return groups
-
-
-def _sites(scores: Sequence[PatientScore]) -> set[str]:
-    return {score.site for score in scores}
+    sites = sorted({one.site for one in scores})
+    by_site = {f"site/{site}": [one for one in scores if one.site == site] for site in sites}
+    sizes = [size for size in SIZES if size in thirds.values()]
+    return by_site | {
+        f"size/{size}": [one for one in scores if thirds[one.volume] == size] for size in sizes
+    }

@@ -1,5 +1,6 @@
 """Prediction and scoring of volumes, the same for all steps."""
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,12 +21,14 @@ class Predicted(NamedTuple):
         volume: Voxels with the true mask.
         mask: Predicted mask, slices x height x width.
         score: Score of the prediction.
+        seconds: Time of the prediction.
     """
 
     entry: VolumeEntry
     volume: Volume
     mask: Mask
     score: VolumeScore
+    seconds: float
 
 
 def scored(
@@ -50,6 +53,9 @@ def scored(
     """
     for entry in track(entries, len(entries), what):
         volume = dataset.volume(entry)
+        started = time.monotonic()
         probability = segmenter(volume.image, entry.volume)
+        seconds = time.monotonic() - started
         mask = find_tumour(probability, threshold, segmenter.min_component_fraction)
-        yield Predicted(entry, volume, mask, score_volume(entry, volume, probability, mask))
+        score = score_volume(entry, volume, probability, mask)
+        yield Predicted(entry, volume, mask, score, seconds)

@@ -6,7 +6,7 @@ The same code scores an empty prediction of the same volume, as a baseline.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, NamedTuple, get_type_hints
+from typing import Annotated, get_type_hints
 
 import numpy as np
 
@@ -159,26 +159,12 @@ class PatientScore:
     ]
 
 
-class PatientFigure(NamedTuple):
-    """Figure of a patient, for tables.
-
-    Attributes:
-        name: Name of the attribute of `PatientScore` and of the column in files.
-        label: Label in reports; empty for figures that only files have.
-        measure: Function that computes the figure.
-    """
-
-    name: str
-    label: str
-    measure: Callable[[Masks], float | None]
-
-
-PATIENT_FIGURES = tuple(
-    PatientFigure(name, figure.label, figure.measure)
+PATIENT_FIGURES: dict[str, Figure] = {
+    name: figure
     for name, annotation in get_type_hints(PatientScore, include_extras=True).items()
     for figure in getattr(annotation, "__metadata__", ())
-)
-"""All figures of a patient, in the order of files and reports."""
+}
+"""All figures of a patient by attribute and column, in the order of files and reports."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +204,7 @@ def score_volume(
 
 def _score(entry: VolumeEntry, masks: Masks, reliability: Reliability) -> VolumeScore:
     counts = (masks.true_positives_by_slice, masks.predicted_by_slice, masks.tumour_by_slice)
-    figures = {figure.name: figure.measure(masks) for figure in PATIENT_FIGURES}
+    figures = {name: figure.measure(masks) for name, figure in PATIENT_FIGURES.items()}
     return VolumeScore(
         volume=entry.volume,
         patient=entry.patient,

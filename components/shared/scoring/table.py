@@ -9,29 +9,29 @@ from components.shared.errors import UserError
 from components.shared.scoring.groups import size_thirds
 from components.shared.scoring.scores import PATIENT_FIGURES, PatientScore
 
-_COLUMNS = ("volume", "patient", "site", *(figure.name for figure in PATIENT_FIGURES))
+_COLUMNS = ("volume", "patient", "site", *PATIENT_FIGURES)
 
 
 def write_patient_scores(
     scores: Sequence[PatientScore],
     path: Path,
-    further: Mapping[str, Mapping[str, str]] = {},
+    folds: Mapping[str, str] = {},
 ) -> None:
     """Writes one CSV row per patient; undefined figures stay blank.
 
     Args:
         scores: Scores in the order of the rows.
         path: New file.
-        further: Further columns at the end: name -> volume -> value.
+        folds: Label of the fold by volume, for a last column; empty for a single test part.
     """
     thirds = size_thirds(scores)
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow((*_COLUMNS, "size_third", *further))
+        writer.writerow((*_COLUMNS, "size_third", *(["fold"] if folds else [])))
         for score in scores:
             row = [getattr(score, column) for column in _COLUMNS]
-            more = [column[score.volume] for column in further.values()]
-            writer.writerow((*row, thirds[score.volume], *more))
+            fold = [folds[score.volume]] if folds else []
+            writer.writerow((*row, thirds[score.volume], *fold))
 
 
 def read_patient_scores(path: Path) -> list[PatientScore]:

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from components.shared.config import Record
 from components.shared.errors import UserError
+from components.shared.process import StepProcess, step_process
 from components.shared.storage.store import Store, open_store
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,24 @@ def leave_outcome(store: Store, pipeline_run: str, outcome: Outcome) -> None:
     """
     key = f"{run_folder(pipeline_run)}outcome.json"
     store.write(key, outcome.model_dump_json(indent=2).encode())
+
+
+@contextlib.contextmanager
+def running_step(
+    name: str, store: str, label: str = "", pipeline_run: str = ""
+) -> Iterator[StepProcess]:
+    """Runs a step's work as `step_process` does, and leaves its failure in the store.
+
+    Args:
+        name: Name of the step.
+        store: URI of the store.
+        label: Task of this step in the run, e.g. fold-1.
+        pipeline_run: Name of the pipeline run, used if the environment has none.
+    """
+    with step_process(name, label) as process:
+        run = process.pipeline_run or pipeline_run
+        with leaving_failure(store, run, name, label):
+            yield replace(process, pipeline_run=run)
 
 
 @contextlib.contextmanager

@@ -1,15 +1,21 @@
 """The registered version in use, and the tags of a version."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from components.shared.dataset.manifest import manifest_key
 from components.shared.dataset.split import split_key
 from components.shared.errors import UserError
 from components.shared.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _PAGE = 1000  # models per request
 
@@ -22,14 +28,43 @@ DEFAULT_THRESHOLD = 0.5  # of a model without that tag
 
 
 def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
-    """Returns the version of a registered model under the alias `champion`, if there is one."""
-    try:
-        aliases = client.get_registered_model(name).aliases
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-    return client.get_model_version(name, str(aliases[CHAMPION])) if CHAMPION in aliases else None
+    """Returns the version of a registered model under the alias `champion`, if there is one.
+
+    An alias without its version counts as none, with a warning: some servers keep the alias of a
+    deleted version.
+    """
+    model = _find(client.get_registered_model, name)
+    return _aliased(client, model) if model else None
+
+
+def require_champion(client: MlflowClient, name: str) -> ModelVersion:
+    """Returns the version of a registered model under the alias `champion`.
+
+    Raises:
+        UserError: If there is no such model, no such alias, or its version was deleted.
+    """
+    model = _find(client.get_registered_model, name) if name else None
+    if model is None:
+        newest = ["last_updated_timestamp DESC"]
+        known = [one.name for one in client.search_registered_models(None, 10, newest)]
+        raise UserError(
+            f"MLflow at {client.tracking_uri} has no model {name!r} (it has"
+            f"{': ' + ', '.join(known) if known else ' no models'}); use another name, train one "
+            "with `brainseg run`, or set MLFLOW_TRACKING_URI to its server"
+        )
+    champion = _aliased(client, model)
+    if champion is None:
+        raise UserError(
+            f"model {name!r} of MLflow at {client.tracking_uri} has no champion; the descriptions "
+            "of its versions give the reasons: set the alias champion of one in the MLflow UI, or "
+            f"use a version by its number, models:/{name}/NUMBER"
+        )
+    return champion
+
+
+def find_version(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
+    """Returns a version of a registered model; `None` if it does not exist."""
+    return _find(client.get_model_version, name, number)
 
 
 def champions(client: MlflowClient) -> Iterator[ModelVersion]:
@@ -37,10 +72,33 @@ def champions(client: MlflowClient) -> Iterator[ModelVersion]:
     token = None
     while token != "":
         page = client.search_registered_models(max_results=_PAGE, page_token=token)
-        for model in page:
-            if CHAMPION in model.aliases:
-                yield client.get_model_version(model.name, str(model.aliases[CHAMPION]))
+        yield from filter(None, (_aliased(client, model) for model in page))
         token = page.token or ""
+
+
+def _aliased(client: MlflowClient, model: RegisteredModel) -> ModelVersion | None:
+    if CHAMPION not in model.aliases:
+        return None
+    number = str(model.aliases[CHAMPION])
+    version = find_version(client, model.name, number)
+    if version is None:
+        logger.warning(
+            "the alias champion of model %s is on version %s, which was deleted: there is no "
+            "champion; remove the alias or set it on another version",
+            model.name,
+            number,
+        )
+    return version
+
+
+def _find(get: Callable[..., T], *names: str) -> T | None:
+    """Calls a function of MLflow's client; `None` for names that nothing has or can have."""
+    try:
+        return get(*names)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
 
 
 def is_origin_known(version: ModelVersion, store: Store) -> bool:

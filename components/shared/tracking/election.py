@@ -53,7 +53,9 @@ def find_or_create(
             _delete(client, [run for run in candidates if run not in settled])
             return str(settled[0].info.run_id)
         if candidates:
-            _settle_first(client, candidates, identity)
+            first, *others = candidates
+            if all(claim(client, run.info.run_id, _SUPERSEDED) for run in others):
+                claim(client, first.info.run_id, identity)
         elif listed:
             created = False  # all were superseded when their parameters were read: list again
         elif created:
@@ -67,11 +69,14 @@ def find_or_create(
 
 
 def claim(client: MlflowClient, run_id: str, identity: str) -> bool:
-    """Assigns a run of another tool to an identity; false if another identity has it.
-
-    The first identity keeps it, in every later attempt too.
-    """
-    return _set_parameter(client, run_id, identity)
+    """Assigns a run to an identity; false if another one has it for good, or it is deleted."""
+    try:
+        client.log_param(run_id, IDENTITY, identity)
+    except MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        return False
+    return True
 
 
 def _list(client: MlflowClient, experiment: str, identity: str) -> Sequence[Run]:
@@ -83,23 +88,6 @@ def _list(client: MlflowClient, experiment: str, identity: str) -> Sequence[Run]
     )
     _delete(client, [run for run in found if _value(run) == _SUPERSEDED])
     return found
-
-
-def _settle_first(client: MlflowClient, candidates: Sequence[Run], identity: str) -> None:
-    first, *others = candidates
-    if all(_set_parameter(client, run.info.run_id, _SUPERSEDED) for run in others):
-        _set_parameter(client, first.info.run_id, identity)
-
-
-def _set_parameter(client: MlflowClient, run_id: str, value: str) -> bool:
-    """Sets a run's parameter; false if it has another value, or the run is deleted."""
-    try:
-        client.log_param(run_id, IDENTITY, value)
-    except MlflowException as error:
-        if error.error_code != "INVALID_PARAMETER_VALUE":
-            raise
-        return False
-    return True
 
 
 def _delete(client: MlflowClient, runs: Sequence[Run]) -> None:

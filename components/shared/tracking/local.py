@@ -1,7 +1,6 @@
 """Local MLflow: a SQLite file and a folder, created before any step uses them."""
 
 import fcntl
-from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -32,8 +31,12 @@ def ensure_local(uri: str) -> None:
         with open(database.with_name(f".{database.name}.lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two processes at once would corrupt the file
             if not database.exists():
-                _create_database(database)
-            open_experiment(MlflowClient(_sqlite(database)), artifacts.as_uri())
+                # under another name until it is complete: MLflow cannot use a partial file
+                part = database.with_name(f".{database.name}.part")
+                part.unlink(missing_ok=True)
+                MlflowClient(f"sqlite:///{part}")
+                part.replace(database)
+            open_experiment(MlflowClient(f"sqlite:///{database}"), artifacts.as_uri())
     except OSError as error:
         raise UserError(
             f"the local MLflow cannot be created in {database.parent}: {error.strerror}; choose a "
@@ -43,15 +46,3 @@ def ensure_local(uri: str) -> None:
         raise UserError(
             f"MLflow's file {database} cannot be used: {error}; move it or give another file"
         ) from error
-
-
-def _create_database(database: Path) -> None:
-    # under another name until it is complete: MLflow cannot use a partial file
-    part = database.with_name(f".{database.name}.part")
-    part.unlink(missing_ok=True)
-    MlflowClient(_sqlite(part))
-    part.replace(database)
-
-
-def _sqlite(path: Path) -> str:
-    return f"sqlite:///{path}"

@@ -11,24 +11,15 @@ def origin_tags() -> dict[str, str]:
         "mlflow.source.name": "brainseg",
         "mlflow.user": os.environ.get("USER", ""),
         "image_digest": os.environ.get("BRAINSEG_IMAGE_DIGEST", ""),
-        **_git_tags(),
+        "mlflow.source.git.commit": os.environ.get("BRAINSEG_GIT_COMMIT", ""),
     }
-    return {key: value for key, value in tags.items() if value}
-
-
-def _git_tags() -> dict[str, str]:
-    given = os.environ.get("BRAINSEG_GIT_COMMIT", "")
-    if given:
-        return {"mlflow.source.git.commit": given}
-    here = Path(__file__)
     # a virtual environment inside another repository must not report that one's commit
-    if _git("ls-files", "--error-unmatch", here.name) is None:
-        return {}
-    commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "-uno")
-    return {
-        "mlflow.source.git.commit": commit or "",
-        "mlflow.source.git.dirty": "true" if changed else "false",
-    }
+    is_ours = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
+    if is_ours and not tags["mlflow.source.git.commit"]:
+        tags["mlflow.source.git.commit"] = _git("rev-parse", "HEAD") or ""
+        dirty = _git("status", "--porcelain", "-uno")
+        tags["mlflow.source.git.dirty"] = "true" if dirty else "false"
+    return {key: value for key, value in tags.items() if value}
 
 
 def _git(*arguments: str) -> str | None:

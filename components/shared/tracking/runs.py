@@ -119,11 +119,6 @@ def log_headline(client: MlflowClient, run_id: str, metrics: Collection[str]) ->
     Pipeline runs can then be sorted by them, with `fold-1/patient_dice_mean` next to
     `fold-2/patient_dice_mean`. Without a label they keep their names. Each becomes a column of the
     view `brainseg`.
-
-    Args:
-        client: Client of the tracking server.
-        run_id: Run of the training.
-        metrics: Names of its metrics.
     """
     run = client.get_run(run_id)
     label = run.data.tags.get("label")
@@ -139,12 +134,6 @@ def log_outcome(
     """Copies a training's metrics to its pipeline run's run, and the outcome for its model.
 
     The run that KFP's plugin created for this task gets the tags too.
-
-    Args:
-        client: Client of the tracking server.
-        run_id: Run of the training.
-        metrics: Names of its metrics.
-        tags: Outcome, e.g. the decision about the model.
     """
     _copy_to_parent(client, run_id, metrics)
     log_tags(client, pipeline_run_of(client, run_id), tags)

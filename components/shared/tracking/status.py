@@ -9,10 +9,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from components.shared.tracking.election import IDENTITY
 
-PIPELINE_TAG = (
-    "brainseg.pipeline"  # digest of the pipeline run, on its run and those of its trainings
-)
-TRAINING_TAG = "brainseg.training"  # digest of the training, on its run
+# digests: of the pipeline run, on its run and those of its trainings; of the training, on its run
+PIPELINE_TAG, TRAINING_TAG = "brainseg.pipeline", "brainseg.training"
 
 Status = Literal["RUNNING", "FAILED", "FINISHED"]
 

@@ -4,25 +4,15 @@ With the plugin (2.17) a pipeline run has a run, with a child for each task. The
 before the first attempt. The launcher logs the task's parameters and KFP metrics to it and ends
 it after *every* attempt (backend/src/v2/common/plugins/mlflow/handler.go;
 backend/src/v2/component/launcher_v2.go). If the administrator enables injection, its id is in
-`MLFLOW_RUN_ID`. MLflow then shows:
-
-    nightly                       the pipeline run: headline of every training, decision, data set
-      ingest, profile, split      their parameters, by KFP
-      train                       *the training*: parameters, curves, overlays, model, decision
-      evaluate                    its metrics, by KFP; `training_run_id` says of which training
-      register                    the decision about that training
+`MLFLOW_RUN_ID`. Otherwise a task knows only the pipeline run's run, in `KFP_MLFLOW_CONFIG`, and
+the training gets a run next to those of the tasks.
 
 A training's metrics and model belong to the training's run, whichever task measures them:
 evaluate and register get its id from train and log there. Their own runs name that training, so
 that they are not mistaken for one.
 
-Injection is off by default. Then a task does not know its own run, only that of the pipeline run
-in `KFP_MLFLOW_CONFIG`. The training gets a run next to those of the tasks, named as without the
-plugin.
-
 The plugin ends the runs that it created. We change the status in one case: a retried task finds
-its run ended, and sets it running again. Tasks of the data image have no MLflow and leave theirs
-as the previous attempt did, until the launcher ends it again.
+its run ended, and sets it running again.
 """
 
 import os

@@ -64,11 +64,6 @@ def end_pipeline_run(client: MlflowClient, run_id: str, store: Store) -> None:
 
     The last step of every graph calls this. A failed training keeps its status, and then the
     pipeline run has failed too.
-
-    Args:
-        client: Client of the tracking server.
-        run_id: Run of the pipeline run or of any of its trainings.
-        store: Store of the checkpoints.
     """
     given = client.get_run(run_id)
     for run in trainings_of(client, given):

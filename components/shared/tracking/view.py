@@ -17,7 +17,7 @@ MODEL_VERSION_TAG = "model_version"
 
 _TAG = f"mlflow.sharedViewState.{VIEW}"
 _TAGS_SHOWN = ("label", DECISION_TAG, MODEL_VERSION_TAG)
-_MOST_COLUMNS = 60  # MLflow's limits: 20,000 characters a tag, 250 a metric's name
+_MOST = 60  # columns; MLflow's limits: 20,000 characters a tag, 250 a metric's name
 
 
 def share_view(client: MlflowClient, experiment: str, metrics: Collection[str]) -> None:
@@ -30,12 +30,10 @@ def share_view(client: MlflowClient, experiment: str, metrics: Collection[str]) 
         experiment: Id of the experiment.
         metrics: Names of the metrics with a column.
     """
-    asked = [
-        "attributes.`Dataset`",
-        *(f"metrics.`{name}`" for name in metrics),
-        *(f"tags.`{name}`" for name in _TAGS_SHOWN),
-    ]
-    kept = [column for column in _columns(client, experiment) if column not in asked]
+    tag = client.get_experiment(experiment).tags.get(_TAG)
+    before = json.loads(tag)["selectedColumns"] if tag else []
+    shown = [f"metrics.`{name}`" for name in metrics] + [f"tags.`{name}`" for name in _TAGS_SHOWN]
+    asked = ["attributes.`Dataset`", *shown]
     state = {
         "searchFilter": "",
         "orderByKey": "attributes.start_time",
@@ -44,7 +42,7 @@ def share_view(client: MlflowClient, experiment: str, metrics: Collection[str]) 
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": [*kept[max(0, len(kept) + len(asked) - _MOST_COLUMNS) :], *asked],
+        "selectedColumns": [*(name for name in before if name not in asked), *asked][-_MOST:],
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],
@@ -52,9 +50,3 @@ def share_view(client: MlflowClient, experiment: str, metrics: Collection[str]) 
         "isAccordionReordered": False,
     }
     client.set_experiment_tag(experiment, _TAG, json.dumps(state))
-
-
-def _columns(client: MlflowClient, experiment: str) -> list[str]:
-    tag = client.get_experiment(experiment).tags.get(_TAG)
-    columns: list[str] = json.loads(tag)["selectedColumns"] if tag else []
-    return columns

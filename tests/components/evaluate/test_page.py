@@ -37,8 +37,10 @@ def render(segmenter, dataset, history=_NONE):
     entries = dataset.manifest.by_name()
     ranked = ranked_volumes(evaluation.scores, SETTINGS.overlay_volumes)
     overlays = {
-        name: draw_overlays(dataset.volume(entries[name]), evaluation.predictions[name].unpack())
-        for names in ranked.values()
+        (rank, name): draw_overlays(
+            dataset.volume(entries[name]), evaluation.predictions[name].unpack()
+        )
+        for rank, names in ranked.items()
         for name in names
     }
     return evaluation, render_evaluation(evaluation, overlays, history, ORIGIN, SETTINGS)
@@ -83,7 +85,7 @@ def test_shows_every_patient_and_every_number(rendered):
         assert metric.definition in text
         assert (f'<span class="label">{metric.label}</span>' in page) == metric.headline
         assert (f">{metric.label}</th>" in page) == metric.by_group
-    for figure in filter(None, (figure.label for figure in PATIENT_FIGURES)):
+    for figure in filter(None, (figure.label for figure in PATIENT_FIGURES.values())):
         assert f">{figure}</th>" in page
     for name in ("dataset0", "split0", "run0", "site CS", "size large", "Best:", "Worst:"):
         assert name in page

@@ -35,17 +35,12 @@ def test_the_champion_is_named_by_its_version(any_mlflow, name, threshold_model,
 
 
 def test_a_missing_model_and_a_missing_champion_have_different_messages(
-    local_mlflow, local_mlflow_uri, name, threshold_model
+    any_mlflow, name, threshold_model
 ):
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError, match=f"has no model '{name}' .*train one with `brainseg run`"):
         resolve_model("champion", name)
-    assert str(raised.value) == (
-        f"MLflow at {local_mlflow_uri} has no model '{name}'; train one with `brainseg run`, or "
-        "pass the URI or folder of a model"
-    )
     add(name, threshold_model(150))
-    add(name, threshold_model(155))
-    with pytest.raises(UserError, match=rf"has 2 versions but no champion, .* models:/{name}/2"):
+    with pytest.raises(UserError, match=f"model '{name}' .*has no champion.* models:/{name}/"):
         resolve_model("champion", name)
 
 

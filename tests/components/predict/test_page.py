@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from components.predict.page import render_predictions, take_snapshot
-from components.predict.volume_prediction import VolumePrediction
+from components.predict.page import VolumePrediction, render_predictions, take_snapshot
 
 
 def row(number, **changes):

@@ -38,10 +38,10 @@ def refusal(name):
 
 
 def test_an_unknown_model_is_not_one_without_a_champion(any_mlflow, name, threshold_model):
-    assert f"has no model '{name}'; it has: " in refusal(name)
+    assert f"has no model '{name}' (it has" in refusal(name)
     add(name, threshold_model(140))
     assert f"model '{name}' of MLflow at " in refusal(name)
-    assert "has no champion, so there is nothing to roll back" in refusal(name)
+    assert "has no champion" in refusal(name)
     assert name in refusal(f"{name}-2").partition("it has: ")[2]
 
 

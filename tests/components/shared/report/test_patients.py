@@ -1,15 +1,12 @@
-import numpy as np
 import pytest
 
 from components.shared.report.page import Notice
 from components.shared.report.patients import (
     baseline_notice,
     dice_pictures,
-    overlay_gallery,
     patient_line,
     patient_table,
 )
-from components.shared.report.slices import Overlay
 
 
 @pytest.fixture
@@ -34,11 +31,6 @@ def test_the_picture_by_size_counts_the_patients_it_cannot_show(scores):
     assert by_size.caption.endswith("Patients without tumour, not shown: 1.")
     assert "not shown" not in dice_pictures(scores[:2])[0].caption
     assert "thirds of these patients" in by_group.caption
-
-
-def test_a_gallery_has_every_slice_with_its_caption():
-    overlays = [Overlay(np.zeros((4, 4, 3), np.uint8), f"slice {number}") for number in (1, 2)]
-    assert [one.caption for one in overlay_gallery(overlays).pictures] == ["slice 1", "slice 2"]
 
 
 def test_a_line_has_dice_and_sizes(scores):

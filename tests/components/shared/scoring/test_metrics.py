@@ -69,7 +69,7 @@ def simulate_score(numbers, index):
 
 def figures_of(tumour, predicted, true_positives):
     masks = count_masks(tumour, predicted, true_positives)
-    return {figure.name: figure.measure(masks) for figure in PATIENT_FIGURES}
+    return {name: figure.measure(masks) for name, figure in PATIENT_FIGURES.items()}
 
 
 def empty_reliability(counts):

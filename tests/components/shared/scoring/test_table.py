@@ -45,7 +45,7 @@ def test_the_csv_has_the_promised_columns_and_blanks_for_undefined(tmp_path, sco
 
 def test_every_number_of_a_patient_is_a_figure():
     names = set(PatientScore.__dataclass_fields__) - {"volume", "patient", "site"}
-    assert sorted(names) == sorted(figure.name for figure in PATIENT_FIGURES)
+    assert sorted(names) == sorted(PATIENT_FIGURES)
 
 
 @pytest.mark.parametrize("text", ["volume,dice\na,0.5\n", "<html></html>\nx\n"])
@@ -57,11 +57,11 @@ def test_a_file_that_is_no_table_of_scores_is_named(tmp_path, text):
         read_patient_scores(path)
 
 
-def test_further_columns_stand_at_the_end_and_disturb_no_reader(tmp_path, some_scores):
+def test_the_fold_is_the_last_column_and_disturbs_no_reader(tmp_path, some_scores):
     scores, path = some_scores(), tmp_path / "out_of_fold.csv"
     folds = {score.volume: f"fold-{number}" for number, score in enumerate(scores)}
 
-    write_patient_scores(scores, path, {"fold": folds})
+    write_patient_scores(scores, path, folds)
 
     with open(path, newline="") as stream:
         rows = list(csv.DictReader(stream))
