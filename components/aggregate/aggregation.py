@@ -14,8 +14,8 @@ from components.aggregate.settings import AggregateSettings
 from components.shared.dataset.manifest import Manifest
 from components.shared.dataset.parts import SplitDataset
 from components.shared.model.segmenter import load_segmenter
+from components.shared.report.overlay import draw_overlays
 from components.shared.report.page import Gallery
-from components.shared.report.slices import draw_overlays
 from components.shared.scoring.metrics import HEADLINE
 from components.shared.scoring.predicted import scored
 from components.shared.scoring.table import write_patient_scores

@@ -12,8 +12,7 @@ from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.volumes import Volume, Voxels
 from components.shared.model.segmenter import load_segmenter
-from components.shared.report.overlay import draw_slice, largest_tumour_slice
-from components.shared.report.slices import draw_overlays
+from components.shared.report.overlay import draw_overlays, draw_slice, largest_tumour_slice
 from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.groups import first_of_each_third
 from components.shared.scoring.metrics import HEADLINE, METRICS

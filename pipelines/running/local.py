@@ -23,7 +23,6 @@ from components.shared.step import TRAINER_IMAGE
 from components.shared.storage.outcome import Outcome, read_outcome
 from components.shared.storage.store import FolderStore, open_store
 from components.shared.tracking.local import ensure_local
-from components.shared.tracking.runs import experiment_id
 from components.shared.tracking.server import connect, open_experiment
 from pipelines.graph import check_arguments, count_steps, images, on_one_machine
 from pipelines.running.steplog import StepLog
@@ -129,7 +128,8 @@ def _collect(outputs: Mapping[str, Any], output: Path) -> dict[str, Any]:
     }
     if "mlflow_run_id" in outputs:
         result["tracking_uri"] = os.environ["MLFLOW_TRACKING_URI"]
-        result["experiment_id"] = experiment_id(outputs["mlflow_run_id"])
+        run = connect().get_run(outputs["mlflow_run_id"])
+        result["experiment_id"] = run.info.experiment_id
     return result
 
 

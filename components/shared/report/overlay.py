@@ -4,11 +4,13 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from components.shared.dataset.volumes import FLAIR, Mask, Volume, Voxels
+from components.shared.report.page import Gallery, Picture, photograph
 
 TRUTH_COLOR = (46, 204, 64)  # green
 PREDICTION_COLOR = (240, 18, 190)  # magenta
 _SIDE_PX = 384  # outlines stay thin compared with the anatomy
 _LINE_PX = 2
+_SLICES = 3  # of a volume in a gallery
 
 
 def largest_tumour_slice(tumour: Mask) -> int:
@@ -47,6 +49,18 @@ def draw_channel(volume: Volume, channel: int, index: int, side_px: int) -> Voxe
     return np.repeat(drawn[..., None], 3, axis=-1)
 
 
+def draw_overlays(volume: Volume, predicted: Mask) -> Gallery:
+    """Draws the slices with the largest tumour, most missed tumour and most false positives.
+
+    No slice is drawn twice. If fewer than three are left, slices with much tumour are added.
+    """
+    pictures = []
+    for index, reason in _informative_slices(volume.mask > 0, predicted).items():
+        source = photograph(draw_slice(volume, predicted, index))
+        pictures.append(Picture(source, f"slice {index + 1}: {reason}", width_px=320))
+    return Gallery(pictures)
+
+
 def _window(channel: Voxels, index: int) -> Voxels:
     # one scale for the volume, so that its slices can be compared
     white = max(float(np.percentile(channel[:, ::4, ::4], 99.5)), 1.0)
@@ -65,3 +79,19 @@ def _contour(mask: Mask, shape: tuple[int, ...], *, inside: bool) -> Mask:
     )
     line: Mask = area != np.asarray(moved, dtype=bool)
     return line[_LINE_PX:-_LINE_PX, _LINE_PX:-_LINE_PX]
+
+
+def _informative_slices(truth: Mask, predicted: Mask) -> dict[int, str]:
+    reasons = {largest_tumour_slice(truth): "largest tumour area" if truth.any() else "middle"}
+    missed, false = truth & ~predicted, predicted & ~truth
+    for mask, what in ((missed, "most missed tumour"), (false, "most false positives")):
+        pixels = mask.sum(axis=(1, 2))
+        if pixels.any():
+            index = int(pixels.argmax())
+            text = f"{what} ({int(pixels[index]):,} px)"
+            reasons[index] = f"{reasons[index]}, {text}" if index in reasons else text
+    tumour = truth.sum(axis=(1, 2))
+    for index in map(int, np.argsort(-tumour, kind="stable")):
+        if len(reasons) < _SLICES and tumour[index]:
+            reasons.setdefault(index, "much tumour")
+    return reasons

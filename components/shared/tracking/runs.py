@@ -140,15 +140,6 @@ def log_outcome(
     tag_task_run(client, run_id, tags)
 
 
-def experiment_id(run_id: str) -> str:
-    """Returns the experiment of a run.
-
-    Raises:
-        UserError: If MLflow cannot be used.
-    """
-    return str(connect().get_run(run_id).info.experiment_id)
-
-
 def _copy_to_parent(
     client: MlflowClient, run_id: str, metrics: Collection[str], prefix: str = ""
 ) -> None:

@@ -11,7 +11,7 @@ from components.evaluate.results import evaluate_test_part, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.split import PARTS, make_split
 from components.shared.dataset.volumes import FLAIR
-from components.shared.report.slices import draw_overlays
+from components.shared.report.overlay import draw_overlays
 from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.metrics import METRICS
 from components.shared.scoring.scores import PATIENT_FIGURES
