@@ -32,13 +32,14 @@ def test_scores_the_asked_volumes_in_order(dataset):
     found = list(scored(bright, dataset, entries, threshold=0.55))
 
     assert [one.entry for one in found] == list(entries)
-    for entry, volume, mask, score in found:
+    for entry, volume, mask, score, seconds in found:
         expected = dataset.volume(entry)
         assert np.array_equal(volume.image, expected.image)
         assert np.array_equal(mask, bright(expected.image) >= 0.55)
         probability = bright(expected.image)
         assert score == score_volume(entry, expected, probability, probability >= 0.55)
         assert score.predicted_pixels == mask.sum() > 0
+        assert seconds > 0
 
 
 def test_predicts_a_volume_only_when_it_is_its_turn(dataset):
