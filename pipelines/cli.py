@@ -358,6 +358,9 @@ def doctor(
         str, typer.Option(help="Service account of the pods.")
     ] = "brainseg-run",
     endpoint: options.Endpoint = "",
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Store a file as large as a model in MLflow, too.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Check the installation and the environment, and suggest fixes.
@@ -367,6 +370,8 @@ def doctor(
 
     Example: brainseg doctor --cluster --store s3://mri/store --profile gpu
     """
+    if cluster and deep:
+        raise UserError("--deep is about this machine: leave out --cluster")
     if not cluster and (registry or digests or endpoint):
         raise UserError("--registry, --digests and --endpoint are about a cluster: add --cluster")
     if cluster:
@@ -388,7 +393,7 @@ def doctor(
         from pipelines.doctor.checks import run_checks
 
         _use_local_defaults()
-        found = run_checks(_absolute(store))
+        found = run_checks(_absolute(store), deep=deep)
     print_result([vars(each) for each in found], *_check_lines(found), as_json=as_json)
     if any(check.status == "error" for check in found):
         raise typer.Exit(1)

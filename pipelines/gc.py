@@ -16,7 +16,8 @@ from components.shared.storage.outcome import RUNS
 from components.shared.storage.store import Store, StoredObject
 from components.shared.tracking.champion import STORE_TAG, champions
 from components.shared.tracking.identity import CHECKPOINTS, checkpoint_folder
-from components.shared.tracking.server import connect, explaining
+from components.shared.tracking.refusals import explaining
+from components.shared.tracking.server import connect
 from components.shared.tracking.status import find_training
 
 Kind = Literal["checkpoints", "volume", "run", "report", "unfinished"]

@@ -16,6 +16,8 @@ from components.shared.process import cache_folder
 from components.shared.storage.store import FolderStore, Store
 from components.shared.tracking.local import ensure_local
 from components.shared.tracking.origin import origin_tags
+from components.shared.tracking.probe import probe
+from components.shared.tracking.refusals import explaining
 from components.shared.tracking.runs import log_params, recording
 from components.shared.tracking.server import connect, open_experiment
 from components.split.settings import SplitSettings
@@ -41,6 +43,7 @@ class FoundRate(Record):
     mlflow_run_id: str
 
 
+@explaining()
 def find_learning_rate(
     preset: Preset, store: Store, output: Path, *, source: str = "", dataset_id: str = ""
 ) -> FoundRate:
@@ -49,6 +52,7 @@ def find_learning_rate(
     Of two networks, the first one is used. The curve is logged to an MLflow run.
     """
     ensure_local(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    probe()
     client = connect()
     recipe = Recipe.model_validate(preset["train"])
     dataset = _dataset(preset, store, source, dataset_id)

@@ -20,6 +20,7 @@ from components.shared.scoring.metrics import HEADLINE
 from components.shared.scoring.predicted import scored
 from components.shared.scoring.table import write_patient_scores
 from components.shared.storage.store import Store
+from components.shared.tracking.refusals import explaining
 from components.shared.tracking.runs import log_metrics, log_params, recording
 from components.shared.tracking.server import connect
 from components.shared.tracking.status import pipeline_run_of
@@ -29,6 +30,7 @@ from components.shared.tracking.view import share_view
 logger = logging.getLogger(__name__)
 
 
+@explaining()
 def aggregate_folds(
     files: Sequence[FoldFiles],
     manifest: Manifest,

@@ -39,7 +39,8 @@ def check_data(
 
     with running_step("check_data", store, pipeline_run=pipeline_run) as process:
         from components.check_data.checking import check_data_set
-        from components.shared.tracking.server import connect, explaining
+        from components.shared.tracking.refusals import explaining
+        from components.shared.tracking.server import connect
 
         name = parse_config(CheckDataSettings, register_settings, "register").model_name
         opened = open_store(store)

@@ -15,6 +15,7 @@ from components.compare.settings import CompareSettings
 from components.shared.dataset.parts import SplitDataset
 from components.shared.errors import UserError
 from components.shared.scoring.groups import first_of_each_third
+from components.shared.tracking.refusals import explaining
 from components.shared.tracking.runs import (
     log_headline,
     log_metrics,
@@ -31,6 +32,7 @@ CHOSEN_TAG = "chosen_on_validation"
 DICE = "validation_patient_dice_mean"
 
 
+@explaining()
 def compare_models(
     trained: Sequence[Trained],
     dataset: SplitDataset,

@@ -20,6 +20,7 @@ from components.shared.dataset.split import check_split, fetch_split
 from components.shared.errors import UserError
 from components.shared.scoring.groups import first_of_each_third
 from components.shared.storage.store import Store
+from components.shared.tracking.refusals import explaining
 from components.shared.tracking.runs import log_metrics, log_params, log_tags, recording
 from components.shared.tracking.server import connect
 from components.shared.tracking.status import pipeline_run_of
@@ -31,6 +32,7 @@ CHOSEN_TAG = "chosen_out_of_fold"
 DICE = "out_of_fold_patient_dice_mean"
 
 
+@explaining()
 def compare_over_folds(
     trained: Sequence[Trained],
     manifest: Manifest,

@@ -15,6 +15,9 @@ def ingest(
 ) -> str:
     """Validates patients and publishes them as an immutable data set version.
 
+    As the first step of all graphs with a training run, it tries MLflow before any work, unless
+    the environment names no server or `BRAINSEG_SKIP_PROBE` is set.
+
     Args:
         source: URI of the volumes; `brainseg ingest --help` lists the forms.
         store: `s3://bucket/prefix` or a folder in which the version is published.
@@ -25,6 +28,7 @@ def ingest(
     Returns:
         The data set's id.
     """
+    import os
     from pathlib import Path
 
     from components.ingest.ingestion import ingest_source
@@ -34,6 +38,11 @@ def ingest(
     from components.shared.storage.store import open_store
 
     with running_step("ingest", store):
+        is_server = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
+        if is_server and not os.environ.get("BRAINSEG_SKIP_PROBE"):
+            from components.shared.tracking.probe import probe
+
+            probe()
         options = parse_config(IngestSettings, settings, "ingest")
         result = ingest_source(source, open_store(store), options)
         Path(manifest.path).write_bytes(result.manifest.to_json())

@@ -10,11 +10,13 @@ from components.shared.tracking.champion import (
     require_champion,
     version_threshold,
 )
+from components.shared.tracking.refusals import explaining
 from components.shared.tracking.server import connect
 
 _PARAM = "evaluate.threshold"  # parameter of a run, and of the models that it logged
 
 
+@explaining()
 def resolve_model(model: str, model_name: str) -> str:
     """Resolves a model to its URI, with aliases replaced by the version.
 
@@ -41,6 +43,7 @@ def resolve_model(model: str, model_name: str) -> str:
     return "/".join(["models:", *map(str, found)])
 
 
+@explaining()
 def scored_threshold(uri: str, stored: float | None) -> float:
     """Finds the threshold of a model's evaluation; 0.5 if it is not recorded.
 

@@ -26,6 +26,7 @@ from components.shared.reading.workers import Refused, run_in_workers
 from components.shared.report.page import Picture
 from components.shared.scoring.decision import decision_text, find_tumour
 from components.shared.storage.store import FolderStore
+from components.shared.tracking.refusals import explaining_files
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,8 @@ def predict_source(
     with open_source(source_uri, settings.max_archive_gib) as source:
         listing = list_scans(source)
         uri = resolve_model(model, settings.model_name)
-        segmenter = load_segmenter(uri, settings.device)
+        with explaining_files():
+            segmenter = load_segmenter(uri, settings.device)
         threshold = scored_threshold(uri, segmenter.threshold)
         task = _Task(segmenter, threshold, FolderStore(output), settings)
         snapshots: list[Picture] = []

@@ -13,6 +13,7 @@ from components.shared.dataset.split import fetch_split
 from components.shared.process import importing
 from components.shared.scoring.scores import VolumeScore
 from components.shared.tracking.champion import is_origin_known
+from components.shared.tracking.refusals import explaining_files
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +76,9 @@ def score_model(
         from components.shared.model.segmenter import load_segmenter
         from components.shared.scoring.predicted import scored
 
-    predicted = scored(load_segmenter(model, device), dataset, entries, threshold, what)
-    return [one.score for one in predicted]
+    with explaining_files():
+        segmenter = load_segmenter(model, device)
+    return [one.score for one in scored(segmenter, dataset, entries, threshold, what)]
 
 
 def _new_to(known: Iterable[VolumeEntry], entries: Iterable[VolumeEntry]) -> list[VolumeEntry]:

@@ -13,6 +13,7 @@ from components.shared.scoring.comparison import Comparison
 from components.shared.scoring.metrics import HEADLINE, HIGH_SUFFIX, LOW_SUFFIX, interval_in_words
 from components.shared.storage.outcome import Outcome, leave_outcome
 from components.shared.storage.store import Store
+from components.shared.tracking.refusals import explaining_files
 from components.shared.tracking.runs import log_metrics, log_tags
 from components.shared.tracking.status import pipeline_run_of
 from components.shared.tracking.tree import PIPELINE_RUN_TAG
@@ -88,6 +89,7 @@ def outcome_tags(record: DecisionRecord) -> dict[str, str]:
     }
 
 
+@explaining_files()
 def read_record(run_id: str) -> DecisionRecord:
     """Reads the record that `log_record` wrote."""
     return DecisionRecord.model_validate(load_dict(f"runs:/{run_id}/{_RECORD}"))

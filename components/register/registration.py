@@ -31,7 +31,7 @@ from components.register.record import (
 from components.register.settings import RegisterSettings
 from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.parts import SplitDataset
-from components.shared.errors import UserError
+from components.shared.errors import OutageError, UserError
 from components.shared.scoring.comparison import Comparison, compare
 from components.shared.scoring.metrics import HEADLINE, THRESHOLD
 from components.shared.scoring.scores import PatientScore
@@ -184,7 +184,15 @@ def _compare(case: _Case, champion: ModelVersion, entries: Sequence[VolumeEntry]
         scores += score_model(candidate.folder, others, dataset, threshold, device, what)
     what, threshold = "champion's volumes", version_threshold(champion)
     uri = f"models:/{champion.name}/{champion.version}"
-    reference = score_model(uri, entries, dataset, threshold, device, what)
+    try:
+        reference = score_model(uri, entries, dataset, threshold, device, what)
+    except OutageError:
+        raise
+    except UserError as error:
+        raise UserError(
+            f"the champion cannot be compared: {error}; to register without it, remove the alias "
+            "champion in MLflow: the next accepted model becomes champion as a first one does"
+        ) from error
     return compare(scores, reference, case.settings.bound_confidence)
 
 

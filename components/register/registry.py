@@ -18,6 +18,7 @@ from components.shared.dataset.manifest import canonical_json, short_digest
 from components.shared.errors import UserError
 from components.shared.storage.store import file_digest
 from components.shared.tracking.champion import CHAMPION, DECISION_TAG, find_champion
+from components.shared.tracking.refusals import explaining_files
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +191,7 @@ def _link_metrics(client: MlflowClient, run_id: str, model_id: str, names: Colle
     client.log_batch(run_id, metrics=linked)
 
 
+@explaining_files()
 def _check_upload(model_id: str, digest: str) -> None:
     with TemporaryDirectory() as folder:
         uri = f"models:/{model_id}"

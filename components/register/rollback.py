@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from components.register.registry import version_before
 from components.shared.errors import UserError
 from components.shared.tracking.champion import CHAMPION, find_version, require_champion
-from components.shared.tracking.server import connect, explaining
+from components.shared.tracking.refusals import explaining
+from components.shared.tracking.server import connect
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from pipelines.doctor import installation, machine, services
 from pipelines.doctor.check import Check
 
 
-def run_checks(store_uri: str) -> list[Check]:
-    """Check everything that a run needs, in some seconds."""
+def run_checks(store_uri: str, *, deep: bool = False) -> list[Check]:
+    """Check everything that a run needs, in some seconds; `deep` stores a large file in MLflow."""
     return [
         services.check_store(store_uri),
-        services.check_mlflow(),
+        services.check_mlflow(deep=deep),
         *machine.check_disks(store_uri, os.environ.get("MLFLOW_TRACKING_URI", "")),
         machine.check_memory(),
         machine.check_shared_memory(Path("/dev/shm")),

@@ -28,13 +28,13 @@ def check_store(uri: str) -> Check:
     return Check("store", "ok", f"{uri}: wrote, read and deleted in {milliseconds:.0f} ms")
 
 
-def check_mlflow(lock_timeout_s: float = _LOCK_TIMEOUT_S) -> Check:
-    """Connect to `MLFLOW_TRACKING_URI` as a run does; a local file must also be writable."""
+def check_mlflow(lock_timeout_s: float = _LOCK_TIMEOUT_S, *, deep: bool = False) -> Check:
+    """Try `MLFLOW_TRACKING_URI` as a run does, with a file as large as a model if `deep`."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         return Check("MLflow", "ok", "MLFLOW_TRACKING_URI is not set: runs go to a local file")
     if (path := sqlite_file(uri)) is None:
-        return _check_connection(uri)
+        return _try_mlflow(uri, deep=deep)
     if problem := why_not_writable(path.parent):
         return Check("MLflow", "error", f"{path}: {problem}", OTHER_PLACE)
     # os.path.exists: Path.exists raises where a folder above may not be entered
@@ -47,7 +47,7 @@ def check_mlflow(lock_timeout_s: float = _LOCK_TIMEOUT_S) -> Check:
             "end other writers, change its rights, or move it away: the next run creates another"
         )
         return Check("MLflow", "error", f"{path}: {error}", advice)
-    return _check_connection(uri)
+    return _try_mlflow(uri, deep=deep)
 
 
 def _try_store(uri: str) -> None:
@@ -67,16 +67,17 @@ def _try_store(uri: str) -> None:
             root = root.parent
 
 
-def _check_connection(uri: str) -> Check:
+def _try_mlflow(uri: str, *, deep: bool) -> Check:
     try:
-        from components.shared.tracking.server import connect, find_experiment
+        from components.shared.tracking.probe import MODEL_BYTES, probe
 
-        find_experiment(connect())
+        probe(MODEL_BYTES if deep else 0)
     except ImportError as error:
         return Check("MLflow", "error", f"{uri} cannot be asked: {error}", INSTALL)
     except UserError as error:
         return Check("MLflow", "error", str(error))  # its message has the advice
-    return Check("MLflow", "ok", f"{uri} answers")
+    done = f" and a file of {MODEL_BYTES / 1e6:.0f} MB" if deep else ""
+    return Check("MLflow", "ok", f"{uri}: stored, listed and read an artifact{done}")
 
 
 def _open_for_writing(path: Path, lock_timeout_s: float) -> None:

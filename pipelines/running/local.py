@@ -23,7 +23,9 @@ from components.shared.step import TRAINER_IMAGE
 from components.shared.storage.outcome import Outcome, read_outcome
 from components.shared.storage.store import FolderStore, open_store
 from components.shared.tracking.local import ensure_local
-from components.shared.tracking.server import connect, open_experiment
+from components.shared.tracking.probe import probe
+from components.shared.tracking.refusals import explaining
+from components.shared.tracking.server import connect
 from pipelines.graph import check_arguments, count_steps, images, on_one_machine
 from pipelines.running.steplog import StepLog
 
@@ -67,7 +69,7 @@ def run_locally(run: LocalRun) -> dict[str, Any]:
         (run.output / "result.json").unlink(missing_ok=True)
         if TRAINER_IMAGE in images(run.pipeline):  # its steps come after the long ingest
             ensure_local(os.environ.get("MLFLOW_TRACKING_URI", ""))
-            open_experiment(connect())
+            probe()
         outputs, seconds = _execute(run, runner)
         result = _collect(outputs, run.output)
         if "store" in run.arguments:
@@ -128,7 +130,8 @@ def _collect(outputs: Mapping[str, Any], output: Path) -> dict[str, Any]:
     }
     if "mlflow_run_id" in outputs:
         result["tracking_uri"] = os.environ["MLFLOW_TRACKING_URI"]
-        run = connect().get_run(outputs["mlflow_run_id"])
+        with explaining():
+            run = connect().get_run(outputs["mlflow_run_id"])
         result["experiment_id"] = run.info.experiment_id
     return result
 
@@ -163,6 +166,8 @@ def _suffix(artifact: dsl.Artifact) -> str:
 def _variables(run: LocalRun) -> dict[str, str]:
     return {
         "KFP_RUN_ID": _identity(run),
+        # a container may reach less than this process, so its step tries MLflow again
+        **({"BRAINSEG_SKIP_PROBE": "1"} if run.runner == "subprocess" else {}),
         "BRAINSEG_EXIT_WITH_LAUNCHER": "1",
         "PYTHONUNBUFFERED": "1",  # otherwise a step's lines appear only at its end
     }

@@ -34,7 +34,10 @@ def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
     deleted version.
     """
     model = _find(client.get_registered_model, name)
-    return _aliased(client, model) if model else None
+    version = _champion(client, model) if model else None
+    if model and version is None and CHAMPION in model.aliases:
+        logger.warning("%s; there is no champion", _lost(model))
+    return version
 
 
 def require_champion(client: MlflowClient, name: str) -> ModelVersion:
@@ -52,7 +55,9 @@ def require_champion(client: MlflowClient, name: str) -> ModelVersion:
             f"{': ' + ', '.join(known) if known else ' no models'}); use another name, train one "
             "with `brainseg run`, or set MLFLOW_TRACKING_URI to its server"
         )
-    champion = _aliased(client, model)
+    champion = _champion(client, model)
+    if champion is None and CHAMPION in model.aliases:
+        raise UserError(_lost(model))
     if champion is None:
         raise UserError(
             f"model {name!r} of MLflow at {client.tracking_uri} has no champion; the descriptions "
@@ -72,23 +77,20 @@ def champions(client: MlflowClient) -> Iterator[ModelVersion]:
     token = None
     while token != "":
         page = client.search_registered_models(max_results=_PAGE, page_token=token)
-        yield from filter(None, (_aliased(client, model) for model in page))
+        yield from filter(None, (_champion(client, model) for model in page))
         token = page.token or ""
 
 
-def _aliased(client: MlflowClient, model: RegisteredModel) -> ModelVersion | None:
-    if CHAMPION not in model.aliases:
-        return None
-    number = str(model.aliases[CHAMPION])
-    version = find_version(client, model.name, number)
-    if version is None:
-        logger.warning(
-            "the alias champion of model %s is on version %s, which was deleted: there is no "
-            "champion; remove the alias or set it on another version",
-            model.name,
-            number,
-        )
-    return version
+def _champion(client: MlflowClient, model: RegisteredModel) -> ModelVersion | None:
+    number = model.aliases.get(CHAMPION)
+    return find_version(client, model.name, str(number)) if number else None
+
+
+def _lost(model: RegisteredModel) -> str:
+    return (
+        f"the alias champion of model {model.name!r} is on version {model.aliases[CHAMPION]}, "
+        "which was deleted; remove the alias, or set it on another version"
+    )
 
 
 def _find(get: Callable[..., T], *names: str) -> T | None:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from components.shared.errors import UserError
 from components.shared.tracking.address import sqlite_file
-from components.shared.tracking.server import open_experiment
+from components.shared.tracking.server import open_experiment, prepare_database
 
 _ARTIFACTS = "mlartifacts"  # the folder next to the file
 
@@ -25,6 +25,7 @@ def ensure_local(uri: str) -> None:
     database = sqlite_file(uri)
     if database is None:
         return
+    prepare_database(uri)
     artifacts = database.parent / _ARTIFACTS
     try:
         artifacts.mkdir(parents=True, exist_ok=True)

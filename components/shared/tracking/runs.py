@@ -13,7 +13,8 @@ from mlflow.exceptions import MlflowException
 
 from components.shared.dataset.manifest import Manifest, manifest_key
 from components.shared.errors import UserError
-from components.shared.tracking.server import connect, explain, is_outage
+from components.shared.tracking.refusals import explaining
+from components.shared.tracking.server import connect
 from components.shared.tracking.status import pipeline_run_of, set_status
 from components.shared.tracking.task import resume_task_run, tag_task_run
 from components.shared.tracking.view import share_view
@@ -35,15 +36,14 @@ def recording(run_id: str) -> Iterator[MlflowClient]:
         UserError: If MLflow cannot be used, before or during the work.
     """
     client = connect()
-    resume_task_run(client, run_id)
-    set_status(client, run_id, "RUNNING")
     try:
-        yield client
-    except BaseException as error:
+        with explaining():
+            resume_task_run(client, run_id)
+            set_status(client, run_id, "RUNNING")
+            yield client
+    except BaseException:
         with contextlib.suppress(MlflowException):  # the first error is the one to report
             set_status(client, run_id, "FAILED")
-        if isinstance(error, MlflowException) and is_outage(error):
-            raise explain(error) from error
         raise
 
 

@@ -1,25 +1,28 @@
-"""Connection to MLflow, and its errors as messages with advice.
+"""Connection to MLflow.
 
 The server is set by `MLFLOW_TRACKING_URI` and the other standard `MLFLOW_*` variables.
 """
 
-import contextlib
+import functools
 import logging
 import os
 import re
-from collections.abc import Iterator
+import sqlite3
+from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import MlflowException
 
 from components.shared.environment import environment
-from components.shared.errors import OutageError, UserError
+from components.shared.errors import UserError
 from components.shared.process import importing
 from components.shared.tracking.address import sqlite_file
+from components.shared.tracking.refusals import explaining, explaining_files
 
 # MLflow logs every step of its own. Not in shared/process.py: it sets its level itself when it is
 # imported
 logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what we raise
 
 EXPERIMENT = "brainseg"
 
@@ -31,59 +34,28 @@ _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # fills logs with carriage returns
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # which is for results
     "MLFLOW_DISABLE_TELEMETRY": "true",  # clusters without internet, and without consent
 }
 
-_ADVICE = {
-    "PERMISSION_DENIED": (
-        "its --allowed-hosts must name this host and port, and the user needs the right to it"
-    ),
-    "ENDPOINT_NOT_FOUND": "the address must be that of an MLflow server",
-    "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN",
-    "FEATURE_DISABLED": "start it with --enable-workspaces, or set workspacesEnabled: false for "
-    "KFP's MLflow plugin",
-}
-
-# With MLFLOW_TRACKING_AUTH=kubernetes or kubernetes-namespaced, which KFP's MLflow plugin sets,
-# MLflow's own provider sends the token of the pod's ServiceAccount
-# (mlflow/tracking/request_auth/kubernetes_request_auth_provider.py). The rights are those of
-# KFP's proposals/12862-mlflow-integration, and the rights on models that register needs.
-_KUBERNETES_ADVICE = {
-    "PERMISSION_DENIED": (
-        "the pod's ServiceAccount needs get, list, create and update on experiments and "
-        "registeredmodels of mlflow.kubeflow.org, or the server's --allowed-hosts this address"
-    ),
-    "UNAUTHENTICATED": (
-        "MLFLOW_TRACKING_AUTH sends the ServiceAccount's token, which this server refuses: it "
-        "must be a server that asks Kubernetes; else unset MLFLOW_TRACKING_AUTH and set "
-        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or _TOKEN"
-    ),
-}
-
-# mlflow/utils/rest_utils.py, and workspace_rest_store_mixin.py for a server with workspaces,
-# which reports a refusal by its status only
-_NO_ANSWER = re.compile(r"failed with (timeout )?exception|Failed to query \S+: 5\d\d ")
-_REFUSAL = re.compile(r"Failed to query \S+: (\d{3}) ")
-_REFUSALS = {"401": "UNAUTHENTICATED", "403": "PERMISSION_DENIED"}
-
-# Errors that MLflow reports as if the server had not answered, or without a code
-_CAUSES = {
-    "Could not determine Kubernetes": (
-        "the pod has no token of a ServiceAccount",
-        "set automountServiceAccountToken in the pod or its ServiceAccount",
-    ),
-    "'kubernetes' package is required": (
-        "the package kubernetes is not installed",
-        "install the extra trainer, or unset MLFLOW_TRACKING_AUTH",
-    ),
-    "CERTIFICATE_VERIFY_FAILED": (
-        "its certificate is not trusted",
-        "set MLFLOW_TRACKING_SERVER_CERT_PATH to the file of its certificate authority",
-    ),
-}
+_LOCKED_S = 150  # of another writer of a SQLite file
+_HOST = re.compile(r"[\w-][\w.-]*(:\d+)?(/.*)?")
 
 
-def connect() -> MlflowClient:
+class Client(MlflowClient):
+    """MLflow's client; what the artifact storage refuses is raised as a `UserError`.
+
+    Its other methods that store files call `log_artifact`.
+    """
+
+    log_artifact = explaining_files()(MlflowClient.log_artifact)
+    log_model_artifacts = explaining_files()(MlflowClient.log_model_artifacts)
+    list_artifacts = explaining_files()(MlflowClient.list_artifacts)
+    download_artifacts = explaining_files()(MlflowClient.download_artifacts)
+
+
+@explaining()
+def connect() -> Client:
     """Returns a client of `MLFLOW_TRACKING_URI` after one call to it.
 
     Raises:
@@ -93,13 +65,12 @@ def connect() -> MlflowClient:
     uri = tracking_uri()
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
-    try:
+    if "sql" in uri.partition(":")[0]:
+        prepare_database(uri)
+    with environment(_PROBE):
         with importing():  # for a database the client imports SQLAlchemy
-            client = MlflowClient(uri)
-        with environment(_PROBE):
-            client.search_experiments(max_results=1)
-    except MlflowException as error:
-        raise explain(error) from error
+            client = Client(uri)
+        client.search_experiments(max_results=1)
     return client
 
 
@@ -107,14 +78,15 @@ def tracking_uri() -> str:
     """Returns `MLFLOW_TRACKING_URI`.
 
     Raises:
-        UserError: If it is not set, or names a SQLite file that does not exist.
+        UserError: If it is not set, is no URI, or names a SQLite file that does not exist.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    known = "a server (http://host:5000) or a local file (sqlite:////folder/mlflow.db)"
     if not uri:
-        raise UserError(
-            "MLFLOW_TRACKING_URI is not set; set it to a server (http://host:5000) or a local file "
-            "(sqlite:////folder/mlflow.db)"
-        )
+        raise UserError(f"MLFLOW_TRACKING_URI is not set; set it to {known}")
+    if "://" not in uri and not uri.startswith(("databricks", "arn:")):  # names of vendors
+        hint = f" (http://{uri}?)" if _HOST.fullmatch(uri) else ""
+        raise UserError(f"MLFLOW_TRACKING_URI={uri} has no scheme; set it to {known}{hint}")
     path = sqlite_file(uri)
     if path is not None and not path.is_file():
         # MLflow would create the file, and two steps at once would corrupt it
@@ -122,29 +94,43 @@ def tracking_uri() -> str:
     return uri
 
 
-def explain(error: MlflowException) -> UserError:
-    """Turns MLflow's error into a message with advice; an `OutageError` if it did not answer."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    reason, advice = _cause(error) or (_reason(error), _advice(error))
-    kind = OutageError if is_outage(error) else UserError
-    return kind(f"MLflow at {uri} cannot be used: {reason}; {advice}")
+def prepare_database(uri: str) -> None:
+    """Connects once to the server of a database, or makes MLflow wait for writers of a file.
+
+    MLflow itself repeats a connection that fails for an hour, and waits 20 s for a lock.
+
+    Raises:
+        UserError: If the server of the database cannot be used, or its driver is missing.
+    """
+    if uri.startswith("sqlite"):
+        _wait_for_writers()
+        return
+    with explaining_files(), environment({"PGCONNECT_TIMEOUT": "5"}):
+        from sqlalchemy import create_engine
+
+        create_engine(uri).connect().close()
 
 
-@contextlib.contextmanager
-def explaining() -> Iterator[None]:
-    """Turns an error of MLflow into one message, as `connect` does for its own call."""
-    try:
-        yield
-    except MlflowException as error:
-        raise explain(error) from error
+@functools.cache
+def _wait_for_writers() -> None:
+    from sqlalchemy import Engine, event
+
+    def wait() -> str:
+        return f"PRAGMA busy_timeout = {1000 * _LOCKED_S:.0f}"
+
+    @event.listens_for(Engine, "connect")
+    def wait_at_first(connection: Any, _: object) -> None:  # noqa: ANN401  # of any driver
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute(wait())
+
+    # mlflow/store/db/utils.py sets its own limit at the start of every session
+    @event.listens_for(Engine, "before_cursor_execute", retval=True)
+    def wait_in_sessions(*call: Any) -> tuple[str, Any]:  # noqa: ANN401
+        _, _, statement, parameters, *_ = call
+        return (wait() if "PRAGMA busy_timeout" in statement else statement), parameters
 
 
-def is_outage(error: MlflowException) -> bool:
-    """Returns whether the server did not answer; a refusal is an answer."""
-    is_silent = not isinstance(error, RestException) and _NO_ANSWER.search(str(error.message))
-    return bool(is_silent) and _cause(error) is None
-
-
+@explaining()
 def open_experiment(client: MlflowClient, artifacts: str | None = None) -> str:
     """Returns the id of the experiment of the runs; creates it if it does not exist.
 
@@ -158,60 +144,18 @@ def open_experiment(client: MlflowClient, artifacts: str | None = None) -> str:
     given = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if given and artifacts is None:
         return given
-    return find_experiment(client) or _create_experiment(client, artifacts)
-
-
-def find_experiment(client: MlflowClient) -> str | None:
-    """Returns the id of the experiment with the name of the runs; `None` if it does not exist.
-
-    Raises:
-        UserError: If the experiment was deleted, or the server refuses.
-    """
-    name = _experiment_name()
-    try:
-        found = client.get_experiment_by_name(name)
-    except MlflowException as error:
-        raise explain(error) from error
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    found = client.get_experiment_by_name(name)
     if found is None:
-        return None
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        return open_experiment(client)  # another process was faster
     if found.lifecycle_stage != "active":
         raise UserError(
             f"MLflow's experiment {name!r} was deleted; restore it with `mlflow experiments "
             f"restore --experiment-id {found.experiment_id}` or set MLFLOW_EXPERIMENT_NAME"
         )
     return str(found.experiment_id)
-
-
-def _experiment_name() -> str:
-    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-
-
-def _create_experiment(client: MlflowClient, artifacts: str | None) -> str:
-    try:
-        return str(client.create_experiment(_experiment_name(), artifact_location=artifacts))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise explain(error) from error
-        return open_experiment(client)  # another process was faster
-
-
-def _cause(error: MlflowException) -> tuple[str, str] | None:
-    found = (cause for words, cause in _CAUSES.items() if words in str(error.message))
-    return next(found, None)
-
-
-def _advice(error: MlflowException) -> str:
-    by_kubernetes = os.environ.get("MLFLOW_TRACKING_AUTH", "").startswith("kubernetes")
-    advice = {**_ADVICE, **(_KUBERNETES_ADVICE if by_kubernetes else {})}
-    refusal = _REFUSAL.search(str(error.message))
-    code = _REFUSALS.get(refusal[1], "") if refusal else error.error_code
-    return advice.get(code, "start the server, or set MLFLOW_TRACKING_URI to a running one")
-
-
-def _reason(error: MlflowException) -> str:
-    text = str(error.message)
-    for known in ("Connection refused", "Name or service not known", "timed out"):
-        if known in text:
-            return known.lower()
-    text = re.sub(r"API request to .* error code (\d+) != 200. Response body:", r"HTTP \1", text)
-    return text if len(text) < 300 else text[:300] + "..."

@@ -9,6 +9,7 @@ from components.shared.storage.store import Store
 from components.shared.tracking.election import claim, find_or_create
 from components.shared.tracking.identity import Training, pipeline_run_digest, remove_checkpoints
 from components.shared.tracking.origin import origin_tags
+from components.shared.tracking.refusals import explaining
 from components.shared.tracking.runs import log_tags
 from components.shared.tracking.server import connect, open_experiment
 from components.shared.tracking.status import (
@@ -25,6 +26,7 @@ from components.shared.tracking.task import given_run, plugin_run
 PIPELINE_RUN_TAG = "kfp_run_id"
 
 
+@explaining()
 def open_run(training: Training, *, name: str, run_name: str = "") -> str:
     """Returns the id of a training's MLflow run, a child of its pipeline run's.
 

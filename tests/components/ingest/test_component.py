@@ -38,3 +38,17 @@ def test_unknown_setting_is_refused(tmp_path, artifacts, capsys):
     with pytest.raises(SystemExit):
         ingest.python_func(source=".", store=str(tmp_path), settings="strickt: true", **artifacts)
     assert "ingest.strickt is not a setting" in capsys.readouterr().err
+
+
+def test_an_mlflow_that_cannot_be_used_is_reported_before_the_source_is_read(
+    tmp_path, artifacts, capsys, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    arguments = {"source": "/nowhere", "store": str(tmp_path), "settings": "", **artifacts}
+    with pytest.raises(SystemExit):
+        ingest.python_func(**arguments)
+    assert "MLflow at http://127.0.0.1:9 cannot be used: connection" in capsys.readouterr().err
+    monkeypatch.setenv("BRAINSEG_SKIP_PROBE", "1")
+    with pytest.raises(SystemExit):
+        ingest.python_func(**arguments)
+    assert "source /nowhere does not exist" in capsys.readouterr().err

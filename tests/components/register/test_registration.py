@@ -234,7 +234,7 @@ def test_a_step_stopped_anywhere_is_completed_by_its_retry(world, monkeypatch, l
     world.champion(WORSE)
     candidate = world.candidate(GOOD)
     with monkeypatch.context() as patch:
-        patch.setattr(f"mlflow.MlflowClient.{last_call}", stop)
+        patch.setattr(f"components.shared.tracking.server.Client.{last_call}", stop)
         with pytest.raises(KeyboardInterrupt):
             world.register(candidate)
     assert world.alias() == "1"

@@ -5,7 +5,7 @@ import pytest
 
 from components.register.registry import add_version, folder_digest
 from components.shared.errors import UserError
-from components.shared.tracking.server import connect
+from components.shared.tracking.server import Client, connect
 from tests.components.conftest import new_run
 
 
@@ -31,11 +31,9 @@ def test_bytes_that_change_on_the_way_are_refused(
 ):
     short = shutil.copytree(threshold_model(140), tmp_path / "short")
     (short / "segmenter" / "model.safetensors").write_bytes(b"")
-    from mlflow import MlflowClient
-
-    upload = MlflowClient.log_model_artifacts
+    upload = Client.log_model_artifacts
     monkeypatch.setattr(
-        MlflowClient, "log_model_artifacts", lambda self, to, _: upload(self, to, str(short))
+        Client, "log_model_artifacts", lambda self, to, _: upload(self, to, str(short))
     )
     with pytest.raises(UserError, match="MLflow has different bytes"):
         add(name, threshold_model(140))

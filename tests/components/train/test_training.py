@@ -22,6 +22,7 @@ from components.train.export import export_segmenter
 from components.train.finder import judge_sweep
 from components.train.fit import Fit, fit
 from components.train.recipe import Recipe
+from components.train.task import SegmentationTask
 from components.train.training import TrainingLogger, train_model
 from pipelines.settings.presets import load_preset, load_recipes, preset_names
 from tests.components.train.conftest import Interruption, ball_volume
@@ -127,14 +128,28 @@ def _curves(tracking):
 
 
 @pytest.mark.usefixtures("stored_form_only")
-def test_a_finished_training_is_not_repeated(recipe, dataset, tracking, tmp_path):
-    """A run that was cut off in a later step trains no second time."""
+def test_a_finished_training_is_not_repeated(recipe, dataset, tracking, tmp_path, monkeypatch):
+    """A run whose last epoch MLflow refused, or that ended in a later step, trains no more."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+    def log_batch(client, run_id, metrics=(), **others):
+        if any(metric.step == 4 for metric in metrics):
+            raise MlflowException("HTTP 403 of a proxy", error_code=PERMISSION_DENIED)
+        usual(client, run_id, metrics=metrics, **others)
+
+    usual = MlflowClient.log_batch
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+    with pytest.raises(UserError, match=r"MLflow at .* cannot be used: HTTP 403 of a proxy; "):
+        train_model(recipe, dataset, **_arguments(tmp_path / "refused"))
+    monkeypatch.setattr(MlflowClient, "log_batch", usual)
+    monkeypatch.setattr(SegmentationTask, "training_step", lambda *_: pytest.fail("it trains"))
+
     run_id = train_model(recipe, dataset, **_arguments(tmp_path / "one"))
     assert train_model(recipe, dataset, **_arguments(tmp_path / "two")) == run_id
     one, two = ((tmp_path / name / "history.json").read_text() for name in ("one", "two"))
     assert one == two
-    from mlflow import MlflowClient
-
     assert len(MlflowClient(tracking).get_metric_history(run_id, "validation_dice")) == 4
     image = dataset.volume(dataset.entries("test")[0]).image
     first, second = (load_segmenter(tmp_path / name / "model") for name in ("one", "two"))

@@ -50,9 +50,11 @@ class TestMlflow:
         assert "MLflow at http://127.0.0.1:1 cannot be used: connection refused" in check.found
         assert "MLFLOW_TRACKING_URI" in check.found
 
-    def test_a_server_that_answers(self, server, asked):
-        check = asked(server(200, {"experiment": {"lifecycle_stage": "active"}}))
-        assert check == Check("MLflow", "ok", f"{server.uri} answers")
+    def test_a_large_file_is_stored_on_demand(self, tmp_path, asked, monkeypatch):
+        monkeypatch.setattr("components.shared.tracking.probe.MODEL_BYTES", 2_000_000)
+        ensure_local(uri := f"sqlite:///{tmp_path}/mlflow.db")
+        found = f"{uri}: stored, listed and read an artifact and a file of 2 MB"
+        assert asked(uri, deep=True) == Check("MLflow", "ok", found)
 
     def test_a_deleted_experiment(self, server, asked, tmp_path):
         uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -105,7 +107,8 @@ class TestMlflow:
     def test_a_local_file_in_a_folder_with_an_odd_name(self, tmp_path, asked):
         uri = f"sqlite:///{tmp_path}/a b#c/mlflow.db"
         ensure_local(uri)
-        assert asked(uri) == Check("MLflow", "ok", f"{uri} answers")
+        found = f"{uri}: stored, listed and read an artifact"
+        assert asked(uri) == Check("MLflow", "ok", found)
 
     def test_a_database_of_another_is_left_alone(self, tmp_path, asked):
         file = tmp_path / "other.db"

@@ -2,7 +2,9 @@ import json
 import math
 import uuid
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -21,6 +23,7 @@ from components.shared.tracking.server import connect
 from components.shared.tracking.status import pipeline_run_of
 from components.shared.tracking.view import VIEW
 from tests.components.conftest import BOTH_MLFLOWS, new_run
+from tests.components.mlflow_proxy import mlflow_proxy
 
 
 def logged(run_id):
@@ -165,3 +168,31 @@ def test_a_run_that_is_nested_in_none_is_its_own_pipeline_run(local_mlflow, monk
     log_outcome(client, run_id, ["dice"], {"decision": "rejected"})
     assert pipeline_run_of(client, run_id) == run_id
     assert len(client.get_metric_history(run_id, "dice")) == 1
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        lambda client, run_id, _: client.log_text(run_id, "a page", "report.html"),
+        lambda client, run_id, _: client.log_dict(run_id, {"a": 1}, "groups.json"),
+        lambda client, run_id, _: client.log_image(run_id, np.zeros((4, 4), np.uint8), "a.png"),
+        lambda client, run_id, _: client.log_figure(run_id, Figure(), "chart.png"),
+        lambda client, run_id, folder: client.log_model_artifacts(
+            client.create_logged_model(client.get_run(run_id).info.experiment_id).model_id, folder
+        ),
+    ],
+)
+def test_a_file_that_a_proxy_refuses_ends_the_step_with_one_message(
+    no_mlflow, monkeypatch, mlflow_server_uri, tmp_path, store
+):
+    (tmp_path / "file").touch()
+    with mlflow_proxy(mlflow_server_uri) as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
+        run_id = new_run()
+        proxy.refuse("PUT", "mlflow-artifacts", 413)
+        with pytest.raises(UserError) as raised, recording(run_id) as client:
+            store(client, run_id, str(tmp_path))
+        assert connect().get_run(run_id).info.status == "FAILED"
+    assert f"MLflow at {proxy.uri} cannot be used: " in str(raised.value)
+    assert "413" in str(raised.value)
+    assert "client_max_body_size" in str(raised.value)

@@ -2,6 +2,7 @@ import contextlib
 import http.server
 import os
 import socket
+import sqlite3
 import sys
 import threading
 import uuid
@@ -11,7 +12,8 @@ from mlflow.tracking.request_auth import kubernetes_request_auth_provider as pro
 
 from components.shared.errors import OutageError, UserError
 from components.shared.tracking import server
-from components.shared.tracking.server import connect, explaining, open_experiment
+from components.shared.tracking.refusals import explaining
+from components.shared.tracking.server import connect, open_experiment
 
 
 @contextlib.contextmanager
@@ -174,3 +176,72 @@ def test_a_refusal_in_the_middle_of_the_work_is_one_message_too(local_mlflow):
     client = connect()
     with pytest.raises(UserError, match=r"MLflow at sqlite:.* cannot be used"), explaining():
         client.get_run("0" * 32)
+
+
+@pytest.mark.parametrize("uri", ["localhost:5000", "mlflow.svc:5000/", "10.0.0.1:5000", "mlflow"])
+def test_an_address_without_a_scheme_is_reported(no_mlflow, monkeypatch, uri):
+    message = refused(monkeypatch, uri)
+    assert f"MLFLOW_TRACKING_URI={uri} has no scheme" in message
+    assert f"(http://{uri}?)" in message
+
+
+def test_a_folder_is_no_address(no_mlflow, monkeypatch):
+    message = refused(monkeypatch, "/data/mlruns")
+    assert "has no scheme; set it to a server" in message
+    assert "?)" not in message
+
+
+def test_a_database_needs_its_driver(no_mlflow, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    message = refused(monkeypatch, "postgresql+psycopg2://me:secret@127.0.0.1:1/mlflow")
+    assert "MLflow at postgresql+psycopg2://127.0.0.1:1/mlflow cannot be used" in message
+    assert "No module named 'psycopg2'" in message
+    assert "install this package" in message
+
+
+def test_a_database_of_an_unknown_kind_is_reported(no_mlflow, monkeypatch):
+    assert "sqlalchemy.dialects:nosql" in refused(monkeypatch, "nosql://host/mlflow")
+
+
+@pytest.fixture
+def locked(no_mlflow, monkeypatch, make_mlflow, tmp_path):
+    """A context in which another process writes to the local file, for a number of seconds."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", make_mlflow(tmp_path))
+
+    @contextlib.contextmanager
+    def locked(seconds):
+        path = tmp_path / "mlflow.db"
+        with contextlib.closing(sqlite3.connect(path, check_same_thread=False)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            timer = threading.Timer(seconds, other.rollback)
+            timer.start()
+            yield
+            timer.cancel()
+            timer.join()
+
+    return locked
+
+
+def test_another_writer_of_the_file_is_waited_for(locked):
+    client = connect()
+    experiment = open_experiment(client)
+    with locked(1.0):
+        assert client.create_run(experiment).info.status == "RUNNING"
+
+
+@pytest.mark.slow
+def test_another_writer_is_waited_for_longer_than_mlflow_does(locked):
+    client = connect()
+    experiment = open_experiment(client)
+    with locked(60.0):
+        assert client.create_run(experiment).info.status == "RUNNING"
+
+
+def test_a_writer_that_stays_is_an_outage_without_a_traceback(locked, monkeypatch, capfd):
+    monkeypatch.setattr(server, "_LOCKED_S", 0.2)
+    client = connect()
+    experiment = open_experiment(client)
+    wanted = pytest.raises(OutageError, match="another process writes to the file")
+    with locked(10.0), wanted, explaining():
+        client.create_run(experiment)
+    assert "Traceback" not in capfd.readouterr().err
