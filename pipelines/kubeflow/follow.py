@@ -66,6 +66,8 @@ class Follower:
             time.sleep(self.poll_s)
 
     def _line(self, run: kfp_server_api.V2beta1Run) -> str:
+        if run.state in _FINAL:  # KFP may never update the tasks of an ended run
+            return str(run.state.lower())
         states = self._states(run)
         done = sum(state in ("SUCCEEDED", "SKIPPED") for state in states.values())
         parts = [run.state.lower()]
