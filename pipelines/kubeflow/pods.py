@@ -4,6 +4,9 @@ KFP's API gives the state of a task and no reason (toApiPipelineTaskDetail in
 backend/src/apiserver/server/api_converter.go at tag 2.17.0).
 """
 
+import base64
+import gzip
+import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -67,6 +70,14 @@ def step_of(pod: Json, steps: Collection[str]) -> str:
     return _step_in(node, steps) or str(pod["metadata"]["name"])
 
 
+def nodes_of(workflow: Json) -> list[Json]:
+    """Return the nodes of Argo's workflow, which compresses them above a megabyte."""
+    status = workflow.get("status", {})
+    if packed := status.get("compressedNodes"):
+        return list(json.loads(gzip.decompress(base64.b64decode(packed))).values())
+    return list(status.get("nodes", {}).values())
+
+
 def _created(cluster: Cluster, pod: Json) -> str | None:
     """The last warning about a pending pod that has a node: volumes, networks, sandboxes."""
     if pod["status"].get("phase") != "Pending" or not pod["spec"].get("nodeName"):
@@ -84,7 +95,7 @@ def _created(cluster: Cluster, pod: Json) -> str | None:
 def _nodes(
     workflows: Collection[Json], steps: Collection[str], phases: Collection[str]
 ) -> dict[str, str]:
-    nodes = [node for one in workflows for node in one.get("status", {}).get("nodes", {}).values()]
+    nodes = [node for one in workflows for node in nodes_of(one)]
     return {
         _step_in(node["name"], steps) or node["displayName"]: _argos(node["message"])
         for node in nodes

@@ -1,3 +1,6 @@
+import base64
+import gzip
+import json
 import threading
 
 import kubernetes
@@ -95,7 +98,8 @@ def test_a_pod_on_its_node_is_told_with_the_last_complaint_about_it(cluster):
     assert "involvedObject.name%3Dpod-of-train" in cluster.asked[-1]
 
 
-def test_a_pod_that_a_quota_refuses_is_told_by_argo(cluster):
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_pod_that_a_quota_refuses_is_told_by_argo(cluster, is_large):
     node = {
         "name": "brainseg-training-x.root.train.executor",
         "displayName": "executor",
@@ -103,7 +107,10 @@ def test_a_pod_that_a_quota_refuses_is_told_by_argo(cluster):
         "phase": "Pending",
         "message": 'pods "x" is forbidden: exceeded quota: brainseg, requested: cpu=4',
     }
-    cluster.workflows[:] = [{"status": {"nodes": {"x-1": node}}}]
+    nodes = {"x-1": node}
+    packed = base64.b64encode(gzip.compress(json.dumps(nodes).encode())).decode()
+    status = {"compressedNodes": packed} if is_large else {"nodes": nodes}
+    cluster.workflows[:] = [{"status": status}]
     assert waiting(cluster)["train"].startswith("the namespace's quota: pods")
 
 
