@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from components.shared.cluster import Cluster, Json, KubernetesError, NoClusterError, connect
 from components.shared.errors import UserError
 from components.shared.pod_reasons import failed_by, short, waits_for
+from pipelines.kubeflow.launcher import end_of_log
 
 _NODE = "workflows.argoproj.io/node-name"  # e.g. brainseg-training-x7.root.train.executor
 
@@ -41,9 +42,9 @@ class Pods:
 
     def failures(self, run_id: str, steps: Collection[str]) -> Reasons:
         """Return why steps failed, by step."""
-        _, pods, workflows = self._look(run_id)
+        cluster, pods, workflows = self._look(run_id)
         nodes = _nodes(workflows, steps, {"Failed", "Error"})
-        reasons = ((pod, failed_by(pod)) for pod in pods)
+        reasons = ((pod, _failure(cluster, pod)) for pod in pods)
         return {**nodes, **{step_of(pod, steps): reason for pod, reason in reasons if reason}}
 
     def _look(self, run_id: str) -> tuple[Cluster, list[Json], list[Json]]:
@@ -76,6 +77,20 @@ def nodes_of(workflow: Json) -> list[Json]:
     if packed := status.get("compressedNodes"):
         return list(json.loads(gzip.decompress(base64.b64decode(packed))).values())
     return list(status.get("nodes", {}).values())
+
+
+def _failure(cluster: Cluster, pod: Json) -> str | None:
+    """The reason of a failure; of a process that left no message, also the end of its log."""
+    reason = failed_by(pod)
+    if not reason or not re.fullmatch(r"exit code \d+", reason):
+        return reason
+    path = f"pods/{pod['metadata']['name']}/log"
+    query = {"container": "main", "tailLines": "100"}
+    try:
+        text, _ = cluster.ask("GET", path, query=query, response_type="str")
+    except KubernetesError as error:
+        return f"{reason}; its log cannot be read ({error})"
+    return f"{reason}; {end_of_log(text)}"
 
 
 def _created(cluster: Cluster, pod: Json) -> str | None:

@@ -49,6 +49,7 @@ OWN = (
     Right("authorization.k8s.io", "localsubjectaccessreviews", "create", "rights of runs"),
     Right("", "nodes", "list", "one is looked for for every step", outside=True),
     Right("", "pods", "list", _FOR_WAIT),
+    Right("", "pods/log", "get", "`submit --wait` reports why tasks failed"),
     Right("", "events", "list", _FOR_WAIT),
     Right("argoproj.io", "workflows", "list", _FOR_WAIT),
 )

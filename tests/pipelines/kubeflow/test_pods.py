@@ -21,7 +21,7 @@ class Cluster:
 
     def __init__(self):
         self.pods, self.events, self.workflows = [], [], []
-        self.status, self.asked = 200, []
+        self.status, self.asked, self.log = 200, [], None
 
     def serve(self):
         app = Flask("kubernetes")
@@ -32,6 +32,9 @@ class Cluster:
             self.asked.append(request.full_path)
             if self.status != 200:
                 return Response("{}", self.status, content_type="application/json")
+            if path.endswith("/log"):
+                found = self.log is not None
+                return Response(self.log or "{}", 200 if found else 403, mimetype="text/plain")
             return {"items": kinds[path.rpartition("/")[2]]}
 
         return make_server("127.0.0.1", 0, app, threaded=True)
@@ -164,3 +167,33 @@ def test_a_broken_kubeconfig_is_none(tmp_path, monkeypatch):
     monkeypatch.setattr(kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
     with pytest.raises(UnknownPodsError, match="no kubeconfig"):
         Pods("mri").failures(RUN, STEPS)
+
+
+def failed_alone(cluster, **terminated):
+    end = {"exitCode": 1, **terminated}
+    status = {"name": "main", "image": "x", "state": {"terminated": end}}
+    cluster.pods.append(pod(phase="Failed", containerStatuses=[status]))
+    return Pods("mri").failures(RUN, STEPS)["train"]
+
+
+def test_the_log_of_a_pod_without_a_message_is_shown_with_its_usual_cause(cluster):
+    cluster.log = (
+        "train: done\nF1130 18:20:33.123456      28 main.go:60] failed to execute component: "
+        "failed to upload output artifact: operation error S3: PutObject, https response error "
+        "StatusCode: 404, api error NoSuchBucket: The specified bucket does not exist\n"
+    )
+    told = failed_alone(cluster)
+    assert told.startswith("exit code 1; its log ends with: failed to execute component: ")
+    assert "Usually KFP's artifact bucket is gone: create it" in told
+    assert any("/pods/pod-of-train/log?container=main" in path for path in cluster.asked)
+
+
+def test_a_message_of_our_own_needs_no_log(cluster):
+    assert failed_alone(cluster, message="brainseg error: no such bucket") == (
+        "brainseg error: no such bucket"
+    )
+    assert not any("/log" in path for path in cluster.asked)
+
+
+def test_a_log_that_may_not_be_read_is_told(cluster):
+    assert failed_alone(cluster) == "exit code 1; its log cannot be read (403 FORBIDDEN)"
