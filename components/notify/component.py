@@ -22,9 +22,10 @@ def notify(
         store: URI of the store with the run's outcome: `s3://bucket/prefix` or a local folder.
         pipeline_run: Id of the pipeline run (`dsl.PIPELINE_JOB_ID_PLACEHOLDER`), used if the
             environment variable `KFP_RUN_ID` is not set.
-        run: Name of the pipeline run (`dsl.PIPELINE_JOB_NAME_PLACEHOLDER`).
+        run: Name of the pipeline run (`dsl.PIPELINE_JOB_NAME_PLACEHOLDER`). KFP leaves it empty
+            in a scheduled run; the name of the workflow is used then.
         settings: YAML of `components.notify.settings.NotifySettings`.
-        status: Status that KFP passes to exit handlers; unused, because it has no reason.
+        status: Status that KFP passes to exit handlers, with the name of the workflow.
     """
     import os
 
@@ -36,7 +37,8 @@ def notify(
             store,
             process.pipeline_run or pipeline_run,
             settings,
-            run=run,
+            # RunDisplayName of a scheduled run (backend/src/v2/driver/resolve.go at 2.17.0)
+            run=run or status.pipeline_job_resource_name or "pipeline run",
             webhook=os.environ.get("BRAINSEG_WEBHOOK_URL", ""),
             mlflow_url=os.environ.get("MLFLOW_TRACKING_URI", ""),
         )

@@ -8,18 +8,18 @@ from components.shared.storage.store import open_store
 
 STATUS = dsl.PipelineTaskFinalStatus(
     state="FAILED",
-    pipeline_job_resource_name="a",
+    pipeline_job_resource_name="nightly-x7k2p-1",
     pipeline_task_name="b",
     error_code=None,
     error_message=None,
 )
 
 
-def run(store):
+def run(store, name="nightly"):
     notify.python_func(
         store=store,
         pipeline_run="a name that the environment overrides",
-        run="nightly",
+        run=name,
         settings="form: slack",
         status=STATUS,
     )
@@ -37,3 +37,11 @@ def test_the_address_comes_from_the_environment_alone(tmp_path, monkeypatch, web
     found = capfd.readouterr().err
     assert "notify: sent the message to the webhook" in found
     assert webhook.url not in found
+
+
+def test_a_scheduled_run_has_the_name_of_its_workflow(tmp_path, monkeypatch, webhook):
+    """KFP leaves the display name of such a run empty."""
+    monkeypatch.setenv("BRAINSEG_WEBHOOK_URL", webhook.url)
+    run(str(tmp_path / "store"), name="")
+    (sent,) = webhook.received
+    assert sent["text"].startswith("nightly-x7k2p-1: failed")
