@@ -61,7 +61,7 @@ class Schedule(Order):
         if not (self.mlflow_plugin or self.latest):
             raise ValueError(
                 "KFP 2.17.0 can switch its MLflow plugin off only in a schedule of the latest "
-                "version: set latest, or leave mlflow_plugin on"
+                "version: give --latest (in a file latest: true), or leave the plugin on"
             )
         return self
 

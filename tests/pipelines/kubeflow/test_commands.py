@@ -203,9 +203,10 @@ def test_times_are_shown_in_the_zone_of_this_machine_too(schedule, monkeypatch):
         ("0 0 31 2 *", [], "this date never occurs"),
         ("0 0 3 * * *", [], "has 6 fields, not five"),
         ("0 3 * * *", ["--timezone", "Europe/Berlin"], "summer time"),
+        ("0 3 * * *", ["--no-mlflow-plugin"], "give --latest"),
     ],
 )
-def test_a_wrong_time_is_told_before_anything_is_sent(schedule, server, cron, more, told):
+def test_a_wrong_schedule_is_told_before_anything_is_sent(schedule, server, cron, more, told):
     code, _, err = create(schedule, *more, cron=cron)
     assert code == 1
     assert told in err

@@ -61,7 +61,7 @@ def test_a_schedule_of_the_latest_names_no_version(prepared):
 def test_only_a_schedule_of_the_latest_leaves_the_plugin_out(prepared):
     sent = body(prepared, latest=True, mlflow_plugin=False)
     assert sent.plugins_input == {"mlflow": {"disabled": True}}
-    with pytest.raises(ValueError, match="set latest"):
+    with pytest.raises(ValueError, match="give --latest"):
         nightly(mlflow_plugin=False)
 
 
