@@ -17,6 +17,7 @@ from components.shared.errors import UserError
 from components.shared.printable import printable_lines
 from components.shared.process import write_safely
 from components.shared.reading.sources.opening import is_local_path
+from components.shared.tracking.address import sqlite_file
 from pipelines import options
 from pipelines.extras import DISTRIBUTION, require_extras
 from pipelines.kubeflow.commands import schedules, submit
@@ -87,13 +88,13 @@ def run(
     Example: brainseg run --source lgg.zip --set train.schedule.epochs=30
     """
     require_extras("trainer", "pipelines")
+    _use_local_defaults()
     from pipelines.catalogue import find_pipeline
     from pipelines.running.local import LocalRun, run_locally
     from pipelines.settings.presets import graph_arguments
 
     graph = find_pipeline(pipeline)
     settings = graph_arguments(graph, preset, changes or ())
-    _use_local_defaults()
     folder = output or _new_folder()
     arguments = {
         "source": _absolute(source),
@@ -155,6 +156,7 @@ def predict(
     Example: brainseg predict --model champion --source new-patients/ --output masks/
     """
     require_extras("trainer")
+    _use_local_defaults()
     from components.predict.prediction import predict_source
     from components.predict.settings import PredictSettings
     from components.shared.config import build_config
@@ -163,7 +165,6 @@ def predict(
     form = "KEY=VALUE, e.g. device=cpu"
     values = dict(parse_change(change, form) for change in changes or ())
     settings = build_config(PredictSettings, values, "predict")
-    _use_local_defaults()
     result = predict_source(model, _absolute(source), output.expanduser(), settings)
     print_result(
         result.model_dump(mode="json"),
@@ -194,12 +195,12 @@ def find_lr(
     if bool(source) == bool(dataset_id):
         raise UserError("give either --source or --dataset-id, a data set that is in the store")
     require_extras("trainer", "pipelines")
+    _use_local_defaults()
     from components.shared.storage.store import open_store
     from pipelines.learning_rate import find_learning_rate
     from pipelines.settings.presets import load_preset
 
     settings = load_preset(preset, changes or (), ("ingest", "split", "train"))
-    _use_local_defaults()
     found = find_learning_rate(
         settings,
         open_store(_absolute(store)),
@@ -436,6 +437,7 @@ def _use_local_defaults() -> None:
     cache, mlflow = (_HOME.absolute() / name for name in ("cache", "mlflow.db"))
     values = {"BRAINSEG_CACHE": str(cache), "MLFLOW_TRACKING_URI": f"sqlite:///{mlflow}"}
     os.environ.update({name: values[name] for name in values if not os.environ.get(name)})
+    sqlite_file(os.environ["MLFLOW_TRACKING_URI"])  # refuses folders that no URI can name
 
 
 def _outcome_lines(outcome: dict[str, Any]) -> Iterator[str]:

@@ -27,6 +27,7 @@ FOUND = LearningRateSearch(
     ),
     reason="It falls.",
 )
+USE_LOCAL_DEFAULTS = cli._use_local_defaults  # `call` goes without
 COMMANDS = (
     "run",
     "ingest",
@@ -310,6 +311,24 @@ def test_a_hostile_mlflow_server_does_not_speak_through_doctor(call, server, mon
     assert code == 1
     assert "forged line" in out
     assert_harmless(out)
+
+
+@pytest.mark.parametrize("command", ["run", "find-lr", "predict", "gc", "doctor", "rollback"])
+def test_a_folder_that_no_uri_can_name_is_refused_before_anything_is_written(
+    call, tmp_path, monkeypatch, command
+):
+    folder = tmp_path / "work" / "LGG%20data"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(cli, "_use_local_defaults", USE_LOCAL_DEFAULTS)
+    for name in ("BRAINSEG_CACHE", "MLFLOW_TRACKING_URI"):  # set by it, and restored afterwards
+        monkeypatch.setenv(name, "")
+    source = {"run": ["--source", "synthetic:1"], "find-lr": ["--source", "synthetic:1"]}
+    more = {**source, "predict": ["--source", "synthetic:1", "--output", "masks"]}
+    code, _, err = call(command, *more.get(command, ()))
+    assert code == 1
+    assert "the folder's name holds '%20'" in err
+    assert list(folder.parent.rglob("*")) == [folder]
 
 
 def print_told(result):

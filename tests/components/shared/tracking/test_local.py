@@ -1,3 +1,4 @@
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components.shared.errors import UserError
+from components.shared.tracking.address import sqlite_file
 from components.shared.tracking.local import ensure_local
 from components.shared.tracking.server import connect, open_experiment
 
@@ -48,6 +50,19 @@ def test_a_file_named_by_its_uri_is_created_with_its_folder(no_mlflow, monkeypat
     client = connect()
     run = client.create_run(open_experiment(client))
     assert run.info.artifact_uri.startswith(f"file://{tmp_path}/new%20folder/mlartifacts/")
+
+
+@pytest.mark.parametrize(("name", "shown"), [("LGG%20data", "%20"), ("what?", "?")])
+def test_a_folder_that_no_uri_can_name_is_refused_at_once(no_mlflow, tmp_path, name, shown):
+    """MLflow would create a folder next to it."""
+    with pytest.raises(UserError, match=rf"name holds '{re.escape(shown)}', which .* rename"):
+        ensure_local(f"sqlite:///{tmp_path}/{name}/mlflow.db")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_percent_sign_and_a_query_are_no_trouble():
+    uri = "sqlite:////data/100% #;&+@=[]'/mlflow.db"
+    assert sqlite_file(f"{uri}?timeout=60") == Path("/data/100% #;&+@=[]'/mlflow.db")
 
 
 def test_a_file_that_cannot_be_created_is_reported_before_any_step(no_mlflow, tmp_path):
