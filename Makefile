@@ -6,8 +6,12 @@ READY := $(VENV)/.ready
 
 # Images: `make images`, or one by `make image-data`. BUILD_FLAGS: further flags of the build;
 # SOURCE: address of the code, a label of the images. Old podmans keep a label with a build argument
-# from their cache, so labels that change are set here.
-CONTAINER ?= $(notdir $(shell command -v docker || command -v podman))
+# from their cache, so labels that change are set here. CONTAINER: docker or podman; a docker client
+# may be installed without its daemon, so the first one that answers is taken.
+CONTAINER ?= $(shell for each in docker podman; do \
+  $$each version >/dev/null 2>&1 && echo $$each && break; done)
+ENGINE = $(or $(CONTAINER),$(error neither docker nor podman answers; start docker's daemon or \
+  install podman))
 BUILD_FLAGS ?=
 SOURCE ?=
 LABEL := org.opencontainers.image
@@ -39,19 +43,8 @@ test-all: $(READY)  ## all tests, with more random examples
 	$(PYTEST) --hypothesis-profile thorough
 
 cluster-test: $(READY)  ## the manifests and a run in pods, on the cluster that KUBECONFIG names
-	@kubectl get --raw=/readyz --request-timeout=10s >/dev/null || { echo "$$NO_CLUSTER"; exit 1; }
+	@tests/cluster/check $(VERSION)
 	$(BIN)/pytest -m cluster tests/cluster
-
-define NO_CLUSTER
-make cluster-test needs a Kubernetes cluster of one node on this machine, kubectl and KUBECONFIG.
-Its node must hold the images that manifests/overlays/test names (`make images`, and PostgreSQL's
-by `podman build -t brainseg-test-postgres:15 tests/cluster/images/postgres`; then load all), and
-an S3 service must answer at the address in manifests/overlays/test/settings.env. For example:
-  k3s server --write-kubeconfig-mode 644 & export KUBECONFIG=/etc/rancher/k3s/k3s.yaml
-  podman save localhost/brainseg-data-python:0.2.0 | k3s ctr --namespace k8s.io images import -
-  versitygw --port :7070 posix FOLDER &    # pods must find it by the name in settings.env
-endef
-export NO_CLUSTER
 
 check: $(READY)  ## style, types, import rules, prose
 	$(BIN)/ruff check .
@@ -81,14 +74,13 @@ $(READY): pyproject.toml constraints.txt
 images: $(FOLDERS:%=image-%)  ## all images
 
 image-%:
-	$(if $(CONTAINER),,$(error neither docker nor podman is installed; install one of them))
-	$(CONTAINER) build $(BUILD_FLAGS) --file images/$*/Dockerfile --tag $(NAME_$*):$(VERSION) \
+	$(ENGINE) build $(BUILD_FLAGS) --file images/$*/Dockerfile --tag $(NAME_$*):$(VERSION) \
 	  --label $(LABEL).version=$(VERSION) --label $(LABEL).revision=$(REVISION) \
 	  $(if $(SOURCE),--label $(LABEL).source=$(SOURCE)) .
 
 push:  ## images to REGISTRY, and their digests there to the file DIGESTS
 	$(if $(REGISTRY),,$(error name the registry: make push REGISTRY=registry.example/team))
-	images/push $(CONTAINER) $(REGISTRY) $(DIGESTS) $(TAGS)
+	images/push $(ENGINE) $(REGISTRY) $(DIGESTS) $(TAGS)
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
