@@ -2,20 +2,20 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from mlflow import MlflowClient
 
 from components.shared.config import Record
-from components.shared.dataset.gc_lock import GcLock, dead_marks, unnamed_volumes
+from components.shared.dataset.gc_lock import dead_marks, gc_lock, unnamed_volumes
 from components.shared.dataset.manifest import manifest_key
 from components.shared.errors import UserError
 from components.shared.storage.outcome import RUNS
 from components.shared.storage.store import Store, StoredObject
 from components.shared.tracking.champion import STORE_TAG, champions
-from components.shared.tracking.identity import CHECKPOINTS, checkpoint_folder
+from components.shared.tracking.identity import CHECKPOINTS
 from components.shared.tracking.refusals import explaining
 from components.shared.tracking.server import connect
 from components.shared.tracking.status import find_training
@@ -24,9 +24,8 @@ Kind = Literal["checkpoints", "volume", "run", "report", "unfinished"]
 
 _REPORTS = "reports/"  # of steps that failed; nothing but their messages names them
 _FOLDERS = ("datasets/", "volumes/", "splits/", CHECKPOINTS, RUNS, _REPORTS)
-_CHECKPOINT = re.compile(rf"{CHECKPOINTS}([0-9a-f]{{16}})/[^/]+")
-_RUN = re.compile(rf"({RUNS}[^/]+/).+")
-_REPORT = re.compile(rf"({_REPORTS}[0-9a-f]{{16}}/)[^/]+")
+# Names of folders that are removed whole; others are not of brainseg.
+_NAMES = {CHECKPOINTS: "[0-9a-f]{16}", RUNS: "[^/]+", _REPORTS: "[0-9a-f]{16}"}
 
 
 class Garbage(Record):
@@ -62,7 +61,12 @@ class Findings(Record):
     refused: tuple[str, ...]
 
 
-def find_garbage(store: Store, older_than: timedelta, now: datetime | None = None) -> Findings:
+def find_garbage(
+    store: Store,
+    older_than: timedelta,
+    now: datetime | None = None,
+    refresh: Callable[[], None] = lambda: None,
+) -> Findings:
     """Finds objects that are not needed and have not been written for some time.
 
     Volumes are needed by the data sets whose manifests name them, checkpoints by a training run
@@ -73,13 +77,13 @@ def find_garbage(store: Store, older_than: timedelta, now: datetime | None = Non
         store: Store to search.
         older_than: Age from which an object can be garbage.
         now: Time from which the age counts (default: the present).
+        refresh: Called before each query.
 
     Raises:
         UserError: If the store cannot be read or holds no object of brainseg.
     """
     _require_ours(store)
-    before = (now or datetime.now(UTC)) - older_than
-    search = _Search(store, before)
+    search = _Search(store, (now or datetime.now(UTC)) - older_than, refresh)
     with explaining():
         search.look()
     return Findings(
@@ -99,15 +103,17 @@ def remove_garbage(store: Store, older_than: timedelta, now: datetime | None = N
         UserError: If the store cannot be used, or removing from it is not allowed.
     """
     _require_ours(store)
-    with GcLock(store) as lock, explaining():
-        found = find_garbage(store, older_than, now)
-        removed = [garbage for garbage in found.garbage if _remove(store, garbage, lock)]
-    busy = [
-        f"{garbage.key}: written since it was found"
-        for garbage in found.garbage
-        if garbage not in removed
-    ]
-    return found.model_copy(update={"garbage": tuple(removed), "kept": (*found.kept, *busy)})
+    removed = []
+    with gc_lock(store) as refresh, explaining():
+        found = find_garbage(store, older_than, now, refresh)
+        kept = list(found.kept)
+        for garbage in found.garbage:
+            refresh()
+            if _remove(store, garbage):
+                removed.append(garbage)
+            else:
+                kept.append(f"{garbage.key}: written since it was found")
+    return found.model_copy(update={"garbage": tuple(removed), "kept": tuple(kept)})
 
 
 def _require_ours(store: Store) -> None:
@@ -116,16 +122,22 @@ def _require_ours(store: Store) -> None:
 
 
 class _Search:
-    def __init__(self, store: Store, before: datetime) -> None:
-        self._store, self._before = store, before
+    def __init__(self, store: Store, before: datetime, refresh: Callable[[], None]) -> None:
+        self._store, self._before, self._refresh = store, before, refresh
         self.garbage: list[Garbage] = []
         self.kept: list[str] = []
         self.refused: list[str] = []
 
     def look(self) -> None:
-        self._look_for_unfinished()
-        self._look_for(RUNS, _RUN, "run", "record of the steps of a pipeline run")
-        self._look_for(_REPORTS, _REPORT, "report", "report of a failed step")
+        for folder in _FOLDERS:
+            for found in self._store.unfinished(folder):
+                self._add("unfinished", found.key, [found], "its writer was killed")
+        for mark in dead_marks(self._store):
+            self._add("unfinished", mark.key, [mark], "a gc was killed")
+        for key, objects in self._old(RUNS):
+            self._add("run", key, objects, "record of the steps of a pipeline run")
+        for key, objects in self._old(_REPORTS):
+            self._add("report", key, objects, "report of a failed step")
         try:
             client = connect()
         except UserError as error:
@@ -134,23 +146,10 @@ class _Search:
         self._look_for_checkpoints(client)
         self._look_for_volumes(client)
 
-    def _look_for_unfinished(self) -> None:
-        for folder in _FOLDERS:
-            for found in self._store.unfinished(folder):
-                self._add("unfinished", found.key, [found], "its writer was killed")
-        for mark in dead_marks(self._store):
-            self._add("unfinished", mark.key, [mark], "a gc was killed")
-
-    def _look_for(self, folder: str, pattern: re.Pattern[str], kind: Kind, reason: str) -> None:
-        for key, objects in _grouped(self._store.objects(folder), pattern):
-            self._add(kind, key, objects, reason)
-
     def _look_for_checkpoints(self, client: MlflowClient) -> None:
-        for digest, objects in _grouped(self._store.objects(CHECKPOINTS), _CHECKPOINT):
-            if not self._is_old(objects):
-                continue
-            folder = f"{checkpoint_folder(digest)}/"
-            running, state = _training(client, digest)
+        for folder, objects in self._old(CHECKPOINTS):
+            self._refresh()
+            running, state = _training(client, folder)
             if running:
                 self.kept.append(f"{folder}: {state}; if it is dead, delete that run in MLflow")
             else:
@@ -159,32 +158,33 @@ class _Search:
     def _look_for_volumes(self, client: MlflowClient) -> None:
         lost = list(_lost_champions(client, self._store))
         try:
-            unnamed = [] if lost else unnamed_volumes(self._store)
+            unnamed = [] if lost else unnamed_volumes(self._store, self._refresh)
         except UserError as error:
             lost, unnamed = [str(error)], []
         self.refused += [f"volumes are left alone: {reason}" for reason in lost]
         for found in unnamed:
             self._add("volume", found.key, [found], "no data set names it")
 
+    def _old(self, parent: str) -> list[tuple[str, list[StoredObject]]]:
+        """Returns the folders of a parent that are old enough, with their objects."""
+        groups: dict[str, list[StoredObject]] = defaultdict(list)
+        for found in self._store.objects(parent):
+            match = re.fullmatch(rf"({parent}{_NAMES[parent]}/).+", found.key)
+            if match:
+                groups[match[1]].append(found)
+        return sorted(item for item in groups.items() if _newest(item[1]) < self._before)
+
     def _add(self, kind: Kind, key: str, objects: list[StoredObject], reason: str) -> None:
-        if self._is_old(objects):
+        size, modified = sum(found.bytes for found in objects), _newest(objects)
+        if modified < self._before:
             self.garbage.append(
-                Garbage(
-                    kind=kind,
-                    key=key,
-                    bytes=sum(found.bytes for found in objects),
-                    modified=_newest(objects),
-                    reason=reason,
-                )
+                Garbage(kind=kind, key=key, bytes=size, modified=modified, reason=reason)
             )
 
-    def _is_old(self, objects: Iterable[StoredObject]) -> bool:
-        return _newest(objects) < self._before
 
-
-def _training(client: MlflowClient, digest: str) -> tuple[bool, str]:
-    """Returns whether a training run is active, and its state in MLflow."""
-    runs = find_training(client, digest)
+def _training(client: MlflowClient, folder: str) -> tuple[bool, str]:
+    """Returns whether the training run of a checkpoint folder is active, and its state."""
+    runs = find_training(client, folder.split("/")[1])
     if not runs:
         return False, "MLflow has no run for it"
     states = {run.info.status: run.info.run_id for run in runs}
@@ -207,32 +207,19 @@ def _lost_champions(client: MlflowClient, store: Store) -> Iterator[str]:
             )
 
 
-def _grouped(
-    objects: Iterable[StoredObject], pattern: re.Pattern[str]
-) -> list[tuple[str, list[StoredObject]]]:
-    """Groups objects by the pattern's first group; others are not of brainseg."""
-    groups: dict[str, list[StoredObject]] = defaultdict(list)
-    for found in objects:
-        match = pattern.fullmatch(found.key)
-        if match:
-            groups[match[1]].append(found)
-    return sorted(groups.items())
-
-
 def _newest(objects: Iterable[StoredObject]) -> datetime:
     return max(found.modified for found in objects)
 
 
-def _remove(store: Store, garbage: Garbage, lock: GcLock) -> bool:
+def _remove(store: Store, garbage: Garbage) -> bool:
     """Removes garbage unless it was written or used since it was found."""
-    lock.check()
     if not garbage.key.endswith("/"):
         store.delete(garbage.key)
         return True
     objects = list(store.objects(garbage.key))
     if objects and _newest(objects) > garbage.modified:
         return False
-    if garbage.kind == "checkpoints" and _training(connect(), garbage.key.split("/")[1])[0]:
+    if garbage.kind == "checkpoints" and _training(connect(), garbage.key)[0]:
         return False
     for found in objects:
         store.delete(found.key)

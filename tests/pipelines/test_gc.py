@@ -221,12 +221,13 @@ class TestTheRest:
 
     def test_files_of_killed_writers_are_garbage(self, folder_store, no_champions):
         folder_store.write("splits/a.json", b"{}")
-        folder_store.write("gc/0123.json", b'{"time": "2026-01-01T00:00:00+00:00"}')
+        folder_store.write("gc/0123", b"")
+        os.utime(folder_store.root / "gc/0123", (time.time() - 16 * 60,) * 2)
         part = folder_store.root / "volumes" / "ab" / ".part-x"
         part.parent.mkdir(parents=True)
         part.write_bytes(b"half")
         assert found(folder_store, "unfinished", now=later(29)) == set()
-        assert found(folder_store, "unfinished") == {"volumes/ab/.part-x", "gc/0123.json"}
+        assert found(folder_store, "unfinished") == {"volumes/ab/.part-x", "gc/0123"}
         remove_garbage(folder_store, MONTH, later())
         assert not part.parent.parent.exists()
         assert folder_store.exists("splits/a.json")

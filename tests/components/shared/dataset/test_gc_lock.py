@@ -1,16 +1,14 @@
 """Removing volumes during an ingest: both really run at the same time."""
 
-import json
 import threading
-import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from components.ingest.ingestion import ingest_source
 from components.ingest.settings import IngestSettings
 from components.shared.dataset import gc_lock
-from components.shared.dataset.gc_lock import GcLock, require_volumes, unnamed_volumes
+from components.shared.dataset.gc_lock import require_volumes, unnamed_volumes
 from components.shared.dataset.manifest import manifest_key
 from components.shared.errors import UserError
 from components.shared.storage.store import open_store
@@ -59,34 +57,39 @@ def test_a_manifest_that_cannot_be_read_names_everything(store, publish_blobs):
 
 
 def test_a_mark_is_there_while_volumes_are_removed(store):
-    with GcLock(store) as lock:
-        lock.check()
-        (key,) = store.keys("gc/")
-        assert gc_lock._is_alive(store, key)
+    with gc_lock.gc_lock(store) as refresh:
+        refresh()
+        assert len(list(store.keys("gc/"))) == 1
     assert list(store.keys("gc/")) == []
-    with pytest.raises(ZeroDivisionError), GcLock(store):
+    with pytest.raises(ZeroDivisionError), gc_lock.gc_lock(store):
         raise ZeroDivisionError
     assert list(store.keys("gc/")) == []
 
 
-def test_a_mark_is_kept_fresh(store, monkeypatch):
-    monkeypatch.setattr(gc_lock, "_REFRESH_S", 0.02)
-    with GcLock(store):
+def test_removals_keep_the_mark_fresh(store, monkeypatch):
+    with gc_lock.gc_lock(store) as refresh:
         (key,) = store.keys("gc/")
-        before, deadline = store.read(key), time.monotonic() + 300
-        while store.read(key) == before:
-            assert time.monotonic() < deadline
+        store.delete(key)
+        refresh()  # it is young: there is nothing to do
+        assert not store.exists(key)
+        monkeypatch.setattr(gc_lock, "_REFRESH", timedelta(0))
+        refresh()
+        assert store.exists(key)
 
 
-@pytest.mark.parametrize("refresh_s", [0.01, 60])
-def test_a_gc_that_was_stopped_removes_nothing_more(store, monkeypatch, refresh_s):
-    monkeypatch.setattr(gc_lock, "_REFRESH_S", refresh_s)
-    with GcLock(store) as lock:
+def test_manifests_keep_the_mark_fresh(store, publish_blobs):
+    publish_blobs(1), publish_blobs(2)
+    calls = []
+    assert unnamed_volumes(store, lambda: calls.append(1)) == []
+    assert len(calls) == 2
+
+
+def test_a_gc_that_was_stopped_removes_nothing_more(store, monkeypatch):
+    with gc_lock.gc_lock(store) as refresh:
         monkeypatch.setattr(gc_lock, "_PAUSE", timedelta(0))
-        time.sleep(0.3)  # a thread that wakes first must not hide it
-        monkeypatch.setattr(gc_lock, "_PAUSE", timedelta(minutes=5 if refresh_s < 1 else 0))
-        with pytest.raises(UserError, match="stopped for a while"):
-            lock.check()
+        for _ in range(2):  # it stays stopped
+            with pytest.raises(UserError, match="stopped for a while"):
+                refresh()
 
 
 def test_ingest_waits_for_the_end_of_a_removal(store, publish_blobs, monkeypatch):
@@ -97,20 +100,25 @@ def test_ingest_waits_for_the_end_of_a_removal(store, publish_blobs, monkeypatch
         require_volumes(store, manifest)
         order.append("ingest")
 
-    with GcLock(store):
+    with gc_lock.gc_lock(store):
         waiting = threading.Thread(target=ingest)
         waiting.start()
         waiting.join(0.3)
         assert waiting.is_alive()
         order.append("gc")
-    waiting.join(300)
+    waiting.join(10)
     assert order == ["gc", "ingest"]
 
 
-def test_ingest_does_not_wait_for_a_dead_gc(store, publish_blobs):
+def test_ingest_does_not_wait_for_a_dead_gc(store, publish_blobs, monkeypatch):
     manifest = publish_blobs(1)
-    killed = datetime.now(UTC) - timedelta(minutes=16)
-    store.write("gc/dead.json", json.dumps({"time": killed.isoformat()}).encode())
+    store.write("gc/dead", b"")
+    real = gc_lock.datetime
+
+    class InAQuarter:
+        now = staticmethod(lambda zone: real.now(zone) + timedelta(minutes=16))
+
+    monkeypatch.setattr(gc_lock, "datetime", InAQuarter)
     require_volumes(store, manifest)
 
 
