@@ -1,4 +1,4 @@
-"""The account of an ingest: every file of its source, accepted, quarantined or ignored."""
+"""The account of an ingest."""
 
 from dataclasses import dataclass
 
@@ -15,22 +15,15 @@ class Quarantined:
 
 
 class IngestAccount(Record):
-    """The account of one ingest.
-
-    The files found are those accepted, those of the quarantined volumes and those ignored.
+    """Counts of every file of a source, accepted, quarantined or ignored.
 
     Attributes:
-        source: Source of the patients.
-        dataset_id: The version that was published; empty if none was.
-        volumes: Accepted volumes.
-        slices: Slices of the accepted volumes.
-        tumour_slices: Slices of the accepted volumes with tumour.
-        quarantined: Volumes that were refused, each with its reason and all its files.
-        ignored: Number of other files by the rule that says why.
-        files_found: All files of the source.
-        files_accepted: Files of the accepted volumes.
+        source: URI of the source.
+        dataset_id: Id of the published version; empty if none was published.
+        volumes: Accepted volumes, to which also slices and accepted files are counted.
+        quarantined: Refused volumes.
+        ignored: Number of other files by the rule that ignores them.
         objects_written: Volumes that the store did not hold before.
-        bytes_written: Bytes of those volumes.
         warnings: Irregularities of `data.csv`, one sentence each.
     """
 

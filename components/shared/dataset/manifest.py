@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -110,7 +110,7 @@ def manifest_key(dataset_id: str) -> str:
 
 
 def read_manifest(path: Path, dataset_id: str) -> Manifest:
-    """Reads a manifest file and checks that it is the version asked for.
+    """Reads a manifest file.
 
     Raises:
         UserError: If the file is not a manifest or is another version's.
@@ -142,19 +142,17 @@ def list_datasets(store: Store) -> list[DatasetSummary]:
     Raises:
         UserError: If the store cannot be read.
     """
-    return [_summary(manifest) for manifest in _readable(store)]
-
-
-def _readable(store: Store) -> Iterator[Manifest]:
+    found = []
     for key in store.keys("datasets/"):
         if not key.endswith("/manifest.json"):
             continue
         data, dataset_id = store.read(key), key.split("/", 1)[1].removesuffix("/manifest.json")
         try:
-            yield _parse(data, dataset_id, f"{store.uri}/{key}")
+            found.append(_summary(_parse(data, dataset_id, f"{store.uri}/{key}")))
         except UserError as error:
             # the first line: there may be one for each volume
             logger.warning("left out: %s", str(error).splitlines()[0])
+    return found
 
 
 def _summary(manifest: Manifest) -> DatasetSummary:

@@ -13,14 +13,7 @@ from components.shared.storage.store import Store, open_store
 
 @dataclass(frozen=True)
 class SplitDataset:
-    """The volumes of a version, their parts, and where the voxels are.
-
-    Attributes:
-        store: Store of the voxels.
-        cache: Folder for fetched volumes.
-        manifest: The data set version.
-        split: Id of the version.
-    """
+    """The volumes of a version, their parts, and the store and local cache of the voxels."""
 
     store: Store
     cache: Path
@@ -38,19 +31,10 @@ class SplitDataset:
         manifest: str | Path,
         split: str | Path,
     ) -> Self:
-        """Reads the files that the earlier steps left.
-
-        Args:
-            store: URI of the store.
-            cache: Folder for fetched volumes.
-            dataset_id: The version that `manifest` must be.
-            split_id: The version that `split` must be.
-            manifest: Path of the manifest.
-            split: Path of the split.
+        """Reads manifest and split from the files of the earlier steps.
 
         Raises:
-            UserError: If they are not of the versions asked for, or the split lets a patient
-                or an image into two parts.
+            UserError: If they are not of the given ids, or `check_split` refuses the split.
         """
         listed = read_manifest(Path(manifest), dataset_id)
         return cls(open_store(store), cache, listed, read_split(Path(split), split_id, listed))

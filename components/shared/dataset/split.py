@@ -1,9 +1,7 @@
-"""Which volumes are for training, which for validation and which for the test."""
+"""Division of a data set's volumes into parts for training, validation and test."""
 
 import functools
-import itertools
-import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -31,24 +29,16 @@ class Split(Record):
 
     @functools.cached_property
     def split_id(self) -> str:
-        """Digest of the parts' volumes: equal parts have an equal id.
-
-        Whose they are is not in it: the data set says so, and `check_split` compares.
-        """
+        """Digest of the parts' volumes, without their patients, which `check_split` compares."""
         return short_digest(canonical_json({part: self.part(part) for part in PARTS}))
 
     def patients(self, name: Part) -> dict[str, tuple[str, ...]]:
         """The patients of one part, each with the volumes."""
-        parts: dict[Part, dict[str, tuple[str, ...]]] = {
-            "train": self.train,
-            "validation": self.validation,
-            "test": self.test,
-        }
-        return parts[name]
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
     def part(self, name: Part) -> tuple[str, ...]:
         """The volumes of one part, sorted."""
-        return tuple(sorted(itertools.chain.from_iterable(self.patients(name).values())))
+        return tuple(sorted(volume for group in self.patients(name).values() for volume in group))
 
     def to_json(self) -> bytes:
         """The canonical bytes of the file form."""
@@ -62,18 +52,16 @@ class Split(Record):
 
 def make_split(parts: Mapping[Part, Iterable[VolumeEntry]]) -> Split:
     """Builds a split in canonical order."""
-    return Split(**{name: _by_patient(parts[name]) for name in PARTS})
-
-
-def _by_patient(entries: Iterable[VolumeEntry]) -> dict[str, tuple[str, ...]]:
-    volumes: dict[str, list[str]] = defaultdict(list)
-    for entry in entries:
-        volumes[entry.patient].append(entry.volume)
-    return {patient: tuple(sorted(volumes[patient])) for patient in sorted(volumes)}
+    volumes: dict[Part, dict[str, tuple[str, ...]]] = {part: {} for part in PARTS}
+    for part in PARTS:
+        for entry in sorted(parts[part], key=lambda entry: (entry.patient, entry.volume)):
+            earlier = volumes[part].get(entry.patient, ())
+            volumes[part][entry.patient] = (*earlier, entry.volume)
+    return Split(**volumes)
 
 
 def check_split(split: Split, manifest: Manifest) -> None:
-    """Makes sure that no person and no image is in two parts.
+    """Checks that no patient and no image is in two parts.
 
     Raises:
         UserError: If a part is empty, a volume is unknown, another patient's, left out or named
@@ -85,33 +73,23 @@ def check_split(split: Split, manifest: Manifest) -> None:
     _refuse("volumes are not in the data set", [name for name in named if name not in known])
     _refuse("volumes are named twice", [name for name, count in named.items() if count > 1])
     _refuse("volumes are in no part", [name for name in known if name not in named])
-    _refuse("volumes are another patient's", _misplaced(split, known))
-    part_of = {volume: part for part in PARTS for volume in split.part(part)}
-    _refuse(
-        "patients are in two parts",
-        _shared((entry.patient, part_of[entry.volume]) for entry in manifest.volumes),
-    )
-    _refuse(
-        "images are in two parts",
-        _shared((entry.image_digest, part_of[entry.volume]) for entry in manifest.volumes),
-    )
-
-
-def _misplaced(split: Split, known: Mapping[str, VolumeEntry]) -> list[str]:
-    return [
-        volume
+    patient_of = {
+        volume: patient
         for part in PARTS
         for patient, volumes in split.patients(part).items()
         for volume in volumes
-        if known[volume].patient != patient
-    ]
+    }
+    misplaced = [name for name, patient in patient_of.items() if known[name].patient != patient]
+    _refuse("volumes are another patient's", misplaced)
+    entries = [split.entries(part, manifest) for part in PARTS]
+    _refuse("patients are in two parts", _shared([e.patient for e in part] for part in entries))
+    _refuse("images are in two parts", _shared([e.image_digest for e in part] for part in entries))
 
 
-def _shared(pairs: Iterable[tuple[str, Part]]) -> list[str]:
-    parts: dict[str, set[Part]] = {}
-    for key, part in pairs:
-        parts.setdefault(key, set()).add(part)
-    return [key for key, found in parts.items() if len(found) > 1]
+def _shared(parts: Iterable[Iterable[str]]) -> list[str]:
+    """Names that are in several parts."""
+    counts = Counter(name for part in parts for name in set(part))
+    return sorted(name for name, count in counts.items() if count > 1)
 
 
 def _refuse(problem: str, names: list[str]) -> None:
@@ -139,7 +117,7 @@ def read_split(path: Path, split_id: str, manifest: Manifest) -> Split:
 
 
 def fetch_split(store: Store, split_id: str) -> Split:
-    """Reads a split from the store; it may be of an older data set version.
+    """Reads a split, possibly of an older data set version, from the store.
 
     Raises:
         UserError: If the store has no such split.
@@ -161,8 +139,8 @@ def parse_split(data: bytes, where: str) -> Split:
         UserError: If `data` is not that form.
     """
     try:
-        return Split.model_validate(json.loads(data))
-    except (ValueError, ValidationError) as error:
+        return Split.model_validate_json(data)
+    except ValidationError as error:
         raise UserError(
             f'{where} is not a split; the form is {{"train": {{patient: [volume...]}}, '
             '"validation": {...}, "test": {...}}'

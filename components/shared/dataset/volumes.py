@@ -29,12 +29,7 @@ FLAIR = 1
 
 @dataclass(frozen=True)
 class Volume:
-    """The voxels of one scan.
-
-    Attributes:
-        image: uint8, slices x height x width x 3.
-        mask: uint8 in {0, 1}, slices x height x width.
-    """
+    """The voxels of one scan: uint8, slices x height x width (x 3); the mask has 0 and 1."""
 
     image: Voxels
     mask: Voxels
@@ -42,10 +37,9 @@ class Volume:
 
 @dataclass(frozen=True)
 class EncodedVolume:
-    """A volume as the store keeps it.
+    """A volume as the store keeps it: the safetensors file's bytes.
 
     Attributes:
-        data: The safetensors file's bytes.
         digest: sha256 of `data`, hexadecimal: the object's address.
         image_digest: sha256 of the image's voxels and shape, whatever the mask.
     """
@@ -99,18 +93,13 @@ def map_volume(path: Path) -> Volume:
 
 
 def _new_header(volume: Volume) -> bytes:
-    image_end = volume.image.nbytes
-    header = {
-        "image": _tensor(volume.image, 0, image_end),
-        "mask": _tensor(volume.mask, image_end, image_end + volume.mask.nbytes),
-    }
+    header, start = {}, 0
+    for name, voxels in (("image", volume.image), ("mask", volume.mask)):
+        offsets = (start, start := start + voxels.nbytes)
+        header[name] = {"dtype": "U8", "shape": voxels.shape, "data_offsets": offsets}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that voxels are aligned for the processor
     return struct.pack("<Q", len(text)) + text
-
-
-def _tensor(voxels: Voxels, start: int, end: int) -> dict[str, Any]:
-    return {"dtype": "U8", "shape": voxels.shape, "data_offsets": (start, end)}
 
 
 def _header(data: bytes) -> tuple[dict[str, Any], int]:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic import AwareDatetime, Field, ValidationError
@@ -22,6 +22,8 @@ from components.shared.storage.store import Store, open_store
 
 logger = logging.getLogger(__name__)
 
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
 RUNS = "runs/"
 
 
@@ -32,12 +34,9 @@ class Outcome(Record):
         kind: `unchanged` ended early, as there was nothing new to learn; `promoted` has a new
             champion, `rejected` a version that is not.
         reason: Reason in a sentence with numbers.
-        dataset_id: Id of the source's data set.
         model: The version in question: `models:/name/version`.
-        experiment_id: MLflow experiment of `mlflow_run_id`.
-        mlflow_run_id: MLflow run of the pipeline run.
+        mlflow_run_id: MLflow run of the pipeline run, in the experiment `experiment_id`.
         headline: Score of the model as text, with its interval.
-        metrics: Metrics of the model.
     """
 
     kind: Literal["unchanged", "promoted", "rejected"]
@@ -51,13 +50,7 @@ class Outcome(Record):
 
 
 class Failure(Record):
-    """Failure of a step, written before its process ends.
-
-    Attributes:
-        step: Name of the step.
-        reason: Message of the error.
-        time: Time of the failure; of several failures the last one counts.
-    """
+    """Failure of a step, written before its process ends; of several the last one counts."""
 
     step: str
     reason: str
@@ -70,8 +63,7 @@ def leave_outcome(store: Store, pipeline_run: str, outcome: Outcome) -> None:
     Raises:
         UserError: If the store refuses, or the pipeline run has no name.
     """
-    key = f"{run_folder(pipeline_run)}outcome.json"
-    store.write(key, outcome.model_dump_json(indent=2).encode())
+    store.write(f"{run_folder(pipeline_run)}outcome.json", _json(outcome))
 
 
 @contextlib.contextmanager
@@ -110,7 +102,10 @@ def leaving_failure(store: str, pipeline_run: str, step: str, label: str = "") -
     try:
         yield
     except Exception as error:
-        _keep(store, pipeline_run, name, Failure(step=name, reason=_reason(error)))
+        reason = str(error)
+        if not isinstance(error, UserError):
+            reason = f"it crashed: {''.join(traceback.format_exception_only(error)).strip()}"
+        _keep(store, pipeline_run, name, Failure(step=name, reason=reason))
         raise
     _keep(store, pipeline_run, name, None)
 
@@ -125,13 +120,10 @@ def read_outcome(store: Store, pipeline_run: str) -> Outcome | Failure | None:
     """
     folder = run_folder(pipeline_run)
     try:
-        return Outcome.model_validate_json(store.read(f"{folder}outcome.json"))
+        return _parse(Outcome, store, f"{folder}outcome.json")
     except KeyError:
-        return max(_failures(store, folder), key=lambda failure: failure.time, default=None)
-    except ValidationError as error:
-        raise UserError(
-            f"{store.uri}/{folder}outcome.json was not written by this version: {error}"
-        ) from error
+        failures = [_parse(Failure, store, key) for key in store.keys(f"{folder}failures/")]
+        return max(failures, key=lambda failure: failure.time, default=None)
 
 
 def run_folder(pipeline_run: str) -> str:
@@ -157,24 +149,19 @@ def _keep(store: str, pipeline_run: str, step: str, failure: Failure | None) -> 
     key = f"{run_folder(pipeline_run)}failures/{quote(step.replace(' ', '-'), safe='')}.json"
     try:
         if failure:
-            open_store(store).write(key, failure.model_dump_json(indent=2).encode())
+            open_store(store).write(key, _json(failure))
         else:
             open_store(store).delete(key)
     except UserError as error:
         logger.warning("whether the step fails is not kept: %s", error)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, UserError):
-        return str(error)
-    return f"it crashed: {''.join(traceback.format_exception_only(error)).strip()}"
+def _json(record: Record) -> bytes:
+    return record.model_dump_json(indent=2).encode()
 
 
-def _failures(store: Store, folder: str) -> Iterator[Failure]:
-    for key in store.keys(f"{folder}failures/"):
-        try:
-            yield Failure.model_validate_json(store.read(key))
-        except ValidationError as error:
-            raise UserError(
-                f"{store.uri}/{key} was not written by this version: {error}"
-            ) from error
+def _parse(kind: type[AnyRecord], store: Store, key: str) -> AnyRecord:
+    try:
+        return kind.model_validate_json(store.read(key))
+    except ValidationError as error:
+        raise UserError(f"{store.uri}/{key} was not written by this version: {error}") from error

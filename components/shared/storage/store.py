@@ -31,13 +31,7 @@ _ATTEMPTS = 20  # at making a folder that others remove when it is empty
 
 @dataclass(frozen=True)
 class StoredObject:
-    """A listed object.
-
-    Attributes:
-        key: Its key.
-        bytes: Its size.
-        modified: Time of the last write, by the storage's clock.
-    """
+    """A listed object, with the time of its last write by the storage's clock."""
 
     key: str
     bytes: int
