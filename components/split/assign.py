@@ -1,7 +1,7 @@
 """Assignment of patients to parts: stratified, seeded, and stable as data grow."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
@@ -52,13 +52,9 @@ def assign_split(manifest: Manifest, settings: SplitSettings, previous: Split | 
         kept: Assignment = dict.fromkeys(report2020_patients(manifest), "test")
     else:
         kept = _kept(previous, patients) if previous else {}
-    new = [patient for patient in patients if patient.name not in kept]
-    sizes = _sizes(settings, _count(kept.values()), len(new))
-    row = _ordered(patients, set(kept), settings.seed)
-    parts = kept | dict(_deal(row, sizes))
-    split = _in_parts(manifest, _spread_tumour(parts, patients, row))
-    check_split(split, manifest)
-    return split
+    row = [name for name in _ordered(patients, settings.seed) if name not in kept]
+    sizes = _sizes(settings, _count(kept), len(row))
+    return _assigned(manifest, patients, kept, row, sizes)
 
 
 def assign_folds(manifest: Manifest, settings: FoldSettings) -> list[Split]:
@@ -81,27 +77,16 @@ def assign_folds(manifest: Manifest, settings: FoldSettings) -> list[Split]:
     patients = _patients(manifest)
     if settings.folds > len(patients):
         raise UserError(f"split: {len(patients)} patients leave folds of {settings.folds} empty")
-    row = _ordered(patients, set(), settings.seed)
-    return [_fold(manifest, patients, row, settings, fold) for fold in range(settings.folds)]
-
-
-def _fold(
-    manifest: Manifest,
-    patients: Sequence[_Patient],
-    row: Sequence[str],
-    settings: FoldSettings,
-    fold: int,
-) -> Split:
-    test = row[fold :: settings.folds]
-    others = [name for place, name in enumerate(row) if place % settings.folds != fold]
-    tested = _count(["test"] * len(test))
+    row = _ordered(patients, settings.seed)
     validation = max(1, round(settings.validation_fraction * len(row)))
-    wanted: Sizes = {"train": len(others) - validation, "validation": validation, "test": 0}
-    parts: Assignment = dict.fromkeys(test, "test")
-    parts |= dict(_deal(others, _no_part_empty(wanted, tested)))
-    split = _in_parts(manifest, _spread_tumour(parts, patients, others))
-    check_split(split, manifest)
-    return split
+
+    def split(fold: int) -> Split:
+        test: Assignment = dict.fromkeys(row[fold :: settings.folds], "test")
+        others = [name for name in row if name not in test]
+        wanted: Sizes = {"train": len(others) - validation, "validation": validation, "test": 0}
+        return _assigned(manifest, patients, test, others, _no_part_empty(wanted, _count(test)))
+
+    return [split(fold) for fold in range(settings.folds)]
 
 
 def describe_split(split: Split, manifest: Manifest) -> list[str]:
@@ -123,27 +108,19 @@ def _kept(previous: Split, patients: Sequence[_Patient]) -> Assignment:
     return {patient.name: part_of[patient.name] for patient in patients if patient.name in part_of}
 
 
-def _count(parts: Iterable[Part]) -> Sizes:
-    counts = dict.fromkeys(PARTS, 0)
-    for part in parts:
-        counts[part] += 1
-    return counts
+def _count(parts: Assignment) -> Sizes:
+    return {part: list(parts.values()).count(part) for part in PARTS}
 
 
 def _sizes(settings: SplitSettings, kept: Sizes, new: int) -> Sizes:
     """Returns the number of new patients of each part that brings it close to its fraction."""
-    if settings.method == "report2020":
-        fractions = _fractions(settings.validation_fraction, 0.0)
-        wanted = {part: fractions[part] * new for part in PARTS}
-    else:
-        fractions = _fractions(settings.validation_fraction, settings.test_fraction)
-        total = new + sum(kept.values())
-        wanted = {part: max(0.0, fractions[part] * total - kept[part]) for part in PARTS}
+    validation, test, counted = settings.validation_fraction, settings.test_fraction, kept
+    if settings.method == "report2020":  # fractions of the patients outside its test part
+        test, counted = 0.0, dict.fromkeys(PARTS, 0)
+    fractions = {"train": 1 - validation - test, "validation": validation, "test": test}
+    total = new + sum(counted.values())
+    wanted = {part: max(0.0, fractions[part] * total - counted[part]) for part in PARTS}
     return _no_part_empty(_whole_numbers(wanted, new), kept)
-
-
-def _fractions(validation: float, test: float) -> dict[Part, float]:
-    return {"train": 1 - validation - test, "validation": validation, "test": test}
 
 
 def _whole_numbers(wanted: dict[Part, float], total: int) -> Sizes:
@@ -170,9 +147,12 @@ def _no_part_empty(sizes: Sizes, kept: Sizes) -> Sizes:
     return sizes
 
 
-def _ordered(patients: Sequence[_Patient], kept: set[str], seed: int) -> list[str]:
-    """Returns new patients in the order of assignment."""
-    group = _size_groups(patients)
+def _ordered(patients: Sequence[_Patient], seed: int) -> list[str]:
+    """Returns the patients in the order of assignment."""
+    ranked = sorted(patients, key=lambda patient: (patient.tumour_pixels, patient.name))
+    group = {
+        patient.name: rank * _SIZE_GROUPS // len(patients) for rank, patient in enumerate(ranked)
+    }
 
     def place(patient: _Patient) -> tuple[str, str, int, str]:
         # The order of sites depends on the seed, so that no part always gets the first patients.
@@ -182,19 +162,28 @@ def _ordered(patients: Sequence[_Patient], kept: set[str], seed: int) -> list[st
         third = direction * group[patient.name]
         return (chance, patient.site, third, _chance(seed, patient.name))
 
-    return [patient.name for patient in sorted(patients, key=place) if patient.name not in kept]
-
-
-def _size_groups(patients: Sequence[_Patient]) -> dict[str, int]:
-    ranked = sorted(patients, key=lambda patient: (patient.tumour_pixels, patient.name))
-    return {
-        patient.name: rank * _SIZE_GROUPS // len(patients) for rank, patient in enumerate(ranked)
-    }
+    return [patient.name for patient in sorted(patients, key=place)]
 
 
 def _chance(seed: int, name: str) -> str:
     # A digest depends only on seed and name, not on order, count or Python's version.
     return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
+
+
+def _assigned(
+    manifest: Manifest,
+    patients: Sequence[_Patient],
+    kept: Assignment,
+    row: Sequence[str],
+    sizes: Sizes,
+) -> Split:
+    """Returns the split of the patients who keep their part and those of a row."""
+    parts = _spread_tumour(kept | dict(_deal(row, sizes)), patients, row)
+    split = make_split(
+        {part: [e for e in manifest.volumes if parts[e.patient] == part] for part in PARTS}
+    )
+    check_split(split, manifest)
+    return split
 
 
 def _deal(row: Sequence[str], sizes: Sizes) -> Iterable[tuple[str, Part]]:
@@ -237,19 +226,9 @@ def _spread_tumour(
     return parts
 
 
-def _in_parts(manifest: Manifest, parts: Assignment) -> Split:
-    entries: dict[Part, list[VolumeEntry]] = {part: [] for part in PARTS}
-    for entry in manifest.volumes:
-        entries[parts[entry.patient]].append(entry)
-    return make_split(entries)
-
-
 def _describe(part: Part, entries: Sequence[VolumeEntry]) -> str:
-    sites: dict[str, set[str]] = defaultdict(set)
-    for entry in entries:
-        sites[entry.site].add(entry.patient)
+    sites = Counter(site for site, _ in {(entry.site, entry.patient) for entry in entries})
     slices = sum(entry.slices for entry in entries)
     tumour = sum(entry.tumour_slices for entry in entries) / slices
-    shown = ", ".join(f"{site} {len(sites[site])}" for site in sorted(sites))
-    patients = sum(map(len, sites.values()))
-    return f"{part}: {patients} patients ({shown}), {slices} slices, {tumour:.1%} with tumour"
+    shown = ", ".join(f"{site} {sites[site]}" for site in sorted(sites))
+    return f"{part}: {sites.total()} patients ({shown}), {slices} slices, {tumour:.1%} with tumour"

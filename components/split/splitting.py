@@ -15,29 +15,17 @@ logger = logging.getLogger(__name__)
 def split_dataset(manifest: Manifest, settings: SplitSettings, store: Store) -> Split:
     """Divides a data set's patients, and stores the split.
 
-    Args:
-        manifest: Manifest of the data set.
-        settings: Method, seed, fractions, and the split to follow.
-        store: Store with the split to follow, which receives the new split.
-
     Raises:
         UserError: If the split to follow is not in the store, or no split can be made.
     """
     previous = fetch_split(store, settings.previous) if settings.previous else None
     made = assign_split(manifest, settings, previous)
-    store.write(split_key(made.split_id), made.to_json())
-    for line in describe_split(made, manifest):
-        logger.info(line)
+    _keep(made, manifest, store)
     return made
 
 
 def fold_dataset(manifest: Manifest, settings: FoldSettings, store: Store) -> dict[str, str]:
     """Assigns a data set's patients to folds, and stores each fold's split.
-
-    Args:
-        manifest: Manifest of the data set.
-        settings: Number of folds, seed and fraction.
-        store: Store that receives the splits.
 
     Returns:
         Ids of the splits by label: `fold-1`, `fold-2`, ...
@@ -54,7 +42,11 @@ def fold_dataset(manifest: Manifest, settings: FoldSettings, store: Store) -> di
         ) from error
     folds = {f"fold-{number}": split for number, split in enumerate(made, start=1)}
     for label, split in folds.items():
-        store.write(split_key(split.split_id), split.to_json())
-        for line in describe_split(split, manifest):
-            logger.info("%s %s", label, line)
+        _keep(split, manifest, store, f"{label} ")
     return {label: split.split_id for label, split in folds.items()}
+
+
+def _keep(split: Split, manifest: Manifest, store: Store, label: str = "") -> None:
+    store.write(split_key(split.split_id), split.to_json())
+    for line in describe_split(split, manifest):
+        logger.info("%s%s", label, line)
