@@ -11,13 +11,7 @@ _STEP = 4  # every fourth row and column: percentiles move by less than one gray
 
 
 def describe_volume(name: ScanName, volume: Volume, encoded: EncodedVolume) -> VolumeEntry:
-    """Builds a volume's entry; the attributes are left empty.
-
-    Args:
-        name: The volume's name and its parts.
-        volume: The voxels.
-        encoded: The same volume as the store holds it.
-    """
+    """Builds the entry, without attributes, of a volume that is stored as `encoded`."""
     slices, height, width = volume.mask.shape
     tumour = np.count_nonzero(volume.mask, axis=(1, 2))
     return VolumeEntry(

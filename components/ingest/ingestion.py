@@ -34,19 +34,6 @@ class IngestResult:
     account: IngestAccount
 
 
-@dataclass(frozen=True)
-class _Findings:
-    listing: Listing
-    outcomes: Sequence[Outcome]
-    table: AttributeTable
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    accepted: Sequence[Accepted]
-    quarantined: Sequence[Quarantined]
-
-
 def ingest_source(
     source_uri: str, store: Store, settings: IngestSettings, workers: int | None = None
 ) -> IngestResult:
@@ -66,35 +53,24 @@ def ingest_source(
             `settings.strict` is set and a volume is quarantined (the store then holds the
             account); or volumes that were in the store have been removed since.
     """
-    findings = _examine(source_uri, store, settings, workers or usable_workers())
-    verdict = _judge(findings)
-    result = _describe(source_uri, findings, verdict)
-    refusal = _refusal(source_uri, verdict, settings.strict)
-    if refusal:
-        raise UserError(f"{refusal}{_keep(result.account, store)}")
-    _log(result.account)
-    store.write(manifest_key(result.manifest.dataset_id), result.manifest.to_json())
-    if result.account.objects_written < result.account.volumes:
-        require_volumes(store, result.manifest)
+    with open_source(source_uri, settings.max_archive_gib) as source:
+        listing = list_scans(source)
+        work = VolumeWork(source, store.uri, settings)
+        outcomes = _examine(work, listing.scans, workers or usable_workers())
+        table = read_attributes(source, listing.tables, settings.max_file_mib)
+    result = _judge(source_uri, listing, outcomes, table)
+    manifest, account = result.manifest, result.account
+    _require_fit(account, settings.strict, store)
+    _log(account)
+    store.write(manifest_key(manifest.dataset_id), manifest.to_json())
+    if account.objects_written < account.volumes:
+        require_volumes(store, manifest)
     return result
 
 
-def _examine(source_uri: str, store: Store, settings: IngestSettings, workers: int) -> _Findings:
-    with open_source(source_uri, settings.max_archive_gib) as source:
-        listing = list_scans(source)
-        scans, shared = _one_per_patient(listing.scans)
-        work = VolumeWork(source, store.uri, settings)
-        outcomes = work_on(work, scans, min(workers, max(len(scans), 1)))
-        return _Findings(
-            listing=listing,
-            outcomes=[*shared, *track(outcomes, len(scans), "volumes")],
-            table=read_attributes(source, listing.tables, settings.max_file_mib),
-        )
-
-
-def _one_per_patient(scans: Iterable[Scan]) -> tuple[list[Scan], list[Quarantined]]:
+def _examine(work: VolumeWork, scans: Sequence[Scan], workers: int) -> list[Outcome]:
     alone, shared = _grouped(scans, lambda scan: scan.name.patient)
-    return alone, [
+    refused = [
         Quarantined(
             scan.name.volume,
             f"patient {scan.name.patient} is in {len(group)} folders: "
@@ -104,15 +80,35 @@ def _one_per_patient(scans: Iterable[Scan]) -> tuple[list[Scan], list[Quarantine
         for group in shared
         for scan in group
     ]
+    outcomes = work_on(work, alone, min(workers, max(len(alone), 1)))
+    return [*refused, *track(outcomes, len(alone), "volumes")]
 
 
-def _judge(findings: _Findings) -> _Verdict:
-    accepted, twins = _one_per_image(
-        [outcome for outcome in findings.outcomes if isinstance(outcome, Accepted)]
+def _judge(
+    source_uri: str, listing: Listing, outcomes: Sequence[Outcome], table: AttributeTable
+) -> IngestResult:
+    stored = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
+    accepted, twins = _one_per_image(stored)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Quarantined)]
+    quarantined = sorted([*listing.quarantined, *refused, *twins], key=lambda bad: bad.volume)
+    patients = [scan.name.patient for scan in listing.scans]
+    entries, warnings = join_attributes([volume.entry for volume in accepted], table, patients)
+    manifest = make_manifest(entries)
+    account = IngestAccount(
+        source=source_uri,
+        dataset_id=manifest.dataset_id,
+        volumes=len(entries),
+        slices=sum(entry.slices for entry in entries),
+        tumour_slices=sum(entry.tumour_slices for entry in entries),
+        quarantined=tuple(quarantined),
+        ignored=_count_ignored(listing, table, accepted),
+        files_found=listing.files_found,
+        files_accepted=sum(len(volume.scan.copies[0]) for volume in accepted),
+        objects_written=sum(volume.bytes_written > 0 for volume in stored),
+        bytes_written=sum(volume.bytes_written for volume in stored),
+        warnings=tuple(warnings),
     )
-    refused = [outcome for outcome in findings.outcomes if isinstance(outcome, Quarantined)]
-    quarantined = [*findings.listing.quarantined, *refused, *twins]
-    return _Verdict(accepted, sorted(quarantined, key=lambda bad: bad.volume))
+    return IngestResult(manifest, account)
 
 
 def _one_per_image(accepted: Iterable[Accepted]) -> tuple[list[Accepted], list[Quarantined]]:
@@ -138,58 +134,33 @@ def _grouped(items: Iterable[T], key: Callable[[T], str]) -> tuple[list[T], list
     return alone, [group for group in groups.values() if len(group) > 1]
 
 
-def _refusal(source_uri: str, verdict: _Verdict, strict: bool) -> str | None:
-    if not verdict.accepted:
-        return str(nothing_accepted(source_uri, verdict.quarantined))
-    if strict and verdict.quarantined:
-        reasons = "; ".join(f"{bad.volume}: {bad.reason}" for bad in verdict.quarantined[:_SHOWN])
-        return (
-            f"ingest is strict and {len(verdict.quarantined)} of the volumes are bad: {reasons}"
-            + ("; ..." if len(verdict.quarantined) > _SHOWN else "")
+def _count_ignored(
+    listing: Listing, table: AttributeTable, accepted: Sequence[Accepted]
+) -> dict[str, int]:
+    count = Counter({rule: len(paths) for rule, paths in listing.ignored.items()})
+    count.update(table.files)
+    count["identical copy"] += sum(len(copy) for each in accepted for copy in each.scan.copies[1:])
+    return {rule: files for rule, files in sorted(count.items()) if files}
+
+
+def _require_fit(account: IngestAccount, strict: bool, store: Store) -> None:
+    bad = account.quarantined
+    if not account.volumes:
+        refusal = str(nothing_accepted(account.source, bad))
+    elif strict and bad:
+        reasons = "; ".join(f"{one.volume}: {one.reason}" for one in bad[:_SHOWN])
+        refusal = (
+            f"ingest is strict and {len(bad)} of the volumes are bad: {reasons}"
+            + ("; ..." if len(bad) > _SHOWN else "")
             + ". Fix or remove them, or run without strict to leave them out"
         )
-    return None
-
-
-def _keep(account: IngestAccount, store: Store) -> str:
-    if not account.quarantined:
-        return ""
-    refused = account.model_copy(update={"dataset_id": ""})  # nothing was published
-    content = refused.model_dump_json(indent=2).encode()
-    return f". {keep_report(store, 'ingest-account.json', content, noun='account')}"
-
-
-def _describe(source_uri: str, findings: _Findings, verdict: _Verdict) -> IngestResult:
-    patients = [scan.name.patient for scan in findings.listing.scans]
-    entries, warnings = join_attributes(
-        [volume.entry for volume in verdict.accepted], findings.table, patients
-    )
-    manifest = make_manifest(entries)
-    stored = [outcome for outcome in findings.outcomes if isinstance(outcome, Accepted)]
-    account = IngestAccount(
-        source=source_uri,
-        dataset_id=manifest.dataset_id,
-        volumes=len(entries),
-        slices=sum(entry.slices for entry in entries),
-        tumour_slices=sum(entry.tumour_slices for entry in entries),
-        quarantined=tuple(verdict.quarantined),
-        ignored=_count_ignored(findings, verdict),
-        files_found=findings.listing.files_found,
-        files_accepted=sum(len(volume.scan.copies[0]) for volume in verdict.accepted),
-        objects_written=sum(volume.bytes_written > 0 for volume in stored),
-        bytes_written=sum(volume.bytes_written for volume in stored),
-        warnings=tuple(warnings),
-    )
-    return IngestResult(manifest, account)
-
-
-def _count_ignored(findings: _Findings, verdict: _Verdict) -> dict[str, int]:
-    count = Counter({rule: len(paths) for rule, paths in findings.listing.ignored.items()})
-    count.update(findings.table.files)
-    count["identical copy"] += sum(
-        len(copy) for volume in verdict.accepted for copy in volume.scan.copies[1:]
-    )
-    return {rule: files for rule, files in sorted(count.items()) if files}
+    else:
+        return
+    if bad:
+        unpublished = account.model_copy(update={"dataset_id": ""})
+        content = unpublished.model_dump_json(indent=2).encode()
+        refusal += f". {keep_report(store, 'ingest-account.json', content, noun='account')}"
+    raise UserError(refusal)
 
 
 def _log(account: IngestAccount) -> None:

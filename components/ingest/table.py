@@ -13,11 +13,8 @@ from components.shared.reading.tcga import ATTRIBUTE_FILE, ATTRIBUTES, PATIENT_C
 
 Value = float | str | None
 Row = Mapping[str, Value]
+_Places = defaultdict[str, list[str]]  # problem -> places in the table
 
-_READ = f"{ATTRIBUTE_FILE}: read as attributes"
-_UNREADABLE = f"{ATTRIBUTE_FILE}: cannot be read"
-_COPIES_DIFFER = f"{ATTRIBUTE_FILE}: copies differ"
-_COPY = "identical copy"
 _SHOWN = 5
 
 
@@ -27,8 +24,7 @@ class AttributeTable:
 
     Attributes:
         columns: All but `Patient`; empty without a readable table.
-        rows: The patients' values.
-        files: Number of files called `data.csv`, by what was done with them.
+        files: Number of files called `data.csv`, by their use.
         warnings: Irregularities of the table, one sentence each.
     """
 
@@ -41,34 +37,23 @@ class AttributeTable:
 def read_attributes(
     source: Source, files: Sequence[SourceFile], max_file_mib: float
 ) -> AttributeTable:
-    """Reads the table; whatever is wrong with it becomes a warning, never an error.
-
-    Args:
-        source: Source of the files.
-        files: All files called `data.csv`.
-        max_file_mib: Larger files are not read.
-    """
+    """Reads the table from all files of its name; its faults become warnings, never an error."""
     if not files:
         return AttributeTable(warnings=(f"no {ATTRIBUTE_FILE}: attributes are empty",))
     try:
         texts = {_read(source, file, max_file_mib) for file in files}
+        if len(texts) > 1:
+            paths = ", ".join(file.path for file in files)
+            return _empty("copies differ", len(files), f"{paths} differ")
+        return _parse(texts.pop(), len(files))
     except UnreadableFileError as error:
-        return AttributeTable(
-            files={_UNREADABLE: len(files)}, warnings=(f"{error}; attributes are left empty",)
-        )
-    if len(texts) > 1:
-        paths = ", ".join(file.path for file in files)
-        return AttributeTable(
-            files={_COPIES_DIFFER: len(files)},
-            warnings=(f"{paths} differ; attributes are left empty",),
-        )
-    return _parse(texts.pop(), len(files))
+        return _empty("cannot be read", len(files), str(error))
 
 
 def join_attributes(
     entries: Iterable[VolumeEntry], table: AttributeTable, patients: Iterable[str]
 ) -> tuple[list[VolumeEntry], list[str]]:
-    """Puts each patient's row into the volumes' entries.
+    """Copies each patient's row into the entries of the volumes.
 
     Args:
         entries: Accepted volumes.
@@ -104,39 +89,44 @@ def _read(source: Source, file: SourceFile, max_file_mib: float) -> str:
         raise UnreadableFileError(f"{file.path}: {error}") from error
 
 
+def _empty(rule: str, files: int, reason: str) -> AttributeTable:
+    return AttributeTable(
+        files={f"{ATTRIBUTE_FILE}: {rule}": files},
+        warnings=(f"{reason}; attributes are left empty",),
+    )
+
+
 def _parse(text: str, copies: int) -> AttributeTable:
     try:
         head, *lines = list(csv.reader(io.StringIO(text), strict=True)) or [[]]
     except csv.Error as error:
-        return _unreadable(f"not a CSV table ({error})", copies)
+        raise UnreadableFileError(f"{ATTRIBUTE_FILE}: not a CSV table ({error})") from error
     if PATIENT_COLUMN not in head or len(set(head)) != len(head):
-        shown = ", ".join(head) or "none"
-        return _unreadable(
-            f"needs one column {PATIENT_COLUMN!r} and no column twice; found {shown}", copies
+        raise UnreadableFileError(
+            f"{ATTRIBUTE_FILE}: needs one column {PATIENT_COLUMN!r} and no column twice; found "
+            f"{', '.join(head) or 'none'}"
         )
-    warnings = _Warnings()
     missing = [column for column in ATTRIBUTES if column not in head]
-    if missing:
-        warnings.add(f"no column {', '.join(missing)}; left empty")
-    rows = _rows(head, lines, warnings)
-    columns = tuple(
-        dict.fromkeys([*ATTRIBUTES, *(column for column in head if column != PATIENT_COLUMN)])
-    )
+    warnings = [f"no column {', '.join(missing)}; left empty"] if missing else []
+    columns = dict.fromkeys([*ATTRIBUTES, *head])
+    del columns[PATIENT_COLUMN]
+    places: _Places = defaultdict(list)
+    rows = {
+        patient: _values(row, columns, places)
+        for patient, row in _rows(head, lines, places).items()
+    }
+    warnings += [f"{problem}: {_some(found, 'time')}" for problem, found in places.items()]
     return AttributeTable(
-        columns=columns,
-        rows={patient: _values(row, columns, warnings) for patient, row in rows.items()},
-        files={_READ: 1} | ({_COPY: copies - 1} if copies > 1 else {}),
-        warnings=warnings.sentences(),
+        columns=tuple(columns),
+        rows=rows,
+        files={f"{ATTRIBUTE_FILE}: read as attributes": 1}
+        | ({"identical copy": copies - 1} if copies > 1 else {}),
+        warnings=tuple(f"{ATTRIBUTE_FILE}: {warning}" for warning in warnings),
     )
-
-
-def _unreadable(reason: str, copies: int) -> AttributeTable:
-    warning = f"{ATTRIBUTE_FILE}: {reason}; attributes are left empty"
-    return AttributeTable(files={_UNREADABLE: copies}, warnings=(warning,))
 
 
 def _rows(
-    head: Sequence[str], lines: Iterable[Sequence[str]], warnings: "_Warnings"
+    head: Sequence[str], lines: Iterable[Sequence[str]], places: _Places
 ) -> dict[str, dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
     for number, line in enumerate(lines, start=2):
@@ -145,57 +135,32 @@ def _rows(
         row = {column: cell.strip() for column, cell in zip(head, line, strict=False)}
         patient = row.pop(PATIENT_COLUMN, "")
         if len(line) != len(head) or not patient:
-            warnings.collect("broken row, left out", f"line {number}")
+            places["broken row, left out"].append(f"line {number}")
         elif rows.setdefault(patient, row) != row:
-            warnings.collect("rows of one patient that differ, left empty", patient)
+            places["rows of one patient that differ, left empty"].append(patient)
             rows[patient] = {}
         elif rows[patient] is not row:
-            warnings.collect("row that occurs twice", patient)
+            places["row that occurs twice"].append(patient)
     return rows
 
 
-def _values(row: Mapping[str, str], columns: Sequence[str], warnings: "_Warnings") -> Row:
-    values: dict[str, Value] = {}
-    for column in columns:
-        cell = row.get(column, "")
-        values[column] = _value(cell)
-        if column in ATTRIBUTES and isinstance(values[column], str):
-            warnings.collect(f"column {column}: not a number, left empty", repr(cell))
+def _values(row: Mapping[str, str], columns: Iterable[str], places: _Places) -> Row:
+    values = {column: _value(row.get(column, "")) for column in columns}
+    for column in ATTRIBUTES:
+        if isinstance(values[column], str):
+            places[f"column {column}: not a number, left empty"].append(repr(row[column]))
             values[column] = None
     return values
 
 
 def _value(cell: str) -> Value:
-    if not cell:
-        return None
     try:
         number = float(cell)
     except ValueError:
-        return cell
+        return cell or None
     return number if math.isfinite(number) else cell
 
 
 def _some(names: Sequence[str], what: str) -> str:
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     return f"{len(names)} {what}{'s' if len(names) > 1 else ''}: {shown}"
-
-
-class _Warnings:
-    """Sentences about the table; the same problem in many places makes one sentence."""
-
-    def __init__(self) -> None:
-        self._sentences: list[str] = []
-        self._places: dict[str, list[str]] = defaultdict(list)
-
-    def add(self, sentence: str) -> None:
-        self._sentences.append(f"{ATTRIBUTE_FILE}: {sentence}")
-
-    def collect(self, problem: str, place: str) -> None:
-        self._places[problem].append(place)
-
-    def sentences(self) -> tuple[str, ...]:
-        places = (
-            f"{ATTRIBUTE_FILE}: {problem}: {_some(places, 'time')}"
-            for problem, places in self._places.items()
-        )
-        return (*self._sentences, *places)

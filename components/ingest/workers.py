@@ -28,7 +28,6 @@ class Accepted:
     """A volume that passed all checks and is in the store.
 
     Attributes:
-        scan: Its name and files.
         entry: Its entry in the manifest, without attributes.
         bytes_written: Bytes that were stored; 0 if the store held the volume already.
     """
@@ -42,14 +41,6 @@ Outcome = Accepted | Quarantined
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """Result of a worker, without the scan, which this process has."""
-
-    entry: VolumeEntry
-    bytes_written: int
-
-
-@dataclass(frozen=True)
 class VolumeWork:
     """Reads, checks, encodes and stores one volume; can be sent to another process."""
 
@@ -57,22 +48,19 @@ class VolumeWork:
     store_uri: str
     settings: IngestSettings
 
-    def __call__(self, scan: Scan) -> _Stored:
+    def __call__(self, scan: Scan) -> tuple[VolumeEntry, int]:
+        """Returns the entry in the manifest, and the number of bytes written."""
         entry, encoded = self._encode(scan)
-        return _Stored(entry, self._keep(encoded))
+        key = volume_key(encoded.digest)
+        if self._store.exists(key):
+            return entry, 0
+        self._store.write(key, encoded.data)
+        return entry, len(encoded.data)
 
     def _encode(self, scan: Scan) -> tuple[VolumeEntry, EncodedVolume]:
         volume = read_scan(self.source, scan, self.settings.max_file_mib)
         encoded = encode_volume(volume)
         return describe_volume(scan.name, volume, encoded), encoded
-
-    def _keep(self, encoded: EncodedVolume) -> int:
-        """Bytes that were written."""
-        key = volume_key(encoded.digest)
-        if self._store.exists(key):
-            return 0
-        self._store.write(key, encoded.data)
-        return len(encoded.data)
 
     @functools.cached_property
     def _store(self) -> Store:
@@ -90,12 +78,7 @@ def usable_workers() -> int:
 
 
 def work_on(work: VolumeWork, scans: Iterable[Scan], workers: int) -> Iterator[Outcome]:
-    """Yields the outcome of every scan, in the order they are done.
-
-    Args:
-        work: Work on one scan.
-        scans: The scans; each worker holds one, no others are taken ahead.
-        workers: Number of processes.
+    """Yields the outcome of every scan as it is done, by as many processes as `workers`.
 
     Raises:
         UserError: If the source or the store fails.
@@ -104,4 +87,4 @@ def work_on(work: VolumeWork, scans: Iterable[Scan], workers: int) -> Iterator[O
         if isinstance(result, Refused):
             yield Quarantined(scan.name.volume, result.reason, scan.paths)
         else:
-            yield Accepted(scan, result.entry, result.bytes_written)
+            yield Accepted(scan, *result)
