@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -24,8 +24,6 @@ from components.shared.reading.tcga import (
 )
 from components.shared.reading.tiff import BadTiffError, decode_tiff
 
-_SYSTEM_FILES = ("thumbs.db", "desktop.ini")
-_SYSTEM_FOLDERS = ("__MACOSX",)
 _MIB = 2**20
 # Image and mask: 400 slices of 512 x 512, 1,600 of 256 x 256. Without a limit, a few kilobytes a
 # slice unpack to gigabytes; the memory limit of worker processes follows from this one.
@@ -76,18 +74,15 @@ class Listing:
     files_found: int
 
 
-@dataclass
-class _Sorted:
-    folders: dict[str, list[SourceFile]] = field(default_factory=lambda: defaultdict(list))
-    ignored: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    tables: list[SourceFile] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class _Folders:
-    scans: set[str]  # named as a volume
-    holders: set[str]  # folders with such a folder at any depth
-    with_tiff: set[str]
+    """Properties of a source's folders."""
+
+    def __init__(self, files: Sequence[SourceFile], top: str) -> None:
+        self.with_tiff = {file.folder for file in files if _is_tiff(file)}
+        # named as a volume
+        self.scans = {f.folder for f in files if parse_scan_name(_last(f.folder, top))}
+        # with such a folder at any depth
+        self.holders = {parent for folder in self.scans for parent in _parents(folder)}
 
 
 def list_scans(source: Source) -> Listing:
@@ -102,15 +97,20 @@ def list_scans(source: Source) -> Listing:
     if not files:
         raise UserError(f"source {source.uri} is empty; {EXPECTED_LAYOUT}")
     top = printable(source.name)
-    found = _sort(files, top)
-    scans, quarantined = _group(found, top)
-    return Listing(
-        scans=scans,
-        quarantined=quarantined,
-        ignored={rule: tuple(paths) for rule, paths in sorted(found.ignored.items())},
-        tables=tuple(found.tables),
-        files_found=len(files),
-    )
+    folders = _Folders(files, top)
+    ignored: dict[str, list[str]] = defaultdict(list)
+    tables, members = [], defaultdict(list)
+    for file in files:
+        rule = _ignored_by(file, folders)
+        if rule:
+            ignored[rule].append(file.path)
+        elif file.name.lower() == ATTRIBUTE_FILE and file.folder not in folders.scans:
+            tables.append(file)
+        else:
+            members[file.folder].append(file)
+    scans, quarantined = _group(members, top)
+    rules = {rule: tuple(paths) for rule, paths in sorted(ignored.items())}
+    return Listing(scans, quarantined, rules, tuple(tables), len(files))
 
 
 def nothing_accepted(source_uri: str, quarantined: Sequence[Quarantined]) -> UserError:
@@ -149,29 +149,6 @@ def read_scan(source: Source, scan: Scan, max_file_mib: float, with_masks: bool 
     return volume
 
 
-def _sort(files: Sequence[SourceFile], top: str) -> _Sorted:
-    found, folders = _Sorted(), _folders(files, top)
-    for file in files:
-        rule = _ignored_by(file, folders)
-        if rule:
-            found.ignored[rule].append(file.path)
-        elif file.name.lower() == ATTRIBUTE_FILE and file.folder not in folders.scans:
-            found.tables.append(file)
-        else:
-            found.folders[file.folder].append(file)
-    return found
-
-
-def _folders(files: Sequence[SourceFile], top: str) -> _Folders:
-    names = {file.folder for file in files}
-    scans = {folder for folder in names if parse_scan_name(_last(folder, top))}
-    return _Folders(
-        scans=scans,
-        holders={parent for folder in scans for parent in _parents(folder)},
-        with_tiff={file.folder for file in files if _is_tiff(file)},
-    )
-
-
 def _ignored_by(file: SourceFile, folders: _Folders) -> str | None:
     """Returns the rule that ignores a file; `None` for files of volumes and tables."""
     if _is_system(file.path):
@@ -188,10 +165,12 @@ def _ignored_by(file: SourceFile, folders: _Folders) -> str | None:
     return "TIFF outside a volume folder" if _is_tiff(file) else "not a TIFF"
 
 
-def _group(found: _Sorted, top: str) -> tuple[tuple[Scan, ...], tuple[Quarantined, ...]]:
+def _group(
+    folders: Mapping[str, Sequence[SourceFile]], top: str
+) -> tuple[tuple[Scan, ...], tuple[Quarantined, ...]]:
     copies: dict[str, list[tuple[SourceFile, ...]]] = defaultdict(list)
-    for folder in sorted(found.folders):
-        copies[_last(folder, top)].append(tuple(found.folders[folder]))
+    for folder in sorted(folders):
+        copies[_last(folder, top)].append(tuple(folders[folder]))
     scans, quarantined = [], []
     for label in sorted(copies):
         name = parse_scan_name(label)
@@ -219,10 +198,8 @@ def _is_tiff(file: SourceFile) -> bool:
 
 def _is_system(path: str) -> bool:
     parts = path.split("/")
-    return (
-        any(part.startswith(".") or part in _SYSTEM_FOLDERS for part in parts)
-        or parts[-1].lower() in _SYSTEM_FILES
-    )
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return hidden or parts[-1].lower() in ("thumbs.db", "desktop.ini")
 
 
 def _digest(volume: Volume) -> bytes:

@@ -46,23 +46,13 @@ SITE_NAMES: Mapping[str, str] = {
     "HT": "Case Western, St. Joseph's",
 }
 
-_SCAN = re.compile(
-    r"(?P<patient>TCGA_(?P<site>[A-Z0-9]{2})_[A-Z0-9]+)_(?P<year>[0-9]{4})"
-    r"(?P<month>[0-9]{2})(?P<day>[0-9]{2})"
-)
+_SCAN = re.compile(r"(?P<patient>TCGA_(?P<site>[A-Z0-9]{2})_[A-Z0-9]+)_(?P<date>[0-9]{8})")
 _SLICE = re.compile(r"(?P<volume>.+)_(?P<number>[0-9]{1,9})(?P<mask>_mask)?\.tiff?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class ScanName:
-    """The parts of a volume's name.
-
-    Attributes:
-        volume: The whole name, e.g. `TCGA_CS_4941_19960909`.
-        patient: The person, e.g. `TCGA_CS_4941`.
-        site: Code of the institution, e.g. `CS`.
-        date: Day of the scan, `yyyymmdd`.
-    """
+    """The parts of a volume's name, which `VolumeEntry` documents."""
 
     volume: str
     patient: str
@@ -72,13 +62,7 @@ class ScanName:
 
 @dataclass(frozen=True)
 class SliceName:
-    """The parts of a slice's file name.
-
-    Attributes:
-        volume: Text before the number; the folder's name in a valid scan.
-        number: Position of the slice in its volume, from 1.
-        is_mask: Whether the file is the slice's mask.
-    """
+    """The parts of a slice's file name; `volume` is the folder's name in a valid scan."""
 
     volume: str
     number: int
@@ -88,10 +72,9 @@ class SliceName:
 def parse_scan_name(text: str) -> ScanName | None:
     """Parses a folder's name; `None` if it does not name a scan."""
     match = _SCAN.fullmatch(text)
-    if match is None or not _is_date(match["year"], match["month"], match["day"]):
+    if match is None or not _is_date(match["date"]):
         return None
-    date = match["year"] + match["month"] + match["day"]
-    return ScanName(volume=text, patient=match["patient"], site=match["site"], date=date)
+    return ScanName(text, match["patient"], match["site"], match["date"])
 
 
 def parse_slice_name(text: str) -> SliceName | None:
@@ -102,9 +85,9 @@ def parse_slice_name(text: str) -> SliceName | None:
     return SliceName(match["volume"], int(match["number"]), match["mask"] is not None)
 
 
-def _is_date(year: str, month: str, day: str) -> bool:
+def _is_date(text: str) -> bool:
     try:
-        datetime.date(int(year), int(month), int(day))
+        datetime.date(int(text[:4]), int(text[4:6]), int(text[6:]))
     except ValueError:
         return False
     return True

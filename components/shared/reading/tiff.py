@@ -11,7 +11,7 @@ import logging
 import lzma
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _AXES = ("YX", "YXS", "SYX")  # gray, channels of a pixel side by side, one channel after another
+_COMPRESSIONS = (1, 5, 7, 8, 32946, 32773, 34925)  # none, LZW, JPEG, deflate, PackBits, LZMA
 _PREDICTORS = (1, 2)  # none, differences to the left neighbor
 _LZMA_BYTES = 2**27  # the strongest preset of xz needs 65 MiB to unpack
 # Tags that say where and what the pixels are, by their number of values. tifffile guesses what is
@@ -144,7 +145,7 @@ def _check_page(page: tifffile.TiffPage, max_bytes: int) -> None:
     if page.bitspersample != 8 or page.dtype != np.uint8:
         kind = page.dtype if page.dtype and page.bitspersample != 1 else f"{page.bitspersample}-bit"
         raise BadTiffError(f"pixels are {kind}, expected uint8")
-    if page.compression not in (*_UNPACKERS, COMPRESSION.JPEG):
+    if page.compression not in _COMPRESSIONS:
         name = getattr(page.compression, "name", page.compression)
         raise BadTiffError(
             f"compression {name}, expected none, LZW, JPEG, deflate, PackBits or LZMA"
@@ -217,20 +218,16 @@ def _parts(page: tifffile.TiffPage, segments: Iterator[bytes]) -> Iterator[_Part
             _check_jpeg(segment, page, _size(page, index))
             yield page.decode(segment, index, jpegtables=page.jpegtables)[:2]
         return
-    unpack, reverse = _UNPACKERS[page.compression], page.fillorder == FILLORDER.LSB2MSB
+    compression, reverse = page.compression, page.fillorder == FILLORDER.LSB2MSB
     page.compression, page.fillorder = COMPRESSION.NONE, FILLORDER.MSB2LSB
     for index, segment in enumerate(segments):
         packed = imagecodecs.bitorder_decode(segment) if reverse else segment
-        pixels = unpack(packed, math.prod(_segment_shape(page)))
-        _check_number(pixels, page, index)
+        pixels = _unpack(packed, compression, math.prod(_segment_shape(page)))
+        size = _size(page, index)
+        if len(pixels) < size:
+            held = f"{len(pixels)} of {size} bytes"
+            raise BadTiffError(f"pixels are missing: part {index + 1} holds {held}")
         yield page.decode(pixels, index)[:2]
-
-
-def _check_number(pixels: _Bytes, page: tifffile.TiffPage, index: int) -> None:
-    size = _size(page, index)
-    if len(pixels) < size:
-        held = f"{len(pixels)} of {size} bytes"
-        raise BadTiffError(f"pixels are missing: part {index + 1} holds {held}")
 
 
 def _size(page: tifffile.TiffPage, index: int) -> int:
@@ -252,45 +249,20 @@ def _check_jpeg(data: bytes, page: tifffile.TiffPage, size: int) -> None:
         raise BadTiffError(f"damaged: the JPEG is {height} x {width} x {samples}, {bits} bits")
 
 
-def _plain(data: _Bytes, limit: int) -> _Bytes:
-    return data[:limit]  # some writers pad
-
-
-def _deflate(data: _Bytes, limit: int) -> _Bytes:
-    return _stream(zlib.decompressobj(), data, limit)
-
-
-def _lzma(data: _Bytes, limit: int) -> _Bytes:
-    return _stream(lzma.LZMADecompressor(memlimit=_LZMA_BYTES), data, limit)
-
-
-def _stream(stream: "zlib._Decompress | lzma.LZMADecompressor", data: _Bytes, limit: int) -> _Bytes:
-    # not by imagecodecs, which stops at the wanted size, before the checksum
-    unpacked = stream.decompress(data, limit + 1)
-    if not stream.eof and len(unpacked) <= limit:
-        raise BadTiffError("damaged: the compressed stream has no end")
-    return _limited(unpacked, limit)
-
-
-def _lzw(data: _Bytes, limit: int) -> _Bytes:
-    return _limited(imagecodecs.lzw_decode(data, out=limit + 1), limit)
-
-
-def _packbits(data: _Bytes, limit: int) -> _Bytes:
-    return _limited(imagecodecs.packbits_decode(data, out=limit + 1), limit)
-
-
-def _limited(unpacked: _Bytes, limit: int) -> _Bytes:
+def _unpack(data: _Bytes, compression: int, limit: int) -> _Bytes:
+    if compression == COMPRESSION.NONE:
+        return data[:limit]  # some writers pad
+    if compression == COMPRESSION.LZW:
+        unpacked = imagecodecs.lzw_decode(data, out=limit + 1)
+    elif compression == COMPRESSION.PACKBITS:
+        unpacked = imagecodecs.packbits_decode(data, out=limit + 1)
+    else:
+        is_lzma = compression == COMPRESSION.LZMA
+        stream = lzma.LZMADecompressor(memlimit=_LZMA_BYTES) if is_lzma else zlib.decompressobj()
+        # not by imagecodecs, which stops at the wanted size, before the checksum
+        unpacked = stream.decompress(data, limit + 1)
+        if not stream.eof and len(unpacked) <= limit:
+            raise BadTiffError("damaged: the compressed stream has no end")
     if len(unpacked) > limit:
         raise BadTiffError(f"pixels unpack to more than the declared {limit} bytes")
     return unpacked
-
-
-_UNPACKERS: Mapping[int, Callable[[_Bytes, int], _Bytes]] = {
-    COMPRESSION.NONE: _plain,
-    COMPRESSION.LZW: _lzw,
-    COMPRESSION.ADOBE_DEFLATE: _deflate,
-    COMPRESSION.DEFLATE: _deflate,
-    COMPRESSION.PACKBITS: _packbits,
-    COMPRESSION.LZMA: _lzma,
-}

@@ -61,7 +61,7 @@ def run_in_workers(
 
     Args:
         work: Function of one item; can be pickled. Each worker keeps a copy of it.
-        items: Scans, none of them `None`. Each worker holds one; no others are taken ahead.
+        items: Scans, none of them `None`. Each worker holds one; no others are read ahead.
         workers: Number of processes.
         limits: Limits of each process.
 

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from components.shared.errors import UserError
 from components.shared.reading.sources.source import Source
+
+_CONSTANTS = ("SCHEME", "FORM", "SHARED", "EXTRA")
 
 
 class SourceModule(Protocol):
@@ -43,18 +45,18 @@ class SourceKind:
     """Declaration of a kind of source.
 
     Attributes:
+        name: Name of its module.
         scheme: Start of its URIs, e.g. `s3://`; empty for local paths.
         form: Form of its URIs in help texts and messages, e.g. `s3://bucket/prefix`.
         shared: Whether other machines, such as pods, can read it.
         extra: Extra of the distribution with its packages; empty if it needs none.
-        name: Name of its module.
     """
 
+    name: str
     scheme: str
     form: str
     shared: bool
-    extra: str
-    name: str
+    extra: str = ""
 
     @property
     def module(self) -> SourceModule:
@@ -65,7 +67,9 @@ class SourceKind:
 @functools.cache
 def source_kinds() -> tuple[SourceKind, ...]:
     """All kinds of sources, local paths first."""
-    return tuple(sorted(_declared(Path(__file__).parent), key=lambda kind: kind.scheme))
+    declared = {path.stem: _constants(path) for path in Path(__file__).parent.glob("*.py")}
+    kinds = [SourceKind(name=name, **found) for name, found in declared.items() if found]
+    return tuple(sorted(kinds, key=lambda kind: kind.scheme))
 
 
 def source_forms(*, shared: bool = False) -> str:
@@ -133,23 +137,9 @@ def _kind(uri: str) -> SourceKind:
     return next((kind for kind in others if uri.startswith(kind.scheme)), local)
 
 
-def _declared(folder: Path) -> Iterator[SourceKind]:
-    for path in folder.glob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        if "\nSCHEME = " not in text:
-            continue
-        constants = dict(_constants(text))
-        yield SourceKind(
-            scheme=str(constants["SCHEME"]),
-            form=str(constants["FORM"]),
-            shared=bool(constants["SHARED"]),
-            extra=str(constants.get("EXTRA", "")),
-            name=path.stem,
-        )
-
-
-def _constants(text: str) -> Iterator[tuple[str, object]]:
-    for node in ast.parse(text).body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id="SCHEME" | "FORM" | "SHARED" | "EXTRA" as name)]):
-                yield name, ast.literal_eval(node.value)
+def _constants(path: Path) -> dict[str, Any]:
+    return {
+        ast.unparse(node.targets[0]).lower(): ast.literal_eval(node.value)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in _CONSTANTS
+    }

@@ -14,7 +14,6 @@ class SourceFile:
 
     Attributes:
         path: Path in the source, with `/` between its parts.
-        size: Bytes.
         problem: Reason why it cannot be read, if the listing shows one.
     """
 
@@ -34,13 +33,7 @@ class SourceFile:
 
 
 def listed(path: str, size: int, problem: str | None = None) -> SourceFile:
-    """Returns a file under a printable name; a file with another name has a problem.
-
-    Args:
-        path: Path as the source spells it.
-        size: Bytes.
-        problem: Another reason why it cannot be read.
-    """
+    """Returns a file under a printable name; a file with another name has a problem."""
     shown = printable(path)
     if shown != path and not problem:
         problem = "its name holds control characters or is not UTF-8"

@@ -47,18 +47,6 @@ _CORE = (52.0, 120.0, 60.0)
 
 
 @dataclass(frozen=True)
-class _Patient:
-    volume: str
-    image: Voxels
-    mask: Voxels
-    attributes: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        return self.volume.rpartition("_")[0]
-
-
-@dataclass(frozen=True)
 class _Grid:
     z: Field
     y: Field
@@ -102,9 +90,10 @@ def write_synthetic(folder: Path, patients: int, seed: int) -> Path:
         table = csv.writer(stream)
         table.writerow((PATIENT_COLUMN, *ATTRIBUTES))
         for number in range(patients):
-            patient = _make_patient(number, seed)
-            _write_slices(top / patient.volume, patient)
-            table.writerow((patient.name, *patient.attributes))
+            rng = np.random.default_rng([seed, number])
+            name = _make_name(rng, number)
+            _write_slices(top / name, *_make_voxels(rng, number))
+            table.writerow((name.rpartition("_")[0], *_make_attributes(rng)))
     return top
 
 
@@ -117,29 +106,17 @@ def _parse(uri: str) -> tuple[int, int]:
     return int(match["patients"]), int(match["seed"] or 0)
 
 
-def _write_slices(folder: Path, patient: _Patient) -> None:
+def _write_slices(folder: Path, image: Voxels, mask: Voxels) -> None:
     folder.mkdir()
-    for number, (image, mask) in enumerate(zip(patient.image, patient.mask, strict=True), start=1):
-        stem = f"{patient.volume}_{number}"
-        tifffile.imwrite(folder / f"{stem}.tif", image, photometric="rgb", metadata=None)
-        tifffile.imwrite(folder / f"{stem}_mask.tif", mask * np.uint8(255), metadata=None)
+    for number, (colors, tumour) in enumerate(zip(image, mask, strict=True), start=1):
+        stem = folder / f"{folder.name}_{number}"
+        tifffile.imwrite(f"{stem}.tif", colors, photometric="rgb", metadata=None)
+        tifffile.imwrite(f"{stem}_mask.tif", tumour * np.uint8(255), metadata=None)
 
 
-def _make_patient(number: int, seed: int) -> _Patient:
-    rng = np.random.default_rng([seed, number])
-    site = _SITES[number % len(_SITES)]
+def _make_name(rng: np.random.Generator, number: int) -> str:
     year, month, day = (int(rng.integers(*bounds)) for bounds in ((1990, 2005), (1, 13), (1, 29)))
-    image, mask = _make_voxels(rng)
-    if number % 7 == 3:
-        image[..., 2] = image[..., FLAIR]
-    if number % 11 == 5:
-        image[..., 0] = image[..., FLAIR]
-    return _Patient(
-        volume=f"TCGA_{site}_{number + 1:04d}_{year}{month:02d}{day:02d}",
-        image=image,
-        mask=mask,
-        attributes=_make_attributes(rng),
-    )
+    return f"TCGA_{_SITES[number % len(_SITES)]}_{number + 1:04d}_{year}{month:02d}{day:02d}"
 
 
 def _make_attributes(rng: np.random.Generator) -> tuple[str, ...]:
@@ -150,17 +127,18 @@ def _make_attributes(rng: np.random.Generator) -> tuple[str, ...]:
     return tuple("" if rng.random() < 0.06 else code for code in codes.values())
 
 
-def _make_voxels(rng: np.random.Generator) -> tuple[Voxels, Voxels]:
-    grid = _make_grid(int(rng.integers(_SLICES[0], _SLICES[1] + 1)))
-    image, reach = _paint_head(rng, grid)
-    mask = _paint_tumour(rng, grid, image, reach)
-    return _scan(rng, grid, image), mask.astype(np.uint8)
-
-
-def _make_grid(slices: int) -> _Grid:
-    plane = (np.arange(_SIDE) * 2 + 1 - _SIDE) / _SIDE
-    z = (np.arange(slices) * 2 + 1 - slices) / slices
-    return _Grid(z[:, None, None], plane[None, :, None], plane[None, None, :])
+def _make_voxels(rng: np.random.Generator, number: int) -> tuple[Voxels, Voxels]:
+    slices = int(rng.integers(_SLICES[0], _SLICES[1] + 1))
+    z, plane = ((np.arange(count) * 2 + 1 - count) / count for count in (slices, _SIDE))
+    grid = _Grid(z[:, None, None], plane[None, :, None], plane[None, None, :])
+    painted, reach = _paint_head(rng, grid)
+    mask = _paint_tumour(rng, grid, painted, reach)
+    image = _scan(rng, grid, painted)
+    if number % 7 == 3:
+        image[..., 2] = image[..., FLAIR]
+    if number % 11 == 5:
+        image[..., 0] = image[..., FLAIR]
+    return image, mask.astype(np.uint8)
 
 
 def _paint_head(rng: np.random.Generator, grid: _Grid) -> tuple[Field, Field]:
