@@ -18,7 +18,6 @@ class DataCheck(Record):
 
     Attributes:
         change: `changed` to train, `unchanged` to end the run.
-        reason: Reason in words.
         model: URI of the version that was trained with this data set, if there is one.
         reference_id: Id of the champion's data set; empty if the store lacks it.
         previous_split: Id of the champion's split; empty if the store lacks it.
@@ -48,23 +47,18 @@ def check_data_set(
         force: True to train on a known data set.
     """
     champion = find_champion(client, model_name)
-    known = _trained_with(client, dataset_id, model_name)
+    versions = [
+        version
+        for version in client.search_model_versions(f"name = '{model_name}'")
+        if version.tags.get("dataset_id") == dataset_id and DECISION_TAG in version.tags
+    ]
+    known = max(versions, key=lambda version: int(version.version), default=None)
     if known is not None and not force:
         found = _unchanged(known, champion, dataset_id)
     else:
         found = _changed(known, champion, dataset_id, store)
     logger.info("%s: %s", found.change, found.reason)
     return found
-
-
-def _trained_with(client: MlflowClient, dataset_id: str, model_name: str) -> ModelVersion | None:
-    """Returns the newest version that was trained with a data set and decided about."""
-    versions = [
-        version
-        for version in client.search_model_versions(f"name = '{model_name}'")
-        if version.tags.get("dataset_id") == dataset_id and DECISION_TAG in version.tags
-    ]
-    return max(versions, key=lambda version: int(version.version), default=None)
 
 
 def _unchanged(known: ModelVersion, champion: ModelVersion | None, dataset_id: str) -> DataCheck:

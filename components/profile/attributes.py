@@ -22,14 +22,11 @@ class Attribute(Record):
     """Statistics of one column.
 
     Attributes:
-        column: Name of the column.
         meaning: Description; empty for a column that the public data set does not have.
         kind: `codes` and `text` have counts, `numbers` have counts of bins and quantiles.
         filled: Number of patients with a value.
-        empty: Number of patients without a value.
         counts: Number of patients by value, for text only the most frequent values. Numbers
             are counted in bins of equal width under the lower end of each.
-        quantiles: Quantiles of numbers.
     """
 
     column: str
@@ -56,30 +53,23 @@ def describe_attributes(manifest: Manifest) -> list[Attribute]:
 def _describe(column: str, cells: Sequence[Value]) -> Attribute:
     values = [cell for cell in cells if cell is not None]
     numbers = [value for value in values if isinstance(value, float)]
-    counts = Counter(map(_spell, values))
+    counted = Counter(f"{value:g}" if isinstance(value, float) else value for value in values)
     kind: Literal["codes", "numbers", "text"] = "text"
+    counts = dict(sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:_MOST_VALUES])
     if len(numbers) == len(values):
         whole = all(number.is_integer() for number in numbers)
-        kind = "codes" if whole and len(counts) <= _MOST_VALUES else "numbers"
+        kind = "codes" if whole and len(counted) <= _MOST_VALUES else "numbers"
+        by_value = dict(sorted(counted.items(), key=lambda item: float(item[0])))
+        counts = by_value if kind == "codes" else _binned(numbers)
     return Attribute(
         column=column,
         meaning=ATTRIBUTES.get(column, ""),
         kind=kind,
         filled=len(values),
         empty=len(cells) - len(values),
-        counts=_binned(numbers) if kind == "numbers" else _frequent(counts, kind),
+        counts=counts,
         quantiles=quantiles(numbers) if kind == "numbers" else None,
     )
-
-
-def _spell(value: float | str) -> str:
-    return f"{value:g}" if isinstance(value, float) else value
-
-
-def _frequent(counts: Counter[str], kind: str) -> dict[str, int]:
-    if kind == "codes":
-        return dict(sorted(counts.items(), key=lambda item: float(item[0])))
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_VALUES])
 
 
 def _binned(numbers: Sequence[float]) -> dict[str, int]:

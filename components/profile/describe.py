@@ -29,11 +29,9 @@ class Counts(Record):
 
 
 class Channel(Record):
-    """Intensities (0 to 255) of one channel: quantiles over the volumes.
+    """Quantiles over the volumes of the intensities (0 to 255) of one channel.
 
     Attributes:
-        channel: Name of the channel.
-        median: Quantiles of the volumes' medians.
         bright: Quantiles of the volumes' 99th percentiles.
         lacking: Number of volumes in which the channel is a copy of FLAIR.
     """
@@ -48,18 +46,11 @@ class Profile(Record):
     """The description of one data set version.
 
     Attributes:
-        dataset_id: Id of the version.
         counts: Counts of the whole data set; `tumour_pixels` over volumes with tumour.
-        sites: Counts by site.
         slices: Quantiles of slices per volume.
         tumour_share: Quantiles of the fraction of a volume's slices with tumour.
-        channels: Intensities of each channel.
-        attributes: Columns of `data.csv`.
-        outliers: The most extreme outliers.
-        outliers_found: Number of all outliers.
-        limits: Results of the checks.
+        outliers: The most extreme outliers, of `outliers_found`.
         drift: Comparison with the reference, if there is one.
-        ingest: Report of ingest: quarantine, ignored files, warnings.
     """
 
     dataset_id: str
@@ -83,12 +74,6 @@ def describe(
     reference: Manifest | None = None,
 ) -> tuple[Profile, Measures]:
     """Describes a data set from its manifest alone, in linear time.
-
-    Args:
-        manifest: The data set.
-        ingest: Report of ingest on the source's files.
-        settings: Limits.
-        reference: Data set to compare with, if any.
 
     Returns:
         The profile, and its arrays for charts.

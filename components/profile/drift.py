@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from components.profile.measures import TUMOUR_SIZE, Choice, Measures, Numbers, measure
+from components.profile.measures import TUMOUR_SIZE, Choice, Measures, Names, Numbers, measure
 from components.shared.config import Record
 from components.shared.dataset.manifest import Manifest
 from components.shared.errors import UserError
@@ -20,7 +20,6 @@ class Shift(Record):
     """One measure of the new patients compared with the reference's patients.
 
     Attributes:
-        measure: Name of the measure, which has one value per volume.
         before: Mean in the reference; a fraction if the measure is yes or no.
         new: Mean over the new patients.
         distance: Kolmogorov-Smirnov statistic: the largest difference between the two empirical
@@ -45,7 +44,6 @@ class Drift(Record):
     """A data set version compared with a reference.
 
     Attributes:
-        reference_id: Id of the reference.
         arrived: Number of patients who are not in the reference.
         left: Number of patients who are only in the reference.
         changed: Number of patients of both with different voxels or a different mask.
@@ -93,12 +91,7 @@ def measure_drift(manifest: Manifest, reference: Manifest, limit: float) -> Drif
 def judge_drift(
     drift: Drift | None, on_drift: Literal["warn", "stop"], keep_page: Callable[[], str]
 ) -> None:
-    """Logs drift as a warning, or stops the run.
-
-    Args:
-        drift: Result of `measure_drift`; `None` without a reference.
-        on_drift: `stop` raises, `warn` logs.
-        keep_page: Stores the profile page and returns a sentence with its address.
+    """Logs drift as a warning, or stops the run after `keep_page`, see `require_kept`.
 
     Raises:
         UserError: If a measure has drifted and `on_drift` is `stop`.
@@ -122,11 +115,9 @@ def distance(one: Numbers, other: Numbers) -> float:
     Mathematical Statistics 19, 1948.
     """
     values = np.concatenate([one, other])
-    fractions = [
-        np.searchsorted(np.sort(sample), values, side="right") / len(sample)
-        for sample in (one, other)
-    ]
-    return float(np.abs(fractions[0] - fractions[1]).max())
+    below = np.searchsorted(np.sort(one), values, side="right") / len(one)
+    other_below = np.searchsorted(np.sort(other), values, side="right") / len(other)
+    return float(np.abs(below - other_below).max())
 
 
 def chance_distance(one: int, other: int, probability: float) -> float:
@@ -143,13 +134,14 @@ def chance_distance(one: int, other: int, probability: float) -> float:
 
 
 def _shifts(now: Measures, is_new: Choice, before: Measures, limit: float) -> Iterator[Shift]:
-    new, old = dict(_compared(now, before)), dict(_compared(before, now))
-    for name, (values, known) in new.items():
-        arrived, earlier = values[is_new & known], old[name][0][old[name][1]]
+    sites = np.union1d(now.site, before.site)
+    compared = list(zip(_compared(now, sites), _compared(before, sites), strict=True))
+    for (name, values, known), (_, earlier, earlier_known) in compared:
+        arrived, earlier = values[is_new & known], earlier[earlier_known]
         if not len(arrived) or not len(earlier):
             continue
         found = distance(arrived, earlier)
-        chance = chance_distance(len(arrived), len(earlier), _CHANCE / len(new))
+        chance = chance_distance(len(arrived), len(earlier), _CHANCE / len(compared))
         yield Shift(
             measure=name,
             before=float(earlier.mean()),
@@ -160,18 +152,18 @@ def _shifts(now: Measures, is_new: Choice, before: Measures, limit: float) -> It
         )
 
 
-def _compared(measures: Measures, other: Measures) -> Iterator[tuple[str, tuple[Numbers, Choice]]]:
-    """Yields measures by name, each with the volumes that have it."""
+def _compared(measures: Measures, sites: Names) -> Iterator[tuple[str, Numbers, Choice]]:
+    """Yields measures with their names and the volumes that have them."""
     everyone, with_tumour = np.full(len(measures.volume), True), measures.tumour_pixels > 0
-    yield "slices per volume", (measures.slices, everyone)
-    yield "volumes with tumour, fraction", (with_tumour.astype(np.float64), everyone)
-    yield "slices with tumour, fraction", (measures.tumour_share, with_tumour)
-    yield TUMOUR_SIZE, (measures.tumour_size, with_tumour)
-    yield "lack a sequence, fraction", (measures.lacks_sequence.astype(np.float64), everyone)
+    yield "slices per volume", measures.slices, everyone
+    yield "volumes with tumour, fraction", with_tumour.astype(np.float64), everyone
+    yield "slices with tumour, fraction", measures.tumour_share, with_tumour
+    yield TUMOUR_SIZE, measures.tumour_size, with_tumour
+    yield "lack a sequence, fraction", measures.lacks_sequence.astype(np.float64), everyone
     for name, values in measures.intensities():
-        yield name, (values, everyone)
-    for site in np.union1d(measures.site, other.site):
-        yield f"from site {site}, fraction", ((measures.site == site).astype(np.float64), everyone)
+        yield name, values, everyone
+    for site in sites:
+        yield f"from site {site}, fraction", (measures.site == site).astype(np.float64), everyone
 
 
 def _changed(manifest: Manifest, reference: Manifest) -> int:

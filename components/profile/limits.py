@@ -18,8 +18,6 @@ class Limit(Record):
 
     Attributes:
         name: Name of the property.
-        value: Value of the property.
-        bound: Kind of the limit.
         limit: Smallest or largest value allowed.
         setting: Profile setting that holds the limit.
         kept: True if the value is within the limit.
@@ -76,13 +74,7 @@ _LIMITS: tuple[tuple[str, str, Measured, str], ...] = (
 
 
 def check_limits(measures: Measures, quarantined: int, settings: ProfileSettings) -> list[Limit]:
-    """Compares a data set with the limits.
-
-    Args:
-        measures: Arrays of the accepted volumes.
-        quarantined: Number of volumes that ingest refused.
-        settings: Limits.
-    """
+    """Compares a data set, of which ingest refused `quarantined` volumes, with the limits."""
     return [
         _limit(name, measured(measures, quarantined), setting, settings, advice)
         for setting, name, measured, advice in _LIMITS

@@ -23,13 +23,7 @@ class Measures:
     """Arrays over the volumes (first axis), in the manifest's order.
 
     Attributes:
-        volume: Names of the volumes.
-        patient: Names of the patients.
-        site: Codes of the sites.
-        slices: Number of slices.
         pixels: Number of pixels: slices x height x width.
-        tumour_slices: Number of slices with tumour.
-        tumour_pixels: Number of positive pixels in the mask.
         median_intensity: Median intensity (0 to 255), volumes x channels.
         bright_intensity: 99th percentile of the intensity, volumes x channels.
         lacks_sequence: True if a channel is a copy of FLAIR.

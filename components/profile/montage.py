@@ -21,11 +21,9 @@ _COLUMNS = 4
 
 @dataclass(frozen=True)
 class Card:
-    """Pictures of one volume.
+    """Pictures of one volume, and the reason to show it.
 
     Attributes:
-        entry: Manifest entry of the volume.
-        reason: Reason to show it.
         pixels: uint8, height x width x 3. Top row: the three channels and FLAIR with the mask's
             outline at the slice with most tumour. Bottom row: four slices through the volume.
     """
@@ -53,11 +51,11 @@ def make_cards(
     manifest: Manifest, chosen: Sequence[tuple[int, str]], store: Store, cache: Path
 ) -> list[Card]:
     """Reads the chosen volumes and draws them."""
-    cards = []
-    for index, reason in track(chosen, len(chosen), "pictures"):
-        entry = manifest.volumes[index]
-        cards.append(Card(entry, reason, draw_card(fetch_volume(store, entry.digest, cache))))
-    return cards
+    entries = [(manifest.volumes[index], reason) for index, reason in chosen]
+    return [
+        Card(entry, reason, draw_card(fetch_volume(store, entry.digest, cache)))
+        for entry, reason in track(entries, len(entries), "pictures")
+    ]
 
 
 def draw_card(volume: Volume) -> Voxels:
@@ -70,7 +68,9 @@ def draw_card(volume: Volume) -> Voxels:
     through = np.linspace(0, len(volume.image) - 1, _COLUMNS + 2)[1:-1].round().astype(int)
     below = [_outlined(volume, index) for index in through]
     rows = [[*above, _outlined(volume, best)], below]
-    return np.concatenate([_row(panels) for panels in rows])[_GAP_PX:]
+    gap = ((_GAP_PX, 0), (_GAP_PX, 0), (0, 0))
+    padded = [[np.pad(panel, gap, constant_values=255) for panel in row] for row in rows]
+    return np.concatenate([np.concatenate(row, axis=1) for row in padded])[_GAP_PX:, _GAP_PX:]
 
 
 def _candidates(measures: Measures, outliers: Sequence[Outlier]) -> Iterator[tuple[int, str]]:
@@ -105,14 +105,5 @@ def _outlined(volume: Volume, index: int) -> Voxels:
 def _squared(drawn: Voxels) -> Voxels:
     """Centers a slice in a black square."""
     height, width = drawn.shape[:2]
-    top, left = (_PANEL_PX - height) // 2, (_PANEL_PX - width) // 2
-    panel = np.zeros((_PANEL_PX, _PANEL_PX, 3), np.uint8)
-    panel[top : top + height, left : left + width] = drawn
-    return panel
-
-
-def _row(panels: Sequence[Voxels]) -> Voxels:
-    white = np.full((_PANEL_PX, _GAP_PX, 3), 255, np.uint8)
-    parts = [part for panel in panels for part in (white, panel)][1:]
-    row = np.concatenate(parts, axis=1)
-    return np.concatenate([np.full((_GAP_PX, row.shape[1], 3), 255, np.uint8), row])
+    down, right = _PANEL_PX - height, _PANEL_PX - width
+    return np.pad(drawn, ((down // 2, -(-down // 2)), (right // 2, -(-right // 2)), (0, 0)))

@@ -34,14 +34,7 @@ _QUANTILES = ("minimum", "25%", "median", "75%", "maximum")
 def render_profile(
     profile: Profile, manifest: Manifest, measures: Measures, cards: Sequence[Card]
 ) -> str:
-    """Renders the page.
-
-    Args:
-        profile: Description of the data set.
-        manifest: Manifest of the data set, for the list of volumes.
-        measures: Arrays for the charts.
-        cards: Pictures of volumes.
-    """
+    """Renders the page with arrays for the charts and pictures of volumes."""
     sections = [
         Section("At a glance", _glance(profile)),
         *([Section("Drift", _drift(profile.drift))] if profile.drift else []),

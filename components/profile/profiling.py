@@ -27,13 +27,11 @@ def profile_dataset(
 ) -> None:
     """Describes a data set version and checks it against limits and for drift.
 
-    A check that stops the run stores the page before.
-
     Args:
         manifest: Manifest of the version.
         account: Report of ingest on the source's files.
         settings: Limits and number of pictured volumes.
-        store: Store of the pictured volumes and of the page of a stopped run.
+        store: Store of the pictured volumes, which receives the page of a stopped run.
         cache: Folder for fetched volumes.
         profile: JSON file to write the description to.
         report: HTML file to write the page to.
