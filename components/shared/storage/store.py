@@ -6,6 +6,7 @@ folder of a store that it only tried. Who writes to a folder in any case opens a
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import io
 import os
@@ -21,12 +22,11 @@ from minio import Minio
 from minio.error import S3Error
 
 from components.shared.errors import UserError
-from components.shared.storage.s3 import connect, explain_s3_errors, missing_bucket, parse_s3_uri
+from components.shared.storage.s3 import connect, explain_s3_errors, parse_s3_uri
 
 # One request for any volume: quicker than parts, and a killed upload leaves no parts behind.
 _PART_BYTES = 128 * 1024 * 1024
 _UNFINISHED = ".part-"
-_ATTEMPTS = 20  # at making a folder that others remove when it is empty
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class FolderStore:
             return (self.root / key).read_bytes()
 
     def write(self, key: str, data: bytes) -> None:
-        with self._explain(), whole_file(self.root / key) as stream:
+        with self._explain(), self._writing(key) as stream:
             stream.write(data)
 
     def download(self, key: str, path: Path) -> None:
@@ -132,7 +132,7 @@ class FolderStore:
             shutil.copyfileobj(reading, writing)
 
     def upload(self, path: Path, key: str) -> None:
-        with open(path, "rb") as reading, self._explain(), whole_file(self.root / key) as writing:
+        with open(path, "rb") as reading, self._explain(), self._writing(key) as writing:
             shutil.copyfileobj(reading, writing)
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -169,10 +169,20 @@ class FolderStore:
                 found = (self.root / key).stat()
                 yield StoredObject(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
+    @contextlib.contextmanager
+    def _writing(self, key: str) -> Iterator[BinaryIO]:
+        """Opens a new object, whose folders nobody removes before it is in them."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with _locked(self.root, fcntl.LOCK_SH), whole_file(self.root / key) as stream:
+            yield stream
+
     def _remove_empty(self, folder: Path) -> None:
-        with contextlib.suppress(OSError):  # it is not empty, or another was quicker
-            while folder != self.root:
-                folder.rmdir()
+        with (
+            contextlib.suppress(OSError),
+            _locked(self.root, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone,
+        ):
+            while alone and folder != self.root:
+                folder.rmdir()  # until one is not empty
                 folder = folder.parent
 
     @contextlib.contextmanager
@@ -194,17 +204,20 @@ class S3Store:
         self._client = client
         self._bucket = bucket
         self._prefix = prefix
-        self._bucket_seen = False
 
     def exists(self, key: str) -> bool:
         with self._explain():
             try:
-                self._client.stat_object(self._bucket, self._prefix + key)
+                # not HEAD, whose answers have no body that says what is wrong
+                response = self._client.get_object(self._bucket, self._prefix + key, length=1)
             except S3Error as error:
-                if error.code not in ("NoSuchKey", "NotFound"):
-                    raise
-                self._require_bucket()
-                return False
+                if error.code == "NoSuchKey":
+                    return False
+                if error.code == "InvalidRange":  # it is empty
+                    return True
+                raise
+            response.read(1)
+            response.close()
             return True
 
     def read(self, key: str) -> bytes:
@@ -265,12 +278,6 @@ class S3Store:
                 response.close()
                 response.release_conn()
 
-    def _require_bucket(self) -> None:
-        # A HEAD answer has no body: a missing bucket looks like a missing object.
-        if not self._bucket_seen and not self._client.bucket_exists(self._bucket):
-            raise UserError(f"store {self.uri}: {missing_bucket(self._bucket)}")
-        self._bucket_seen = True
-
     def _explain(self) -> contextlib.AbstractContextManager[None]:
         return explain_s3_errors(f"store {self.uri}", self._bucket)
 
@@ -278,7 +285,8 @@ class S3Store:
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Opens a new file that appears under its name when the block ends well, or not at all."""
-    descriptor, temporary = _open_unfinished(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=_UNFINISHED, dir=path.parent)
     try:
         with open(descriptor, "wb") as stream:
             yield stream
@@ -289,12 +297,19 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _open_unfinished(folder: Path) -> tuple[int, str]:
-    for _ in range(_ATTEMPTS):
-        with contextlib.suppress(FileNotFoundError):  # it was empty, and was just removed
-            folder.mkdir(parents=True, exist_ok=True)
-            return tempfile.mkstemp(prefix=_UNFINISHED, dir=folder)
-    raise FileNotFoundError(errno.ENOENT, "the folder is removed again and again", str(folder))
+@contextlib.contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[bool]:
+    """Locks a folder; yields whether that succeeded. Some file systems know no locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, kind)
+        is_locked = True
+    except OSError:
+        is_locked = False
+    try:
+        yield is_locked
+    finally:
+        os.close(descriptor)
 
 
 def _is_unfinished(key: str) -> bool:

@@ -1,6 +1,10 @@
+import errno
+import fcntl
 import hashlib
 import os
 import subprocess
+import sys
+import tempfile
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -175,6 +179,32 @@ class TestFolderStore:
         finally:
             stop.set()
             remover.join()
+
+    def test_folders_stay_between_their_creation_and_the_first_file(self, tmp_path, monkeypatch):
+        store, real = FolderStore(tmp_path), tempfile.mkstemp
+
+        def mkstemp(**options):
+            removing = "from components.shared.storage.store import FolderStore; import pathlib;"
+            removing += f"FolderStore(pathlib.Path({str(tmp_path)!r})).delete('a/b/other')"
+            subprocess.run([sys.executable, "-c", removing], check=True)
+            return real(**options)
+
+        monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
+        store.write("a/b/one", b"1")
+        monkeypatch.undo()
+        assert store.read("a/b/one") == b"1"
+        store.delete("a/b/one")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_file_system_without_locks(self, tmp_path, monkeypatch):
+        def flock(*_):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        store = FolderStore(tmp_path)
+        store.write("a/b/one", b"1")
+        store.delete("a/b/one")
+        assert not store.exists("a/b/one")
 
     def test_a_file_in_place_of_the_folder(self, tmp_path):
         (tmp_path / "store").write_text("a file")
