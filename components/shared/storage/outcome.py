@@ -137,8 +137,8 @@ def run_folder(pipeline_run: str) -> str:
     """
     if not pipeline_run:
         raise UserError(
-            "pipeline_run is empty, and what becomes of a run is found again by it; give the id "
-            "of the pipeline run (in a graph dsl.PIPELINE_JOB_ID_PLACEHOLDER)"
+            "pipeline_run is empty, but the outcome of a run is stored under it; give the id of "
+            "the pipeline run (in a graph dsl.PIPELINE_JOB_ID_PLACEHOLDER)"
         )
     return f"{RUNS}{quote(pipeline_run, safe='').replace('.', '%2E')}/"
 

@@ -3,11 +3,11 @@
 import configparser
 import contextlib
 import os
+import re
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
-import certifi
 import urllib3
 from minio import Minio
 from minio.credentials.credentials import Credentials
@@ -21,8 +21,9 @@ from minio.error import MinioException, S3Error
 from minio.helpers import check_bucket_name
 
 from components.shared.errors import OutageError, UserError
+from components.shared.storage.http import ForeignAnswerError, Http, S3Http, proxy_of
 
-_CONNECT_TIMEOUT_S = 4.0  # tried twice: a dead endpoint is told within ten seconds
+_CONNECT_TIMEOUT_S = 4.0  # tried twice: a dead endpoint is reported within ten seconds
 _READ_TIMEOUT_S = 60.0
 _ROLE_TIMEOUT_S = 2.0  # the metadata service is on the same machine
 
@@ -45,10 +46,10 @@ def parse_s3_uri(uri: str) -> tuple[str, str]:
 
 
 def connect() -> Minio:
-    """Makes a client from the environment.
+    """Returns a client that is set up by the environment.
 
-    Read are `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` (default: AWS itself),
-    `AWS_REGION` (or `AWS_DEFAULT_REGION`), and for credentials in this order
+    It reads `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` (default: AWS itself), `AWS_REGION` (or
+    `AWS_DEFAULT_REGION`) and the proxy variables. Credentials are, in this order,
     `AWS_ACCESS_KEY_ID` with `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, the AWS
     credentials file, and the machine's, container's or web-identity role.
 
@@ -66,7 +67,7 @@ def connect() -> Minio:
             region=os.environ.get("AWS_REGION")
             or os.environ.get("AWS_DEFAULT_REGION")
             or "us-east-1",
-            http_client=_http_client(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S, _retries()),
+            http_client=S3Http(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S, _retries()),
             credentials=_EveryProvider(),
         )
     except ValueError as error:
@@ -74,6 +75,12 @@ def connect() -> Minio:
             f"S3 endpoint {endpoint!r} is not understood ({error}); the form is "
             "https://host:port, in AWS_ENDPOINT_URL"
         ) from error
+
+
+def payer() -> dict[str, str | list[str] | tuple[str]]:
+    """Headers of requests for which the requester pays, if `AWS_REQUEST_PAYER` says so."""
+    named = os.environ.get("AWS_REQUEST_PAYER")
+    return {"x-amz-request-payer": named} if named else {}
 
 
 def _endpoint() -> str:
@@ -90,31 +97,11 @@ def _retries() -> urllib3.Retry:
     )
 
 
-def _http_client(connect_s: float, read_s: float, retries: urllib3.Retry) -> urllib3.PoolManager:
-    return urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=connect_s, read=read_s),
-        maxsize=16,
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=_authorities(),
-        retries=retries,
-    )
-
-
-def _authorities() -> str:
-    for variable in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
-        file = os.environ.get(variable)
-        if file and not Path(file).is_file():
-            raise UserError(f"{variable} names {file!r}, where there is no file; mend or unset it")
-        if file:
-            return file
-    return certifi.where()
-
-
 class _EveryProvider(Provider):
     """Asks one source of credentials after the other; minio's own chain hides why none works."""
 
     def __init__(self) -> None:
-        role_client = _http_client(_ROLE_TIMEOUT_S, 5.0, urllib3.Retry(total=0))
+        role_client = Http(_ROLE_TIMEOUT_S, 5.0, urllib3.Retry(total=0))
         self._providers = {
             "environment": EnvAWSProvider(),
             "credentials file": AWSConfigProvider(),
@@ -138,7 +125,7 @@ class _EveryProvider(Provider):
 
 @contextlib.contextmanager
 def explain_s3_errors(what: str, bucket: str) -> Iterator[None]:
-    """Turns a refusal of the S3 service into a `UserError` that says what to do.
+    """Turns a refusal of the S3 service into a `UserError` with advice.
 
     Args:
         what: The subject of the message, e.g. `store s3://bucket/prefix`.
@@ -148,59 +135,91 @@ def explain_s3_errors(what: str, bucket: str) -> Iterator[None]:
         yield
     except S3Error as error:
         raise UserError(f"{what}: {_advice(error, bucket)}") from error
-    except MinioException as error:
-        raise UserError(
-            f"{what}: {_endpoint()} does not answer as S3 does; check host, port and http or "
-            f"https in AWS_ENDPOINT_URL ({error})"
-        ) from error
+    except ForeignAnswerError as error:
+        raise UserError(f"{what}: {_not_s3(str(error))}") from error
+    except (MinioException, ElementTree.ParseError, ValueError) as error:  # of minio's parsers
+        raise UserError(f"{what}: {_not_s3('its answer is malformed')}") from error
     except urllib3.exceptions.HTTPError as error:
         raise _connection_error(what, error) from error
 
 
-def missing_bucket(bucket: str) -> str:
-    """Returns the message about a missing bucket."""
-    return f"bucket {bucket!r} does not exist; create it or correct the URI"
+def _not_s3(reason: str) -> str:
+    return (
+        f"{_named_endpoint()} does not answer as S3 does ({reason}); check host, port and http or "
+        "https in AWS_ENDPOINT_URL"
+    )
+
+
+def _named_endpoint() -> str:
+    way = ", through the proxy that HTTPS_PROXY or HTTP_PROXY names,"
+    return _endpoint() + (way if proxy_of(_endpoint()) else "")
 
 
 def _advice(error: S3Error, bucket: str) -> str:
-    unknown_key = "the access key is unknown; check AWS_ACCESS_KEY_ID"
-    full = "the storage is full; free space or choose another store"
-    region = "the bucket is in another region; set AWS_REGION to it"
-    advice = {
-        "NoSuchBucket": missing_bucket(bucket),
-        "AccessDenied": f"access to bucket {bucket!r} is denied; check AWS_ACCESS_KEY_ID, "
-        "AWS_SECRET_ACCESS_KEY and the bucket's policy",
-        "InvalidAccessKeyId": unknown_key,
-        "XAdminUserNotFound": unknown_key,  # versitygw
-        "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY",
-        "ExpiredToken": "the session token has expired; renew AWS_SESSION_TOKEN",
-        "AuthorizationHeaderMalformed": region,
-        "PermanentRedirect": region,
-        "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
-        "XMinioStorageFull": full,
-        "XMinioAdminBucketQuotaExceeded": full,
-        "InsufficientStorage": full,  # versitygw
-        "QuotaExceeded": full,  # Ceph
-    }
-    return advice.get(error.code or "", f"the server answered {error.code}: {error.message}")
+    code, message = error.code or "", error.message or ""
+    if not code:
+        return _not_s3("it answers with other XML")
+    if code.startswith("KMS.") or "kms:" in message.lower():
+        return (
+            f"the KMS key of bucket {bucket!r} cannot be used; allow kms:Decrypt and "
+            f"kms:GenerateDataKey on it ({message})"
+        )
+    if code == "ObjectLocked" or "object lock" in message.lower():
+        return (
+            f"the object lock of bucket {bucket!r} refuses this; choose a bucket without "
+            f"retention, and https in AWS_ENDPOINT_URL ({message})"
+        )
+    expected = re.search(r"expecting '([\w-]+)'", message)
+    region = error.response.headers.get("x-amz-bucket-region") or (expected and expected[1])
+    for codes, advice in _ADVICE.items():
+        if code in codes.split():
+            return advice.format(bucket=repr(bucket), region=region or "the one of the bucket")
+    return f"the server answered {code}: {message}"
+
+
+# Codes of AWS and of the services that are named.
+_ADVICE = {
+    "NoSuchBucket": "bucket {bucket} does not exist; create it or correct the URI",
+    "NoSuchKey": "bucket {bucket} has no such object; correct the URI",
+    "AccessDenied AllAccessDisabled": "access to bucket {bucket} is denied; check "
+    "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, the bucket's policy and the rights to its KMS key; "
+    "a source whose requester pays needs AWS_REQUEST_PAYER=requester",
+    # the latter versitygw
+    "InvalidAccessKeyId XAdminUserNotFound": "the access key is unknown; check AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY",
+    "ExpiredToken InvalidToken TokenRefreshRequired": "the session token has expired; renew "
+    "AWS_SESSION_TOKEN",
+    "AuthorizationHeaderMalformed PermanentRedirect TemporaryRedirect "
+    "IllegalLocationConstraintException": "bucket {bucket} is in another region; set AWS_REGION to "
+    "{region}",
+    "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
+    # MinIO, versitygw, Ceph
+    "XMinioStorageFull XMinioAdminBucketQuotaExceeded InsufficientStorage QuotaExceeded": "the "
+    "storage is full; free space or choose another store",
+}
 
 
 def _connection_error(what: str, error: urllib3.exceptions.HTTPError) -> UserError:
-    reason = getattr(error, "reason", None) or error
+    reason, endpoint = getattr(error, "reason", None) or error, _named_endpoint()
     if "CERTIFICATE_VERIFY_FAILED" in str(reason):
         return UserError(
-            f"{what}: the certificate of {_endpoint()} is not trusted; name the file of its "
+            f"{what}: the certificate of {endpoint} is not trusted; name the file of its "
             "authority in AWS_CA_BUNDLE"
+        )
+    if isinstance(reason, urllib3.exceptions.ProxyError):
+        return OutageError(
+            f"{what}: no answer from {endpoint}; correct that variable, or name the host in "
+            f"NO_PROXY ({reason.original_error})"
         )
     if isinstance(reason, urllib3.exceptions.SSLError):
         return UserError(
-            f"{what}: {_endpoint()} does not speak https; check http or https in AWS_ENDPOINT_URL"
+            f"{what}: {endpoint} does not speak https; check http or https in AWS_ENDPOINT_URL"
         )
     if isinstance(reason, urllib3.exceptions.ResponseError):
         return OutageError(
-            f"{what}: {_endpoint()} keeps failing ({reason}); look at the server's log and disk"
+            f"{what}: {endpoint} keeps failing ({reason}); look at the server's log and disk"
         )
     return OutageError(
-        f"{what}: no answer from {_endpoint()}; check AWS_ENDPOINT_URL and that the server is up "
+        f"{what}: no answer from {endpoint}; check AWS_ENDPOINT_URL and that the server is up "
         f"({type(reason).__name__})"
     )

@@ -1,7 +1,7 @@
 """The object store: an S3 bucket or a local folder behind one small interface.
 
 Nothing outside this file knows which of the two is used, but `brainseg doctor`, which removes the
-folder of a store that it only tried. Who writes to a folder in any case opens a `FolderStore`.
+folder of a store that it only tried, and callers that always write to a folder.
 """
 
 import contextlib
@@ -77,7 +77,7 @@ class Store(Protocol):
         """Yields the same with size and age."""
 
     def unfinished(self, prefix: str) -> Iterator[StoredObject]:
-        """Yields what writers that were killed have left, which `keys` hides; `delete` takes it.
+        """Yields partial files of killed writers, which `keys` hides and `delete` accepts.
 
         An S3 service hides its own: a lifecycle rule of the bucket removes those.
         """
@@ -171,7 +171,7 @@ class FolderStore:
 
     @contextlib.contextmanager
     def _writing(self, key: str) -> Iterator[BinaryIO]:
-        """Opens a new object, whose folders nobody removes before it is in them."""
+        """Opens a new object, whose folders are not removed before it is in them."""
         self.root.mkdir(parents=True, exist_ok=True)
         with _locked(self.root, fcntl.LOCK_SH), whole_file(self.root / key) as stream:
             yield stream
@@ -324,7 +324,7 @@ def file_digest(path: Path) -> str:
 
 @contextlib.contextmanager
 def explain_disk(what: str) -> Iterator[None]:
-    """Turns a refusal of the file system into a `UserError` that says what to do.
+    """Turns a refusal of the file system into a `UserError` with advice.
 
     Args:
         what: The subject of the message, e.g. `cache /data/cache`.

@@ -1,10 +1,7 @@
 import datetime
-import http.server
 import ipaddress
 import os
 import socket
-import ssl
-import threading
 
 import pytest
 from cryptography import x509
@@ -59,10 +56,9 @@ def test_a_missing_bucket(s3_store_uri):
 def test_a_wrong_secret_key(s3_store_uri, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     store = open_store(s3_store_uri)
-    with pytest.raises(UserError, match="check AWS_SECRET_ACCESS_KEY"):
-        store.write("one", b"1")
-    with pytest.raises(UserError, match=r"access to bucket .* is denied; check AWS_ACCESS_KEY_ID"):
-        store.exists("one")
+    for use in (store.exists, lambda key: store.write(key, b"1")):
+        with pytest.raises(UserError, match="check AWS_SECRET_ACCESS_KEY"):
+            use("one")
 
 
 def test_an_unknown_access_key(s3_store_uri, monkeypatch):
@@ -117,9 +113,47 @@ def test_a_missing_file_of_authorities(monkeypatch):
         open_store("s3://bucket")
 
 
-def test_a_server_that_is_not_s3(monkeypatch, web_server):
-    point_at(monkeypatch, web_server())
-    assert "does not answer as S3 does; check host, port" in refusal()
+@pytest.mark.parametrize("use", ["write", "read", "exists", "keys"])
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [
+        (404, "NoSuchBucket", "bucket 'bucket' does not exist"),
+        (400, "ExpiredToken", "the session token has expired"),
+        (403, "RequestTimeTooSkewed", "this machine's clock is wrong"),
+        (400, "AuthorizationHeaderMalformed", "in another region; set AWS_REGION to eu-west-1"),
+        (301, "PermanentRedirect", "in another region; set AWS_REGION to eu-west-1"),
+    ],
+)
+def test_no_request_hides_why_it_is_refused(monkeypatch, web_server, use, status, code, told):
+    body = f"<Error><Code>{code}</Code></Error>".encode()
+    region = {"x-amz-bucket-region": "eu-west-1"}
+    point_at(monkeypatch, web_server(answer=(status, "application/xml", body), **region))
+    store = open_store("s3://bucket/prefix")
+    uses = {"write": lambda key: store.write(key, b"1"), "keys": keys_of(store)}
+    with pytest.raises(UserError, match=told):
+        uses.get(use, getattr(store, use))("one")
+
+
+def test_the_right_region_is_named_by_the_message(monkeypatch, web_server):
+    message = "The authorization header is malformed; the region 'a' is wrong; expecting 'eu-x-1'"
+    code = "AuthorizationHeaderMalformed"
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    point_at(monkeypatch, web_server(answer=(400, "application/xml", body)))
+    assert "set AWS_REGION to eu-x-1" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("User: a is not authorized to perform: kms:Decrypt", "allow kms:Decrypt and kms:Generate"),
+        ("Access Denied because object protected by object lock.", "choose a bucket without"),
+        ("Access Denied", "a source whose requester pays needs AWS_REQUEST_PAYER=requester"),
+    ],
+)
+def test_a_denial_is_explained_by_its_message(monkeypatch, web_server, message, told):
+    body = f"<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>".encode()
+    point_at(monkeypatch, web_server(answer=(403, "application/xml", body)))
+    assert told in refusal()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +163,9 @@ def test_a_server_that_is_not_s3(monkeypatch, web_server):
         (507, "XMinioStorageFull", "the storage is full"),
         (403, "AccessDenied", "access to bucket 'bucket' is denied; check AWS_ACCESS_KEY_ID"),
         (400, "ExpiredToken", "the session token has expired; renew AWS_SESSION_TOKEN"),
-        (400, "AuthorizationHeaderMalformed", "in another region; set AWS_REGION"),
+        (400, "AuthorizationHeaderMalformed", "in another region; set AWS_REGION to the one of"),
+        (400, "KMS.DisabledException", "the KMS key of bucket 'bucket' cannot be used"),
+        (400, "ObjectLocked", "the object lock of bucket 'bucket' refuses this"),
         (403, "RequestTimeTooSkewed", "this machine's clock is wrong"),
         (418, "Teapot", "the server answered Teapot: I am told"),
         (503, "SlowDown", "keeps failing (too many 503 error responses); look at the server's"),
@@ -203,44 +239,6 @@ def full_port():
             client.setblocking(False)
             client.connect_ex(listener.getsockname())
         yield listener.getsockname()[1]
-
-
-@pytest.fixture
-def web_server():
-    """Starts web servers that always give one answer, with https where given a certificate."""
-    servers = []
-
-    def start(certificate=None, answer=(404, "text/html", b"<html>Not here</html>")):
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Page)
-        server.answer = answer
-        if certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        servers.append(server)
-        return f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-class _Page(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_PUT(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        status, kind, body = self.server.answer
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture(scope="session")
