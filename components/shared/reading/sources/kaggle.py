@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from components.shared.errors import UserError
-from components.shared.reading.sources.folder import FolderSource
+from components.shared.reading.sources.local import open_folder
 from components.shared.reading.sources.source import Source
 
 SCHEME = "kaggle:"
@@ -33,7 +33,7 @@ def open_uri(uri: str, max_archive_gib: float) -> Iterator[Source]:
     """Downloads a data set and opens the folder that holds it."""
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for results; kagglehub logs there
         folder = Path(_download(uri)).resolve()
-    yield FolderSource(uri, folder)
+    yield open_folder(uri, folder, max_archive_gib)
 
 
 def _download(uri: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from components.shared.errors import UserError
-from components.shared.reading.sources.archive import ArchiveSource
+from components.shared.reading.sources.archive import ArchiveSource, archives_inside, only_archive
 from components.shared.reading.sources.folder import FolderSource
 from components.shared.reading.sources.opening import source_forms
 from components.shared.reading.sources.source import Source
@@ -32,8 +32,18 @@ def open_uri(uri: str, max_archive_gib: float) -> Iterator[Source]:
         reason = f"cannot be read: {error.strerror}"
         raise UserError(f"source {uri} {reason}; give {source_forms()}") from error
     if stat.S_ISDIR(mode):
-        yield FolderSource(uri, path.resolve())
+        yield open_folder(uri, path.resolve(), max_archive_gib)
     elif stat.S_ISREG(mode) and path.suffix.lower() == ".zip":
-        yield ArchiveSource(uri, path.resolve(), max_archive_gib)
+        with archives_inside(ArchiveSource(uri, path.resolve(), max_archive_gib)) as source:
+            yield source
     else:
         raise UserError(f"source {uri} is neither a folder nor a .zip file; give {source_forms()}")
+
+
+def open_folder(uri: str, root: Path, max_archive_gib: float) -> Source:
+    """Opens a folder, or the only .zip file in it."""
+    source = FolderSource(uri, root)
+    archive = only_archive(source)
+    if archive is None:
+        return source
+    return ArchiveSource(f"{uri}/{archive}", root / archive, max_archive_gib)

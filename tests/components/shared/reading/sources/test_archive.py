@@ -1,8 +1,10 @@
 import os
 import stat
 import struct
+import tempfile
 import tracemalloc
 import zipfile
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -17,6 +19,71 @@ def test_archive(tmp_path):
     backwards = dict(reversed(FILES.items()))
     with open_source(write_zip(tmp_path / "a.zip", {"kaggle_3m/": b""} | backwards)) as source:
         check_contents(source)
+
+
+def test_backslashes_between_the_parts_of_names(tmp_path):
+    members = {name.replace("/", "\\"): data for name, data in FILES.items()}
+    with open_source(write_zip(tmp_path / "a.zip", {"kaggle_3m\\": b""} | members)) as source:
+        check_contents(source)
+
+
+def test_both_kinds_of_slashes_for_one_name_are_told(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"a/b.tif": b"1", "a\\b.tif": b"2"})
+    with open_source(path) as source:
+        assert problems(source) == {"a/b.tif": "the archive holds 2 members of this name"}
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_archive_in_an_archive_is_read(tmp_path, compression):
+    inner = write_zip(tmp_path / "inner.zip")
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w", compression) as outer:
+        outer.write(inner, "lgg.ZIP")
+        outer.writestr("readme.txt", "See lgg.ZIP")
+        outer.writestr("__MACOSX/._lgg.ZIP", "")
+    with open_source(str(tmp_path / "outer.zip")) as source:
+        check_contents(source)
+        assert (source.name, source.uri) == ("lgg", f"{tmp_path}/outer.zip/lgg.ZIP")
+        unpacked = source.file
+    assert not unpacked.exists()
+
+
+def test_an_archive_in_an_archive_needs_a_temporary_folder(tmp_path, monkeypatch):
+    inner = write_zip(tmp_path / "inner.zip")
+    outer = write_zip(tmp_path / "outer.zip", {"lgg.zip": Path(inner).read_bytes()})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert "temporary folder (TMPDIR): No such file or directory" in refusal(outer)
+
+
+def test_an_archive_in_a_folder_is_read(tmp_path):
+    write_zip(tmp_path / "lgg.zip")
+    (tmp_path / "notes.txt").touch()
+    with open_source(str(tmp_path)) as source:
+        check_contents(source)
+        assert (source.name, source.uri) == ("lgg", f"{tmp_path}/lgg.zip")
+
+
+def test_an_archive_next_to_slices_is_not_read(tmp_path):
+    write_zip(tmp_path / "lgg.zip")
+    (tmp_path / "TCGA_CS_0002_19990101").mkdir()
+    (tmp_path / "TCGA_CS_0002_19990101" / "a.tif").touch()
+    with open_source(str(tmp_path)) as source:
+        assert len(source.files()) == 2
+
+
+def test_several_archives_are_a_question(tmp_path):
+    for name in ("a", "b"):
+        write_zip(tmp_path / f"{name}.zip")
+    message = refusal(str(tmp_path))
+    assert "holds no TIFF file and 2 .zip files: a.zip, b.zip; give one of them" in message
+
+
+def test_a_damaged_archive_in_an_archive_is_the_sources_fault(tmp_path):
+    write_zip(tmp_path / "a.zip", {"lgg.zip": b"one"})
+    data = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(data.replace(b"one", b"two"))
+    assert "a.zip: lgg.zip: the archive is damaged here: Bad CRC-32" in refusal(
+        str(tmp_path / "a.zip")
+    )
 
 
 @pytest.mark.parametrize(
