@@ -71,7 +71,7 @@ class Manifest(Record):
         return short_digest(self.to_json())
 
     def to_json(self) -> bytes:
-        """The canonical bytes whose digest is the id."""
+        """The canonical bytes; their digest is the id."""
         return canonical_json(self.model_dump(mode="json"))
 
     def by_name(self) -> dict[str, VolumeEntry]:

@@ -1,4 +1,4 @@
-"""A data set version divided by a split: what training and scoring read."""
+"""A data set version divided by a split, as training and scoring read it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

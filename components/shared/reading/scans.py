@@ -109,6 +109,12 @@ def list_scans(source: Source) -> Listing:
         else:
             members[file.folder].append(file)
     scans, quarantined = _group(members, top)
+    archives = [file.path for file in files if file.name.lower().endswith(".zip")]
+    if archives and not members:
+        raise UserError(
+            f"source {source.uri} holds no folder of TIFF files, but {archives[0]}; give that "
+            ".zip file as the source"
+        )
     rules = {rule: tuple(paths) for rule, paths in sorted(ignored.items())}
     return Listing(scans, quarantined, rules, tuple(tables), len(files))
 
@@ -270,7 +276,8 @@ def _check_numbers(
     _refuse_numbers("missing image", masks.keys() - images.keys())
     if 0 in images:
         raise BadScanError("slice number 0: numbers start at 1")
-    for expected, number in enumerate(sorted(images), start=1):
+    # without a hole a set is whole: some lack the slices beyond the head at their start
+    for expected, number in enumerate(sorted(images), start=min(images, default=1)):
         if number != expected:
             raise BadScanError(f"gap in slice numbers: {expected} is missing, {number} is there")
 

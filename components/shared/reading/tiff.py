@@ -19,7 +19,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import tifffile
-from tifffile import COMPRESSION, FILLORDER
+from tifffile import COMPRESSION, FILLORDER, PHOTOMETRIC
 from tifffile.tifffile import jpeg_shape
 
 from components.shared.dataset.volumes import Voxels
@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
 _AXES = ("YX", "YXS", "SYX")  # gray, channels of a pixel side by side, one channel after another
 _COMPRESSIONS = (1, 5, 7, 8, 32946, 32773, 34925)  # none, LZW, JPEG, deflate, PackBits, LZMA
+# of one sample: white is zero, black is zero, palette, YCbCr; of several: black is zero, RGB, YCbCr
+_PHOTOMETRICS = ((0, 1, 3, 6), (1, 2, 6))
 _PREDICTORS = (1, 2)  # none, differences to the left neighbor
 _LZMA_BYTES = 2**27  # the strongest preset of xz needs 65 MiB to unpack
 # Tags that say where and what the pixels are, by their number of values. tifffile guesses what is
 # missing, and readers disagree on which of two is meant.
-_SINGLE = (256, 257, 259, 266, 277, 278, 284, 317, 322, 323)
+_SINGLE = (256, 257, 259, 262, 266, 274, 277, 278, 284, 317, 322, 323)
 _PER_SAMPLE = (258, 339)  # bits, sample format
 _PER_PART = (273, 279, 324, 325)  # offsets and byte counts of strips and tiles
 
@@ -53,7 +55,7 @@ class BadTiffError(Exception):
 
 
 def decode_tiff(data: bytes, max_bytes: int) -> Voxels:
-    """Decodes the only page of a TIFF file.
+    """Decodes the only page of a TIFF file, as its tags say that it is shown.
 
     Deflate and LZMA streams carry checksums, which are verified. Of uncompressed, PackBits and LZW
     pixels only the number is; of JPEG the size and both ends of the stream.
@@ -74,7 +76,7 @@ def decode_tiff(data: bytes, max_bytes: int) -> Voxels:
     try:
         page = _only_page(data)
         _check_page(page, max_bytes)
-        return _pixels(page, _segments(page, data))
+        return _upright(page, _black_is_zero(page, _pixels(page, _segments(page, data))))
     except (BadTiffError, MemoryError):
         raise
     except Exception as error:  # what these libraries raise for a damaged file is not limited
@@ -150,6 +152,13 @@ def _check_page(page: tifffile.TiffPage, max_bytes: int) -> None:
         raise BadTiffError(
             f"compression {name}, expected none, LZW, JPEG, deflate, PackBits or LZMA"
         )
+    # without the tag, tifffile's number is that of white
+    is_named = 262 in page.tags
+    if is_named and page.photometric not in _PHOTOMETRICS[page.samplesperpixel > 1]:
+        name = getattr(page.photometric, "name", page.photometric)
+        raise BadTiffError(f"photometric {name} of {page.samplesperpixel} samples is not supported")
+    if page.photometric == PHOTOMETRIC.YCBCR and page.compression != COMPRESSION.JPEG:
+        raise BadTiffError("YCbCr without JPEG is not supported, expected RGB")
     if page.predictor not in _PREDICTORS:
         raise BadTiffError(f"predictor {page.predictor:d}, expected 1 or 2")
     if page.axes not in _AXES:
@@ -210,6 +219,37 @@ def _pixels(page: tifffile.TiffPage, segments: Iterator[bytes]) -> Voxels:
         place[:] = part[0, : place.shape[0], : place.shape[1]]
     pixels = np.moveaxis(image, 0, 2).reshape(height, width, planes * samples)
     return pixels if planes * samples > 1 else pixels[..., 0]
+
+
+def _black_is_zero(page: tifffile.TiffPage, pixels: Voxels) -> Voxels:
+    if page.photometric == PHOTOMETRIC.PALETTE:
+        return _without_map(page, pixels)
+    is_inverted = page.photometric == PHOTOMETRIC.MINISWHITE and 262 in page.tags
+    return np.invert(pixels) if is_inverted else pixels
+
+
+def _without_map(page: tifffile.TiffPage, pixels: Voxels) -> Voxels:
+    """Applies a map to grays; keeps the numbers of colors if exactly 0 is black."""
+    colors = np.asarray(page.colormap)
+    if colors.shape != (3, 256):
+        raise BadTiffError("damaged: the color map does not have 256 colors")
+    grays: Voxels = (colors[0] >> 8).astype(np.uint8)
+    if (colors == colors[0]).all():
+        return np.take(grays, pixels)
+    used = np.unique(pixels)
+    if (colors[:, used].any(axis=0) != (used > 0)).any():
+        raise BadTiffError("its color map does not show exactly 0 in black; store it in gray")
+    return pixels
+
+
+def _upright(page: tifffile.TiffPage, pixels: Voxels) -> Voxels:
+    """Turns and flips pixels as the tag for orientation says."""
+    orientation = page.tags.valueof(274, default=1)
+    if orientation not in range(1, 9):
+        raise BadTiffError(f"damaged: orientation {orientation}, expected 1 to 8")
+    is_transposed, flips = divmod(orientation - 1, 4)
+    upright = pixels.swapaxes(0, 1) if is_transposed else pixels
+    return np.flip(upright, [(), (1,), (0, 1), (0,)][flips])  # TIFF 6.0, page 36
 
 
 def _parts(page: tifffile.TiffPage, segments: Iterator[bytes]) -> Iterator[_Part]:

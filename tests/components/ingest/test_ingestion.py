@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 import components
 from components.ingest.ingestion import ingest_source
@@ -67,6 +68,23 @@ def objects(store):
 
 def manifests(store):
     return sorted(Path(store).glob("datasets/*/*"))
+
+
+def test_a_set_that_opencv_rewrote_is_the_same(tmp_path, write_volume):
+    """It writes LZW with differences between neighbors, by libtiff as Pillow does."""
+    for name in ("TCGA_CS_0001_19990101", "TCGA_DU_0002_19990101"):
+        write_volume(tmp_path / "raw", name)
+    shutil.copytree(tmp_path / "raw", tmp_path / "lzw")
+    for path in (tmp_path / "lzw").rglob("*.tif"):
+        pixels = Image.fromarray(tifffile.imread(path))
+        pixels.save(path, compression="tiff_lzw", tiffinfo={317: 2})
+        assert tifffile.TiffFile(path).pages.first.predictor == 2
+    raw, lzw = (
+        ingest_source(str(tmp_path / name), open_store(str(tmp_path / "store")), SETTINGS, 1)
+        for name in ("raw", "lzw")
+    )
+    assert lzw.account.dataset_id == raw.account.dataset_id
+    assert lzw.account.objects_written == 0
 
 
 @pytest.fixture

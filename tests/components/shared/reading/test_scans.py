@@ -44,6 +44,24 @@ def test_slices_are_in_the_order_of_their_numbers(tmp_path, write_volume):
     assert volume.mask.dtype == np.uint8
 
 
+def test_a_volume_may_lack_its_first_slices(tmp_path, write_volume):
+    """Where its numbers have no hole: sets without their outermost slices are common."""
+    folder = write_volume(tmp_path, NAME, slices=4)
+    whole = read(tmp_path)
+    for end in ("", "_mask"):
+        (folder / f"{NAME}_1{end}.tif").unlink()
+    volume = read(tmp_path)
+    np.testing.assert_array_equal(volume.image, whole.image[1:])
+    np.testing.assert_array_equal(volume.mask, whole.mask[1:])
+
+
+def test_an_archive_that_lies_deeper_is_named(tmp_path):
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / "lgg.zip").touch()
+    with pytest.raises(UserError, match=r"but downloads/lgg\.zip; give that \.zip file as the so"):
+        listing(tmp_path)
+
+
 def test_unlabelled_volume(tmp_path, write_volume):
     folder = write_volume(tmp_path, NAME)
     labelled = read(tmp_path)

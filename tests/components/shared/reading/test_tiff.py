@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from components.shared.reading.tiff import BadTiffError, decode_tiff
 
@@ -302,3 +302,82 @@ def test_the_logger_of_other_code_is_left_alone(caplog):
     assert not caplog.records
     tifffile.logger().error("of other code")
     assert [record.message for record in caplog.records] == ["of other code"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pixels_are_upright(orientation):
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS).save(stream, "TIFF", tiffinfo={274: orientation})
+    with Image.open(stream) as image:
+        shown = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(decode_tiff(stream.getvalue(), LIMIT), shown)
+
+
+@pytest.mark.parametrize("orientation", [0, 9])
+def test_an_unknown_orientation_is_refused(orientation):
+    data = one_strip(bytes(100), NONE, tags=[(274, 4, 1, orientation)])
+    with pytest.raises(BadTiffError, match=f"orientation {orientation}, expected 1 to 8"):
+        decode_tiff(data, LIMIT)
+
+
+MASK = np.zeros((24, 20), np.uint8)
+MASK[3:9, 4:7] = 255
+
+
+def color_map(**colors):
+    """A map in which `cN` is the color of N, and all others are white."""
+    colors = {int(name[1:]): color for name, color in colors.items()}
+    return np.array([colors.get(n, (255,) * 3) for n in range(256)], np.uint16).T * 257
+
+
+def test_zero_is_black():
+    white = encode(255 - MASK, photometric="miniswhite")
+    np.testing.assert_array_equal(decode_tiff(white, LIMIT), MASK)
+    nothing_said = one_strip(MASK.tobytes(), NONE, (*MASK.shape, 1))
+    np.testing.assert_array_equal(decode_tiff(nothing_said, LIMIT), MASK)
+
+
+@pytest.mark.parametrize(
+    ("stored", "colors", "shown"),
+    [
+        (MASK, {"c0": (0, 0, 0)}, MASK),
+        (MASK // 255, {"c0": (0, 0, 0)}, MASK),  # white stands for 1
+        (255 - MASK, {"c255": (0, 0, 0)}, MASK),  # an inverted map
+        (MASK, {"c0": (0, 0, 0), "c255": (200, 0, 0)}, MASK),
+        (MASK // 255, {"c0": (0, 0, 0), "c1": (0, 0, 9)}, MASK // 255),
+    ],
+)
+def test_a_color_map_with_black_is_applied(stored, colors, shown):
+    data = encode(stored, photometric="palette", colormap=color_map(**colors))
+    np.testing.assert_array_equal(decode_tiff(data, LIMIT), shown)
+
+
+@pytest.mark.parametrize(
+    "colors",
+    [
+        {"c255": (200, 0, 0)},  # 0 is white
+        {"c0": (0, 0, 0), "c255": (0, 0, 0), "c7": (1, 2, 3)},
+        {"c0": (9, 0, 0)},
+    ],
+)
+def test_a_color_map_without_one_black_is_refused(colors):
+    data = encode(MASK, photometric="palette", colormap=color_map(**colors))
+    with pytest.raises(BadTiffError, match="does not show exactly 0 in black; store it in gray"):
+        decode_tiff(data, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("photometric", "samples", "reason"),
+    [
+        (0, 3, "photometric MINISWHITE of 3 samples"),
+        (2, 1, "photometric RGB of 1 samples"),
+        (3, 3, "photometric PALETTE of 3 samples"),
+        (8, 3, "photometric CIELAB of 3 samples"),
+        (6, 3, "YCbCr without JPEG is not supported"),
+        (3, 1, "the color map does not have 256 colors"),
+    ],
+)
+def test_other_photometrics_are_refused(photometric, samples, reason):
+    data = one_strip(bytes(300), NONE, (10, 10, samples), [(262, 4, 1, photometric)])
+    with pytest.raises(BadTiffError, match=reason):
+        decode_tiff(data, LIMIT)
