@@ -106,7 +106,7 @@ def test_ingest_waits_for_the_end_of_a_removal(store, publish_blobs, monkeypatch
         waiting.join(0.3)
         assert waiting.is_alive()
         order.append("gc")
-    waiting.join(10)
+    waiting.join(300)
     assert order == ["gc", "ingest"]
 
 
