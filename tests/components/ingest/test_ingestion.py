@@ -392,7 +392,7 @@ class TestStoreThatRefuses:
 
     def test_wrong_keys(self, s3_store_uri, synthetic_folder, monkeypatch):
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-        with pytest.raises(UserError, match="check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"):
+        with pytest.raises(UserError, match="the secret key is wrong; check AWS_SECRET_ACCESS_KEY"):
             self.ingest(synthetic_folder, s3_store_uri, workers=2)
 
     def test_endpoint_down(self, synthetic_folder, monkeypatch):
