@@ -23,7 +23,7 @@ class EndOnSignal(Callback):
     """
 
     def __init__(self) -> None:
-        self._signalled = False
+        self._signaled = False
         self._group: Any = None
 
     def on_train_start(self, trainer: lightning.Trainer, *_: object) -> None:
@@ -39,24 +39,24 @@ class EndOnSignal(Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: object, **__: object) -> None:
         """Raises SystemExit with `PREEMPTED_STATUS` after SIGTERM."""
-        self._end_if_signalled(trainer, trainer.current_epoch)
+        self._end_if_signaled(trainer, trainer.current_epoch)
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, *_: object, **__: object) -> None:
         """Does the same."""
-        self._end_if_signalled(trainer, trainer.current_epoch)
+        self._end_if_signaled(trainer, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, *_: object) -> None:
         """Does the same; the epoch is stored."""
-        self._end_if_signalled(trainer, trainer.current_epoch + 1)
+        self._end_if_signaled(trainer, trainer.current_epoch + 1)
 
     def _on_signal(self, *_: object) -> None:
-        self._signalled = True
+        self._signaled = True
 
-    def _end_if_signalled(self, trainer: lightning.Trainer, stored: int) -> None:
-        signalled = torch.tensor(int(self._signalled))
+    def _end_if_signaled(self, trainer: lightning.Trainer, stored: int) -> None:
+        signaled = torch.tensor(int(self._signaled))
         if self._group is not None:
-            distributed.all_reduce(signalled, distributed.ReduceOp.MAX, self._group)
-        if signalled:
+            distributed.all_reduce(signaled, distributed.ReduceOp.MAX, self._group)
+        if signaled:
             form = "ended by SIGTERM: another attempt continues after epoch %d of %d"
             logger.warning(form, stored, trainer.max_epochs)
             raise SystemExit(PREEMPTED_STATUS)
