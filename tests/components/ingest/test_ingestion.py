@@ -87,12 +87,13 @@ def test_a_set_that_opencv_rewrote_is_the_same(tmp_path, write_volume):
     assert lzw.account.objects_written == 0
 
 
-@pytest.fixture
-def many(tmp_path, write_volume):
-    """A source of 60 small volumes."""
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, write_volume):
+    """A source of 60 small volumes; not to be changed."""
+    folder = tmp_path_factory.mktemp("source") / "many"
     for number in range(60):
-        write_volume(tmp_path / "many", f"TCGA_CS_{number:04d}_19990101", side=64)
-    return tmp_path / "many"
+        write_volume(folder, f"TCGA_CS_{number:04d}_19990101", side=64)
+    return folder
 
 
 def test_publishes_what_it_read(synthetic_folder, tmp_path):
@@ -166,7 +167,7 @@ def test_killed_ingest_leaves_no_version_and_is_continued(many, tmp_path, how):
     process = start(many, store)
     wait_for(lambda: len(objects(store)) >= 3)
     os.kill(process.pid, how)
-    process.communicate(timeout=20)
+    process.communicate(timeout=300)
     assert process.returncode != 0
     wait_for(lambda: not living(group=process.pid))
     there = objects(store)
@@ -181,7 +182,7 @@ def test_killed_ingest_leaves_no_version_and_is_continued(many, tmp_path, how):
 def test_two_at_once_give_one_version(many, tmp_path):
     store = tmp_path / "store"
     pair = [start(many, store), start(many, store)]
-    reports = [json.loads(process.communicate(timeout=60)[0]) for process in pair]
+    reports = [json.loads(process.communicate(timeout=300)[0]) for process in pair]
     assert reports[0]["dataset_id"] == reports[1]["dataset_id"]
     assert len(manifests(store)) == 1
     assert len(objects(store)) == 60
@@ -193,7 +194,7 @@ def test_killed_worker_costs_its_volume_only(many, tmp_path):
     wait_for(lambda: len(objects(tmp_path / "store")) >= 3)
     workers = [pid for pid in living(group=process.pid) if pid != process.pid]
     os.kill(workers[0], signal.SIGKILL)
-    account = json.loads(process.communicate(timeout=60)[0])
+    account = json.loads(process.communicate(timeout=300)[0])
     assert account["volumes"] + len(account["quarantined"]) == 60
     reasons = [bad["reason"] for bad in account["quarantined"]]
     assert reasons in (
@@ -205,16 +206,16 @@ def test_killed_worker_costs_its_volume_only(many, tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_volumes(tmp_path, write_volume):
     peaks = {}
-    for count in (20, 200):
+    for count in (6, 60):
         for number in range(count):
             name = f"TCGA_CS_{number:04d}_19990101"
-            write_volume(tmp_path / str(count), name, slices=4, side=112)
+            write_volume(tmp_path / str(count), name, slices=4, side=208)
         process = start(tmp_path / str(count), tmp_path / f"store{count}", script=INGEST + PEAK)
-        peaks[count] = float(process.communicate(timeout=60)[0].splitlines()[-1])
-    stored = sum(path.stat().st_size for path in objects(tmp_path / "store200")) / 2**20
+        peaks[count] = float(process.communicate(timeout=300)[0].splitlines()[-1])
+    stored = sum(path.stat().st_size for path in objects(tmp_path / "store60")) / 2**20
     assert stored > 35
-    assert peaks[200] - peaks[20] < stored / 3
-    assert peaks[200] < 500
+    assert peaks[60] - peaks[6] < stored / 3
+    assert peaks[60] < 500
 
 
 class TestQuarantine:
@@ -429,7 +430,7 @@ def test_the_same_voxels_have_the_same_ids_as_ever(synthetic_folder, tmp_path):
     assert all(store.exists(volume_key(entry.digest)) for entry in manifest.volumes)
 
 
-def wait_for(condition, timeout_s=30):
+def wait_for(condition, timeout_s=300):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"

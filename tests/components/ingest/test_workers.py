@@ -105,13 +105,18 @@ class TestMemory:
         assert account["volumes"] == 2
         assert 50 < peak_mib < 150
 
-    @pytest.mark.parametrize("workers", [1, 2])
+    LARGE = "101 x 1024 x 1024 voxels take 404 MiB, the limit of a volume is 400 MiB"
+    SHORT = "it needs more memory than there is; give each process 1 GiB"
+
     @pytest.mark.parametrize(
-        ("slices", "mib", "reason"),
+        ("workers", "slices", "mib", "reason"),
         [
-            (101, 640, "101 x 1024 x 1024 voxels take 404 MiB, the limit of a volume is 400 MiB"),
-            (100, 640, "it needs more memory than there is; give each process 1 GiB"),
-            (100, 320, "it needs more memory than there is; give each process 1 GiB"),
+            (1, 101, 640, LARGE),
+            (2, 101, 640, LARGE),
+            (2, 100, 640, SHORT),
+            (1, 100, 320, SHORT),
+            pytest.param(1, 100, 640, SHORT, marks=pytest.mark.slow),
+            pytest.param(2, 100, 320, SHORT, marks=pytest.mark.slow),
         ],
     )
     def test_a_volume_that_unpacks_to_too_much_leaves_the_others_alone(
