@@ -25,7 +25,7 @@ NAME_cli := brainseg-cli-python
 FOLDERS := data mlflow cli trainer
 TAGS := $(foreach folder,$(FOLDERS),$(NAME_$(folder)):$(VERSION))
 
-.PHONY: run test test-slow test-all cluster-test check format docs docs-serve images push clean
+.PHONY: run test test-slow test-all cluster-test kubeflow-test check format docs docs-serve images push clean
 
 run: $(READY)  ## the whole chain on built-in synthetic volumes
 	$(BIN)/brainseg run --source synthetic:24 --preset demo --output brainseg-runs/demo
@@ -45,6 +45,10 @@ test-all: $(READY)  ## all tests, with more random examples
 cluster-test: $(READY)  ## the manifests and a run in pods, on the cluster that KUBECONFIG names
 	@tests/cluster/check $(VERSION)
 	$(BIN)/pytest -m cluster tests/cluster
+
+CHECK ?= tests/kubeflow
+kubeflow-test: $(READY)  ## a check of the Kubeflow Pipelines at KF_PIPELINES_ENDPOINT
+	BRAINSEG_SUBMIT='$(SUBMIT)' PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -m kubeflow $(CHECK)
 
 check: $(READY)  ## style, types, import rules, prose
 	$(BIN)/ruff check .

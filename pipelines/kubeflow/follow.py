@@ -51,8 +51,7 @@ class Follower:
                 )
                 if run.run_id is None:  # the client takes a page of HTML for an empty answer
                     raise KubeflowError(f"{self.kubeflow.named} answers with a page: log in", 401)
-                # Argo's controller has not seen the workflow yet: KFP omits "unspecified"
-                run.state = run.state or "PENDING"
+                run.state = _state(run)
                 answered, line = time.monotonic(), self._line(run)
             except KubeflowError as error:
                 run, line = None, f"no answer; trying again ({error})"
@@ -95,6 +94,14 @@ class Follower:
             why = f"the reason is unknown: {error}"
         failed = [step for step, state in self._states(run).items() if state == "FAILED"]
         return {**dict.fromkeys(failed, why), **known}
+
+
+def _state(run: kfp_server_api.V2beta1Run) -> str:
+    """The state that users mean; KFP 2.17.0 differs twice."""
+    history = [each.state for each in run.state_history or ()]
+    if history[-2:] == ["CANCELING", "FAILED"]:  # Argo has no state for a terminated workflow
+        return "CANCELED"
+    return run.state or "PENDING"  # omitted as long as Argo has not looked at the workflow
 
 
 def _all_states(run: kfp_server_api.V2beta1Run) -> Mapping[str, str]:

@@ -67,6 +67,15 @@ def test_a_run_that_argo_has_not_looked_at_yet_waits(follow):
     assert lines == ["pending", "running", "succeeded"]
 
 
+def test_a_run_that_fails_while_it_is_canceled_is_canceled(follow):
+    """Seen on a real KFP 2.17.0: a terminated run ends as FAILED."""
+    outcome, lines = follow(
+        Moment("RUNNING"), Moment("CANCELING"), Moment("FAILED"), pods=KnownPods()
+    )
+    assert outcome.state == "CANCELED"
+    assert lines[-1] == "canceled"
+
+
 def test_a_failed_run_names_the_step_and_the_pods_reason(follow):
     tasks = {"root": "FAILED", "ingest": "SUCCEEDED", "train": "FAILED", "executor": "FAILED"}
     pods = KnownPods(failures={"train": "brainseg error: loss is not a number"})
