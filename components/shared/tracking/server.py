@@ -26,7 +26,8 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # traceba
 
 EXPERIMENT = "brainseg"
 
-_PROBE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+# A busy server of one processor was seen to take more than 5 s for an answer.
+_PROBE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 
 # With MLflow's own limits a call to a server that is down hangs for twenty minutes. These just
 # outlast the restart of a server (half a minute).
@@ -60,7 +61,7 @@ def connect() -> Client:
 
     Raises:
         UserError: If the variable is not set, or the server does not answer within about
-            15 s or refuses.
+            half a minute or refuses.
     """
     uri = tracking_uri()
     for name, value in _PATIENCE.items():
