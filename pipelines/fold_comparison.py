@@ -79,9 +79,9 @@ def fold_comparison(
     compare_settings: str = "",
     run_name: str = "",
 ) -> FoldComparisonOutputs:
-    """Compares several recipes over all patients, each predicted by models trained on the others.
+    """Compares recipes over all patients by cross-validation.
 
-    Nothing is registered and the champion stays: the result is about the recipes.
+    Each patient is predicted by models trained on the others. Nothing is registered and the champion stays: the result is about the recipes.
 
     Args:
         source: URI of the volumes, as for training.

@@ -37,7 +37,7 @@ def test_an_engine_that_answers_builds_the_images(tool, docker, podman, taken):
     """A docker client may be there without its daemon."""
     tool("docker", docker)
     tool("podman", podman)
-    made = run("make", "--dry-run", "image-data")
+    made = run("make", "--no-print-directory", "--dry-run", "image-data")
     assert made.stdout.startswith(f"{taken} build "), made.stderr
 
 

@@ -61,14 +61,15 @@ def connect() -> Client:
 
     Raises:
         UserError: If the variable is not set, or the server does not answer within about
-            half a minute or refuses.
+            half a minute (in a pod: three minutes) or refuses.
     """
     uri = tracking_uri()
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
     if "sql" in uri.partition(":")[0]:
         prepare_database(uri)
-    with environment(_PROBE):
+    # A pod may start while the server restarts, and Kubeflow's default rule does not retry it
+    with environment({} if "KUBERNETES_SERVICE_HOST" in os.environ else _PROBE):
         with importing():  # for a database the client imports SQLAlchemy
             client = Client(uri)
         client.search_experiments(max_results=1)

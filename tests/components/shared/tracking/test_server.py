@@ -63,15 +63,22 @@ def test_a_server_that_is_down_is_reported(no_mlflow, monkeypatch):
     )
 
 
-def test_a_server_that_never_answers_is_asked_twice(no_mlflow, monkeypatch):
+@pytest.mark.parametrize(("pod", "times"), [(False, 2), (True, 4)])
+def test_a_server_that_never_answers_is_asked_again(no_mlflow, monkeypatch, pod, times):
+    """A pod may start while the server restarts."""
     monkeypatch.setitem(server._PROBE, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    if pod:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         message = refused(monkeypatch, uri, OutageError)
         silent.setblocking(False)
-        for _ in range(2):
+        for _ in range(times):
             silent.accept()
         with pytest.raises(BlockingIOError):
             silent.accept()
