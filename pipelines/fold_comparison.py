@@ -81,7 +81,8 @@ def fold_comparison(
 ) -> FoldComparisonOutputs:
     """Compares recipes over all patients by cross-validation.
 
-    Each patient is predicted by models trained on the others. Nothing is registered and the champion stays: the result is about the recipes.
+    Each patient is predicted by models trained on the others. Nothing is registered and the
+    champion stays: the result is about the recipes.
 
     Args:
         source: URI of the volumes, as for training.
