@@ -394,7 +394,7 @@ def _shrunk(name: str) -> Recipe:
     changes = list(_SHRUNK)
     if name not in preset_names():
         return load_recipes("quick", [*changes, "train.schedule.epochs=2"])[name]
-    recipe = load_preset(name, changes)["train"]
+    recipe = load_preset(name)["train"]
     assert isinstance(recipe, Recipe)
     phases = len(recipe.schedule.phases)
     changes += [f"train.schedule.epochs={max(2, phases)}"]
