@@ -64,8 +64,8 @@ def compare_models(
         page = render_comparison(ranked, shown, on_validation(dataset), settings, parent)
         report.write_text(page, encoding="utf-8")
         write_table(ranked, DICE, table)
-        _log(client, parent, ranked, settings)
-        log_reports(client, parent, page, table)
+        log_comparison(client, parent, settings, page, table)
+        _log(client, parent, ranked)
     best = ranked[0].candidate
     shutil.copytree(best.trained.folder, model)
     assert best.trained.history
@@ -84,8 +84,11 @@ def _require_split(client: MlflowClient, trained: Sequence[Trained], dataset: Sp
             )
 
 
-def log_reports(client: MlflowClient, run_id: str, page: str, table: Path) -> None:
-    """Logs the report and the table of a comparison to the pipeline run's MLflow run."""
+def log_comparison(
+    client: MlflowClient, run_id: str, settings: CompareSettings, page: str, table: Path
+) -> None:
+    """Logs settings, report and table of a comparison to the pipeline run's MLflow run."""
+    log_params(client, run_id, {"compare": settings.model_dump(mode="json")})
     client.log_text(run_id, page, "comparison/report.html")
     client.log_text(run_id, table.read_text("utf-8"), "comparison/recipes.csv")
 
@@ -110,10 +113,7 @@ def figures(one: Candidate, dice: str) -> dict[str, float]:
     }
 
 
-def _log(
-    client: MlflowClient, parent: str, ranked: Sequence[Ranked], settings: CompareSettings
-) -> None:
-    log_params(client, parent, {"compare": settings.model_dump(mode="json")})
+def _log(client: MlflowClient, parent: str, ranked: Sequence[Ranked]) -> None:
     best = ranked[0].candidate
     for each in ranked:
         run_id, found = each.candidate.trained.run_id, figures(each.candidate, DICE)

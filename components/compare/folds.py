@@ -10,7 +10,7 @@ import numpy as np
 from mlflow import MlflowClient
 
 from components.compare.candidates import Candidate, Trained, measure
-from components.compare.comparison import figures, log_reports, write_table
+from components.compare.comparison import figures, log_comparison, write_table
 from components.compare.page import over_folds, render_comparison
 from components.compare.ranking import Ranked, rank
 from components.compare.settings import CompareSettings
@@ -21,7 +21,7 @@ from components.shared.errors import UserError
 from components.shared.scoring.groups import first_of_each_third
 from components.shared.storage.store import Store
 from components.shared.tracking.refusals import explaining
-from components.shared.tracking.runs import log_metrics, log_params, log_tags, recording
+from components.shared.tracking.runs import log_metrics, log_tags, recording
 from components.shared.tracking.server import connect
 from components.shared.tracking.status import pipeline_run_of
 from components.shared.tracking.tree import end_pipeline_run
@@ -76,8 +76,8 @@ def compare_over_folds(
         page = render_comparison(ranked, shown, scope, settings, parent)
         report.write_text(page, encoding="utf-8")
         write_table(ranked, DICE, table)
-        log_reports(client, parent, page, table)
-        _log(client, parent, ranked, settings)
+        log_comparison(client, parent, settings, page, table)
+        _log(client, parent, ranked)
         end_pipeline_run(client, parent, store)
     best = ranked[0].candidate
     logger.info("chose %s: out-of-fold patient Dice %.3f", best.label, best.dice)
@@ -103,10 +103,7 @@ def _join(label: str, folds: Sequence[Candidate]) -> Candidate:
     )
 
 
-def _log(
-    client: MlflowClient, run_id: str, ranked: Sequence[Ranked], settings: CompareSettings
-) -> None:
-    log_params(client, run_id, {"compare": settings.model_dump(mode="json")})
+def _log(client: MlflowClient, run_id: str, ranked: Sequence[Ranked]) -> None:
     for one in (each.candidate for each in ranked):
         named = {f"{one.label}/{name}": value for name, value in figures(one, DICE).items()}
         log_metrics(client, run_id, named)

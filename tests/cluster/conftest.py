@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from pipelines.placement.images import Images
 from pipelines.placement.profiles import load_profile
 from pipelines.settings.presets import load_preset, pipeline_arguments, settings_of
 from tests.cluster.backend import Backend, job_name
+from tests.waiting import until
 
 NAMESPACE = "brainseg"
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -136,15 +136,6 @@ def wait_within(kubectl, run_id, name, has_come):
     until(has_come, f"moment in {name}", 600, 0.2)
     assert phases() == {"Running"}, f"{name} was over before its moment"
     return selector
-
-
-def until(condition, what, timeout_s=120, pause_s=1):
-    """Returns the first true answer of a function that is asked again and again."""
-    end = time.monotonic() + timeout_s
-    while not (answer := condition()):
-        assert time.monotonic() < end, f"within {timeout_s} s: no {what}"
-        time.sleep(pause_s)
-    return answer
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,13 @@ from pipelines.doctor.cluster.checks import run_cluster_checks
 from pipelines.doctor.cluster.target import Target
 from pipelines.placement.images import Images
 from pipelines.placement.profiles import load_profile
-from tests.cluster.conftest import MANIFESTS, OVERLAY, Kubectl, until
+from tests.cluster.conftest import MANIFESTS, OVERLAY, Kubectl
 from tests.cluster.test_manifests import moved
 from tests.kfp_api.backend import Backend
 from tests.kfp_api.server import serve
 from tests.pipelines.doctor.cluster.api_server import everything
 from tests.test_layout import PROJECT
+from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
 

@@ -7,7 +7,8 @@ import uuid
 import pytest
 import yaml
 
-from tests.cluster.conftest import DATABASE_FOLDER, MANIFESTS, Kubectl, pod, until
+from tests.cluster.conftest import DATABASE_FOLDER, MANIFESTS, Kubectl, pod
+from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
 

@@ -17,9 +17,10 @@ from pipelines.placement.compilation import compile_all
 from pipelines.placement.images import Images
 from pipelines.placement.profiles import load_profile
 from tests.cluster.backend import TaskFailed, job_name
-from tests.cluster.conftest import BUCKET, arguments, is_there, read, until
+from tests.cluster.conftest import BUCKET, arguments, is_there, read
 from tests.components.train.group.pods import OWNER
 from tests.components.train.group.test_objects import PODS, TASK
+from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
 

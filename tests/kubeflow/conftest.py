@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 import subprocess
-import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from pipelines.kubeflow.pods import nodes_of, step_of
 from pipelines.placement.images import read_images
 from pipelines.placement.pod import pod_fragment
 from pipelines.placement.profiles import load_profile
+from tests.waiting import until
 
 PRESET = Path(__file__).with_name("preset.yaml")
 PATIENTS = 8
@@ -179,15 +179,6 @@ class Installation:
 
 def _name(pod):
     return pod["metadata"]["name"]
-
-
-def until(condition, what, timeout_s=120, pause_s=1.0):
-    """Returns the first true answer of a function that is asked again and again."""
-    end = time.monotonic() + timeout_s
-    while not (answer := condition()):
-        assert time.monotonic() < end, f"within {timeout_s} s: no {what}"
-        time.sleep(pause_s)
-    return answer
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.kubeflow.conftest import STEPS, until
+from tests.kubeflow.conftest import STEPS
+from tests.waiting import until
 
 pytestmark = pytest.mark.kubeflow
 

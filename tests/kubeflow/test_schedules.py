@@ -6,7 +6,8 @@ import uuid
 import pytest
 
 from pipelines.kubeflow.apply import list_schedules
-from tests.kubeflow.conftest import ENDED, PATIENTS, Run, until
+from tests.kubeflow.conftest import ENDED, PATIENTS, Run
+from tests.waiting import until
 
 pytestmark = pytest.mark.kubeflow
 
