@@ -97,7 +97,7 @@ class Follower:
 
 
 def _state(run: kfp_server_api.V2beta1Run) -> str:
-    """The state that users mean; KFP 2.17.0 differs twice."""
+    """The state of a run; corrects two that KFP 2.17.0 reports otherwise."""
     history = [each.state for each in run.state_history or ()]
     if history[-2:] == ["CANCELING", "FAILED"]:  # Argo has no state for a terminated workflow
         return "CANCELED"
