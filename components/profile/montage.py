@@ -9,7 +9,8 @@ import numpy as np
 from components.profile.measures import Measures
 from components.profile.outliers import Outlier
 from components.shared.dataset.manifest import Manifest, VolumeEntry
-from components.shared.dataset.volumes import Mask, Volume, Voxels, fetch_volume
+from components.shared.dataset.parts import open_volume
+from components.shared.dataset.volumes import Mask, Volume, Voxels
 from components.shared.progress import track
 from components.shared.report.overlay import draw_channel, draw_slice, largest_tumour_slice
 from components.shared.storage.store import Store
@@ -53,7 +54,7 @@ def make_cards(
     """Reads the chosen volumes and draws them."""
     entries = [(manifest.volumes[index], reason) for index, reason in chosen]
     return [
-        Card(entry, reason, draw_card(fetch_volume(store, entry.digest, cache)))
+        Card(entry, reason, draw_card(open_volume(manifest, entry, store, cache)))
         for entry, reason in track(entries, len(entries), "pictures")
     ]
 

@@ -4,12 +4,21 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from components.shared.config import Record
+from components.shared.dataset.channels import (
+    LGG_CHANNELS,
+    LGG_LABELS,
+    LGG_TARGETS,
+    Channels,
+    Target,
+    VoxelType,
+)
+from components.shared.dataset.geometry import Geometry
 from components.shared.errors import UserError
 from components.shared.storage.store import Store
 
@@ -19,12 +28,19 @@ _DIGEST_LENGTH = 16  # hexadecimal digits of an id: enough for people and for un
 
 
 class ChannelIntensity(Record):
-    """Intensity of one channel, from every fourth row and column of each slice (0 to 255)."""
+    """Gray levels of one channel, from every fourth row and column of each slice (0 to 255).
+
+    Attributes:
+        black: Delivered value of gray level 0; see `components.shared.dataset.gray`.
+        white: Delivered value of gray level 255.
+    """
 
     mean: float
     p1: int
     p50: int
     p99: int
+    black: float = 0.0
+    white: float = 255.0
 
 
 class VolumeEntry(Record):
@@ -37,11 +53,14 @@ class VolumeEntry(Record):
         date: Day of the scan, `yyyymmdd`.
         digest: Address of the voxels, see `components.shared.dataset.volumes`.
         image_digest: Digest of the image alone; equal for copies with another mask.
-        tumour_pixels: Positive pixels in all masks.
-        tumour_slices: Slices with at least one positive pixel.
-        missing: Sequences that are a copy of FLAIR, of `pre-contrast`, `post-contrast`.
-        intensity: One entry a channel: pre-contrast, FLAIR, post-contrast.
-        attributes: The patient's row of `data.csv`; `None` where a cell is empty or broken.
+        tumour_pixels: Pixels of the first target in all slices.
+        tumour_slices: Slices with at least one such pixel.
+        missing: Channels that are a copy of the reference, because they were not acquired.
+        intensity: One entry a channel, in the manifest's order.
+        attributes: The patient's row of the table; `None` where a cell is empty or broken.
+        dtype: Type of the stored voxels.
+        geometry: Position in space; `None` where it is unknown.
+        label_voxels: Voxels of each label, where the manifest declares several.
     """
 
     volume: str
@@ -58,12 +77,31 @@ class VolumeEntry(Record):
     missing: tuple[str, ...]
     intensity: tuple[ChannelIntensity, ...]
     attributes: dict[str, float | str | None]
+    dtype: VoxelType = "uint8"
+    geometry: Geometry | None = None
+    label_voxels: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def tumour_ml(self) -> float | None:
+        """Size of the first target in milliliters; `None` where the geometry is unknown."""
+        return self.tumour_pixels * self.geometry.voxel_ml if self.geometry else None
 
 
 class Manifest(Record):
-    """All volumes of one data set version, sorted by name."""
+    """All volumes of one data set version, sorted by name.
 
+    Attributes:
+        channels: Channels of all images.
+        labels: Names of the label map's values.
+        targets: What models find; the first one is that of the headline.
+    """
+
+    # Stored without what equals its default: so that ids outlive new fields. A default may
+    # therefore never change.
     volumes: tuple[VolumeEntry, ...]
+    channels: Channels = LGG_CHANNELS
+    labels: dict[str, int] = LGG_LABELS
+    targets: tuple[Target, ...] = LGG_TARGETS
 
     @functools.cached_property
     def dataset_id(self) -> str:
@@ -72,7 +110,7 @@ class Manifest(Record):
 
     def to_json(self) -> bytes:
         """The canonical bytes; their digest is the id."""
-        return canonical_json(self.model_dump(mode="json"))
+        return canonical_json(self.model_dump(mode="json", exclude_defaults=True))
 
     def by_name(self) -> dict[str, VolumeEntry]:
         """The entries under their volume's name."""
@@ -89,9 +127,15 @@ class DatasetSummary(Record):
     sites: tuple[str, ...]
 
 
-def make_manifest(entries: Iterable[VolumeEntry]) -> Manifest:
+def make_manifest(
+    entries: Iterable[VolumeEntry],
+    channels: Channels = LGG_CHANNELS,
+    labels: Mapping[str, int] = LGG_LABELS,
+    targets: tuple[Target, ...] = LGG_TARGETS,
+) -> Manifest:
     """Builds a manifest in canonical order."""
-    return Manifest(volumes=tuple(sorted(entries, key=lambda entry: entry.volume)))
+    volumes = tuple(sorted(entries, key=lambda entry: entry.volume))
+    return Manifest(volumes=volumes, channels=channels, labels=dict(labels), targets=targets)
 
 
 def canonical_json(value: object) -> bytes:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from components.shared.dataset.manifest import Manifest, VolumeEntry, read_manifest
 from components.shared.dataset.split import Part, Split, read_split
 from components.shared.dataset.volumes import Volume, fetch_volume
@@ -44,9 +46,22 @@ class SplitDataset:
         return self.split.entries(part, self.manifest)
 
     def volume(self, entry: VolumeEntry) -> Volume:
-        """Maps a volume into memory.
+        """Maps a volume into memory, see `open_volume`.
 
         Raises:
             UserError: If the store lacks it or its bytes were changed.
         """
-        return fetch_volume(self.store, entry.digest, self.cache)
+        return open_volume(self.manifest, entry, self.store, self.cache)
+
+
+def open_volume(manifest: Manifest, entry: VolumeEntry, store: Store, cache: Path) -> Volume:
+    """Maps a volume into memory, with a mask of the first target (1) and all else (0).
+
+    Raises:
+        UserError: If the store lacks it or its bytes were changed.
+    """
+    stored = fetch_volume(store, entry.digest, cache)
+    positive = manifest.targets[0].labels
+    only = positive == tuple(sorted(manifest.labels.values())) == (1,)
+    mask = stored.mask if only else np.isin(stored.mask, positive).view(np.uint8)
+    return Volume(stored.image, mask, manifest.channels, entry.geometry)

@@ -1,8 +1,8 @@
 """One patient's scan: voxels in memory and as one object in the store.
 
-The object is a safetensors file with two uint8 tensors, `image` (slices x height x width
-x 3, channels pre-contrast, FLAIR, post-contrast) and `mask` (slices x height x width, 0 or
-1). It holds no names and no metadata, so equal voxels give an equal digest.
+The object is a safetensors file with two tensors: `image` (uint8, int16 or float32, slices x
+height x width x channels) and `mask` (uint8 label map, slices x height x width, 0 is background).
+It holds no names, no geometry and no metadata, so equal voxels give an equal digest.
 """
 
 import hashlib
@@ -16,23 +16,49 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from components.shared.dataset.channels import LGG_CHANNELS, Channels
+from components.shared.dataset.geometry import Geometry
 from components.shared.errors import UserError
 from components.shared.storage.store import Store, file_digest
 
-Voxels = npt.NDArray[np.uint8]
+Voxels = npt.NDArray[np.uint8 | np.int16 | np.float32]
+Pixels = npt.NDArray[np.uint8]
+LabelMap = Pixels
 Mask = npt.NDArray[np.bool_]
 Probability = npt.NDArray[np.float32]
 
-CHANNELS = ("pre-contrast", "FLAIR", "post-contrast")
-FLAIR = 1
+CHANNELS = LGG_CHANNELS.names
+FLAIR = LGG_CHANNELS.reference_index
+
+_TYPES: dict[str, np.dtype[Any]] = {
+    "U8": np.dtype("uint8"),
+    "I16": np.dtype("<i2"),
+    "F32": np.dtype("<f4"),
+}
+_NAMES = {dtype: name for name, dtype in _TYPES.items()}
 
 
 @dataclass(frozen=True)
 class Volume:
-    """The voxels of one scan: uint8, slices x height x width (x 3); the mask has 0 and 1."""
+    """The voxels of one scan, axial and LPS, with the form of its data set.
+
+    Attributes:
+        image: uint8, int16 or float32, slices x height x width x channels.
+        mask: uint8, slices x height x width: the label map as it is stored, or 0 and 1 for one
+            target, as from `SplitDataset.volume`.
+        channels: Channels of the image.
+        geometry: Position in space; `None` where it is unknown.
+    """
 
     image: Voxels
-    mask: Voxels
+    mask: LabelMap
+    channels: Channels = LGG_CHANNELS
+    geometry: Geometry | None = None
+
+    @property
+    def reference(self) -> Voxels:
+        """The reference channel, slices x height x width."""
+        return self.image[..., self.channels.reference_index]
 
 
 @dataclass(frozen=True)
@@ -51,7 +77,8 @@ class EncodedVolume:
 
 def encode_volume(volume: Volume) -> EncodedVolume:
     """Serializes a volume; the same voxels give the same bytes on every machine."""
-    head, image, mask = _new_header(volume), volume.image.ravel().data, volume.mask.ravel().data
+    head = _new_header(volume)
+    image, mask = (each.ravel().data.cast("B") for each in (volume.image, volume.mask))
     hasher = hashlib.sha256(head)
     hasher.update(image)
     image_digest = hasher.hexdigest()
@@ -79,11 +106,11 @@ def map_volume(path: Path) -> Volume:
     with open(path, "rb") as stream:
         header, start = _header(stream.read(8192))
 
-    def tensor(name: str) -> Voxels:
+    def tensor(name: str) -> Any:  # noqa: ANN401 - of one of the types
         entry = header[name]
         return np.memmap(
             path,
-            dtype=np.uint8,
+            dtype=_TYPES[entry["dtype"]],
             mode="c",
             offset=start + entry["data_offsets"][0],
             shape=tuple(entry["shape"]),
@@ -96,7 +123,8 @@ def _new_header(volume: Volume) -> bytes:
     header, start = {}, 0
     for name, voxels in (("image", volume.image), ("mask", volume.mask)):
         offsets = (start, start := start + voxels.nbytes)
-        header[name] = {"dtype": "U8", "shape": voxels.shape, "data_offsets": offsets}
+        dtype = _NAMES[voxels.dtype.newbyteorder("<")]
+        header[name] = {"dtype": dtype, "shape": voxels.shape, "data_offsets": offsets}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that voxels are aligned for the processor
     return struct.pack("<Q", len(text)) + text
@@ -109,7 +137,7 @@ def _header(data: bytes) -> tuple[dict[str, Any], int]:
 
 
 def fetch_volume(store: Store, digest: str, cache: Path) -> Volume:
-    """Returns a stored volume, mapped into memory from a local file.
+    """Returns a stored volume with its label map, mapped into memory from a local file.
 
     The file is the store's own where that is a local folder, else a copy in `cache`, made
     once. Its bytes are checked against the digest each time the file is opened.

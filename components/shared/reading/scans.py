@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from components.shared.dataset.ingest_account import Quarantined
-from components.shared.dataset.volumes import Volume, Voxels, size_text
+from components.shared.dataset.volumes import Pixels, Volume, size_text
 from components.shared.errors import UserError
 from components.shared.printable import printable
 from components.shared.reading.sources.source import Source, SourceFile, UnreadableFileError
@@ -289,8 +289,8 @@ def _refuse_numbers(what: str, numbers: set[int]) -> None:
         raise BadScanError(f"{what} of slice {shown}{more}")
 
 
-def _stack(source: Source, files: Sequence[SourceFile], kind: Kind, max_bytes: int) -> Voxels:
-    stack: Voxels | None = None
+def _stack(source: Source, files: Sequence[SourceFile], kind: Kind, max_bytes: int) -> Pixels:
+    stack: Pixels | None = None
     for index, file in enumerate(files):
         pixels = _read_slice(source, file, kind, max_bytes)
         if stack is None:
@@ -315,7 +315,7 @@ def _check_volume(shape: Sequence[int]) -> None:
         )
 
 
-def _read_slice(source: Source, file: SourceFile, kind: Kind, max_bytes: int) -> Voxels:
+def _read_slice(source: Source, file: SourceFile, kind: Kind, max_bytes: int) -> Pixels:
     try:
         pixels = decode_tiff(source.read(file.path), max_bytes)
     except (UnreadableFileError, BadTiffError) as error:
@@ -329,7 +329,7 @@ def _read_slice(source: Source, file: SourceFile, kind: Kind, max_bytes: int) ->
     return pixels
 
 
-def _binary(mask: Voxels, files: Sequence[SourceFile]) -> Voxels:
+def _binary(mask: Pixels, files: Sequence[SourceFile]) -> Pixels:
     # tumour is 255 in this set and 1 elsewhere; a second value may be another class or a blurred
     # edge, and either choice would be a guess
     positive = mask.max()

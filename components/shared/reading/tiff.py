@@ -22,7 +22,7 @@ import tifffile
 from tifffile import COMPRESSION, FILLORDER, PHOTOMETRIC
 from tifffile.tifffile import jpeg_shape
 
-from components.shared.dataset.volumes import Voxels
+from components.shared.dataset.volumes import Pixels
 from components.shared.printable import printable
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class BadTiffError(Exception):
     """A file is not a whole TIFF with one page that can be read; the text is the reason."""
 
 
-def decode_tiff(data: bytes, max_bytes: int) -> Voxels:
+def decode_tiff(data: bytes, max_bytes: int) -> Pixels:
     """Decodes the only page of a TIFF file, as its tags say that it is shown.
 
     Deflate and LZMA streams carry checksums, which are verified. Of uncompressed, PackBits and LZW
@@ -210,7 +210,7 @@ def _segments(page: tifffile.TiffPage, data: bytes) -> Iterator[bytes]:
     return (data[start : start + size] for start, size in zip(starts, sizes, strict=True))
 
 
-def _pixels(page: tifffile.TiffPage, segments: Iterator[bytes]) -> Voxels:
+def _pixels(page: tifffile.TiffPage, segments: Iterator[bytes]) -> Pixels:
     planes, _, height, width, samples = page.shaped
     image = np.empty((planes, height, width, samples), np.uint8)
     for part, (plane, _, top, left, _) in _parts(page, segments):
@@ -221,19 +221,19 @@ def _pixels(page: tifffile.TiffPage, segments: Iterator[bytes]) -> Voxels:
     return pixels if planes * samples > 1 else pixels[..., 0]
 
 
-def _black_is_zero(page: tifffile.TiffPage, pixels: Voxels) -> Voxels:
+def _black_is_zero(page: tifffile.TiffPage, pixels: Pixels) -> Pixels:
     if page.photometric == PHOTOMETRIC.PALETTE:
         return _without_map(page, pixels)
     is_inverted = page.photometric == PHOTOMETRIC.MINISWHITE and 262 in page.tags
     return np.invert(pixels) if is_inverted else pixels
 
 
-def _without_map(page: tifffile.TiffPage, pixels: Voxels) -> Voxels:
+def _without_map(page: tifffile.TiffPage, pixels: Pixels) -> Pixels:
     """Applies a map to grays; keeps the numbers of colors if exactly 0 is black."""
     colors = np.asarray(page.colormap)
     if colors.shape != (3, 256):
         raise BadTiffError("damaged: the color map does not have 256 colors")
-    grays: Voxels = (colors[0] >> 8).astype(np.uint8)
+    grays: Pixels = (colors[0] >> 8).astype(np.uint8)
     if (colors == colors[0]).all():
         return np.take(grays, pixels)
     used = np.unique(pixels)
@@ -242,7 +242,7 @@ def _without_map(page: tifffile.TiffPage, pixels: Voxels) -> Voxels:
     return pixels
 
 
-def _upright(page: tifffile.TiffPage, pixels: Voxels) -> Voxels:
+def _upright(page: tifffile.TiffPage, pixels: Pixels) -> Pixels:
     """Turns and flips pixels as the tag for orientation says."""
     orientation = page.tags.valueof(274, default=1)
     if orientation not in range(1, 9):

@@ -1,7 +1,10 @@
 import json
 
+import numpy as np
 import pytest
 
+from components.shared.dataset.channels import Channels, Target
+from components.shared.dataset.geometry import Geometry
 from components.shared.dataset.manifest import (
     ChannelIntensity,
     canonical_json,
@@ -116,3 +119,27 @@ def test_a_store_that_cannot_be_read_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="a file stands where a folder should be"):
         list_datasets(FolderStore(tmp_path / "file"))
+
+
+def test_fields_with_their_defaults_are_not_stored(make_entry):
+    plain = make_entry(1)
+    assert b"geometry" not in make_manifest([plain]).to_json()
+    assert b"channels" not in make_manifest([plain]).to_json()
+
+
+def test_channels_targets_and_geometry_are_read_back(make_entry, tmp_path):
+    geometry = Geometry.of_affine(np.diag([5.5, 0.9, 0.9, 1]))
+    entry = make_entry(1).model_copy(update={"geometry": geometry, "dtype": "int16"})
+    manifest = make_manifest(
+        [entry],
+        Channels(names=("T2", "T1"), reference="T2", dtype="float32"),
+        {"core": 1, "oedema": 2},
+        (Target(name="whole", labels=(1, 2)), Target(name="core", labels=(1,))),
+    )
+    path = tmp_path / "manifest.json"
+    path.write_bytes(manifest.to_json())
+    read = read_manifest(path, manifest.dataset_id)
+    assert read == manifest
+    assert read.channels.names == ("T2", "T1")
+    assert [target.name for target in read.targets] == ["whole", "core"]
+    assert read.volumes[0].tumour_ml == pytest.approx(entry.tumour_pixels * 5.5 * 0.81 / 1000)
