@@ -14,6 +14,7 @@ DISTRIBUTION = "brainseg"
 USES: Mapping[str, str] = {
     "trainer": "run, predict, find-lr, gc and rollback",
     "pipelines": "run, find-lr, compile, submit and schedule",
+    "dicom": "layouts of DICOM series",
     "mlflow-s3": "an MLflow whose clients write artifacts to a bucket",
     **{kind.extra: f"sources {kind.scheme}..." for kind in source_kinds() if kind.extra},
 }

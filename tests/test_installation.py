@@ -116,7 +116,7 @@ def test_doctor_says_which_extras_are_missing(plain, tmp_path):
     assert (done.returncode, done.stderr) == (1, "")
     assert "(extra trainer, for run, predict, find-lr, gc and rollback)" in done.stdout
     assert "kfp" in done.stdout
-    assert "pip install 'brainseg[trainer,pipelines,mlflow-s3,kaggle]'" in done.stdout
+    assert "pip install 'brainseg[trainer,pipelines,dicom,mlflow-s3,kaggle]'" in done.stdout
 
 
 def test_the_wheel_has_presets_and_templates(tmp_path):

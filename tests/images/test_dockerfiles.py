@@ -222,8 +222,9 @@ def test_an_image_installs_what_the_project_says():
     extras = PROJECT["project"]["optional-dependencies"]
     plain = PROJECT["project"]["dependencies"]
     client, bucket = extras["mlflow-client"], extras["mlflow-s3"]
-    assert _requirements("data") == [*plain, *extras["kaggle"], *client]
-    assert _requirements("trainer") == [*plain, *extras["trainer"], *extras["kaggle"], *bucket]
+    imports = [*extras["kaggle"], *extras["dicom"]]
+    assert _requirements("data") == [*plain, *imports, *client]
+    assert _requirements("trainer") == [*plain, *extras["trainer"], *imports, *bucket]
     assert _requirements("cli") == [*plain, *extras["pipelines"], *extras["kaggle"]]
     assert _requirements("mlflow") == PROJECT["dependency-groups"]["mlflow"]
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from components.shared.config import Record
 
 Affine = npt.NDArray[np.float64]
-_DECIMALS = 5  # of a millimetre: the same bytes on every machine
+_DECIMALS = 8  # of a millimeter: the same bytes on every machine
 
 
 class Geometry(Record):
@@ -27,7 +27,7 @@ class Geometry(Record):
     def of_affine(cls, affine: Affine) -> Self:
         """Builds the geometry of an affine, 3 or 4 rows of four values."""
         rounded = np.round(np.asarray(affine, np.float64)[:3], _DECIMALS) + 0.0  # no -0.0
-        spacing = np.round(np.linalg.norm(rounded[:, :3], axis=0), _DECIMALS)
+        spacing = np.round(np.linalg.norm(rounded[:, :3], axis=0), 5)
         return cls(
             spacing_mm=tuple(spacing.tolist()),
             affine=tuple(tuple(row) for row in rounded.tolist()),
