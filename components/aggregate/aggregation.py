@@ -58,7 +58,7 @@ def aggregate_folds(
         folds = read_folds(files, manifest, store, client)
         figures = aggregate_figures(folds)
         overlays = _draw_worst(folds, manifest, settings, store, cache)
-        page = render_aggregated(folds, figures, overlays, manifest.dataset_id, run_id)
+        page = render_aggregated(folds, figures, overlays, manifest, run_id)
         report.write_text(page, encoding="utf-8")
         metrics.write_text(json.dumps(figures, indent=2, allow_nan=False))
         labels = {score.volume: fold.label for fold in folds for score in fold.scores}

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from components.aggregate.figures import spread
 from components.aggregate.folds import Fold
+from components.shared.dataset.manifest import Manifest
 from components.shared.report.dice_charts import dice_by_group
 from components.shared.report.page import (
     Block,
@@ -17,9 +18,9 @@ from components.shared.report.page import (
 )
 from components.shared.report.patients import (
     BOXES,
-    OUTLINES,
     baseline_notice,
     dice_pictures,
+    outlines,
     patient_line,
     patient_table,
 )
@@ -32,7 +33,7 @@ def render_aggregated(
     folds: Sequence[Fold],
     figures: Mapping[str, float],
     overlays: Mapping[str, Gallery],
-    dataset_id: str,
+    manifest: Manifest,
     run_id: str,
 ) -> str:
     """Renders the report of the folds, with drawn slices of the worst patients, worst first."""
@@ -40,12 +41,13 @@ def render_aggregated(
     labels = {score.volume: fold.label for fold in folds for score in fold.scores}
     return render_page(
         "Cross-validation: out-of-fold results",
-        f"{len(scores)} patients in {len(folds)} folds, data set {dataset_id}, MLflow run {run_id}",
+        f"{len(scores)} patients in {len(folds)} folds, data set {manifest.dataset_id}, "
+        f"MLflow run {run_id}",
         [
             Section("Headline", _headline(folds, figures)),
             Section("By fold", _by_fold(folds)),
             Section("By tumour size and site", _by_group(scores)),
-            Section("Worst patients", _worst(folds, overlays)),
+            Section("Worst patients", _worst(folds, overlays, manifest.channels.reference)),
             Section("Patients", patient_table(scores, labels)),
             Section("Definitions", _definitions()),
         ],
@@ -101,11 +103,12 @@ def _by_group(scores: Sequence[PatientScore]) -> list[Block]:
     return [*dice_pictures(scores), table]
 
 
-def _worst(folds: Sequence[Fold], overlays: Mapping[str, Gallery]) -> list[Block]:
+def _worst(folds: Sequence[Fold], overlays: Mapping[str, Gallery], channel: str) -> list[Block]:
     if not overlays:
         return ["No overlays, because aggregate.overlay_volumes is 0."]
     found = {score.volume: (fold, score) for fold in folds for score in fold.scores}
-    blocks: list[Block] = [f"{OUTLINES} Each prediction is by the model of the patient's fold."]
+    drawn = outlines(channel)
+    blocks: list[Block] = [f"{drawn} Each prediction is by the model of the patient's fold."]
     for volume, slices in overlays.items():
         fold, score = found[volume]
         blocks += [f"{patient_line(score)} ({fold.label})", slices]

@@ -72,7 +72,7 @@ def compare_over_folds(
         ranked = rank([_join(label, found) for label, found in parts.items()], settings.confidence)
         for candidate in (each.candidate for each in ranked):
             _require_all(candidate, manifest)
-        scope = over_folds(manifest.dataset_id, len(trained) // len(parts))
+        scope = over_folds(manifest, len(trained) // len(parts))
         page = render_comparison(ranked, shown, scope, settings, parent)
         report.write_text(page, encoding="utf-8")
         write_table(ranked, DICE, table)

@@ -8,6 +8,7 @@ import numpy as np
 from components.compare.charts import dice_against_cost, differences
 from components.compare.ranking import Ranked, is_clear
 from components.compare.settings import CompareSettings
+from components.shared.dataset.manifest import Manifest
 from components.shared.dataset.parts import SplitDataset
 from components.shared.report.page import (
     Block,
@@ -21,7 +22,7 @@ from components.shared.report.page import (
     photograph,
     render_page,
 )
-from components.shared.report.patients import OUTLINES
+from components.shared.report.patients import outlines
 from components.shared.scoring.groups import size_thirds
 
 
@@ -32,12 +33,14 @@ class Scope:
     Attributes:
         patients: Noun for them.
         data: Ids of the data set and the split.
+        channel: Channel of the drawn slices.
         choice: Consequences of the choice.
         training: Patients that the recipes were trained on.
     """
 
     patients: str
     data: str
+    channel: str
     choice: str
     training: str
 
@@ -48,6 +51,7 @@ def on_validation(dataset: SplitDataset) -> Scope:
     return Scope(
         patients="validation patients",
         data=f"data set {dataset.manifest.dataset_id}, split {dataset.split.split_id}",
+        channel=dataset.manifest.channels.reference,
         choice=f"The choice uses validation patients only. The {tested} test patients were not "
         "read. Only the chosen model is evaluated on them and compared with the champion. The Dice "
         "above is of the patients that decided the choice, so it is too good: quote the figure of "
@@ -58,11 +62,12 @@ def on_validation(dataset: SplitDataset) -> Scope:
     )
 
 
-def over_folds(dataset_id: str, folds: int) -> Scope:
+def over_folds(manifest: Manifest, folds: int) -> Scope:
     """Returns the scope of recipes that were trained on every fold."""
     return Scope(
         patients="patients, out of fold",
-        data=f"{folds} folds, data set {dataset_id}",
+        data=f"{folds} folds, data set {manifest.dataset_id}",
+        channel=manifest.channels.reference,
         choice="Each patient was predicted once per recipe, by a model that never saw the patient "
         "in training or validation. Nothing is registered: train the chosen recipe. The Dice above "
         "is of the patients that decided the choice, so it is slightly too good.",
@@ -87,7 +92,7 @@ def render_comparison(
             Section("Choice", _choice(ranked, scope)),
             Section("Recipes", _recipes(ranked, settings)),
             Section("Differences, patient by patient", _differences(ranked, settings)),
-            Section("Same patients side by side", _overlays(ranked, shown)),
+            Section("Same patients side by side", _overlays(ranked, shown, scope)),
             Section("Patients", _patients(ranked)),
             Section("Definitions", _definitions(settings, scope)),
         ],
@@ -153,12 +158,12 @@ def _differences(ranked: Sequence[Ranked], settings: CompareSettings) -> list[Bl
     ]
 
 
-def _overlays(ranked: Sequence[Ranked], shown: Sequence[str]) -> list[Block]:
+def _overlays(ranked: Sequence[Ranked], shown: Sequence[str], scope: Scope) -> list[Block]:
     if not shown:
         return ["No overlays, because compare.overlay_volumes is 0."]
     blocks: list[Block] = [
-        f"{OUTLINES} Each slice has the largest tumour area of its volume. The patients are the "
-        "first by name of each third by tumour size."
+        f"{outlines(scope.channel)} Each slice has the largest tumour area of its volume. The "
+        "patients are the first by name of each third by tumour size."
     ]
     for volume in shown:
         pictures = []

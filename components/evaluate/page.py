@@ -20,9 +20,9 @@ from components.shared.report.page import (
     show,
 )
 from components.shared.report.patients import (
-    OUTLINES,
     baseline_notice,
     dice_pictures,
+    outlines,
     patient_line,
     patient_table,
 )
@@ -131,7 +131,7 @@ def _groups(evaluation: Evaluation) -> list[Block]:
 
 def _overlays(evaluation: Evaluation, overlays: Mapping[tuple[str, str], Gallery]) -> list[Block]:
     by_name = {score.volume: score for score in evaluation.scores}
-    blocks: list[Block] = [OUTLINES]
+    blocks: list[Block] = [outlines(evaluation.reference)]
     for (rank, volume), gallery in overlays.items():
         blocks += [f"{rank.capitalize()}: {patient_line(by_name[volume])}", gallery]
     return blocks
@@ -140,7 +140,8 @@ def _overlays(evaluation: Evaluation, overlays: Mapping[tuple[str, str], Gallery
 def _calibration(evaluation: Evaluation) -> list[Block]:
     curve = calibration_curve(evaluation.scores)
     if not sum(curve.voxels):
-        return [Notice("warning", "No voxel is inside a head: FLAIR is 0 everywhere.")]
+        text = f"No voxel is inside a head: {evaluation.reference} is 0 everywhere."
+        return [Notice("warning", text)]
     return [
         Picture(
             draw(reliability(curve)),
@@ -199,7 +200,7 @@ def _definitions(evaluation: Evaluation, settings: EvaluateSettings) -> list[Blo
         "recall and relative volume difference if there is no tumour. Means leave out undefined "
         "values; the table has their number.",
         "Size thirds are by rank of the true tumour pixels among these test patients.",
-        "Calibration is over the voxels inside the heads: those where FLAIR is brighter than a "
-        "tenth of the volume's 99th percentile. The background is easy and would hide errors. "
-        f"Probabilities are binned into {BINS} bins of equal width.",
+        f"Calibration is over the voxels inside the heads: those where {evaluation.reference} is "
+        "brighter than a tenth of the volume's 99th percentile. The background is easy and would "
+        f"hide errors. Probabilities are binned into {BINS} bins of equal width.",
     ]

@@ -39,7 +39,8 @@ class Evaluation:
     """Results of a segmenter on the test part.
 
     Attributes:
-        scores: One per patient, sorted by volume.
+        reference: Channel that shows the head.
+        scores: One per volume, sorted by volume.
         min_component_fraction: Setting of the segmenter.
         predictions: Predicted masks by volume.
         metrics: Metrics over all patients, see `components.shared.scoring.metrics.aggregate`, and
@@ -47,6 +48,7 @@ class Evaluation:
         groups: The same metrics by group: `site/<code>` and `size/<third>`.
     """
 
+    reference: str
     scores: tuple[VolumeScore, ...]
     min_component_fraction: float
     predictions: Mapping[str, PackedMask]
@@ -77,6 +79,7 @@ def evaluate_test_part(
         scores.append(one.score)
         predictions[one.entry.volume] = PackedMask.pack(one.mask)
     return Evaluation(
+        reference=dataset.manifest.channels.reference,
         scores=tuple(scores),
         min_component_fraction=segmenter.min_component_fraction,
         predictions=predictions,

@@ -70,16 +70,18 @@ def render_predictions(
     rows: Sequence[VolumePrediction],
     snapshots: Sequence[Picture],
     decision: str,
+    channel: str,
 ) -> str:
     """Renders the page: a row per volume, and snapshots of the first predicted volumes.
 
-    `decision` is the rule from probability to tumour in words, see `decision_text`.
+    `decision` is the rule from probability to tumour in words, see `decision_text`; `channel` is
+    the name of the drawn channel.
     """
     predicted = [row for row in rows if row.status == "ok"]
     refused = [row for row in rows if row.status == "refused"]
     sections = [
         Section("Summary", _summary(predicted, refused, decision)),
-        Section("Pictures", _pictures(predicted, snapshots)),
+        Section("Pictures", _pictures(predicted, snapshots, channel)),
         Section("Volumes", [Table(_COLUMNS, [_cells(row) for row in predicted])]),
     ]
     if refused:
@@ -109,8 +111,10 @@ def _summary(
     return blocks
 
 
-def _pictures(predicted: Sequence[VolumePrediction], snapshots: Sequence[Picture]) -> list[Block]:
-    shown = "FLAIR of the slice with most predicted tumour, outlined in magenta."
+def _pictures(
+    predicted: Sequence[VolumePrediction], snapshots: Sequence[Picture], channel: str
+) -> list[Block]:
+    shown = f"{channel} of the slice with most predicted tumour, outlined in magenta."
     if len(snapshots) < len(predicted):
         shown += (
             f" The first {len(snapshots)} of {len(predicted)} volumes are shown. The folder of "

@@ -15,6 +15,7 @@ from components.predict.model import resolve_model, scored_threshold
 from components.predict.page import VolumePrediction, render_predictions, take_snapshot
 from components.predict.settings import PredictSettings
 from components.shared.config import Record
+from components.shared.dataset.channels import LGG_CHANNELS
 from components.shared.dataset.ingest_account import Quarantined
 from components.shared.dataset.volumes import Mask, Volume
 from components.shared.errors import UserError
@@ -100,7 +101,8 @@ def predict_source(
     _require_predictions(rows, source_uri, task.output)
     result = _result(uri, source_uri, task, rows)
     decision = decision_text(threshold, segmenter.min_component_fraction)
-    page = render_predictions(uri, source_uri, rows, snapshots, decision)
+    channel = LGG_CHANNELS.reference
+    page = render_predictions(uri, source_uri, rows, snapshots, decision, channel)
     task.output.write(_PAGE, page.encode())
     return result
 

@@ -1,4 +1,4 @@
-"""Statistics over patients of the genomic and clinical columns of `data.csv`."""
+"""Statistics over patients of the columns of the patient table."""
 
 from collections import Counter
 from collections.abc import Sequence

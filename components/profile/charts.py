@@ -9,7 +9,6 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from components.profile.attributes import Attribute
 from components.profile.measures import Choice, Measures, Numbers
-from components.shared.dataset.volumes import CHANNELS
 from components.shared.report.chart_style import COLORS, INK, SOFT_INK, style
 
 _OTHERS = "other sites"
@@ -26,7 +25,10 @@ def volume_histograms(measures: Measures) -> Figure:
     _stack(slices, measures.slices, groups, "slices per volume")
     _stack(fraction, measures.tumour_share, groups, "slices with tumour")
     fraction.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _stack(size, measures.tumour_pixels / 1000, groups, "tumour, thousand pixels")
+    if measures.in_mm:
+        _stack(size, measures.tumour_ml, groups, "tumour, ml")
+    else:
+        _stack(size, measures.tumour_pixels / 1000, groups, "tumour, thousand pixels")
     slices.set_ylabel("volumes", color=INK)
     figure.legend(
         *size.get_legend_handles_labels(), loc="outside upper center", ncols=9, frameon=False
@@ -38,8 +40,9 @@ def intensities_by_site(measures: Measures) -> Figure:
     """Plots boxes of the volumes' 99th percentiles by site, one panel per channel."""
     groups = _site_groups(measures)
     figure = Figure(figsize=(10.6, 0.8 + 0.36 * len(groups)), layout="constrained")
-    panels = figure.subplots(1, len(CHANNELS), sharey=True)
-    for index, (axes, channel) in enumerate(zip(panels, CHANNELS, strict=True)):
+    channels = measures.channels.names
+    panels = figure.subplots(1, len(channels), sharey=True, squeeze=False)[0]
+    for index, (axes, channel) in enumerate(zip(panels, channels, strict=True)):
         _boxes(axes, measures.bright_intensity[:, index], groups)
         style(axes, f"{channel}: 99th percentile")
         axes.grid(axis="y", visible=False)

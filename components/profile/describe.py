@@ -1,5 +1,7 @@
 """Description of a data set version, as the profile's JSON has it."""
 
+from collections import Counter
+
 import numpy as np
 
 from components.profile.attributes import Attribute, describe_attributes
@@ -11,9 +13,9 @@ from components.profile.settings import ProfileSettings
 from components.shared.config import Record
 from components.shared.dataset.ingest_account import IngestAccount
 from components.shared.dataset.manifest import Manifest
-from components.shared.dataset.volumes import CHANNELS
 
 _MOST_OUTLIERS = 200
+SPACING_AXES = ("slices", "rows", "columns")
 
 
 class Counts(Record):
@@ -26,6 +28,7 @@ class Counts(Record):
     tumour_volumes: int
     lacking_sequence: int
     tumour_pixels: Quantiles | None
+    tumour_ml: Quantiles | None
 
 
 class Channel(Record):
@@ -33,20 +36,28 @@ class Channel(Record):
 
     Attributes:
         bright: Quantiles of the volumes' 99th percentiles.
-        lacking: Number of volumes in which the channel is a copy of FLAIR.
+        lacking: Number of volumes in which the channel is a copy of the reference.
+        black: Quantiles of the delivered values of gray level 0.
+        white: Quantiles of the delivered values of gray level 255.
     """
 
     channel: str
     median: Quantiles | None
     bright: Quantiles | None
     lacking: int
+    black: Quantiles | None
+    white: Quantiles | None
 
 
 class Profile(Record):
     """The description of one data set version.
 
     Attributes:
-        counts: Counts of the whole data set; `tumour_pixels` over volumes with tumour.
+        counts: Counts of the whole data set; `tumour_pixels` and `tumour_ml` over volumes with
+            tumour, `tumour_ml` only if the spacing of all volumes is known.
+        voxel_types: Number of volumes by type of the delivered voxels.
+        spacing_mm: Quantiles of the distances of slices, rows and columns.
+        spacing_unknown: Number of volumes of unknown spacing.
         slices: Quantiles of slices per volume.
         tumour_share: Quantiles of the fraction of a volume's slices with tumour.
         outliers: The most extreme outliers, of `outliers_found`.
@@ -56,6 +67,9 @@ class Profile(Record):
     dataset_id: str
     counts: Counts
     sites: dict[str, Counts]
+    voxel_types: dict[str, int]
+    spacing_mm: dict[str, Quantiles | None]
+    spacing_unknown: int
     slices: Quantiles | None
     tumour_share: Quantiles | None
     channels: tuple[Channel, ...]
@@ -79,6 +93,7 @@ def describe(
         The profile, and its arrays for charts.
     """
     measures = measure(manifest)
+    known = np.isfinite(measures.spacing_mm[:, 0])
     outliers = find_outliers(measures)
     profile = Profile(
         dataset_id=manifest.dataset_id,
@@ -86,9 +101,18 @@ def describe(
         sites={
             str(site): _count(measures, measures.site == site) for site in np.unique(measures.site)
         },
+        voxel_types=dict(Counter(sorted(entry.dtype for entry in manifest.volumes))),
+        spacing_mm={
+            axis: quantiles(spacing[known])
+            for axis, spacing in zip(SPACING_AXES, measures.spacing_mm.T, strict=True)
+        },
+        spacing_unknown=int((~known).sum()),
         slices=quantiles(measures.slices),
         tumour_share=quantiles(measures.tumour_share),
-        channels=tuple(_channel(manifest, measures, index) for index in range(len(CHANNELS))),
+        channels=tuple(
+            _channel(manifest, measures, index, name)
+            for index, name in enumerate(manifest.channels.names)
+        ),
         attributes=tuple(describe_attributes(manifest)),
         outliers=tuple(outliers[:_MOST_OUTLIERS]),
         outliers_found=len(outliers),
@@ -101,6 +125,7 @@ def describe(
 
 def _count(measures: Measures, chosen: Choice) -> Counts:
     pixels: Numbers = measures.tumour_pixels[chosen]
+    with_tumour = measures.tumour_pixels > 0
     return Counts(
         patients=len(np.unique(measures.patient[chosen])),
         volumes=int(chosen.sum()),
@@ -109,14 +134,17 @@ def _count(measures: Measures, chosen: Choice) -> Counts:
         tumour_volumes=int((pixels > 0).sum()),
         lacking_sequence=int(measures.lacks_sequence[chosen].sum()),
         tumour_pixels=quantiles(pixels[pixels > 0]),
+        tumour_ml=quantiles(measures.tumour_ml[chosen & with_tumour]) if measures.in_mm else None,
     )
 
 
-def _channel(manifest: Manifest, measures: Measures, index: int) -> Channel:
-    name = CHANNELS[index]
+def _channel(manifest: Manifest, measures: Measures, index: int, name: str) -> Channel:
+    levels = [entry.intensity[index] for entry in manifest.volumes]
     return Channel(
         channel=name,
         median=quantiles(measures.median_intensity[:, index]),
         bright=quantiles(measures.bright_intensity[:, index]),
         lacking=sum(name in entry.missing for entry in manifest.volumes),
+        black=quantiles([level.black for level in levels]),
+        white=quantiles([level.white for level in levels]),
     )

@@ -1,12 +1,19 @@
 """Drift of new patients against the data set that the champion was trained with."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 
-from components.profile.measures import TUMOUR_SIZE, Choice, Measures, Names, Numbers, measure
+from components.profile.measures import (
+    SLICE_SPACING,
+    Choice,
+    Measures,
+    Names,
+    Numbers,
+    measure,
+)
 from components.shared.config import Record
 from components.shared.dataset.manifest import Manifest
 from components.shared.errors import UserError
@@ -49,6 +56,8 @@ class Drift(Record):
         changed: Number of patients of both with different voxels or a different mask.
         limit: Distance from which a measure counts as drifted.
         shifts: All measures, the largest distance first; empty without new patients.
+        channels_not_compared: Channels that only one data set has, or all if only one data set has
+            uint8 images.
     """
 
     reference_id: str
@@ -57,6 +66,7 @@ class Drift(Record):
     changed: int
     limit: float
     shifts: tuple[Shift, ...]
+    channels_not_compared: tuple[str, ...] = ()
 
     @property
     def drifted(self) -> tuple[Shift, ...]:
@@ -77,7 +87,9 @@ def measure_drift(manifest: Manifest, reference: Manifest, limit: float) -> Drif
     """
     now, before = measure(manifest), measure(reference)
     is_new = ~np.isin(now.patient, before.patient)
-    shifts = list(_shifts(now, is_new, before, limit)) if is_new.any() else []
+    channels = _common_channels(now, before)
+    shifts = list(_shifts(now, is_new, before, channels, limit)) if is_new.any() else []
+    named = dict.fromkeys([*before.channels.names, *now.channels.names])
     return Drift(
         reference_id=reference.dataset_id,
         arrived=len(np.unique(now.patient[is_new])),
@@ -85,6 +97,7 @@ def measure_drift(manifest: Manifest, reference: Manifest, limit: float) -> Drif
         changed=_changed(manifest, reference),
         limit=limit,
         shifts=tuple(sorted(shifts, key=lambda shift: -shift.distance)),
+        channels_not_compared=tuple(name for name in named if name not in channels),
     )
 
 
@@ -133,9 +146,12 @@ def chance_distance(one: int, other: int, probability: float) -> float:
     return float(np.sqrt(-np.log(probability / 2) / 2 * (one + other) / (one * other)))
 
 
-def _shifts(now: Measures, is_new: Choice, before: Measures, limit: float) -> Iterator[Shift]:
-    sites = np.union1d(now.site, before.site)
-    compared = list(zip(_compared(now, sites), _compared(before, sites), strict=True))
+def _shifts(
+    now: Measures, is_new: Choice, before: Measures, channels: Sequence[str], limit: float
+) -> Iterator[Shift]:
+    sites, in_mm = np.union1d(now.site, before.site), now.in_mm and before.in_mm
+    both = [_compared(measures, sites, channels, in_mm) for measures in (now, before)]
+    compared = list(zip(*both, strict=True))
     for (name, values, known), (_, earlier, earlier_known) in compared:
         arrived, earlier = values[is_new & known], earlier[earlier_known]
         if not len(arrived) or not len(earlier):
@@ -152,15 +168,25 @@ def _shifts(now: Measures, is_new: Choice, before: Measures, limit: float) -> It
         )
 
 
-def _compared(measures: Measures, sites: Names) -> Iterator[tuple[str, Numbers, Choice]]:
+def _common_channels(now: Measures, before: Measures) -> list[str]:
+    if now.channels.dtype != before.channels.dtype:
+        return []  # gray levels as delivered and mapped ones
+    return [name for name in now.channels.names if name in before.channels.names]
+
+
+def _compared(
+    measures: Measures, sites: Names, channels: Sequence[str], in_mm: bool
+) -> Iterator[tuple[str, Numbers, Choice]]:
     """Yields measures with their names and the volumes that have them."""
     everyone, with_tumour = np.full(len(measures.volume), True), measures.tumour_pixels > 0
     yield "slices per volume", measures.slices, everyone
     yield "volumes with tumour, fraction", with_tumour.astype(np.float64), everyone
     yield "slices with tumour, fraction", measures.tumour_share, with_tumour
-    yield TUMOUR_SIZE, measures.tumour_size, with_tumour
+    yield *measures.tumour_size(in_mm), with_tumour
+    if in_mm:
+        yield SLICE_SPACING, measures.spacing_mm[:, 0], everyone
     yield "lack a sequence, fraction", measures.lacks_sequence.astype(np.float64), everyone
-    for name, values in measures.intensities():
+    for name, values in measures.intensities(channels):
         yield name, values, everyone
     for site in sites:
         yield f"from site {site}, fraction", (measures.site == site).astype(np.float64), everyone

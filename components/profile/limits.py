@@ -68,15 +68,19 @@ _LIMITS: tuple[tuple[str, str, Measured, str], ...] = (
         "max_missing_sequence_fraction",
         "fraction of volumes without a sequence",
         lambda found, _: float(found.lacks_sequence.mean()),
-        "deliver pre-contrast, FLAIR and post-contrast",
+        "deliver {channels}",
     ),
 )
 
 
 def check_limits(measures: Measures, quarantined: int, settings: ProfileSettings) -> list[Limit]:
     """Compares a data set, of which ingest refused `quarantined` volumes, with the limits."""
+    *others, last = measures.channels.names
+    listed = " and ".join([", ".join(others), last] if others else [last])
     return [
-        _limit(name, measured(measures, quarantined), setting, settings, advice)
+        _limit(
+            name, measured(measures, quarantined), setting, settings, advice.format(channels=listed)
+        )
         for setting, name, measured, advice in _LIMITS
     ]
 

@@ -17,7 +17,7 @@ from components.shared.storage.store import Store
 
 _PANEL_PX = 160
 _GAP_PX = 4
-_COLUMNS = 4
+_FEWEST_COLUMNS = 4
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Card:
     """Pictures of one volume, and the reason to show it.
 
     Attributes:
-        pixels: uint8, height x width x 3. Top row: the three channels and FLAIR with the mask's
-            outline at the slice with most tumour. Bottom row: four slices through the volume.
+        pixels: uint8, height x width x 3. Top row: all channels, and the reference with the mask's
+            outline, at the slice with most tumour. Bottom row: slices through the volume.
     """
 
     entry: VolumeEntry
@@ -64,11 +64,14 @@ def draw_card(volume: Volume) -> Voxels:
     best = largest_tumour_slice(volume.mask > 0)
     above = [
         _squared(draw_channel(volume, channel, best, _PANEL_PX))
-        for channel in range(volume.image.shape[3])
+        for channel in range(volume.channels.count)
     ]
-    through = np.linspace(0, len(volume.image) - 1, _COLUMNS + 2)[1:-1].round().astype(int)
+    above.append(_outlined(volume, best))
+    columns = max(len(above), _FEWEST_COLUMNS)
+    blank = np.full_like(above[0], 255)
+    through = np.linspace(0, len(volume.image) - 1, columns + 2)[1:-1].round().astype(int)
     below = [_outlined(volume, index) for index in through]
-    rows = [[*above, _outlined(volume, best)], below]
+    rows = [[*above, *[blank] * (columns - len(above))], below]
     gap = ((_GAP_PX, 0), (_GAP_PX, 0), (0, 0))
     padded = [[np.pad(panel, gap, constant_values=255) for panel in row] for row in rows]
     return np.concatenate([np.concatenate(row, axis=1) for row in padded])[_GAP_PX:, _GAP_PX:]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from components.profile.measures import TUMOUR_SIZE, Measures, Names, Numbers
+from components.profile.measures import SLICE_SPACING, Measures, Names, Numbers
 from components.shared.config import Record
 
 # Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993): a modified z-score beyond this
@@ -12,6 +12,7 @@ from components.shared.config import Record
 FARTHEST_SCORE = 3.5
 _NORMAL_MAD = 0.6745  # median absolute deviation of the standard normal distribution
 _FEWEST_VOLUMES = 8  # fewer do not show the usual range
+_SPACING_UNIT = 0.1  # of the median; FARTHEST_SCORE x this is a slice thicker by a third
 _GRAY_UNIT = 2.5  # FARTHEST_SCORE x this is 3 % of the gray scale: less is invisible
 
 
@@ -33,16 +34,20 @@ class Outlier(Record):
 def find_outliers(measures: Measures) -> list[Outlier]:
     """Finds all outliers, the most extreme first.
 
-    The measures are the number of slices, the tumour size (over volumes with tumour), and
-    median and 99th percentile of each channel.
+    The measures are the number of slices, the slice spacing (over volumes that have it), the
+    tumour size (over volumes with tumour), and median and 99th percentile of each channel.
     """
     volumes, with_tumour = measures.volume, measures.tumour_pixels > 0
-    sizes = measures.tumour_size[with_tumour]
+    size, sizes = measures.tumour_size(measures.in_mm)
     found = [
         *_of_one_measure("slices", measures.slices, volumes, 1.0),
-        *_of_one_measure(TUMOUR_SIZE, sizes, volumes[with_tumour], 1.0),
+        *_of_one_measure(size, sizes[with_tumour], volumes[with_tumour], 1.0),
     ]
-    for name, values in measures.intensities():
+    spacing = measures.spacing_mm[:, 0]
+    if (known := np.isfinite(spacing)).any():
+        unit = _SPACING_UNIT * float(np.median(spacing[known]))
+        found += _of_one_measure(SLICE_SPACING, spacing[known], volumes[known], unit)
+    for name, values in measures.intensities(measures.channels.names):
         found += _of_one_measure(name, values, volumes, _GRAY_UNIT)
     return sorted(found, key=lambda outlier: (-abs(outlier.score), outlier.volume))
 

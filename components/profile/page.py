@@ -9,9 +9,9 @@ from components.profile.drift import Drift
 from components.profile.measures import Measures, Quantiles
 from components.profile.montage import Card
 from components.profile.outliers import FARTHEST_SCORE
+from components.shared.dataset.channels import LGG_CHANNELS, Channels
 from components.shared.dataset.ingest_account import IngestAccount
-from components.shared.dataset.manifest import Manifest
-from components.shared.dataset.volumes import CHANNELS
+from components.shared.dataset.manifest import Manifest, VolumeEntry
 from components.shared.reading.tcga import SITE_NAMES
 from components.shared.report.page import (
     Block,
@@ -27,7 +27,8 @@ from components.shared.report.page import (
     render_page,
 )
 
-_CARD_PX = 509
+_PANEL_PX = 509 / 652  # shown width of a pixel of a card
+_UNEXPLAINED = "The public data set does not explain its codes, so they are shown unchanged."
 _QUANTILES = ("minimum", "25%", "median", "75%", "maximum")
 
 
@@ -38,13 +39,17 @@ def render_profile(
     sections = [
         Section("At a glance", _glance(profile)),
         *([Section("Drift", _drift(profile.drift))] if profile.drift else []),
-        Section("Pictures", _pictures(cards)),
-        Section("Sites", [_site_table(profile)]),
+        Section("Pictures", _pictures(cards, manifest.channels)),
+        Section("Sites", [_site_table(profile, manifest)]),
         Section("Slices and tumour", _tumour(profile, measures)),
-        Section("Intensity", _intensity(profile, measures)),
+        *([] if _is_as_lgg(profile, manifest) else [Section("Voxels", _voxels(profile, manifest))]),
+        Section("Intensity", _intensity(profile, manifest, measures)),
         Section("Missing sequences", _missing(profile, manifest)),
         Section("Outliers", _outliers(profile)),
-        Section("Genomic and clinical columns", _attributes(profile)),
+        Section(
+            "Genomic and clinical columns" if _is_public(profile) else "Columns of the table",
+            _attributes(profile),
+        ),
         Section("Quarantine and files", _ingest(profile.ingest)),
         Section("All volumes", [_volumes(manifest)]),
     ]
@@ -100,6 +105,9 @@ def _drift(drift: Drift) -> list[Block]:
             ]
         ),
     ]
+    if drift.channels_not_compared:
+        names = ", ".join(drift.channels_not_compared)
+        blocks.append(f"Channels that are not compared, because the data sets differ: {names}.")
     if not drift.shifts:
         return [*blocks, "There are no new patients to compare."]
     return [
@@ -123,47 +131,65 @@ def _drift(drift: Drift) -> list[Block]:
     ]
 
 
-def _pictures(cards: Sequence[Card]) -> list[Block]:
+def _pictures(cards: Sequence[Card], channels: Channels) -> list[Block]:
     if not cards:
         return ["No pictures, because profile.montage_volumes is 0."]
     return [
-        "Top row: pre-contrast, FLAIR, post-contrast, and FLAIR with the mask's outline at the "
-        "slice with most tumour. Bottom row: four slices of FLAIR through the volume. Brightness "
-        "is scaled per volume and channel.",
-        Gallery([Picture(photograph(card.pixels), _caption(card), _CARD_PX) for card in cards]),
+        f"Top row: {', '.join(channels.names)}, and {channels.reference} with the mask's outline "
+        f"at the slice with most tumour. Bottom row: slices of {channels.reference} through "
+        "the volume. Brightness is scaled per volume and channel.",
+        Gallery([_picture(card) for card in cards]),
     ]
+
+
+def _picture(card: Card) -> Picture:
+    width = round(card.pixels.shape[1] * _PANEL_PX)
+    return Picture(photograph(card.pixels), _caption(card), width)
 
 
 def _caption(card: Card) -> str:
     entry = card.entry
     fraction = entry.tumour_slices / entry.slices
     without = f", without {' and '.join(entry.missing)}" if entry.missing else ""
+    size = "" if entry.tumour_ml is None else f" ({entry.tumour_ml:.3g} ml)"
     return (
         f"{entry.volume}: {card.reason}. {entry.slices} slices, {fraction:.0%} with tumour, "
-        f"{entry.tumour_pixels:,} tumour pixels{without}"
+        f"{entry.tumour_pixels:,} tumour pixels{size}{without}"
     )
 
 
-def _site_table(profile: Profile) -> Table:
-    sites = [(site, SITE_NAMES.get(site, ""), counts) for site, counts in profile.sites.items()]
+def _site_table(profile: Profile, manifest: Manifest) -> Table:
+    is_tcga = all(entry.patient.startswith("TCGA_") for entry in manifest.volumes)
+    names = SITE_NAMES if is_tcga else {}
+    sites = [(site, names.get(site, ""), counts) for site, counts in profile.sites.items()]
     if len(sites) > 1:
         sites.append(("all", "", profile.counts))
     return Table.of(
         sites,
         {
             "site": lambda row: row[0],
-            "institution": lambda row: row[1],
+            **({"institution": lambda row: row[1]} if names else {}),
             "patients": lambda row: row[2].patients,
             "volumes": lambda row: row[2].volumes,
             "slices": lambda row: row[2].slices,
             "fraction with tumour": lambda row: row[2].tumour_slices / row[2].slices,
             "median tumour pixels": lambda row: _five(row[2].tumour_pixels)[2],
+            **(
+                {"median tumour, ml": lambda row: _five(row[2].tumour_ml)[2]}
+                if profile.counts.tumour_ml
+                else {}
+            ),
             "volumes without a sequence": lambda row: row[2].lacking_sequence,
         },
     )
 
 
 def _tumour(profile: Profile, measures: Measures) -> list[Block]:
+    pixels, milliliters = profile.counts.tumour_pixels, profile.counts.tumour_ml
+    all_unknown = profile.spacing_unknown == profile.counts.volumes
+    reason = "the files hold no voxel size" if all_unknown else "some volumes have no known spacing"
+    in_ml = milliliters is not None
+    note = f"Sizes are in pixels, not milliliters, because {reason}."
     return [
         Picture(draw(volume_histograms(measures)), "Volumes by site, one color each."),
         Table(
@@ -171,16 +197,43 @@ def _tumour(profile: Profile, measures: Measures) -> list[Block]:
             [
                 ("slices", *_five(profile.slices)),
                 ("fraction of slices with tumour", *_five(profile.tumour_share)),
-                ("tumour pixels, volumes with tumour", *_five(profile.counts.tumour_pixels)),
+                ("tumour pixels, volumes with tumour", *_five(pixels)),
+                *([("tumour ml, volumes with tumour", *_five(milliliters))] if in_ml else []),
             ],
         ),
-        "Sizes are in pixels, not milliliters, because the files hold no voxel size.",
+        *([] if in_ml else [note]),
     ]
 
 
-def _intensity(profile: Profile, measures: Measures) -> list[Block]:
+def _voxels(profile: Profile, manifest: Manifest) -> list[Block]:
+    channels, types = manifest.channels, profile.voxel_types
+    blocks: list[Block] = [
+        f"Channels: {', '.join(channels.names)}. Reports show {channels.reference}.",
+        Table(("type of the voxels", "volumes"), list(types.items())),
+    ]
+    if profile.spacing_unknown:
+        count = _some(profile.spacing_unknown, "volume")
+        blocks.append(f"Spacing unknown: {count} of {profile.counts.volumes:,}.")
+    rows = [
+        (f"distance of {axis}, mm", *_five(values)) for axis, values in profile.spacing_mm.items()
+    ]
+    return [*blocks, Table(("per volume", *_QUANTILES), rows)]
+
+
+def _is_as_lgg(profile: Profile, manifest: Manifest) -> bool:
+    return (
+        manifest.channels == LGG_CHANNELS
+        and set(profile.voxel_types) == {"uint8"}
+        and profile.spacing_unknown == profile.counts.volumes
+    )
+
+
+def _intensity(profile: Profile, manifest: Manifest, measures: Measures) -> list[Block]:
+    mapped = manifest.channels.dtype != "uint8"
+    levels = "Gray levels map a channel's lowest value to 0, and its 99.9th percentile to 255. "
     return [
-        "Gray values from 0 to 255, from every fourth row and column. A volume's median mostly "
+        "Gray values from 0 to 255, from every fourth row and column. "
+        f"{levels if mapped else ''}A volume's median mostly "
         "depends on its amount of empty background. Its 99th percentile is the brightness of "
         "bright tissue.",
         Picture(
@@ -196,6 +249,8 @@ def _intensity(profile: Profile, measures: Measures) -> list[Block]:
                 for name, values in (
                     ("median", channel.median),
                     ("99th percentile", channel.bright),
+                    *((("delivered value of 0", channel.black),) if mapped else ()),
+                    *((("delivered value of 255", channel.white),) if mapped else ()),
                 )
             ],
         ),
@@ -204,15 +259,16 @@ def _intensity(profile: Profile, measures: Measures) -> list[Block]:
 
 def _missing(profile: Profile, manifest: Manifest) -> list[Block]:
     lacking = [entry for entry in manifest.volumes if entry.missing]
+    reference = manifest.channels.reference
     if not lacking:
-        return ["Every volume has all sequences: no channel is a copy of FLAIR."]
+        return [f"Every volume has all sequences: no channel is a copy of {reference}."]
     counts = ", ".join(
         f"{channel.channel} in {_some(channel.lacking, 'volume')}"
         for channel in profile.channels
         if channel.lacking
     )
     return [
-        f"A channel that equals FLAIR replaces a sequence that was not acquired: {counts}.",
+        f"A channel that equals {reference} replaces a sequence that was not acquired: {counts}.",
         Table(
             ("volume", "site", "missing"),
             [(entry.volume, entry.site, ", ".join(entry.missing)) for entry in lacking],
@@ -222,7 +278,8 @@ def _missing(profile: Profile, manifest: Manifest) -> list[Block]:
 
 def _outliers(profile: Profile) -> list[Block]:
     if not profile.outliers:
-        return ["No volume has an unusual number of slices, tumour size or intensity."]
+        spacing = ", slice spacing" if profile.spacing_unknown < profile.counts.volumes else ""
+        return [f"No volume has an unusual number of slices, tumour size{spacing} or intensity."]
     more = profile.outliers_found - len(profile.outliers)
     return [
         f"Values with a robust z-score beyond {FARTHEST_SCORE}: the distance from the median in "
@@ -243,7 +300,12 @@ def _outliers(profile: Profile) -> list[Block]:
     ]
 
 
+def _is_public(profile: Profile) -> bool:
+    return not profile.attributes or any(column.meaning for column in profile.attributes)
+
+
 def _attributes(profile: Profile) -> list[Block]:
+    is_public = _is_public(profile)
     filled = [attribute for attribute in profile.attributes if attribute.filled]
     if not filled:
         return [
@@ -252,22 +314,26 @@ def _attributes(profile: Profile) -> list[Block]:
             else "The source has no such columns."
         ]
     return [
-        "The public data set does not explain its codes, so they are shown unchanged.",
+        *([_UNEXPLAINED] if is_public else []),
         Picture(draw(attribute_charts(filled)), "Patients by value; numbers are binned."),
-        Table(
-            ("column", "meaning", "patients with a value", "without", "values (patients)"),
-            [_attribute_row(attribute) for attribute in profile.attributes],
+        Table.of(
+            profile.attributes,
+            {
+                "column": lambda column: column.column,
+                **({"meaning": lambda column: column.meaning} if is_public else {}),
+                "patients with a value": lambda column: column.filled,
+                "without": lambda column: column.empty,
+                "values (patients)": _values_text,
+            },
         ),
     ]
 
 
-def _attribute_row(attribute: Attribute) -> Sequence[Cell]:
+def _values_text(attribute: Attribute) -> str:
     if attribute.quantiles:
         low, _, median, _, high = _five(attribute.quantiles)
-        values = f"{low:g} to {high:g}, median {median:g}"
-    else:
-        values = ", ".join(f"{value} ({count:,})" for value, count in attribute.counts.items())
-    return attribute.column, attribute.meaning, attribute.filled, attribute.empty, values
+        return f"{low:g} to {high:g}, median {median:g}"
+    return ", ".join(f"{value} ({count:,})" for value, count in attribute.counts.items())
 
 
 def _ingest(ingest: IngestAccount) -> list[Block]:
@@ -285,6 +351,8 @@ def _ingest(ingest: IngestAccount) -> list[Block]:
 
 
 def _volumes(manifest: Manifest) -> Table:
+    channels, shown = manifest.channels, manifest.channels.reference_index
+    has_spacing = any(entry.geometry for entry in manifest.volumes)
     return Table.of(
         manifest.volumes,
         {
@@ -293,10 +361,18 @@ def _volumes(manifest: Manifest) -> Table:
             "slices": lambda entry: entry.slices,
             "with tumour": lambda entry: entry.tumour_slices,
             "tumour pixels": lambda entry: entry.tumour_pixels,
-            f"{CHANNELS[1]}, 99th percentile": lambda entry: entry.intensity[1].p99,
+            **({"tumour, ml": lambda entry: entry.tumour_ml} if has_spacing else {}),
+            **({"spacing, mm": _spacing_text} if has_spacing else {}),
+            f"{channels.reference}, 99th percentile": lambda entry: entry.intensity[shown].p99,
             "missing": lambda entry: ", ".join(entry.missing),
         },
     )
+
+
+def _spacing_text(entry: VolumeEntry) -> Cell:
+    if entry.geometry is None:
+        return None
+    return " x ".join(f"{step:.3g}" for step in entry.geometry.spacing_mm)
 
 
 def _five(values: Quantiles | None) -> tuple[Cell, ...]:

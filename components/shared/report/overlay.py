@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image, ImageFilter
 
-from components.shared.dataset.volumes import FLAIR, Mask, Volume, Voxels
+from components.shared.dataset.gray import black_and_white
+from components.shared.dataset.volumes import Mask, Pixels, Volume, Voxels
 from components.shared.report.page import Gallery, Picture, photograph
 
 TRUTH_COLOR = (46, 204, 64)  # green
@@ -21,8 +22,10 @@ def largest_tumour_slice(tumour: Mask) -> int:
 
 def draw_slice(
     volume: Volume, predicted: Mask | None, index: int, side_px: int = _SIDE_PX
-) -> Voxels:
-    """Draws a slice of FLAIR with the true outline in green and the predicted one in magenta.
+) -> Pixels:
+    """Draws a slice with the true outline in green and the predicted one in magenta.
+
+    The reference channel is shown. Where the spacing is known, proportions are those of the body.
 
     Args:
         volume: Voxels with the true mask.
@@ -33,18 +36,20 @@ def draw_slice(
     Returns:
         uint8, height x width x 3.
     """
-    drawn = draw_channel(volume, FLAIR, index, side_px)
+    drawn = draw_channel(volume, volume.channels.reference_index, index, side_px)
     drawn[_contour(volume.mask[index] > 0, drawn.shape, inside=False)] = TRUTH_COLOR
     if predicted is not None:
         drawn[_contour(predicted[index], drawn.shape, inside=True)] = PREDICTION_COLOR
     return drawn
 
 
-def draw_channel(volume: Volume, channel: int, index: int, side_px: int) -> Voxels:
+def draw_channel(volume: Volume, channel: int, index: int, side_px: int) -> Pixels:
     """Draws a slice of one channel in gray; arguments and result as for `draw_slice`."""
     pixels = _window(volume.image[..., channel], index)
-    scale = side_px / max(pixels.shape)
-    height, width = (max(1, round(side * scale)) for side in pixels.shape)
+    spacing = volume.geometry.spacing_mm[1:] if volume.geometry else (1.0, 1.0)
+    sides = [count * step for count, step in zip(pixels.shape, spacing, strict=True)]
+    scale = side_px / max(sides)
+    height, width = (max(1, round(side * scale)) for side in sides)
     drawn = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
     return np.repeat(drawn[..., None], 3, axis=-1)
 
@@ -61,10 +66,13 @@ def draw_overlays(volume: Volume, predicted: Mask) -> Gallery:
     return Gallery(pictures)
 
 
-def _window(channel: Voxels, index: int) -> Voxels:
+def _window(channel: Voxels, index: int) -> Pixels:
     # one scale for the volume, so that its slices can be compared
-    white = max(float(np.percentile(channel[:, ::4, ::4], 99.5)), 1.0)
-    return np.asarray(np.clip(channel[index] * (255 / white), 0, 255), dtype=np.uint8)
+    black, white = 0.0, max(float(np.percentile(channel[:, ::4, ::4], 99.5)), 1.0)
+    if channel.dtype != np.uint8:
+        black, white = black_and_white(channel)
+    gray = (channel[index] - black) * (255 / (white - black))
+    return np.asarray(np.clip(gray, 0, 255), dtype=np.uint8)
 
 
 def _contour(mask: Mask, shape: tuple[int, ...], *, inside: bool) -> Mask:

@@ -8,8 +8,12 @@ from components.shared.scoring.groups import group, size_thirds
 from components.shared.scoring.metrics import BASELINE_SUFFIX
 from components.shared.scoring.scores import PATIENT_FIGURES, PatientScore
 
-OUTLINES = "FLAIR, with the true outline in green and the predicted outline in magenta."
 BOXES = "Every point is a patient. The box holds the middle half, the line is the median."
+
+
+def outlines(channel: str) -> str:
+    """Explains the drawn slices of a channel."""
+    return f"{channel}, with the true outline in green and the predicted outline in magenta."
 
 
 def baseline_notice(metrics: Mapping[str, float]) -> list[Notice]:

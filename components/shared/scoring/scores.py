@@ -195,7 +195,7 @@ def score_volume(
         probability: Output of a segmenter, which checks that it is a probability.
         predicted: Predicted tumour.
     """
-    truth, head = volume.mask.astype(bool), inside_head(volume.image)
+    truth, head = volume.mask.astype(bool), inside_head(volume.reference)
     nothing = np.zeros_like(probability)
     empty = _score(entry, Masks(truth, nothing.astype(bool)), _reliability(head, truth, nothing))
     found = _score(entry, Masks(truth, predicted), _reliability(head, truth, probability))

@@ -7,22 +7,23 @@ import numpy.typing as npt
 from scipy.ndimage import binary_erosion, find_objects
 from scipy.spatial import KDTree
 
-from components.shared.dataset.volumes import FLAIR, Mask, Voxels
+from components.shared.dataset.gray import gray_levels
+from components.shared.dataset.volumes import Mask, Voxels
 
 
-def inside_head(image: Voxels) -> Mask:
+def inside_head(channel: Voxels) -> Mask:
     """Returns the voxels over which the calibration is measured.
 
     "Above 0" would keep nearly all: the background of real scans holds noise.
 
     Args:
-        image: uint8, slices x height x width x 3.
+        channel: Reference channel of a volume, slices x height x width.
 
     Returns:
-        Mask of voxels with FLAIR above a tenth of its 99th percentile in this volume.
+        Mask of voxels with a gray level above a tenth of the volume's 99th percentile.
     """
-    flair = image[..., FLAIR]
-    return np.asarray(flair > 0.1 * np.percentile(flair[:, ::4, ::4], 99))
+    gray = gray_levels(channel[..., None])[..., 0]
+    return np.asarray(gray > 0.1 * np.percentile(gray[:, ::4, ::4], 99))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import pytest
 from components.aggregate.figures import aggregate_figures
 from components.aggregate.folds import Fold, FoldFiles
 from components.aggregate.page import render_aggregated
+from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.split import Split
 
 
@@ -25,7 +26,8 @@ def fold(make_patient_score):
 
 
 def render(*folds):
-    return render_aggregated(folds, aggregate_figures(folds), {}, "da7a", "parent")
+    data = make_manifest([])
+    return render_aggregated(folds, aggregate_figures(folds), {}, data, "parent")
 
 
 def text_of(page):

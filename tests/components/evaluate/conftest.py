@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from components.shared.dataset.channels import LGG_CHANNELS
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
-from components.shared.dataset.volumes import FLAIR, Volume
+from components.shared.dataset.volumes import Volume
 from components.shared.storage.store import open_store
 from tests.components.conftest import new_run
 
@@ -74,7 +75,7 @@ def _volume(index):
     image[:, 4:36, 4:28] += 90
     mask = np.zeros((SLICES, HEIGHT, WIDTH), dtype=np.uint8)
     mask[1:4, 10 : 10 + 2 * index, 8:16] = 1
-    image[mask > 0, FLAIR] = 180
-    image[:, 10:12, 20:24, FLAIR] = 200  # bright and no tumour
-    image[3, :, :12, FLAIR] //= 2  # tumour that is not bright
+    image[mask > 0, LGG_CHANNELS.reference_index] = 180
+    image[:, 10:12, 20:24, LGG_CHANNELS.reference_index] = 200  # bright and no tumour
+    image[3, :, :12, LGG_CHANNELS.reference_index] //= 2  # tumour that is not bright
     return Volume(image, mask)

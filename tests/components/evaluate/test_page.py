@@ -9,8 +9,8 @@ import pytest
 from components.evaluate.page import render_evaluation
 from components.evaluate.results import evaluate_test_part, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
+from components.shared.dataset.channels import LGG_CHANNELS
 from components.shared.dataset.split import PARTS, make_split
-from components.shared.dataset.volumes import FLAIR
 from components.shared.report.overlay import draw_overlays
 from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.metrics import METRICS
@@ -24,7 +24,7 @@ ORIGIN = "data set dataset0, split split0, MLflow run run0"
 
 @Answering
 def bright_flair(image, _):
-    return (image[..., FLAIR] / 255).astype(np.float32)
+    return (image[..., LGG_CHANNELS.reference_index] / 255).astype(np.float32)
 
 
 @Answering

@@ -12,8 +12,8 @@ from components.evaluate.results import (
     ranked_volumes,
 )
 from components.evaluate.settings import EvaluateSettings
+from components.shared.dataset.channels import LGG_CHANNELS
 from components.shared.dataset.parts import SplitDataset
-from components.shared.dataset.volumes import FLAIR
 from components.shared.errors import UserError
 from components.shared.scoring.groups import group
 from components.shared.scoring.metrics import aggregate
@@ -25,7 +25,7 @@ SETTINGS = EvaluateSettings()
 
 @Answering
 def bright_flair(image, _):
-    return (image[..., FLAIR] / 255).astype(np.float32)
+    return (image[..., LGG_CHANNELS.reference_index] / 255).astype(np.float32)
 
 
 @pytest.fixture(scope="session")

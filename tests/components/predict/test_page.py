@@ -21,7 +21,8 @@ def refused(name, reason):
 
 
 def render(rows, snapshots=()):
-    return render_predictions("models:/brainseg/3", "new-patients", rows, snapshots, "It is 0.4.")
+    origin = ("models:/brainseg/3", "new-patients")
+    return render_predictions(*origin, rows, snapshots, "It is 0.4.", "T2")
 
 
 def test_counts_predicted_refused_and_found():
@@ -66,5 +67,7 @@ def test_a_snapshot_is_the_slice_with_most_tumour(make_blob, tumour, caption):
 def test_says_that_not_all_are_pictured(make_blob):
     volume = make_blob(1)
     snapshot = take_snapshot("scan", volume, volume.mask > 0)
-    assert "The first 1 of 2 volumes are shown" in render([row(1), row(2)], [snapshot])
+    page = render([row(1), row(2)], [snapshot])
+    assert "T2 of the slice with most predicted tumour" in page
+    assert "The first 1 of 2 volumes are shown" in page
     assert "The first" not in render([row(1)], [snapshot])

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from components.profile.drift import chance_distance, distance, measure_drift
+from components.shared.dataset.channels import LGG_CHANNELS
 from components.shared.dataset.manifest import ChannelIntensity, make_manifest
 
 NUMBERS = st.lists(st.integers(-5, 5), min_size=1, max_size=30).map(np.array)
@@ -89,6 +90,20 @@ def test_a_new_site_missing_sequences_and_empty_masks_drift(make_data, grow):
         assert (found[name].before, found[name].new) == (0, 1)
     assert found["volumes with tumour, fraction"].new == 0
     assert "tumour size (side of a cube, pixels)" not in found  # nobody new has one
+
+
+def test_only_what_both_data_sets_have_is_compared(make_foreign, make_data):
+    found = measure_drift(make_foreign(names=("T2", "PD")), make_foreign(slice_mm=(1.0,) * 5), 0.25)
+    assert found.channels_not_compared == ("T1", "PD")
+    shifts = {shift.measure: shift for shift in found.shifts}
+    assert {name.partition(":")[0] for name in shifts if ":" in name} == {"T2"}
+    assert (shifts["slice spacing, mm"].before, shifts["slice spacing, mm"].new) == (1, 5)
+
+    other = measure_drift(make_foreign(), make_data(30), 0.25)
+    assert other.channels_not_compared == (*LGG_CHANNELS.names, "T1", "T2")
+    names = {shift.measure for shift in other.shifts}
+    assert "tumour size (side of a cube, pixels)" in names
+    assert not {name for name in names if "percentile" in name or "mm" in name}
 
 
 def test_the_few_who_came_are_not_hidden_by_the_many(make_data, grow):

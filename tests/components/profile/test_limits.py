@@ -35,6 +35,12 @@ def test_many_volumes_of_few_patients_are_few_patients(make_entry):
     assert "patients: 4, must be at least 10" in stop(data)
 
 
+def test_advice_names_the_channels(make_foreign):
+    data = make_foreign()
+    lacking = [entry.model_copy(update={"missing": ("T1",)}) for entry in data.volumes]
+    assert ": deliver T1 and T2, or raise" in stop(make_manifest(lacking, data.channels))
+
+
 def test_no_tumour(make_data):
     message = stop(make_data(20, tumour_pixels=0, tumour_slices=0))
     assert "patients with tumour: 0, must be at least 3: add patients with tumour" in message

@@ -4,6 +4,7 @@ import pytest
 from components.profile.measures import measure
 from components.profile.montage import choose_volumes, draw_card, make_cards
 from components.profile.outliers import Outlier
+from components.shared.dataset.channels import Channels
 from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.volumes import Volume, volume_key
 from components.shared.errors import UserError
@@ -29,10 +30,16 @@ def is_green(pixels):
     return (pixels == TRUTH_COLOR).all(axis=-1)
 
 
-def test_a_card_has_two_rows_of_four_panels(volume):
-    card = draw_card(volume)
-    assert card.shape == (2 * 160 + 4, 4 * 160 + 3 * 4, 3)
+@pytest.mark.parametrize(("channels", "columns"), [(1, 4), (2, 4), (3, 4), (4, 5), (5, 6)])
+def test_a_card_has_two_rows_of_panels(volume, channels, columns):
+    names = tuple(f"T{number}" for number in range(channels))
+    image = volume.image[..., :1].repeat(channels, axis=-1)
+    card = draw_card(Volume(image, volume.mask, Channels(names=names, reference="T0")))
+    assert card.shape == (2 * 160 + 4, columns * 160 + (columns - 1) * 4, 3)
     assert card.dtype == np.uint8
+    assert is_green(panel(card, 0, channels)).any()
+    framed = [panel(card, 0, column).min() == 0 for column in range(columns)]
+    assert framed == [column <= channels for column in range(columns)]  # others are blank
 
 
 def test_the_outline_surrounds_the_tumour(volume):

@@ -1,6 +1,6 @@
 import pytest
 
-from components.profile.measures import measure
+from components.profile.measures import SLICE_SPACING, measure
 from components.profile.outliers import FARTHEST_SCORE, find_outliers
 from components.shared.dataset.manifest import ChannelIntensity, make_manifest
 
@@ -51,6 +51,13 @@ def test_finds_what_is_unusual_and_only_that(plain, make_entry, changes, measure
     assert not found.usual_low <= found.value <= found.usual_high
     assert abs(found.score) > FARTHEST_SCORE
     assert (found.score > 0) == (found.value > found.usual_high)
+
+
+def test_thin_slices_among_thick_ones_are_an_outlier(make_foreign):
+    found = find_outliers(measure(make_foreign((1.0, 4.5, *[5.0] * 9, None))))
+    assert [(one.volume, one.value) for one in found if one.measure == SLICE_SPACING] == [
+        ("sub-0", 1.0)
+    ]
 
 
 def test_a_volume_without_tumour_is_no_outlier_by_size(plain, make_entry):

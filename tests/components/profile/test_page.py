@@ -67,6 +67,32 @@ def test_has_a_section_for_everything(page):
     assert "age at diagnosis, years" in page
 
 
+def test_data_of_another_form_show_their_own_names_and_units(render, make_foreign):
+    page = render(
+        make_foreign(), [Card(make_foreign().volumes[0], "typical", np.zeros((4, 4, 3), np.uint8))]
+    )
+    for text in ("FLAIR", "post-contrast", "Thomas Jefferson", "Genomic", "public data set"):
+        assert text not in page
+    for text in (
+        "Channels: T1, T2. Reports show T2.",
+        "T2, 99th percentile",
+        "T1, delivered value of 255",
+        "distance of slices, mm",
+        "median tumour, ml",
+        "5 x 1 x 1",
+        "weight_kg",
+    ):
+        assert text in page
+    assert "Sizes are in pixels" not in page
+
+
+def test_one_unknown_spacing_leaves_sizes_in_pixels(render, make_foreign):
+    page = render(make_foreign((None, *[5.0] * 11)))
+    assert "Sizes are in pixels, not milliliters, because some volumes have no known" in page
+    assert "Spacing unknown: 1 volume of 12." in page
+    assert "median tumour, ml" not in page
+
+
 def test_needs_no_network(page):
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page)
     assert "@import" not in page

@@ -1,5 +1,8 @@
 import numpy as np
+import pytest
 
+from components.shared.dataset.channels import Channels
+from components.shared.dataset.geometry import Geometry
 from components.shared.dataset.volumes import Volume
 from components.shared.report.overlay import (
     PREDICTION_COLOR,
@@ -9,6 +12,8 @@ from components.shared.report.overlay import (
     draw_slice,
     largest_tumour_slice,
 )
+
+TWO = Channels(names=("T1", "T2"), reference="T2", dtype="float32")
 
 
 def volume(mask):
@@ -76,6 +81,23 @@ def test_channels_are_grey_and_of_the_asked_size():
     assert dark_left.shape == (50, 100, 3)
     assert dark_left[:, :40].max() == 0
     assert dark_left[:, 60:].min() >= 254
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_any_scale_is_drawn_from_black_to_white(dtype):
+    image = np.full((2, 40, 40, 2), -1100, dtype=dtype)  # air in Hounsfield units
+    image[:, :, 20:, 1] = 900
+    drawn = draw_slice(Volume(image, image[..., 0] > 0, TWO), None, 0, 100)
+
+    assert drawn[:, :45].max() == 0
+    assert drawn[:, 55:].min() >= 254
+
+
+def test_proportions_are_those_of_the_body():
+    image = np.zeros((3, 20, 30, 3), dtype=np.uint8)
+    scan = Volume(image, image[..., 0], geometry=Geometry.of_affine(np.diag([5, 3, 1, 1])))
+
+    assert draw_slice(scan, None, 0, 300).shape == (300, 150, 3)  # 60 mm x 30 mm
 
 
 def test_nothing_is_drawn_on_an_empty_slice():

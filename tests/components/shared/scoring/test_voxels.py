@@ -136,4 +136,6 @@ def test_the_noisy_background_is_not_inside_the_head():
     image = np.full((2, 8, 8, 3), 5, dtype=np.uint8)  # noise, in all channels
     image[:, 4:] = 120
 
-    assert np.array_equal(inside_head(image), image[..., 1] == 120)
+    assert np.array_equal(inside_head(image[..., 1]), image[..., 1] == 120)
+    # at any scale, such as after a z-score
+    assert np.array_equal(inside_head(image[..., 1] / np.float32(9) - 7), image[..., 1] == 120)
