@@ -1,6 +1,6 @@
 """HTML report of an evaluation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from components.evaluate.charts import reliability, training_curves
 from components.evaluate.results import Evaluation
@@ -28,8 +28,25 @@ from components.shared.report.patients import (
 )
 from components.shared.report.training_history import TrainingHistory
 from components.shared.scoring.decision import decision_text
-from components.shared.scoring.metrics import BASELINE_SUFFIX, METRICS, Metric, interval_in_words
-from components.shared.scoring.scores import BINS, SURFACE_TOLERANCE_PIXELS, calibration_curve
+from components.shared.scoring.groups import tumour_sizes
+from components.shared.scoring.metrics import (
+    BASELINE_SUFFIX,
+    Metric,
+    interval_in_words,
+    known_metrics,
+)
+from components.shared.scoring.scores import (
+    BINS,
+    SURFACE_TOLERANCE_PIXELS,
+    PatientScore,
+    calibration_curve,
+)
+
+_IN_MM = (
+    "In millimeters, the surface lies halfway between the centers of pixels inside and outside, "
+    "and each part of it counts by its area (Nikolov et al., arXiv:1809.04430). ASSD is the mean "
+    "distance of both surfaces to the other one; it is undefined where HD95 is."
+)
 
 
 def render_evaluation(
@@ -68,7 +85,7 @@ def render_evaluation(
 def _headline(metrics: Mapping[str, float]) -> list[Block]:
     cards = [
         (metric.label, show(metrics.get(metric.name)), _note(metric, metrics))
-        for metric in METRICS
+        for metric in known_metrics(metrics)
         if metric.headline
     ]
     return [Figures(cards), *baseline_notice(metrics)]
@@ -97,7 +114,7 @@ def _all_figures(metrics: Mapping[str, float]) -> list[Block]:
             "comparison with reports that use it; the headline is the patient Dice.",
         ),
         Table.of(
-            METRICS,
+            known_metrics(metrics),
             {
                 "figure": lambda metric: metric.name,
                 "value": lambda metric: _cell(metric, metrics),
@@ -120,7 +137,7 @@ def _definition(metric: Metric, metrics: Mapping[str, float]) -> str:
 
 
 def _groups(evaluation: Evaluation) -> list[Block]:
-    compared = [metric for metric in METRICS if metric.by_group]
+    compared = [metric for metric in known_metrics(evaluation.metrics) if metric.by_group]
     rows = [
         (name.replace("/", " "), *(_cell(metric, found) for metric in compared))
         for name, found in evaluation.groups.items()
@@ -178,7 +195,23 @@ def _curves(history: TrainingHistory) -> list[Block]:
     ]
 
 
+def _unit(scores: Sequence[PatientScore]) -> str:
+    unknown = sum(score.tumour_ml is None for score in scores)
+    if not unknown:
+        return "The unit is a pixel, and one slice step counts as one pixel."
+    if unknown == len(scores):
+        return (
+            "The data have no spacing, so the unit is a pixel, and one slice step counts as one "
+            "pixel."
+        )
+    return (
+        "The unit is a pixel, and one slice step counts as one pixel. Metrics in millimeters and "
+        f"milliliters are left out: the spacing of {unknown} of {len(scores)} volumes is unknown."
+    )
+
+
 def _definitions(evaluation: Evaluation, settings: EvaluateSettings) -> list[Block]:
+    unit, _ = tumour_sizes(evaluation.scores)
     return [
         decision_text(settings.threshold, evaluation.min_component_fraction)
         + " The scored model is the exported model, as it is registered and served.",
@@ -193,13 +226,13 @@ def _definitions(evaluation: Evaluation, settings: EvaluateSettings) -> list[Blo
         "runs.",
         "HD95: 95th percentile Hausdorff distance between the surfaces in three dimensions, the "
         "larger of both directions. The surface of a mask is its pixels with a neighbor outside. "
-        "The data have no spacing, so the unit is a pixel, and one slice step counts as one "
-        "pixel. Surface Dice: the fraction of both surfaces that lies within "
+        f"{_unit(evaluation.scores)} Surface Dice: the fraction of both surfaces that lies within "
         f"{SURFACE_TOLERANCE_PIXELS} pixels of the other, 1 if both are empty.",
+        *([_IN_MM] if unit == "ml" else []),
         "HD95 is undefined if prediction or truth is empty, precision if nothing is predicted, "
         "recall and relative volume difference if there is no tumour. Means leave out undefined "
         "values; the table has their number.",
-        "Size thirds are by rank of the true tumour pixels among these test patients.",
+        f"Size thirds are by rank of the true tumour {unit} among these test patients.",
         f"Calibration is over the voxels inside the heads: those where {evaluation.reference} is "
         "brighter than a tenth of the volume's 99th percentile. The background is easy and would "
         f"hide errors. Probabilities are binned into {BINS} bins of equal width.",

@@ -22,17 +22,18 @@ Sizes = dict[Part, int]
 class _Patient:
     name: str
     site: str
-    tumour_pixels: int
+    tumour_size: float
 
 
 def assign_split(manifest: Manifest, settings: SplitSettings, previous: Split | None) -> Split:
     """Divides a data set's patients into train, validation and test.
 
-    Patients are ordered by site, within a site by tumour volume (thirds of the data set), and
-    within a third at random. They are assigned in this order, each to the part that is furthest
-    below its size. So each site and each third is divided in about the given fractions, and the
-    sizes of the parts are within one patient of them. A part without tumour swaps a patient with
-    another part, because it could neither train nor measure a model.
+    Patients are ordered by site, within a site by tumour volume (thirds of the data set, in
+    milliliters if the spacing of all volumes is known, else in pixels), and within a third at
+    random. They are assigned in this order, each to the part that is furthest below its size. So
+    each site and each third is divided in about the given fractions, and the sizes of the parts are
+    within one patient of them. A part without tumour swaps a patient with another part, because it
+    could neither train nor measure a model.
 
     Args:
         manifest: Manifest of the data set; the order of its volumes has no influence.
@@ -97,8 +98,11 @@ def describe_split(split: Split, manifest: Manifest) -> list[str]:
 def _patients(manifest: Manifest) -> list[_Patient]:
     ordered = sorted(manifest.volumes, key=lambda entry: (entry.patient, entry.volume))
     groups = groupby(ordered, key=lambda entry: entry.patient)
+    milliliters = {e.volume: e.tumour_ml for e in ordered if e.tumour_ml is not None}
+    in_ml = len(milliliters) == len(ordered)
+    sizes = milliliters if in_ml else {e.volume: e.tumour_pixels for e in ordered}
     return [
-        _Patient(name, entries[0].site, max(entry.tumour_pixels for entry in entries))
+        _Patient(name, entries[0].site, max(sizes[entry.volume] for entry in entries))
         for name, entries in ((name, list(entries)) for name, entries in groups)
     ]
 
@@ -149,7 +153,7 @@ def _no_part_empty(sizes: Sizes, kept: Sizes) -> Sizes:
 
 def _ordered(patients: Sequence[_Patient], seed: int) -> list[str]:
     """Returns the patients in the order of assignment."""
-    ranked = sorted(patients, key=lambda patient: (patient.tumour_pixels, patient.name))
+    ranked = sorted(patients, key=lambda patient: (patient.tumour_size, patient.name))
     group = {
         patient.name: rank * _SIZE_GROUPS // len(patients) for rank, patient in enumerate(ranked)
     }
@@ -203,7 +207,7 @@ def _spread_tumour(
     """Swaps new patients, if possible similar ones, until every part has tumour."""
     site = {patient.name: patient.site for patient in patients}
     place = {name: number for number, name in enumerate(row)}
-    tumour = {patient.name for patient in patients if patient.tumour_pixels}
+    tumour = {patient.name for patient in patients if patient.tumour_size}
 
     def unlike(pair: tuple[str, str]) -> tuple[bool, int]:
         one, other = pair

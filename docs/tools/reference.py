@@ -94,8 +94,9 @@ def metrics() -> str:
         "A prediction is a pixel with a probability of at least `evaluate.threshold`. The Dice "
         "of two masks is 2 |A and B| / (|A| + |B|), between 0 and 1. A metric that is not "
         "defined, such as a mean over nothing, is left out.",
-        "Distances and volumes are in pixels: the files hold no voxel spacing, and a step "
-        "between slices counts as one pixel.",
+        "Distances and volumes are in pixels unless the name says otherwise; a step between slices "
+        "counts as one pixel. Those in millimeters and milliliters exist only if the spacing of "
+        "every scored volume is known. The LGG set's files hold no spacing.",
         _table(("name", "definition", "remarks"), rows),
         "## Further names",
         _table(
@@ -260,6 +261,8 @@ def _traits(metric: Metric) -> Iterator[str]:
         yield "a champion beats its baseline"
     if metric.has_floor:
         yield "a champion reaches `register.min_patient_dice`"
+    if metric.needs_geometry:
+        yield "needs the spacing"
     if metric.undefined:
         yield f"`{metric.undefined}` counts the patients left out"
 

@@ -9,18 +9,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from components.shared.report.chart_style import COLORS, SOFT_INK, point_style, style
+from components.shared.scoring.groups import tumour_sizes
 from components.shared.scoring.scores import PatientScore
 
 
 def dice_by_size(scores: Sequence[PatientScore]) -> Figure:
     """Plots patient Dice against true tumour size, colored by site, without empty patients."""
     figure = Figure(figsize=(9.6, 3.8))
-    axes = style(figure.subplots(), "true tumour pixels (log scale)", "patient Dice")
+    unit, sizes = tumour_sizes(scores)
+    axes = style(figure.subplots(), f"true tumour {unit} (log scale)", "patient Dice")
     for index, site in enumerate(sorted({score.site for score in scores})):
         points = [score for score in scores if score.site == site and score.tumour_pixels]
         color, marker = point_style(index)
         axes.scatter(
-            [score.tumour_pixels for score in points],
+            [sizes[score.volume] for score in points],
             [score.dice for score in points],
             s=42,
             color=color,
@@ -30,7 +32,7 @@ def dice_by_size(scores: Sequence[PatientScore]) -> Figure:
             linewidths=0.6,
             label=f"{site} ({len(points)})",
         )
-    _log_scale(axes, [score.tumour_pixels for score in scores if score.tumour_pixels])
+    _log_scale(axes, [size for size in sizes.values() if size])
     axes.set_ylim(-0.03, 1.03)
     axes.legend(title="site (patients)", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
@@ -66,7 +68,7 @@ def _log_scale(axes: Axes, values: Sequence[float]) -> None:
     if values:
         axes.set_xlim(min(values) / 1.6, max(values) * 1.6)  # at least one of 1, 2, 5 is inside
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.12g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 

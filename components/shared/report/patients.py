@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from components.shared.report.dice_charts import dice_by_group, dice_by_size
 from components.shared.report.page import Block, Notice, Picture, Table, draw
-from components.shared.scoring.groups import group, size_thirds
+from components.shared.scoring.groups import group, size_thirds, tumour_sizes
 from components.shared.scoring.metrics import BASELINE_SUFFIX
-from components.shared.scoring.scores import PATIENT_FIGURES, PatientScore
+from components.shared.scoring.scores import PatientScore, known_figures
 
 BOXES = "Every point is a patient. The box holds the middle half, the line is the median."
 
@@ -31,6 +31,7 @@ def baseline_notice(metrics: Mapping[str, float]) -> list[Notice]:
 
 def dice_pictures(scores: Sequence[PatientScore]) -> list[Block]:
     """Charts of patient Dice by tumour size, and by site and size group."""
+    unit, _ = tumour_sizes(scores)
     without = sum(not score.tumour_pixels for score in scores)
     note = f" Patients without tumour, not shown: {without}." if without else ""
     return [
@@ -40,17 +41,17 @@ def dice_pictures(scores: Sequence[PatientScore]) -> list[Block]:
         ),
         Picture(
             draw(dice_by_group(group(scores))),
-            f"{BOXES} Small, medium and large are thirds of these patients by tumour pixels.",
+            f"{BOXES} Small, medium and large are thirds of these patients by tumour {unit}.",
         ),
     ]
 
 
 def patient_line(score: PatientScore) -> str:
     """Dice and tumour size of a patient in one line."""
-    return (
-        f"{score.volume}, site {score.site}: Dice {score.dice:.3f}, {score.tumour_pixels:,} "
-        f"tumour pixels, {score.predicted_pixels:,} predicted"
-    )
+    size = f"{score.tumour_pixels:,} tumour pixels, {score.predicted_pixels:,} predicted"
+    if score.tumour_ml is not None:
+        size = f"tumour {score.tumour_ml:.3g} ml, predicted {score.predicted_ml:.3g} ml"
+    return f"{score.volume}, site {score.site}: Dice {score.dice:.3f}, {size}"
 
 
 def patient_table(scores: Sequence[PatientScore], folds: Mapping[str, str] = {}) -> list[Block]:
@@ -61,7 +62,8 @@ def patient_table(scores: Sequence[PatientScore], folds: Mapping[str, str] = {})
         folds: Label of the fold by volume; empty for a single test part.
     """
     thirds = size_thirds(scores)
-    labels = {name: figure.label for name, figure in PATIENT_FIGURES.items() if figure.label}
+    figures = known_figures(scores).items()
+    labels = {name: figure.label for name, figure in figures if figure.label}
     rows = [
         (
             score.volume,
@@ -75,7 +77,8 @@ def patient_table(scores: Sequence[PatientScore], folds: Mapping[str, str] = {})
     columns = ("volume", *(["fold"] if folds else []), "site", "size")
     return [
         "Worst patient first; click on a column's head to sort by it. HD95, tumour, predicted, "
-        "false (predicted outside the tumour) and volume difference (unsigned) are in pixels. The "
+        "false (predicted outside the tumour) and volume difference (unsigned) are in pixels"
+        f"{' unless the head names a unit' if 'tumour_ml' in labels else ''}. The "
         "relative difference is a fraction of the tumour. A dash is an undefined value.",
         Table((*columns, *labels.values()), rows),
     ]

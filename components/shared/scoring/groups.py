@@ -21,14 +21,30 @@ class Sized(Protocol):
     def tumour_pixels(self) -> int:
         """Pixels of the true tumour."""
 
+    @property
+    def tumour_ml(self) -> float | None:
+        """Size of the true tumour in milliliters; `None` where the geometry is unknown."""
+
+
+def tumour_sizes(patients: Sequence[Sized]) -> tuple[str, dict[str, float]]:
+    """Returns the unit of tumour sizes, and the sizes by volume name.
+
+    The unit is `ml`, or `pixels` if the geometry of a volume is unknown.
+    """
+    sizes = {one.volume: one.tumour_ml for one in patients if one.tumour_ml is not None}
+    if len(sizes) == len(patients):
+        return "ml", sizes
+    return "pixels", {one.volume: one.tumour_pixels for one in patients}
+
 
 def size_thirds(patients: Sequence[Sized]) -> dict[str, str]:
-    """Assigns each volume to a third of the patients by tumour pixels.
+    """Assigns each volume to a third of the patients by tumour size.
 
     Returns:
         `small`, `medium` or `large` by volume name; equal sizes are ordered by name.
     """
-    order = sorted(patients, key=lambda one: (one.tumour_pixels, one.volume))
+    _, sizes = tumour_sizes(patients)
+    order = sorted(patients, key=lambda one: (sizes[one.volume], one.volume))
     return {one.volume: SIZES[rank * len(SIZES) // len(order)] for rank, one in enumerate(order)}
 
 

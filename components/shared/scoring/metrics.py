@@ -20,6 +20,7 @@ from components.shared.scoring.measures import (
 )
 from components.shared.scoring.scores import (
     BINS,
+    SURFACE_TOLERANCE_MM,
     SURFACE_TOLERANCE_PIXELS,
     VolumeScore,
 )
@@ -31,6 +32,7 @@ HIGH_SUFFIX = "_ci_high"
 THRESHOLD = "threshold"
 """Name of the decision threshold, which evaluate's file has next to the metrics."""
 
+_TUMOUR_ML = "tumour_ml_mean"  # exists wherever the geometry is known
 _CONFIDENCE = 0.95  # of the intervals
 
 
@@ -53,6 +55,7 @@ class Metric:
         champion_beats_baseline: `True` if a champion must be better than an empty prediction.
         has_floor: `True` if a champion must reach `register.min_patient_dice`.
         listed: `True` if lists of runs show it, so that they can be sorted by it.
+        needs_geometry: `True` if it exists only where the geometry of every volume is known.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Metric:
     champion_beats_baseline: bool = False
     has_floor: bool = False
     listed: bool = False
+    needs_geometry: bool = False
 
 
 METRICS = (
@@ -236,6 +240,68 @@ METRICS = (
         measure=brier_score,
         baseline=True,
     ),
+    Metric(
+        name="hd95_mm_mean",
+        label="HD95 in mm, mean",
+        definition="95th percentile Hausdorff distance in millimeters, over the area of the "
+        "surfaces, mean over patients.",
+        measure=mean(lambda score: score.hd95_mm),
+        undefined="hd95_undefined",
+        needs_geometry=True,
+    ),
+    Metric(
+        name="hd95_mm_median",
+        label="HD95 in mm, median",
+        definition="The same distance, median over patients.",
+        measure=median(lambda score: score.hd95_mm),
+        undefined="hd95_undefined",
+        headline=True,
+        by_group=True,
+        needs_geometry=True,
+    ),
+    Metric(
+        name="assd_mm_mean",
+        label="ASSD in mm, mean",
+        definition="Average symmetric surface distance in millimeters, mean over patients.",
+        measure=mean(lambda score: score.assd_mm),
+        undefined="hd95_undefined",
+        needs_geometry=True,
+    ),
+    Metric(
+        name="surface_dice_2mm_mean",
+        label=f"surface Dice at {SURFACE_TOLERANCE_MM} mm, mean",
+        definition="Normalized surface Dice (NSD): fraction of the area of the surfaces of "
+        f"prediction and tumour at most {SURFACE_TOLERANCE_MM} mm from the other, mean over "
+        "patients.",
+        measure=mean(lambda score: score.surface_dice_2mm),
+        baseline=True,
+        headline=True,
+        by_group=True,
+        needs_geometry=True,
+    ),
+    Metric(
+        name=_TUMOUR_ML,
+        label="tumour in ml, mean",
+        definition="Size of the true tumour in milliliters, mean over patients.",
+        measure=mean(lambda score: score.tumour_ml),
+        needs_geometry=True,
+    ),
+    Metric(
+        name="predicted_ml_mean",
+        label="predicted tumour in ml, mean",
+        definition="Size of the predicted tumour in milliliters, mean over patients.",
+        measure=mean(lambda score: score.predicted_ml),
+        needs_geometry=True,
+    ),
+    Metric(
+        name="volume_difference_ml_mean",
+        label="volume difference in ml, mean",
+        definition="|predicted - true tumour size| in milliliters, mean over patients.",
+        measure=mean(lambda score: score.volume_difference_ml),
+        baseline=True,
+        headline=True,
+        needs_geometry=True,
+    ),
 )
 """Every metric, in the order of the reports."""
 
@@ -243,18 +309,30 @@ HEADLINE = tuple(metric.name for metric in METRICS if metric.listed)
 """Metrics by which lists of runs can be sorted."""
 
 
+def known_metrics(found: Mapping[str, float]) -> list[Metric]:
+    """The rows of `METRICS` that some patients have.
+
+    Args:
+        found: Result of `aggregate`.
+    """
+    return [metric for metric in METRICS if _TUMOUR_ML in found or not metric.needs_geometry]
+
+
 def aggregate(scores: Sequence[VolumeScore]) -> dict[str, float]:
     """Computes `METRICS` over some patients, with intervals and baselines.
 
     A number that is not defined (a mean over nothing, an interval of fewer than two patients) is
-    omitted. None is NaN.
+    omitted. None is NaN. Numbers in millimeters and milliliters need the geometry of all volumes.
 
     Args:
         scores: Scores of at least one patient.
     """
     empty = [score.empty or score for score in scores]
+    has_geometry = all(score.tumour_ml is not None for score in scores)
     found: dict[str, float | None] = {}
     for metric in METRICS:
+        if metric.needs_geometry and not has_geometry:
+            continue
         found[metric.name] = metric.measure(scores)
         if metric.interval_of and len(scores) > 1:
             values = [metric.interval_of(score) for score in scores]

@@ -10,13 +10,16 @@ from typing import Annotated, get_type_hints
 
 import numpy as np
 
+from components.shared.dataset.geometry import Geometry
 from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.volumes import Mask, Probability, Volume
+from components.shared.scoring.surfaces import SurfaceDistancesMm, surface_distances_mm
 from components.shared.scoring.voxels import SurfaceDistances, inside_head, surface_distances
 
 BINS = 10  # of the calibration, equally wide over 0..1
 
 SURFACE_TOLERANCE_PIXELS = 2  # of the surface Dice
+SURFACE_TOLERANCE_MM = 2  # of that in millimeters
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,12 @@ class Masks:
     Attributes:
         truth: Slices x height x width.
         predicted: Slices x height x width.
+        geometry: Position in space; `None` where it is unknown.
     """
 
     truth: Mask
     predicted: Mask
+    geometry: Geometry | None = None
 
     @cached_property
     def tumour_by_slice(self) -> list[int]:
@@ -88,6 +93,17 @@ class Masks:
         """Distances between the surfaces of both masks."""
         return surface_distances(self.predicted, self.truth)
 
+    @cached_property
+    def surfaces_mm(self) -> SurfaceDistancesMm | None:
+        """The same in millimeters; `None` where the geometry is unknown."""
+        if self.geometry is None:
+            return None
+        return surface_distances_mm(self.predicted, self.truth, self.geometry.spacing_mm)
+
+    def milliliters(self, pixels: int) -> float | None:
+        """Volume of a number of pixels; `None` where the geometry is unknown."""
+        return pixels * self.geometry.voxel_ml if self.geometry else None
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -96,10 +112,12 @@ class Figure:
     Attributes:
         measure: Function that computes the figure; `None` where it is not defined.
         label: Label in reports; empty for figures that only files have.
+        needs_geometry: `True` if it exists only where the geometry is known.
     """
 
     measure: Callable[[Masks], float | None]
     label: str = ""
+    needs_geometry: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,6 +175,38 @@ class PatientScore:
             "relative difference",
         ),
     ]
+    # the following are `None` also where the geometry is unknown
+    tumour_ml: Annotated[
+        float | None,
+        Figure(lambda masks: masks.milliliters(masks.tumour_pixels), "tumour, ml", True),
+    ]
+    predicted_ml: Annotated[
+        float | None,
+        Figure(lambda masks: masks.milliliters(masks.predicted_pixels), "predicted, ml", True),
+    ]
+    volume_difference_ml: Annotated[
+        float | None,
+        Figure(
+            lambda masks: masks.milliliters(masks.volume_difference), "volume difference, ml", True
+        ),
+    ]
+    hd95_mm: Annotated[
+        float | None,
+        Figure(lambda masks: masks.surfaces_mm and masks.surfaces_mm.hd95, "HD95, mm", True),
+    ]
+    # average symmetric surface distance
+    assd_mm: Annotated[
+        float | None,
+        Figure(lambda masks: masks.surfaces_mm and masks.surfaces_mm.mean, "ASSD, mm", True),
+    ]
+    surface_dice_2mm: Annotated[
+        float | None,
+        Figure(
+            lambda masks: masks.surfaces_mm and masks.surfaces_mm.within(SURFACE_TOLERANCE_MM),
+            "surface Dice, 2 mm",
+            True,
+        ),
+    ]
 
 
 PATIENT_FIGURES: dict[str, Figure] = {
@@ -165,6 +215,16 @@ PATIENT_FIGURES: dict[str, Figure] = {
     for figure in getattr(annotation, "__metadata__", ())
 }
 """All figures of a patient by attribute and column, in the order of files and reports."""
+
+
+def known_figures(scores: Iterable[PatientScore]) -> dict[str, Figure]:
+    """The figures that exist for any of the scores, by attribute."""
+    has_geometry = any(score.tumour_ml is not None for score in scores)
+    return {
+        name: figure
+        for name, figure in PATIENT_FIGURES.items()
+        if has_geometry or not figure.needs_geometry
+    }
 
 
 @dataclass(frozen=True)
@@ -197,8 +257,11 @@ def score_volume(
     """
     truth, head = volume.mask.astype(bool), inside_head(volume.reference)
     nothing = np.zeros_like(probability)
-    empty = _score(entry, Masks(truth, nothing.astype(bool)), _reliability(head, truth, nothing))
-    found = _score(entry, Masks(truth, predicted), _reliability(head, truth, probability))
+    marked, unmarked = (
+        Masks(truth, mask, volume.geometry) for mask in (predicted, nothing.astype(bool))
+    )
+    empty = _score(entry, unmarked, _reliability(head, truth, nothing))
+    found = _score(entry, marked, _reliability(head, truth, probability))
     return replace(found, empty=empty)
 
 

@@ -7,9 +7,7 @@ from typing import get_type_hints
 
 from components.shared.errors import UserError
 from components.shared.scoring.groups import size_thirds
-from components.shared.scoring.scores import PATIENT_FIGURES, PatientScore
-
-_COLUMNS = ("volume", "patient", "site", *PATIENT_FIGURES)
+from components.shared.scoring.scores import PATIENT_FIGURES, PatientScore, known_figures
 
 
 def write_patient_scores(
@@ -17,7 +15,9 @@ def write_patient_scores(
     path: Path,
     folds: Mapping[str, str] = {},
 ) -> None:
-    """Writes one CSV row per patient; undefined figures stay blank.
+    """Writes one CSV row per volume; undefined figures stay blank.
+
+    Columns in millimeters and milliliters exist if the geometry of any volume is known.
 
     Args:
         scores: Scores in the order of the rows.
@@ -25,11 +25,12 @@ def write_patient_scores(
         folds: Label of the fold by volume, for a last column; empty for a single test part.
     """
     thirds = size_thirds(scores)
+    columns = ("volume", "patient", "site", *known_figures(scores))
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow((*_COLUMNS, "size_third", *(["fold"] if folds else [])))
+        writer.writerow((*columns, "size_third", *(["fold"] if folds else [])))
         for score in scores:
-            row = [getattr(score, column) for column in _COLUMNS]
+            row = [getattr(score, column) for column in columns]
             fold = [folds[score.volume]] if folds else []
             writer.writerow((*row, thirds[score.volume], *fold))
 
@@ -56,6 +57,8 @@ def _parse_row(row: dict[str, str]) -> PatientScore:
         float: float,
         float | None: lambda text: float(text) if text else None,
     }
-    values = {name: parse[kind](row[name]) for name, kind in get_type_hints(PatientScore).items()}
+    unknown = {name: "" for name, figure in PATIENT_FIGURES.items() if figure.needs_geometry}
+    cells = unknown | row
+    values = {name: parse[kind](cells[name]) for name, kind in get_type_hints(PatientScore).items()}
     # mypy sees a mapping of objects: `parse` gives each the type of its attribute
     return PatientScore(**values)  # type: ignore[arg-type]

@@ -10,10 +10,12 @@ from components.evaluate.page import render_evaluation
 from components.evaluate.results import evaluate_test_part, ranked_volumes
 from components.evaluate.settings import EvaluateSettings
 from components.shared.dataset.channels import LGG_CHANNELS
+from components.shared.dataset.geometry import Geometry
+from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.split import PARTS, make_split
 from components.shared.report.overlay import draw_overlays
 from components.shared.report.training_history import TrainingHistory
-from components.shared.scoring.metrics import METRICS
+from components.shared.scoring.metrics import METRICS, known_metrics
 from components.shared.scoring.scores import PATIENT_FIGURES
 from tests.components.conftest import Answering
 
@@ -80,15 +82,35 @@ def test_shows_every_patient_and_every_number(rendered):
 
     for score in evaluation.scores:
         assert f"<td>{score.volume}</td>" in page
-    for metric in METRICS:
+    for metric in known_metrics(evaluation.metrics):
         assert f">{metric.name}</td>" in page
         assert metric.definition in text
         assert (f'<span class="label">{metric.label}</span>' in page) == metric.headline
         assert (f">{metric.label}</th>" in page) == metric.by_group
-    for figure in filter(None, (figure.label for figure in PATIENT_FIGURES.values())):
-        assert f">{figure}</th>" in page
+    for figure in PATIENT_FIGURES.values():
+        shown = bool(figure.label) and not figure.needs_geometry
+        assert (f">{figure.label}</th>" in page) == shown
+    assert not re.search(r"\bm[ml]\b", text)
+    assert "The data have no spacing" in text
     for name in ("dataset0", "split0", "run0", "site CS", "size large", "Best:", "Worst:"):
         assert name in page
+
+
+@pytest.mark.parametrize("unknown", [0, 1])
+def test_millimeters_are_shown_only_if_all_volumes_have_them(dataset, unknown):
+    geometry = Geometry.of_affine(np.diag([5, 1, 1, 1]))
+    volumes = dataset.manifest.volumes  # the test part has the first ones
+    known = [entry.model_copy(update={"geometry": geometry}) for entry in volumes[unknown:]]
+    measured = make_manifest([*volumes[:unknown], *known])
+
+    _, page = render(bright_flair, replace(dataset, manifest=measured))
+
+    page = html.unescape(page)
+    for metric in METRICS:
+        assert (f">{metric.name}</td>" in page) == (not metric.needs_geometry or not unknown)
+    assert ("the spacing of 1 of 8 volumes is unknown" in page) == bool(unknown)
+    assert ("true tumour ml among these" in page) == (not unknown)
+    assert "HD95, mm</th>" in page
 
 
 def test_headline_stands_beside_interval_and_baseline(rendered):

@@ -1,10 +1,12 @@
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from components.shared.dataset.geometry import Geometry
 from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.split import PARTS
 from components.shared.errors import UserError
@@ -207,6 +209,20 @@ def test_tumour_sizes_are_shared_evenly(build):
                 for entry in split.entries(part, manifest)
             )
             assert all(abs(found[third] - size / 3) <= 1.5 for third in range(3))
+
+
+def test_sizes_are_milliliters_if_all_are_known(build):
+    pixels = random.Random(1).sample(range(1, 10_000), 40)
+    by_pixels = build([("CS", count) for count in pixels])
+    voxels = [Geometry.of_affine(np.diag([count, 1, 1, 1])) for count in pixels]
+    entries = [
+        entry.model_copy(update={"tumour_pixels": 50, "geometry": voxel})
+        for entry, voxel in zip(by_pixels.volumes, voxels, strict=True)
+    ]
+    expected = assign_split(by_pixels, DEFAULT, None)
+    assert assign_split(make_manifest(entries), DEFAULT, None) == expected
+    entries[0] = entries[0].model_copy(update={"geometry": None})
+    assert assign_split(make_manifest(entries), DEFAULT, None) != expected
 
 
 def test_sites_of_one_patient_are_spread_over_the_parts(make_entry):

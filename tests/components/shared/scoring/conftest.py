@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from components.ingest.entry import describe_volume
+from components.shared.dataset.geometry import Geometry
 from components.shared.dataset.volumes import Volume, encode_volume
 from components.shared.reading.tcga import parse_scan_name
 from components.shared.scoring.scores import score_volume
@@ -11,16 +12,20 @@ from components.shared.scoring.scores import score_volume
 
 @pytest.fixture(scope="session")
 def score():
-    """Scores a probability against a mask; the whole image is head unless one is given."""
+    """Scores a probability against a mask; the whole image is head unless one is given.
 
-    def score(truth, probability, name="TCGA_CS_0001_20000101", image=None, threshold=0.5):
+    With a spacing the voxels have millimeters.
+    """
+
+    def score(truth, probability, name="TCGA_CS_0001_20000101", image=None, spacing_mm=None):
         mask = np.asarray(truth, dtype=np.uint8)
         if image is None:
             image = np.full((*mask.shape, 3), 100, dtype=np.uint8)
-        volume = Volume(image, mask)
+        geometry = spacing_mm and Geometry.of_affine(np.diag([*spacing_mm, 1]))
+        volume = Volume(image, mask, geometry=geometry)
         entry = describe_volume(parse_scan_name(name), volume, encode_volume(volume))
         probability = np.asarray(probability, dtype=np.float32)
-        return score_volume(entry, volume, probability, probability >= threshold)
+        return score_volume(entry, volume, probability, probability >= 0.5)
 
     return score
 

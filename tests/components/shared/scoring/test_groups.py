@@ -1,6 +1,6 @@
 import numpy as np
 
-from components.shared.scoring.groups import first_of_each_third, group, size_thirds
+from components.shared.scoring.groups import first_of_each_third, group, size_thirds, tumour_sizes
 
 SHAPE = (3, 6, 5)
 
@@ -19,6 +19,18 @@ def test_size_thirds_are_by_rank_and_ties_by_name(score, some_scores):
         "TCGA_CS_0001_20000101": "medium",
         "TCGA_CS_0002_20000101": "large",
     }
+
+
+def test_sizes_are_milliliters_only_if_all_are_known(make_patient_score):
+    def score(number, pixels, milliliters):
+        return make_patient_score(f"v{number}", pixels, 0, tumour_ml=milliliters)
+
+    scores = [score(0, 100, 30.0), score(1, 200, 20.0), score(2, 300, 10.0)]
+    assert tumour_sizes(scores) == ("ml", {"v0": 30, "v1": 20, "v2": 10})
+    assert list(size_thirds(scores).items()) == [("v2", "small"), ("v1", "medium"), ("v0", "large")]
+    scores[0] = score(0, 100, None)
+    assert tumour_sizes(scores) == ("pixels", {"v0": 100, "v1": 200, "v2": 300})
+    assert size_thirds(scores)["v0"] == "small"
 
 
 def test_every_patient_is_in_one_site_and_one_size(some_scores):

@@ -15,6 +15,7 @@ from components.shared.scoring.metrics import (
     METRICS,
     aggregate,
     interval_in_words,
+    known_metrics,
 )
 from components.shared.scoring.scores import BINS, PATIENT_FIGURES, Reliability, VolumeScore
 from tests.components.conftest import count_masks
@@ -155,11 +156,29 @@ def test_aggregates_are_consistent_and_hold_no_nan(score, pairs):
     assert (len(scores) > 1) == ("patient_dice_mean_ci_low" in found)
 
 
+def test_millimeters_need_the_geometry_of_every_volume(score):
+    truth = np.zeros(SHAPE)
+    truth[1, 2:4, 2:4] = 1
+    known, unknown = score(truth, truth, spacing_mm=(5, 1, 1)), score(truth, truth)
+    needing = {metric.name for metric in METRICS if metric.needs_geometry}
+
+    both = aggregate([known, known])
+    assert needing <= both.keys()
+    assert both["surface_dice_2mm_mean"] == 1
+    assert both["surface_dice_2mm_mean" + BASELINE_SUFFIX] == 0
+    assert both["tumour_ml_mean"] == pytest.approx(0.02)
+    assert both["volume_difference_ml_mean" + BASELINE_SUFFIX] == both["tumour_ml_mean"]
+    assert known_metrics(both) == list(METRICS)
+    # as if nothing were known of either
+    assert aggregate([known, unknown]) == aggregate([unknown, unknown])
+    assert {metric.name for metric in known_metrics(aggregate([unknown]))} == NAMES - needing
+
+
 def test_a_metric_is_missing_only_with_as_many_patients_as_its_row_tells():
     found = aggregate(simulate_scores(9))
     without_tumour = aggregate(simulate_scores(3)[2:])
 
-    for metric in METRICS:
+    for metric in known_metrics(found):
         assert metric.name in found
         if metric.undefined:
             assert found[metric.undefined] < 9

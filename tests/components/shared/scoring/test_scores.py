@@ -48,6 +48,26 @@ def test_too_much_and_too_little_are_the_same_volume_difference(score):
     assert under.relative_volume_difference == pytest.approx(3 / 5)
 
 
+def test_sizes_and_distances_in_millimeters(score):
+    truth, probability = np.zeros((2, 5, 8, 8))
+    truth[1, 2:4, 2:4] = 1
+    probability[3, 2:4, 2:5] = 1
+
+    found = score(truth, probability, spacing_mm=(5.0, 2.0, 2.0))
+
+    assert found.tumour_ml == pytest.approx(4 * 20 / 1000)
+    assert found.predicted_ml == pytest.approx(6 * 20 / 1000)
+    assert found.volume_difference_ml == pytest.approx(2 * 20 / 1000)
+    assert 5 < found.assd_mm < 10 < found.hd95_mm < 11
+    assert found.surface_dice_2mm == 0
+    assert (found.empty.predicted_ml, found.empty.hd95_mm, found.empty.surface_dice_2mm) == (
+        *(0, None, 0),
+    )
+    pixels = score(truth, probability)
+    assert found.hd95 == pixels.hd95
+    assert pixels.tumour_ml is pixels.hd95_mm is pixels.surface_dice_2mm is None
+
+
 def test_a_patient_without_tumour_counts_1_if_left_empty_else_0(score):
     nothing = np.zeros(SHAPE)
     one = nothing.copy()

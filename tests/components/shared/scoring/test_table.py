@@ -43,6 +43,23 @@ def test_the_csv_has_the_promised_columns_and_blanks_for_undefined(tmp_path, sco
     assert "nan" not in path.read_text().lower()
 
 
+def test_millimeters_are_columns_if_any_volume_has_them(tmp_path, score):
+    path, truth = tmp_path / "per_patient.csv", np.ones(SHAPE)
+    scores = [
+        score(truth, truth, spacing_mm=(5, 1, 1)),
+        score(truth, truth, "TCGA_CS_0002_20000101"),
+    ]
+
+    write_patient_scores(scores, path)
+
+    with open(path, newline="") as stream:
+        known, unknown = csv.DictReader(stream)
+    for name in ("tumour_ml", "predicted_ml", "volume_difference_ml", "hd95_mm", "assd_mm"):
+        assert known[name]
+        assert unknown[name] == ""
+    assert [one.tumour_ml for one in read_patient_scores(path)] == [pytest.approx(0.45), None]
+
+
 def test_every_number_of_a_patient_is_a_figure():
     names = set(PatientScore.__dataclass_fields__) - {"volume", "patient", "site"}
     assert sorted(names) == sorted(PATIENT_FIGURES)
