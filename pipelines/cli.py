@@ -200,7 +200,7 @@ def find_lr(
     from pipelines.learning_rate import find_learning_rate
     from pipelines.settings.presets import load_preset
 
-    settings = load_preset(preset, changes or (), ("ingest", "split", "train"))
+    settings = load_preset(preset, changes or (), ("ingest", "split", "train", "register"))
     found = find_learning_rate(
         settings,
         open_store(_absolute(store)),

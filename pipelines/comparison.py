@@ -53,6 +53,7 @@ def train_recipes(
     split: dsl.Input[dsl.Artifact],
     profile_report: dsl.Input[dsl.HTML],
     compare_settings: str,
+    register_settings: str,
     run_name: str,
 ) -> RecipesOutputs:
     """Trains one model per recipe, in parallel on a cluster, and chooses by validation patients."""
@@ -71,6 +72,7 @@ def train_recipes(
             settings=recipe.settings,
             label=recipe.label,
             run_name=run_name,
+            register_settings=register_settings,
         )
     compared = compare(
         **data,
@@ -134,6 +136,7 @@ def comparison(
         recipes=recipes,
         profile_report=data.profile.outputs["report"],
         compare_settings=compare_settings,
+        register_settings=register_settings,
         run_name=run_name,
     )
     outputs = evaluate_and_register(

@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 
 from components.ingest.ingestion import ingest_source
 from components.ingest.settings import IngestSettings
+from components.register.settings import RegisterSettings
 from components.shared.config import Record
 from components.shared.dataset.manifest import fetch_manifest
 from components.shared.dataset.parts import SplitDataset
@@ -24,6 +25,8 @@ from components.split.settings import SplitSettings
 from components.split.splitting import split_dataset
 from components.train.data.slices import prepare_volumes
 from components.train.finder import search_learning_rate
+from components.train.initial import find_initial
+from components.train.loading import load_initial
 from components.train.page import render_search, search_scope
 from components.train.recipe import Recipe
 from components.train.training import TrainingLogger
@@ -55,9 +58,12 @@ def find_learning_rate(
     probe()
     client = connect()
     recipe = Recipe.model_validate(preset["train"])
+    registered = RegisterSettings.model_validate(preset["register"])
     dataset = _dataset(preset, store, source, dataset_id)
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(recipe.network)
+    weights = find_initial({"network": recipe.network}, store, registered.model_name)
+    load_initial(segmenter, weights, "network", store, dataset.cache)
     volumes = prepare_volumes(dataset, "train", segmenter, whole_scans=recipe.whole_scans)
     run_id = _open_run(client, recipe, dataset)
     status = "FAILED"

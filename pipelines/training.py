@@ -60,6 +60,7 @@ def train_and_register(
         pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         settings=settings["train"],
         run_name=run_name,
+        register_settings=settings["register"],
     )
     return evaluate_and_register(
         data,

@@ -32,17 +32,16 @@ def check_data(
     """
     from pathlib import Path
 
-    from components.check_data.settings import CheckDataSettings
-    from components.shared.config import parse_config
     from components.shared.storage.outcome import Outcome, leave_outcome, running_step
     from components.shared.storage.store import open_store
 
     with running_step("check_data", store, pipeline_run=pipeline_run) as process:
         from components.check_data.checking import check_data_set
+        from components.shared.tracking.model_name import read_model_name
         from components.shared.tracking.refusals import explaining
         from components.shared.tracking.server import connect
 
-        name = parse_config(CheckDataSettings, register_settings, "register").model_name
+        name = read_model_name(register_settings)
         opened = open_store(store)
         with explaining():
             found = check_data_set(connect(), dataset_id, name, opened, force=force)

@@ -191,7 +191,8 @@ def _curves(history: TrainingHistory) -> list[Block]:
             draw(training_curves(history.epochs)),
             f"Best validation Dice {dice[best]:.3f}, in epoch {best}. The exported weights are "
             f"those of {exported}. The validation patients are not the test patients above.",
-        )
+        ),
+        *_start(history),
     ]
 
 
@@ -208,6 +209,10 @@ def _unit(scores: Sequence[PatientScore]) -> str:
         "The unit is a pixel, and one slice step counts as one pixel. Metrics in millimeters and "
         f"milliliters are left out: the spacing of {unknown} of {len(scores)} volumes is unknown."
     )
+
+
+def _start(history: TrainingHistory) -> list[Block]:
+    return [f"The network started from {history.start}."] if history.start else []
 
 
 def _definitions(evaluation: Evaluation, settings: EvaluateSettings) -> list[Block]:

@@ -1,46 +1,14 @@
-"""Model URI and threshold for a prediction."""
+"""Threshold of a model for a prediction."""
 
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.utils.models import get_model_name_and_version
-
-from components.shared.errors import UserError
 from components.shared.tracking.champion import (
     DEFAULT_THRESHOLD,
     parse_threshold,
-    require_champion,
     version_threshold,
 )
 from components.shared.tracking.refusals import explaining
 from components.shared.tracking.server import connect
 
 _PARAM = "evaluate.threshold"  # parameter of a run, and of the models that it logged
-
-
-@explaining()
-def resolve_model(model: str, model_name: str) -> str:
-    """Resolves a model to its URI, with aliases replaced by the version.
-
-    Args:
-        model: `champion`, an MLflow URI (`models:/...`, `runs:/...`) or a folder.
-        model_name: Name of the registered model with the champion.
-
-    Raises:
-        UserError: If MLflow is needed and cannot be used, or there is no champion or no such
-            alias.
-    """
-    if model == "champion":
-        version = require_champion(connect(), model_name)
-        return f"models:/{version.name}/{version.version}"
-    if model.startswith("runs:"):
-        connect()
-    if not model.startswith("models:"):
-        return model
-    client = connect()
-    try:
-        found = get_model_name_and_version(client, model)  # type: ignore[no-untyped-call] # MLflow's
-    except MlflowException as error:
-        raise UserError(f"model {model} cannot be loaded: {error}") from error
-    return "/".join(["models:", *map(str, found)])
 
 
 @explaining()

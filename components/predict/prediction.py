@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from components.predict.model import resolve_model, scored_threshold
+from components.predict.model import scored_threshold
 from components.predict.page import VolumePrediction, render_predictions, take_snapshot
 from components.predict.settings import PredictSettings
 from components.shared.config import Record
@@ -27,6 +27,7 @@ from components.shared.reading.workers import Refused, run_in_workers
 from components.shared.report.page import Picture
 from components.shared.scoring.decision import decision_text, find_tumour
 from components.shared.storage.store import FolderStore
+from components.shared.tracking.champion import resolve_model
 from components.shared.tracking.refusals import explaining_files
 
 logger = logging.getLogger(__name__)

@@ -21,6 +21,7 @@ def train(
     run_name: str = "",
     group: str = "",
     pod: str = "",
+    register_settings: str = "",
 ) -> str:
     """Fits a recipe on the training part, resuming from the last checkpoint of this run.
 
@@ -43,6 +44,8 @@ def train(
         run_name: Name of the pipeline run in MLflow, e.g. the preset.
         group: YAML of `components.train.group.settings.GroupSettings`; empty to train in this pod.
         pod: JSON of the group's pods: metadata and spec.
+        register_settings: YAML of register's settings, for the name of the model whose champion
+            `initial_weights=champion` is.
 
     Returns:
         Id of the training run's MLflow run, a child of the pipeline run's.
@@ -54,6 +57,7 @@ def train(
     from components.shared.dataset.parts import SplitDataset
     from components.shared.process import importing
     from components.shared.storage.outcome import running_step
+    from components.shared.tracking.model_name import read_model_name
     from components.train.recipe import Recipe
 
     with running_step("train", store, label, pipeline_run=pipeline_run) as process:
@@ -79,6 +83,7 @@ def train(
             pipeline_run=process.pipeline_run,
             label=label,
             run_name=run_name,
+            model_name=read_model_name(register_settings),
             profile_report=Path(profile_report.path),
             model=Path(model.path),
             history=Path(history.path),

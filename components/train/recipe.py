@@ -202,6 +202,8 @@ class OptimizerSettings(Config):
             network; `learning_rate` is ignored.
         encoder_factor: Learning rate of the encoder relative to that of the other weights
             (discriminative learning rates).
+        warm_start_factor: Factor of the learning rate where the network starts from
+            `initial_weights`; a learning rate that is searched for has no factor.
         weight_decay: Weight decay as the method defines it; decoupled with `adamw` and `muon`.
         gradient_clip: Largest norm of the gradient; `None` does not clip. It has little effect
             with `muon`, whose steps have one size.
@@ -216,6 +218,7 @@ class OptimizerSettings(Config):
     learning_rate: float = Field(default=1e-3, gt=0.0, le=1.0)
     find_learning_rate: bool = False
     encoder_factor: float = Field(default=1.0, gt=0.0, le=1.0)
+    warm_start_factor: float = Field(default=0.1, gt=0.0, le=1.0)
     weight_decay: float = Field(default=1e-2, ge=0.0)
     gradient_clip: float | None = Field(default=None, gt=0.0)
     loss: tuple[Loss, ...] = Field(default=(Loss(name="bce"), Loss(name="dice")), min_length=1)

@@ -14,11 +14,10 @@ from components.shared.dataset.split import split_key
 from components.shared.model.library import TIMM_PREFIX
 from components.shared.model.model_folder import AnySegmenter
 from components.shared.model.network import PairedSegmenter, VolumeSegmenter, build_segmenter
-from components.shared.model.settings import Network
 from components.shared.report.learning_rate import LearningRateSearch, learning_rate_curve
 from components.shared.report.training_history import TrainingHistory
 from components.shared.threads import limit_threads
-from components.shared.tracking.identity import Training, checkpoint_folder
+from components.shared.tracking.identity import checkpoint_folder
 from components.shared.tracking.runs import (
     log_dataset,
     log_metrics,
@@ -35,6 +34,8 @@ from components.train.distributed.processes import is_writer
 from components.train.export import export_segmenter, try_export
 from components.train.finder import search_learning_rate, search_once, with_found_rate
 from components.train.fit import fit
+from components.train.initial import InitialWeights, identify
+from components.train.loading import load_initial
 from components.train.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ def train_model(
     pipeline_run: str,
     label: str = "",
     run_name: str = "",
+    model_name: str = "",
     profile_report: Path,
     model: Path,
     history: Path,
@@ -62,22 +64,25 @@ def train_model(
             learning rate is searched for and the loss falls nowhere.
     """
     limit_threads()
-    training = Training(
+    training, weights = identify(
+        recipe,
+        dataset.store,
+        model_name,
         pipeline_run=pipeline_run,
         label=label,
         dataset_id=dataset.manifest.dataset_id,
         split_id=dataset.split.split_id,
-        recipe=recipe.model_dump(mode="json"),
     )
     network = f"{recipe.network.architecture}-{recipe.network.encoder}"
     run_id = open_run(training, name=network, run_name=run_name)
     with recording(run_id) as client:
         if is_writer():
             log_params(client, run_id, {"train": recipe.model_dump(mode="json")})
+            log_params(client, run_id, weights.params())
             _describe_data(client, pipeline_run_of(client, run_id), dataset, profile_report)
         training_logger = TrainingLogger(client, run_id)
         folder = checkpoint_folder(training.digest)
-        segmenter, fitted = _fit(recipe, dataset, folder, training_logger)
+        segmenter, fitted = _fit(recipe, weights, dataset, folder, training_logger)
         if is_writer():
             difference = export_segmenter(segmenter, model)
             logger.info(
@@ -136,38 +141,62 @@ class TrainingLogger:
 
 
 def _fit(
-    recipe: Recipe, dataset: SplitDataset, folder: str, training_logger: TrainingLogger
+    recipe: Recipe,
+    weights: InitialWeights,
+    dataset: SplitDataset,
+    folder: str,
+    training_logger: TrainingLogger,
 ) -> tuple[AnySegmenter, TrainingHistory]:
     """Fits the recipe's network, and its second one if there is one."""
     # both first: an error in one is reported before the other is trained
-    segmenters = [
-        _initial(network, recipe, f"train.{section}")
-        for section, network in recipe.networks.items()
-    ]
+    segmenters = [_initial(recipe, section, weights, dataset) for section in recipe.networks]
+    starts = [_start(weights, section) for section in recipe.networks]
+    recipes = [_with_warm_rate(recipe, weights, section) for section in recipe.networks]
     if recipe.flair_network is not None:
         logger.info("training the first of two networks, on all sequences; times are for one")
-    segmenter, history = _fit_network(recipe, segmenters[0], dataset, folder, training_logger)
+    segmenter, history = _fit_network(recipes[0], segmenters[0], dataset, folder, training_logger)
+    history = history.model_copy(update={"start": starts[0]})
     if recipe.flair_network is None:
         return segmenter, history
     logger.info("training the second network, on FLAIR")
-    for_flair = recipe.model_copy(update={"network": recipe.flair_network, "flair_network": None})
+    second = {"network": recipe.flair_network, "flair_network": None}
     flair, flair_history = _fit_network(
-        for_flair,
+        recipes[1].model_copy(update=second),
         segmenters[1],
         dataset,
         f"{folder}/flair",
         replace(training_logger, prefix="flair_"),
     )
+    flair_history = flair_history.model_copy(update={"start": starts[1]})
     return PairedSegmenter(segmenter, flair), history.model_copy(update={"flair": flair_history})
 
 
-def _initial(network: Network, recipe: Recipe, place: str) -> VolumeSegmenter:
+def _initial(
+    recipe: Recipe, section: str, weights: InitialWeights, dataset: SplitDataset
+) -> VolumeSegmenter:
+    network, place = recipe.networks[section], f"train.{section}"
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(network, place, recipe.schedule.image_sizes)
+    load_initial(segmenter, weights, section, dataset.store, dataset.cache)
     # more networks than anybody has tried
     if network.is_users or network.encoder.startswith(TIMM_PREFIX):
         try_export(segmenter, place)
     return segmenter
+
+
+def _start(weights: InitialWeights, section: str) -> str:
+    """Weights that a network starts from, in words; empty if they are random."""
+    found = weights.of(section)
+    return f"{found[1].source} (sha256 {found[1].sha256})" if found else ""
+
+
+def _with_warm_rate(recipe: Recipe, weights: InitialWeights, section: str) -> Recipe:
+    if not weights.is_warm(section):
+        return recipe
+    optimizer = recipe.optimizer
+    rate = optimizer.learning_rate * optimizer.warm_start_factor
+    changed = optimizer.model_copy(update={"learning_rate": rate})
+    return recipe.model_copy(update={"optimizer": changed})
 
 
 def _fit_network(

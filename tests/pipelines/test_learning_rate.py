@@ -31,7 +31,7 @@ def places(tmp_path, monkeypatch, make_mlflow):
 
 def test_a_source_and_the_data_set_it_became_give_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(finder, "STEPS", 40)
-    preset = load_preset("demo", _SMALL, ("ingest", "split", "train"))
+    preset = load_preset("demo", _SMALL, ("ingest", "split", "train", "register"))
     store = open_store(str(tmp_path / "store"))
     found = find_learning_rate(preset, store, tmp_path / "out", source="synthetic:8")
     page = found.report.read_text()
@@ -68,7 +68,7 @@ def test_of_two_networks_the_first_is_searched_on_the_scans_that_it_trains_on(
     store = open_store(str(tmp_path / "store"))
     for second in ([], ["train.flair_network=null"]):
         changes = ("train.network.image_size=32", "train.compute.threads=1", *second)
-        preset = load_preset("buda2019", changes, ("ingest", "split", "train"))
+        preset = load_preset("buda2019", changes, ("ingest", "split", "train", "register"))
         found = find_learning_rate(preset, store, tmp_path / "out", source="synthetic:8")
         page = found.report.read_text()
         assert f"{len(missing[-1])} training volumes" in page

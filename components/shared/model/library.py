@@ -36,7 +36,7 @@ def check_weights(network: Network, place: str) -> None:
     Raises:
         UserError: If neither smp nor timm has ImageNet weights for the encoder.
     """
-    wanted = network.has_encoder and network.encoder_weights != "none"
+    wanted = network.has_encoder and network.encoder_weights == "imagenet"
     if not wanted or _has_weights(network.encoder):
         return
     raise UserError(

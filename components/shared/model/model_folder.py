@@ -107,7 +107,7 @@ def read_segmenter(config_file: Path, weights_file: Path) -> tuple[AnySegmenter,
         BadModelError: If the files hold anything but a segmenter of this schema version.
         OSError: If they cannot be read.
     """
-    config = _read_config(config_file)
+    config = read_config(config_file)
     _check_header(weights_file)
     try:
         with safe_open(weights_file, framework="pt") as weights:
@@ -130,7 +130,12 @@ def shown(text: object, most: int = 120) -> str:
     return written if len(written) <= most else f"{written[: most - 10]}...{written[-1]}"
 
 
-def _read_config(path: Path) -> SegmenterConfig:
+def read_config(path: Path) -> SegmenterConfig:
+    """Reads `config.json`.
+
+    Raises:
+        BadModelError: If it is anything but the configuration of a segmenter.
+    """
     _check_file(path)
     with open(path, "rb") as file:
         text = file.read(_LARGEST_CONFIG + 1)

@@ -227,7 +227,7 @@ def build_segmenter(
     *,
     is_tried: bool = True,
 ) -> VolumeSegmenter:
-    """Builds the segmenter that the settings describe.
+    """Builds the segmenter that the settings describe, with random weights.
 
     Args:
         settings: Settings of the network.
@@ -237,8 +237,8 @@ def build_segmenter(
 
     Raises:
         UserError: If the libraries lack the encoder or its ImageNet weights, the settings do not
-            go together, the output has another size than the input, the ImageNet weights cannot
-            be downloaded, or a network of the user's cannot be imported.
+            go together, the output has another size than the input, or a network of the user's
+            cannot be imported.
     """
     check_encoder(settings, place)
     check_weights(settings, place)
@@ -262,11 +262,6 @@ def _build_network(settings: Network, channels: int, place: str) -> nn.Module:
         return _build_library_network(settings, channels)
     except _REFUSALS as error:
         raise UserError(f"{place}: no network {_name(settings)}: {error}") from error
-    except OSError as error:  # hub errors and lost connections are OSErrors
-        raise UserError(
-            f"ImageNet weights of {settings.encoder} cannot be downloaded "
-            f"({type(error).__name__}); continue without them by {place}.encoder_weights=none"
-        ) from error
 
 
 def _build_library_network(settings: Network, channels: int) -> nn.Module:
@@ -275,7 +270,7 @@ def _build_library_network(settings: Network, channels: int) -> nn.Module:
         settings.architecture,
         encoder_name=settings.encoder,
         encoder_depth=settings.encoder_depth,
-        encoder_weights=None if settings.encoder_weights == "none" else settings.encoder_weights,
+        encoder_weights=None,
         in_channels=channels,
         classes=1,
         **({"decoder_channels": widths} if widths else {}),

@@ -126,7 +126,7 @@ def load_segmenter(uri: str | Path, device: str = "auto") -> StoredSegmenter:
     target = torch.device(pick_device(device))
     try:
         with TemporaryDirectory(prefix="brainseg-model-") as scratch:
-            module, config = read_segmenter(*_find_files(uri, scratch))
+            module, config = read_segmenter(*find_files(uri, scratch))
     except BadModelError as error:
         raise UserError(f"model {uri} cannot be loaded: {error}") from error
     except (MlflowException, OSError) as error:
@@ -136,7 +136,13 @@ def load_segmenter(uri: str | Path, device: str = "auto") -> StoredSegmenter:
     return StoredSegmenter(placed, target, config.threshold)
 
 
-def _find_files(uri: str | Path, scratch: str) -> tuple[Path, Path]:
+def find_files(uri: str | Path, scratch: str) -> tuple[Path, Path]:
+    """Returns the two files of a stored segmenter, downloaded to a folder if they are not local.
+
+    Raises:
+        BadModelError: If the model has no stored form.
+        MlflowException, OSError: If there is no such model.
+    """
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 

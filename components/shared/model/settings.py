@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from components.shared.config import Config
+from components.shared.model.weights_uri import EncoderWeights, InitialWeights
 
 Architecture = Literal[
     "unet",
@@ -51,7 +52,11 @@ class Network(Config):
             `package.module:function`, a network of your own (see docs/how-to/add-a-network.md).
         encoder: An encoder of `segmentation_models_pytorch`, e.g. `resnet18`, or `tu-` and the
             name of one of timm's networks.
-        encoder_weights: `imagenet` downloads weights; `none` starts from random ones.
+        encoder_weights: `imagenet`; `none` starts from random ones; or the URI of a file (see
+            docs/how-to/pretrained-weights.md). They are fetched once, into the store.
+        initial_weights: Weights of an earlier model of the same architecture, from which the
+            whole network starts (a warm start): `champion`, `models:/...`, `runs:/...` or the URI
+            of a file. `None`, or no champion yet, starts from `encoder_weights`.
         encoder_depth: Stages of the encoder that are used; each halves the resolution.
         decoder_channels: Widths of the decoder's stages, as many as the encoder has, where it has
             some (U-Net, U-Net++, MA-Net); `None` takes the library's first ones.
@@ -72,7 +77,8 @@ class Network(Config):
 
     architecture: Annotated[str, AfterValidator(_check_architecture)] = "unet"
     encoder: str = "resnet18"
-    encoder_weights: Literal["imagenet", "none"] = "imagenet"
+    encoder_weights: EncoderWeights = "imagenet"
+    initial_weights: InitialWeights | None = None
     encoder_depth: int = Field(default=5, ge=3, le=5)
     decoder_channels: tuple[PositiveInt, ...] | None = None
     image_size: int = Field(default=256, ge=32, le=1024, multiple_of=32)

@@ -13,10 +13,12 @@ class TrainingHistory(Record):
         epochs: One mapping per validated epoch, from names of figures to values.
         exported: Number of the epoch with the exported weights; `None` without epochs.
         learning_rate_search: Search that chose the learning rate; `None` if the recipe sets it.
+        start: Weights that the network started from, in words; empty if they were random.
         flair: History of the second network, for scans without a sequence, if there is one.
     """
 
     epochs: tuple[dict[str, float], ...] = ()
     exported: int | None = None
     learning_rate_search: LearningRateSearch | None = None
+    start: str = ""
     flair: Self | None = None

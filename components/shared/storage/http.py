@@ -27,7 +27,7 @@ class Http(urllib3.PoolManager):
             "timeout": urllib3.Timeout(connect=connect_s, read=read_s),
             "maxsize": 16,
             "cert_reqs": "CERT_REQUIRED",
-            "ca_certs": _authorities(),
+            "ca_certs": authorities(),
             "retries": retries,
         }
         self._by_proxy: dict[str, urllib3.ProxyManager] = {}
@@ -118,7 +118,12 @@ def _text(data: bytes) -> str:
     return printable(" ".join(data.decode(errors="replace").split()))
 
 
-def _authorities() -> str:
+def authorities() -> str:
+    """Returns the file of trusted certificate authorities.
+
+    Raises:
+        UserError: If a variable names a file that does not exist.
+    """
     for variable in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
         file = os.environ.get(variable)
         if file and not Path(file).is_file():

@@ -7,11 +7,14 @@ from typing import TypeVar
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from components.shared.dataset.manifest import manifest_key
 from components.shared.dataset.split import split_key
 from components.shared.errors import UserError
 from components.shared.storage.store import Store
+from components.shared.tracking.refusals import explaining
+from components.shared.tracking.server import connect
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,33 @@ def require_champion(client: MlflowClient, name: str) -> ModelVersion:
             f"use a version by its number, models:/{name}/NUMBER"
         )
     return champion
+
+
+@explaining()
+def resolve_model(model: str, model_name: str) -> str:
+    """Resolves a model to its URI, with aliases replaced by the version.
+
+    Args:
+        model: `champion`, an MLflow URI (`models:/...`, `runs:/...`) or a folder.
+        model_name: Name of the registered model with the champion.
+
+    Raises:
+        UserError: If MLflow is needed and cannot be used, or there is no champion or no such
+            alias.
+    """
+    if model == "champion":
+        version = require_champion(connect(), model_name)
+        return f"models:/{version.name}/{version.version}"
+    if model.startswith("runs:"):
+        connect()
+    if not model.startswith("models:"):
+        return model
+    client = connect()
+    try:
+        found = get_model_name_and_version(client, model)  # type: ignore[no-untyped-call] # MLflow's
+    except MlflowException as error:
+        raise UserError(f"model {model} cannot be loaded: {error}") from error
+    return "/".join(["models:", *map(str, found)])
 
 
 def find_version(client: MlflowClient, name: str, number: str) -> ModelVersion | None:

@@ -26,6 +26,7 @@ class Training(Record):
         dataset_id: Version of the data set.
         split_id: Version of the split.
         recipe: Recipe as JSON.
+        weights: Digests of the files that it starts from, by setting.
     """
 
     pipeline_run: str
@@ -33,6 +34,7 @@ class Training(Record):
     dataset_id: str
     split_id: str
     recipe: Mapping[str, Any]
+    weights: Mapping[str, str] = {}
 
     @field_validator("pipeline_run")
     @classmethod
@@ -53,7 +55,8 @@ class Training(Record):
     @functools.cached_property
     def digest(self) -> str:
         """Digest that is equal in every attempt, and different for every other training run."""
-        return short_digest(canonical_json(self.model_dump(mode="json")))
+        unused = set() if self.weights else {"weights"}
+        return short_digest(canonical_json(self.model_dump(mode="json", exclude=unused)))
 
 
 def check_label(label: str) -> None:

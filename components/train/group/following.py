@@ -16,7 +16,6 @@ from components.shared.config import parse_config
 from components.shared.errors import OutageError, UserError
 from components.shared.printable import printable
 from components.shared.storage.store import Store, open_store
-from components.shared.tracking.identity import Training
 from components.train.exit_codes import PREEMPTED_STATUS
 from components.train.group.cluster import GroupCluster
 from components.train.group.objects import (
@@ -43,6 +42,7 @@ from components.train.group.result import (
     group_folder,
 )
 from components.train.group.settings import GroupSettings, Task
+from components.train.initial import identify
 from components.train.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ def train_in_group(
     pipeline_run: str,
     label: str,
     run_name: str,
+    model_name: str,
     profile_report: Path,
     model: Path,
     history: Path,
@@ -81,15 +82,18 @@ def train_in_group(
         RuntimeError: If the pods failed otherwise.
     """
     settings = parse_config(GroupSettings, group, "train.group")
-    training = Training(
+    opened = open_store(store)
+    training, _ = identify(
+        recipe,
+        opened,
+        model_name,
         pipeline_run=pipeline_run,
         label=label,
         dataset_id=dataset_id,
         split_id=split_id,
-        recipe=recipe.model_dump(mode="json"),
     )
     task = Task(store=store, training=training, run_name=run_name)
-    opened, folder = open_store(store), group_folder(training)
+    folder = group_folder(training)
     result = find_result(opened, folder)
     if result is None:
         opened.upload(profile_report, f"{folder}/{PROFILE}")

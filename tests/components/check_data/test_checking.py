@@ -99,8 +99,8 @@ def test_a_champion_from_elsewhere_is_no_reference(registry, lost, caplog):
 
 
 def test_the_model_is_the_one_that_register_means():
-    from components.check_data.settings import CheckDataSettings
+    from components.shared.tracking.model_name import ModelName
 
-    schemas = (kind.model_json_schema() for kind in (RegisterSettings, CheckDataSettings))
+    schemas = (kind.model_json_schema() for kind in (RegisterSettings, ModelName))
     one, other = (schema["properties"]["model_name"] for schema in schemas)
     assert one == other

@@ -3,11 +3,12 @@ import uuid
 
 import pytest
 
-from components.predict.model import resolve_model, scored_threshold
+from components.predict.model import scored_threshold
 from components.predict.prediction import predict_source
 from components.predict.settings import PredictSettings
 from components.register.registry import add_version
 from components.shared.errors import UserError
+from components.shared.tracking.champion import resolve_model
 from components.shared.tracking.runs import log_params
 from components.shared.tracking.server import connect
 from tests.components.conftest import BOTH_MLFLOWS, new_run

@@ -241,8 +241,8 @@ def test_a_misspelt_setting_names_the_nearest_and_those_of_its_section():
     assert str(caught.value) == (
         "train.network.encodr is not a setting (nearest: train.network.encoder); "
         "train.epoch is not a setting (nearest: train.schedule.epochs). "
-        "Settings of train.network: architecture, encoder, encoder_weights, encoder_depth, "
-        "decoder_channels, image_size, context_slices, sequences, normalization, crop, "
-        "test_time_flip, min_component_fraction. Settings of train: network, flair_network, "
+        "Settings of train.network: architecture, encoder, encoder_weights, initial_weights, "
+        "encoder_depth, decoder_channels, image_size, context_slices, sequences, normalization, "
+        "crop, test_time_flip, min_component_fraction. Settings of train: network, flair_network, "
         "sampling, augmentation, optimizer, schedule, compute, seed"
     )

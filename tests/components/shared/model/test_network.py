@@ -50,17 +50,6 @@ def test_a_volume_of_any_size_gives_a_probability_a_voxel(make_network, shape):
     assert 0 <= probability.min() <= probability.max() <= 1
 
 
-def test_missing_weights_say_how_to_go_on(make_network, monkeypatch, tmp_path):
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        UserError, match=r"cannot be downloaded.*train.network.encoder_weights=none"
-    ):
-        build_segmenter(make_network(**{"encoder_weights": "imagenet"}))
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,0 +1,36 @@
+"""Forms of the settings that name weights. Needs no torch: presets are checked without it."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+WEIGHTS_FORMS = (
+    "an absolute path, s3://bucket/file, https://host/file, models:/NAME/VERSION, runs:/ID/FOLDER "
+    "or package:NAME/file"
+)
+# an address with a password would stand in MLflow and in reports
+_URI = re.compile(
+    r"(/|file:///|s3://[^/]+/|https?://[^/@]+/|models:/|runs:/[^/]+/|package:\w+/)[^/].*[^/\s]"
+)
+
+
+def is_weights_uri(value: str) -> bool:
+    """Returns whether a value has one of the forms of `WEIGHTS_FORMS`."""
+    return bool(_URI.fullmatch(value))
+
+
+def _check_encoder_weights(value: str) -> str:
+    if value in ("imagenet", "none") or is_weights_uri(value):
+        return value
+    raise ValueError(f"must be imagenet, none, {WEIGHTS_FORMS}")
+
+
+def _check_initial_weights(value: str) -> str:
+    if value == "champion" or is_weights_uri(value):
+        return value
+    raise ValueError(f"must be champion, {WEIGHTS_FORMS}")
+
+
+EncoderWeights = Annotated[str, AfterValidator(_check_encoder_weights)]
+InitialWeights = Annotated[str, AfterValidator(_check_initial_weights)]
