@@ -21,7 +21,7 @@ def ingest(
     Args:
         source: URI of the volumes; `brainseg ingest --help` lists the forms.
         store: `s3://bucket/prefix` or a folder in which the version is published.
-        settings: YAML of `IngestSettings`: strict, max_file_mib, max_archive_gib.
+        settings: YAML of `IngestSettings`: limits, strictness and layout.
         manifest: Volumes of the version (JSON).
         ingest_account: Accepted, quarantined and ignored files (JSON).
 

@@ -1,19 +1,39 @@
 """A volume's entry in the manifest."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
+from components.shared.dataset.channels import LGG_LABELS, LGG_TARGETS, Channels, Target
+from components.shared.dataset.gray import black_and_white, to_levels
 from components.shared.dataset.manifest import ChannelIntensity, VolumeEntry
-from components.shared.dataset.volumes import CHANNELS, FLAIR, EncodedVolume, Volume, Voxels
-from components.shared.reading.tcga import ScanName
+from components.shared.dataset.volumes import EncodedVolume, LabelMap, Volume, Voxels
+from components.shared.reading.scans import ScanName
 
 _STEP = 4  # every fourth row and column: percentiles move by less than one gray value
+_DIGITS = 6  # of a gray level's value: ids must not depend on the processor's rounding
 
 
-def describe_volume(name: ScanName, volume: Volume, encoded: EncodedVolume) -> VolumeEntry:
-    """Builds the entry, without attributes, of a volume that is stored as `encoded`."""
+def describe_volume(
+    name: ScanName,
+    volume: Volume,
+    encoded: EncodedVolume,
+    labels: Mapping[str, int] = LGG_LABELS,
+    target: Target = LGG_TARGETS[0],
+) -> VolumeEntry:
+    """Builds the entry, without attributes, of a volume that is stored as `encoded`.
+
+    Args:
+        name: Names of volume and patient.
+        volume: Voxels with the label map.
+        encoded: The volume as it is stored.
+        labels: Values of the label map.
+        target: First target of the data set.
+    """
     slices, height, width = volume.mask.shape
-    tumour = np.count_nonzero(volume.mask, axis=(1, 2))
+    pixels = _label_pixels(volume.mask)
+    tumour = pixels[:, list(target.labels)].sum(axis=1)
     return VolumeEntry(
         volume=name.volume,
         patient=name.patient,
@@ -26,17 +46,32 @@ def describe_volume(name: ScanName, volume: Volume, encoded: EncodedVolume) -> V
         width=width,
         tumour_pixels=int(tumour.sum()),
         tumour_slices=int(np.count_nonzero(tumour)),
-        missing=_missing_sequences(volume.image),
-        intensity=tuple(_intensity(volume.image[..., channel]) for channel in range(len(CHANNELS))),
+        missing=_missing_channels(volume.image, volume.channels),
+        intensity=tuple(map(_intensity, np.moveaxis(volume.image, -1, 0))),
         attributes={},
+        dtype=volume.image.dtype.name,
+        geometry=volume.geometry,
+        label_voxels=_label_voxels(pixels, labels),
     )
 
 
-def _missing_sequences(image: Voxels) -> tuple[str, ...]:
+def _label_pixels(mask: LabelMap) -> npt.NDArray[np.intp]:
+    """Pixels of each value in each slice, slices x 256."""
+    return np.stack([np.bincount(plane.ravel(), minlength=256) for plane in mask])
+
+
+def _label_voxels(pixels: npt.NDArray[np.intp], labels: Mapping[str, int]) -> dict[str, int]:
+    if len(labels) == 1:
+        return {}
+    return {name: int(pixels[:, value].sum()) for name, value in labels.items()}
+
+
+def _missing_channels(image: Voxels, channels: Channels) -> tuple[str, ...]:
+    reference = image[..., channels.reference_index]
     return tuple(
         name
-        for channel, name in enumerate(CHANNELS)
-        if channel != FLAIR and _equal(image[..., channel], image[..., FLAIR])
+        for channel, name in enumerate(channels.names)
+        if name != channels.reference and _equal(image[..., channel], reference)
     )
 
 
@@ -47,13 +82,20 @@ def _equal(one: Voxels, other: Voxels) -> bool:
 
 
 def _intensity(channel: Voxels) -> ChannelIntensity:
-    histogram = np.bincount(channel[:, ::_STEP, ::_STEP].ravel(), minlength=256)
+    black, white = 0.0, 255.0
+    sample = channel[:, ::_STEP, ::_STEP]
+    if channel.dtype != np.uint8:
+        black, white = black_and_white(channel)
+        sample = np.rint(to_levels(sample, black, white)).astype(np.uint8)
+    histogram = np.bincount(sample.ravel(), minlength=256)
     total = int((histogram * np.arange(256)).sum())
     return ChannelIntensity(
         mean=round(total / int(histogram.sum()), 2),
         p1=_percentile(histogram, 1),
         p50=_percentile(histogram, 50),
         p99=_percentile(histogram, 99),
+        black=float(f"{black:.{_DIGITS}g}"),
+        white=float(f"{white:.{_DIGITS}g}"),
     )
 
 

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from components.ingest.settings import IngestSettings
-from components.ingest.table import AttributeTable, join_attributes, read_attributes
 from components.ingest.workers import Accepted, Outcome, VolumeWork, usable_workers, work_on
 from components.shared.dataset.gc_lock import require_volumes
 from components.shared.dataset.ingest_account import IngestAccount, Quarantined
 from components.shared.dataset.manifest import Manifest, make_manifest, manifest_key
 from components.shared.errors import UserError
 from components.shared.progress import track
-from components.shared.reading.scans import Listing, Scan, list_scans, nothing_accepted
+from components.shared.reading.layouts.layout import Layout
+from components.shared.reading.layouts.opening import open_layout
+from components.shared.reading.scans import Listing, Scan
 from components.shared.reading.sources.opening import open_source
+from components.shared.reading.table import AttributeTable, join_attributes, read_attributes
 from components.shared.report.kept import keep_report
 from components.shared.storage.store import Store
 
@@ -54,13 +56,15 @@ def ingest_source(
             account); or volumes that were in the store have been removed since.
     """
     with open_source(source_uri, settings.max_archive_gib) as source:
-        listing = list_scans(source)
-        work = VolumeWork(source, store.uri, settings)
-        outcomes = _examine(work, listing.scans, workers or usable_workers())
-        table = read_attributes(source, listing.tables, settings.max_file_mib)
-    result = _judge(source_uri, listing, outcomes, table)
+        layout = open_layout(settings.layout, source)
+        listing = layout.list_scans(source)
+        work = VolumeWork(source, store.uri, settings, layout)
+        count = workers or usable_workers(settings.limits.worker_bytes)
+        outcomes = _examine(work, listing.scans, count)
+        table = read_attributes(source, listing.tables, settings.max_file_mib, layout.table)
+    result = _judge(source_uri, layout, listing, outcomes, table)
     manifest, account = result.manifest, result.account
-    _require_fit(account, settings.strict, store)
+    _require_fit(account, layout, settings.strict, store)
     _log(account)
     store.write(manifest_key(manifest.dataset_id), manifest.to_json())
     if account.objects_written < account.volumes:
@@ -69,11 +73,14 @@ def ingest_source(
 
 
 def _examine(work: VolumeWork, scans: Sequence[Scan], workers: int) -> list[Outcome]:
-    alone, shared = _grouped(scans, lambda scan: scan.name.patient)
+    # where the day is unknown, names of cases distinguish a patient's scans
+    alone, shared = _grouped(
+        scans, lambda scan: (scan.name.patient, scan.name.date or scan.name.volume)
+    )
     refused = [
         Quarantined(
             scan.name.volume,
-            f"patient {scan.name.patient} is in {len(group)} folders: "
+            f"patient {scan.name.patient} has {len(group)} scans of one day: "
             + ", ".join(other.name.volume for other in group),
             scan.paths,
         )
@@ -85,15 +92,19 @@ def _examine(work: VolumeWork, scans: Sequence[Scan], workers: int) -> list[Outc
 
 
 def _judge(
-    source_uri: str, listing: Listing, outcomes: Sequence[Outcome], table: AttributeTable
+    source_uri: str,
+    layout: Layout,
+    listing: Listing,
+    outcomes: Sequence[Outcome],
+    table: AttributeTable,
 ) -> IngestResult:
     stored = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
     accepted, twins = _one_per_image(stored)
     refused = [outcome for outcome in outcomes if isinstance(outcome, Quarantined)]
     quarantined = sorted([*listing.quarantined, *refused, *twins], key=lambda bad: bad.volume)
-    patients = [scan.name.patient for scan in listing.scans]
+    patients = [name for scan in listing.scans for name in (scan.name.patient, scan.name.volume)]
     entries, warnings = join_attributes([volume.entry for volume in accepted], table, patients)
-    manifest = make_manifest(entries)
+    manifest = make_manifest(entries, layout.channels, layout.labels, layout.targets)
     account = IngestAccount(
         source=source_uri,
         dataset_id=manifest.dataset_id,
@@ -116,7 +127,7 @@ def _one_per_image(accepted: Iterable[Accepted]) -> tuple[list[Accepted], list[Q
     return alone, [
         Quarantined(
             volume.entry.volume,
-            "the same pixels are under two patients: "
+            "the same pixels are under several names: "
             + ", ".join(sorted(other.entry.volume for other in group)),
             volume.scan.paths,
         )
@@ -125,9 +136,9 @@ def _one_per_image(accepted: Iterable[Accepted]) -> tuple[list[Accepted], list[Q
     ]
 
 
-def _grouped(items: Iterable[T], key: Callable[[T], str]) -> tuple[list[T], list[list[T]]]:
+def _grouped(items: Iterable[T], key: Callable[[T], object]) -> tuple[list[T], list[list[T]]]:
     """Items with a unique key, and groups of items with the same key."""
-    groups: dict[str, list[T]] = defaultdict(list)
+    groups: dict[object, list[T]] = defaultdict(list)
     for item in items:
         groups[key(item)].append(item)
     alone = [group[0] for group in groups.values() if len(group) == 1]
@@ -143,10 +154,10 @@ def _count_ignored(
     return {rule: files for rule, files in sorted(count.items()) if files}
 
 
-def _require_fit(account: IngestAccount, strict: bool, store: Store) -> None:
+def _require_fit(account: IngestAccount, layout: Layout, strict: bool, store: Store) -> None:
     bad = account.quarantined
     if not account.volumes:
-        refusal = str(nothing_accepted(account.source, bad))
+        refusal = str(layout.nothing_accepted(account.source, bad))
     elif strict and bad:
         reasons = "; ".join(f"{one.volume}: {one.reason}" for one in bad[:_SHOWN])
         refusal = (

@@ -3,6 +3,8 @@
 from pydantic import Field
 
 from components.shared.config import Config
+from components.shared.reading.layouts.settings import LayoutSettings
+from components.shared.reading.scans import SizeLimits
 
 
 class IngestSettings(Config):
@@ -10,11 +12,20 @@ class IngestSettings(Config):
 
     Attributes:
         strict: Whether one quarantined volume fails the ingest.
-        max_file_mib: Largest slice; a larger one quarantines its volume. At most 100, so that a
-            volume fits the memory of a worker process.
+        max_file_mib: Largest file; a larger one quarantines its volume.
+        max_volume_mib: Largest unpacked volume. Each process needs 2.5 times as much memory, and
+            at least 1 GiB.
         max_archive_gib: Largest unpacked size of an archive.
+        layout: Which file of the source is what.
     """
 
     strict: bool = False
-    max_file_mib: float = Field(default=64.0, gt=0, le=100)
+    max_file_mib: float = Field(default=64.0, gt=0, le=2048)
+    max_volume_mib: float = Field(default=400.0, gt=0, le=2048)
     max_archive_gib: float = Field(default=64.0, gt=0)
+    layout: LayoutSettings = Field(default_factory=LayoutSettings)
+
+    @property
+    def limits(self) -> SizeLimits:
+        """The limits of a volume."""
+        return SizeLimits(self.max_file_mib, self.max_volume_mib)

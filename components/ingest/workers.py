@@ -10,15 +10,12 @@ from components.shared.dataset.ingest_account import Quarantined
 from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.volumes import EncodedVolume, encode_volume, volume_key
 from components.shared.machine import free_memory, usable_cores
-from components.shared.reading.scans import Scan, read_scan
+from components.shared.reading.layouts.layout import Layout
+from components.shared.reading.scans import Scan
 from components.shared.reading.sources.source import Source
-from components.shared.reading.workers import Refused, run_in_workers
+from components.shared.reading.workers import Limits, Refused, run_in_workers
 from components.shared.storage.store import Store, open_store
 
-# The largest accepted volume (400 MiB) takes 963 MiB: 63 for Python and its libraries, twice the
-# volume (its voxels, the store's object) and a quarter for its statistics. The largest of the LGG
-# set (88 slices of 256 x 256) takes 112.
-_WORKER_BYTES = 2**30
 # this process spends 2.5 ms on a volume, a worker 63: more of them would wait for it
 _MOST_WORKERS = 24
 
@@ -47,6 +44,7 @@ class VolumeWork:
     source: Source
     store_uri: str
     settings: IngestSettings
+    layout: Layout
 
     def __call__(self, scan: Scan) -> tuple[VolumeEntry, int]:
         """Returns the entry in the manifest, and the number of bytes written."""
@@ -58,22 +56,24 @@ class VolumeWork:
         return entry, len(encoded.data)
 
     def _encode(self, scan: Scan) -> tuple[VolumeEntry, EncodedVolume]:
-        volume = read_scan(self.source, scan, self.settings.max_file_mib)
+        volume = self.layout.read_scan(self.source, scan, self.settings.limits)
         encoded = encode_volume(volume)
-        return describe_volume(scan.name, volume, encoded), encoded
+        labels, targets = self.layout.labels, self.layout.targets
+        return describe_volume(scan.name, volume, encoded, labels, targets[0]), encoded
 
     @functools.cached_property
     def _store(self) -> Store:
         return open_store(self.store_uri)
 
 
-def usable_workers() -> int:
-    """Default number of processes: as many as cores and free memory allow.
+def usable_workers(worker_bytes: int) -> int:
+    """Default number of processes: as many as cores and free memory allow, and at most 24.
 
-    Each is counted with 1 GiB; more than 24 are of no use.
+    Args:
+        worker_bytes: Memory of each process.
     """
     free = free_memory()
-    fitting = _MOST_WORKERS if free is None else free // _WORKER_BYTES
+    fitting = _MOST_WORKERS if free is None else free // worker_bytes
     return max(1, min(usable_cores(), fitting, _MOST_WORKERS))
 
 
@@ -83,7 +83,8 @@ def work_on(work: VolumeWork, scans: Iterable[Scan], workers: int) -> Iterator[O
     Raises:
         UserError: If the source or the store fails.
     """
-    for scan, result in run_in_workers(work, scans, workers):
+    limits = Limits(memory_bytes=work.settings.limits.worker_bytes)
+    for scan, result in run_in_workers(work, scans, workers, limits):
         if isinstance(result, Refused):
             yield Quarantined(scan.name.volume, result.reason, scan.paths)
         else:

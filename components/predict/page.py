@@ -27,6 +27,7 @@ class VolumePrediction(Record):
         slices: Number of slices.
         tumour_pixels: Number of pixels predicted as tumour.
         tumour_slices: Number of slices with predicted tumour.
+        tumour_ml: Size of the predicted tumour in milliliters, where the spacing is known.
         mean_probability: Mean over all voxels.
         max_probability: Maximum over all voxels.
         status: `ok` or `refused`.
@@ -37,6 +38,7 @@ class VolumePrediction(Record):
     slices: int | None = None
     tumour_pixels: int | None = None
     tumour_slices: int | None = None
+    tumour_ml: float | None = None
     mean_probability: float | None = None
     max_probability: float | None = None
     status: Literal["ok", "refused"] = "ok"

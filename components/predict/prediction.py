@@ -7,9 +7,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
-import tifffile
+import numpy.typing as npt
 
 from components.predict.model import scored_threshold
 from components.predict.page import VolumePrediction, render_predictions, take_snapshot
@@ -17,13 +18,16 @@ from components.predict.settings import PredictSettings
 from components.shared.config import Record
 from components.shared.dataset.channels import LGG_CHANNELS
 from components.shared.dataset.ingest_account import Quarantined
-from components.shared.dataset.volumes import Mask, Volume
+from components.shared.dataset.volumes import Volume
 from components.shared.errors import UserError
 from components.shared.model.segmenter import Segmenter, VolumeRefusedError, load_segmenter
 from components.shared.progress import track
-from components.shared.reading.scans import list_scans, nothing_accepted, read_scan
+from components.shared.reading.layouts.layout import Layout
+from components.shared.reading.layouts.opening import open_layout
+from components.shared.reading.scans import BadScanError, Scan
 from components.shared.reading.sources.opening import open_source
-from components.shared.reading.workers import Refused, run_in_workers
+from components.shared.reading.sources.source import Source
+from components.shared.reading.workers import Limits, Refused, run_in_workers
 from components.shared.report.page import Picture
 from components.shared.scoring.decision import decision_text, find_tumour
 from components.shared.storage.store import FolderStore
@@ -31,6 +35,8 @@ from components.shared.tracking.champion import resolve_model
 from components.shared.tracking.refusals import explaining_files
 
 logger = logging.getLogger(__name__)
+
+_Kind = Literal["mask", "probability"]
 
 _TABLE = "predictions.csv"
 _PAGE = "predictions.html"
@@ -65,10 +71,12 @@ def predict_source(
 ) -> PredictResult:
     """Predicts every volume of a source, with or without masks of its own.
 
-    Writes `VOLUME_mask.tif` (uint8, 0 or 255, one page per slice, in order), `predictions.csv`
-    and `predictions.html`. A volume that cannot be read has its reason in the table and no mask,
-    even if an earlier call wrote one. Two volumes are in memory at a time: the one that is
-    predicted and the next one, which a process reads. Files are written atomically.
+    Writes a mask of each volume in the form of its files, `predictions.csv` and
+    `predictions.html`. A mask is `VOLUME_mask.tif` (uint8, 0 or 255, one page per slice, in
+    order) or `VOLUME_mask.nii.gz` (uint8, 0 or 1, on the grid of the reference channel). A volume
+    that cannot be read has its reason in the table and no mask, even if an earlier call wrote
+    one. Two volumes are in memory at a time: the one that is predicted and the next one, which a
+    process reads. Files are written atomically.
 
     Args:
         model: `champion`, an MLflow URI or a model folder.
@@ -81,25 +89,25 @@ def predict_source(
             has the reasons even then), or the folder cannot be written.
     """
     with open_source(source_uri, settings.max_archive_gib) as source:
-        listing = list_scans(source)
+        layout = open_layout(settings.layout, source, with_labels=False)
+        listing = layout.list_scans(source)
         uri = resolve_model(model, settings.model_name)
         with explaining_files():
             segmenter = load_segmenter(uri, settings.device)
         threshold = scored_threshold(uri, segmenter.threshold)
-        task = _Task(segmenter, threshold, FolderStore(output), settings)
+        task = _Task(segmenter, threshold, FolderStore(output), settings, source, layout)
         snapshots: list[Picture] = []
-        work = functools.partial(
-            read_scan, source, max_file_mib=settings.max_file_mib, with_masks=False
-        )
-        volumes = run_in_workers(work, listing.scans, workers=1)
+        work = functools.partial(layout.read_scan, source, limits=settings.limits)
+        limits = Limits(memory_bytes=settings.limits.worker_bytes)
+        volumes = run_in_workers(work, listing.scans, workers=1, limits=limits)
         predicted = [
-            _predict_or_refuse(task, scan.name.volume, volume, snapshots)
+            _predict_or_refuse(task, scan, volume, snapshots)
             for scan, volume in track(volumes, len(listing.scans), "volumes")
         ]
     refused = [_refuse(task, bad.volume, bad.reason) for bad in listing.quarantined]
     rows = sorted([*predicted, *refused], key=lambda row: row.volume)
     _write_table(rows, task.output)
-    _require_predictions(rows, source_uri, task.output)
+    _require_predictions(rows, layout, source_uri, task.output)
     result = _result(uri, source_uri, task, rows)
     decision = decision_text(threshold, segmenter.min_component_fraction)
     channel = LGG_CHANNELS.reference
@@ -114,19 +122,33 @@ class _Task:
     threshold: float
     output: FolderStore
     settings: PredictSettings
+    source: Source
+    layout: Layout
+
+    def write(self, scan: Scan, kind: _Kind, voxels: npt.NDArray[np.uint8 | np.float32]) -> None:
+        """Writes a mask or a probability in the form of the scan's own files."""
+        encoded = self.layout.encode_mask(self.source, scan, voxels)
+        self.output.write(self.key(scan.name.volume, kind), encoded)
+
+    def key(self, volume: str, kind: _Kind) -> str:
+        """File name of a result."""
+        return f"{volume}_{kind}{self.layout.mask_suffix}"
 
 
 def _predict_or_refuse(
-    task: _Task, name: str, volume: Volume | Refused, snapshots: list[Picture]
+    task: _Task, scan: Scan, volume: Volume | Refused, snapshots: list[Picture]
 ) -> VolumePrediction:
+    name = scan.name.volume
     if isinstance(volume, Refused):
         return _refuse(task, name, volume.reason)
     try:
         probability = task.segmenter(volume.image, name)
-    except VolumeRefusedError as error:
-        return _refuse(task, name, error.reason)
-    mask = find_tumour(probability, task.threshold, task.segmenter.min_component_fraction)
-    task.output.write(_mask_key(name), _encode_mask(mask))
+        mask = find_tumour(probability, task.threshold, task.segmenter.min_component_fraction)
+        task.write(scan, "mask", mask.view(np.uint8))
+        if task.settings.probabilities:
+            task.write(scan, "probability", probability)
+    except (VolumeRefusedError, BadScanError) as error:
+        return _refuse(task, name, getattr(error, "reason", str(error)))
     if len(snapshots) < task.settings.most_pictures:
         snapshots.append(take_snapshot(name, volume, mask))
     return VolumePrediction(
@@ -134,6 +156,7 @@ def _predict_or_refuse(
         slices=len(mask),
         tumour_pixels=int(mask.sum()),
         tumour_slices=int(mask.any(axis=(1, 2)).sum()),
+        tumour_ml=volume.geometry and round(int(mask.sum()) * volume.geometry.voxel_ml, 3),
         mean_probability=float(probability.mean(dtype=np.float64)),
         max_probability=float(probability.max()),
     )
@@ -141,44 +164,28 @@ def _predict_or_refuse(
 
 def _refuse(task: _Task, volume: str, reason: str) -> VolumePrediction:
     logger.warning("%s is not predicted: %s", volume, reason)
-    task.output.delete(_mask_key(volume))  # a mask of an earlier call must not remain
+    for kind in get_args(_Kind):
+        task.output.delete(task.key(volume, kind))  # results of an earlier call must not remain
     return VolumePrediction(volume=volume, status="refused", reason=reason)
-
-
-def _encode_mask(mask: Mask) -> bytes:
-    """Encodes a mask as TIFF: uint8, 0 or 255, one page per slice."""
-    stream = io.BytesIO()
-    with tifffile.TiffWriter(stream) as tiff:
-        for pixels in mask:
-            tiff.write(
-                pixels * np.uint8(255),
-                photometric="minisblack",
-                compression="zlib",
-                metadata=None,
-                contiguous=False,
-            )
-    return stream.getvalue()
-
-
-def _mask_key(volume: str) -> str:
-    return f"{volume}_mask.tif"
 
 
 def _write_table(rows: Sequence[VolumePrediction], output: FolderStore) -> None:
     table = io.StringIO()
-    writer = csv.DictWriter(table, list(VolumePrediction.model_fields), lineterminator="\n")
+    has_ml = any(row.tumour_ml is not None for row in rows)
+    columns = [name for name in VolumePrediction.model_fields if has_ml or name != "tumour_ml"]
+    writer = csv.DictWriter(table, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(row.model_dump() for row in rows)
     output.write(_TABLE, table.getvalue().encode())
 
 
 def _require_predictions(
-    rows: Sequence[VolumePrediction], source_uri: str, output: FolderStore
+    rows: Sequence[VolumePrediction], layout: Layout, source_uri: str, output: FolderStore
 ) -> None:
     refused = [Quarantined(row.volume, row.reason, ()) for row in rows if row.status == "refused"]
     if len(refused) == len(rows):
         output.delete(_PAGE)  # a page of an earlier call
-        reasons = nothing_accepted(source_uri, refused)
+        reasons = layout.nothing_accepted(source_uri, refused)
         raise UserError(f"{reasons}; all reasons are in {output.root / _TABLE}")
 
 

@@ -5,6 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from components.shared.config import Config
+from components.shared.reading.layouts.settings import LayoutSettings
+from components.shared.reading.scans import SizeLimits
 
 
 class PredictSettings(Config):
@@ -14,12 +16,23 @@ class PredictSettings(Config):
         model_name: Registered model that `champion` refers to.
         device: Device of the segmenter; `auto` uses a GPU if there is one.
         most_pictures: Largest number of volumes with a picture in the page.
-        max_file_mib: Largest slice file; a volume with a larger file is refused.
+        max_file_mib: Largest file; a volume with a larger one is refused.
+        max_volume_mib: Largest unpacked volume; a larger one is refused.
         max_archive_gib: Largest unpacked size of a .zip; a larger archive is refused.
+        probabilities: Whether `VOLUME_probability` files are written next to the masks.
+        layout: Which file of the source is what; that of the training data, without labels.
     """
 
     model_name: str = "brainseg"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     most_pictures: int = Field(60, ge=0, le=1000)
-    max_file_mib: float = Field(64.0, gt=0)
+    max_file_mib: float = Field(64.0, gt=0, le=2048)
+    max_volume_mib: float = Field(400.0, gt=0, le=2048)
     max_archive_gib: float = Field(64.0, gt=0)
+    probabilities: bool = False
+    layout: LayoutSettings = Field(default_factory=LayoutSettings)
+
+    @property
+    def limits(self) -> SizeLimits:
+        """The limits of a volume."""
+        return SizeLimits(self.max_file_mib, self.max_volume_mib)

@@ -27,10 +27,16 @@ def gray_levels(image: Voxels) -> npt.NDArray[np.uint8 | np.float32]:
         return cast(npt.NDArray[np.uint8], image)
     levels = np.empty(image.shape, np.float32)
     for channel in range(image.shape[-1]):
-        black, white = black_and_white(image[..., channel])
-        scale = np.float32(255 / (white - black))
-        levels[..., channel] = np.minimum((image[..., channel] - np.float32(black)) * scale, 255)
+        values = image[..., channel]
+        levels[..., channel] = to_levels(values, *black_and_white(values))
     return levels
+
+
+def to_levels(values: Voxels, black: float, white: float) -> npt.NDArray[np.float32]:
+    """Maps values of one channel to gray levels, given the values of 0 and 255."""
+    scale = np.float32(255 / (white - black))
+    levels: npt.NDArray[np.float32] = (values - np.float32(black)) * scale
+    return np.minimum(levels, np.float32(255))
 
 
 def black_and_white(channel: Voxels) -> tuple[float, float]:

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from components.shared.reading.scans import ScanName
+
 SCAN_FORM = "TCGA_<site>_<patient>_<yyyymmdd>"
 EXPECTED_LAYOUT = (
     f"the expected form is one folder a volume, {SCAN_FORM}, holding slices {SCAN_FORM}_<n>.tif "
@@ -48,16 +50,6 @@ SITE_NAMES: Mapping[str, str] = {
 
 _SCAN = re.compile(r"(?P<patient>TCGA_(?P<site>[A-Z0-9]{2})_[A-Z0-9]+)_(?P<date>[0-9]{8})")
 _SLICE = re.compile(r"(?P<volume>.+)_(?P<number>[0-9]{1,9})(?P<mask>_mask)?\.tiff?", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class ScanName:
-    """The parts of a volume's name, which `VolumeEntry` documents."""
-
-    volume: str
-    patient: str
-    site: str
-    date: str
 
 
 @dataclass(frozen=True)

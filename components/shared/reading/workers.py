@@ -34,14 +34,19 @@ class Limits:
     """Resources of one worker.
 
     Attributes:
-        memory_bytes: Address space in addition to that of the new process, on Linux. The largest
-            volume that is accepted (400 MiB) takes 963 MiB in ingest.
-        cpu_s: CPU seconds for one item. The largest volume takes about 5; the time in which a
+        memory_bytes: Address space in addition to that of the new process, on Linux; see
+            `SizeLimits.worker_bytes`.
+        cpu_s: CPU seconds for one item. A volume of 400 MiB takes about 5; the time in which a
             source is slow does not count.
     """
 
     memory_bytes: int = 2**30
     cpu_s: int = 300
+
+    @property
+    def memory(self) -> str:
+        """The memory for messages, e.g. `1 GiB`."""
+        return f"{self.memory_bytes / 2**30:.2g} GiB"
 
 
 @dataclass(frozen=True)
@@ -136,9 +141,12 @@ class _Worker:
         self._process.join()
         code = self._process.exitcode or 0
         if code == _OUT_OF_MEMORY:
-            return "it needs more memory than there is; give each process 1 GiB"
+            return f"it needs more memory than there is; give each process {self._limits.memory}"
         if code == -signal.SIGKILL:
-            return "its process was killed, most likely for want of memory; give each process 1 GiB"
+            return (
+                "its process was killed, most likely for want of memory; give each process "
+                f"{self._limits.memory}"
+            )
         if code == -signal.SIGXCPU:
             return f"reading it takes more than {self._limits.cpu_s} s of CPU time"
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"

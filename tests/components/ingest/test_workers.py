@@ -16,7 +16,8 @@ from components.ingest.settings import IngestSettings
 from components.ingest.workers import Accepted, VolumeWork, usable_workers, work_on
 from components.shared.dataset.ingest_account import Quarantined
 from components.shared.errors import UserError
-from components.shared.reading.scans import list_scans
+from components.shared.reading.layouts.tcga import TcgaLayout, list_scans
+from components.shared.reading.scans import SizeLimits
 from components.shared.reading.sources.opening import open_source
 from components.shared.storage.store import open_store
 
@@ -29,7 +30,7 @@ def on_machine(cores, free):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workers, "usable_cores", lambda: cores)
         patch.setattr(workers, "free_memory", lambda: free)
-        return usable_workers()
+        return usable_workers(SizeLimits().worker_bytes)
 
 
 class TestUsableWorkers:
@@ -147,7 +148,7 @@ class TestWorkOn:
         self, source, tmp_path, count
     ):
         scans = list_scans(source).scans
-        work = VolumeWork(source, str(tmp_path / "store"), SETTINGS)
+        work = VolumeWork(source, str(tmp_path / "store"), SETTINGS, TcgaLayout())
         outcomes = list(work_on(work, scans, count))
         (refused,) = (outcome for outcome in outcomes if isinstance(outcome, Quarantined))
         accepted = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
@@ -162,20 +163,20 @@ class TestWorkOn:
 
     def test_what_the_store_holds_is_not_written_again(self, source, tmp_path):
         scans = list_scans(source).scans
-        work = VolumeWork(source, str(tmp_path / "store"), SETTINGS)
+        work = VolumeWork(source, str(tmp_path / "store"), SETTINGS, TcgaLayout())
         list(work_on(work, scans, 1))
         again = [outcome for outcome in work_on(work, scans, 2) if isinstance(outcome, Accepted)]
         assert [outcome.bytes_written for outcome in again] == [0] * 11
 
     def test_a_store_that_fails_ends_the_work(self, source, tmp_path):
         (tmp_path / "file").touch()
-        work = VolumeWork(source, str(tmp_path / "file"), SETTINGS)
+        work = VolumeWork(source, str(tmp_path / "file"), SETTINGS, TcgaLayout())
         with pytest.raises(UserError, match="a file stands where a folder should be"):
             list(work_on(work, list_scans(source).scans, 2))
 
     def test_a_killed_process_quarantines_its_volume_and_is_replaced(self, source, tmp_path):
         scans = list_scans(source).scans
-        work = KilledOnce(source, str(tmp_path / "store"), SETTINGS)
+        work = KilledOnce(source, str(tmp_path / "store"), SETTINGS, TcgaLayout())
         outcomes = list(work_on(work, scans, 2))
         assert len(outcomes) == len(scans)
         reasons = {bad.volume: bad.reason for bad in outcomes if isinstance(bad, Quarantined)}
@@ -193,6 +194,6 @@ class KilledOnce(VolumeWork):
 
 
 def test_a_store_is_opened_once_a_process(source, tmp_path):
-    work = VolumeWork(source, str(tmp_path / "store"), SETTINGS)
+    work = VolumeWork(source, str(tmp_path / "store"), SETTINGS, TcgaLayout())
     assert work._store is work._store
     assert work._store.uri == open_store(str(tmp_path / "store")).uri

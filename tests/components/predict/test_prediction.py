@@ -8,10 +8,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from components.predict.prediction import _encode_mask, predict_source
+from components.predict.prediction import predict_source
 from components.predict.settings import PredictSettings
 from components.shared.errors import UserError
 from components.shared.model.segmenter import load_segmenter
+from components.shared.reading.layouts.tcga import encode_tiff
 from components.shared.scoring.decision import find_tumour
 
 SETTINGS = PredictSettings(device="cpu")
@@ -63,7 +64,7 @@ def test_masks_are_multi_page_tiff_files_in_slice_order(
 @pytest.mark.parametrize("shape", [(1, 5, 7), (3, 4, 6), (4, 4, 4), (2, 1, 1), (5, 300, 2)])
 def test_any_shape_of_mask_is_written_page_by_page(tmp_path, shape):
     mask = np.random.default_rng(0).random(shape) < 0.5
-    (tmp_path / "mask.tif").write_bytes(_encode_mask(mask))
+    (tmp_path / "mask.tif").write_bytes(encode_tiff(mask))
     with tifffile.TiffFile(tmp_path / "mask.tif") as tiff:
         pages = [page.asarray() for page in tiff.pages]
     assert {(page.dtype, page.shape) for page in pages} == {(np.dtype("uint8"), shape[1:])}

@@ -26,6 +26,7 @@ from components.shared.storage.store import explain_disk
 logger = logging.getLogger(__name__)
 
 _ENCRYPTED = 0x1  # general purpose bit 0, APPNOTE.TXT 4.4.4
+_IMAGES = (".tif", ".tiff", ".nii", ".nii.gz", ".dcm")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 # zipfile cannot stop in the middle of the others: a hundred bytes of bzip2 may be gigabytes
@@ -148,18 +149,18 @@ def archives_inside(outer: ArchiveSource) -> Iterator[ArchiveSource]:
 
 
 def only_archive(source: Source) -> str | None:
-    """Path of the .zip file to read in place of a source that has no TIFF file.
+    """Path of the .zip file to read in place of a source that has no image file.
 
     Raises:
         UserError: If there are several.
     """
     files = source.files()
     found = [file.path for file in files if re.fullmatch(r"[^./][^/]*\.zip", file.path, re.I)]
-    if not found or any(file.name.lower().endswith((".tif", ".tiff")) for file in files):
+    if not found or any(file.name.lower().endswith(_IMAGES) for file in files):
         return None
     if len(found) > 1:
         raise UserError(
-            f"source {source.uri} holds no TIFF file and {len(found)} .zip files: "
+            f"source {source.uri} holds no image file and {len(found)} .zip files: "
             f"{', '.join(found[:5])}; give one of them, or unpack them into one folder"
         )
     logger.info("reading %s in %s", found[0], source.uri)

@@ -1,6 +1,7 @@
 import pytest
 
-from components.shared.reading.tcga import ScanName, SliceName, parse_scan_name, parse_slice_name
+from components.shared.reading.scans import ScanName
+from components.shared.reading.tcga import SliceName, parse_scan_name, parse_slice_name
 
 
 def test_scan_name_has_four_parts():

@@ -61,7 +61,7 @@ def test_every_item_has_one_result(count):
         ("crash", "its process ended with SIGSEGV, most likely because of a hostile file"),
         ("killed", "its process was killed, most likely for want of memory; give each process"),
         ("exit", "its process ended with exit code 3"),
-        ("memory", "it needs more memory than there is; give each process 1 GiB"),
+        ("memory", "it needs more memory than there is; give each process 0.29 GiB"),
         ("loop", "reading it takes more than 1 s of CPU time"),
     ],
 )

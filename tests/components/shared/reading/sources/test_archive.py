@@ -74,7 +74,7 @@ def test_several_archives_are_a_question(tmp_path):
     for name in ("a", "b"):
         write_zip(tmp_path / f"{name}.zip")
     message = refusal(str(tmp_path))
-    assert "holds no TIFF file and 2 .zip files: a.zip, b.zip; give one of them" in message
+    assert "holds no image file and 2 .zip files: a.zip, b.zip; give one of them" in message
 
 
 def test_a_damaged_archive_in_an_archive_is_the_sources_fault(tmp_path):

@@ -1,8 +1,8 @@
 import pytest
 
-from components.ingest.table import AttributeTable, join_attributes, read_attributes
 from components.shared.reading.sources.folder import FolderSource
 from components.shared.reading.sources.source import SourceFile
+from components.shared.reading.table import AttributeTable, join_attributes, read_attributes
 from components.shared.reading.tcga import ATTRIBUTES
 
 HEAD = ",".join(["Patient", *ATTRIBUTES])

@@ -9,7 +9,8 @@ import pytest
 import tifffile
 
 from components.shared.errors import UserError
-from components.shared.reading.scans import BadScanError, list_scans, read_scan
+from components.shared.reading.layouts.tcga import list_scans, read_scan
+from components.shared.reading.scans import BadScanError, SizeLimits
 from components.shared.reading.sources.folder import FolderSource
 
 NAME = "TCGA_CS_0001_19990101"
@@ -22,7 +23,8 @@ def listing(folder):
 
 def read(folder, name=NAME, **options):
     scan = next(scan for scan in listing(folder).scans if scan.name.volume == name)
-    return read_scan(FolderSource(str(folder), folder), scan, **{"max_file_mib": 1, **options})
+    limits = SizeLimits(max_file_mib=options.pop("max_file_mib", 1))
+    return read_scan(FolderSource(str(folder), folder), scan, limits, **options)
 
 
 @pytest.fixture
