@@ -45,6 +45,14 @@ def check_plugin(found: Installation, target: Target) -> Check:
         text = f"{text}; {target.service_account} may not {missing}"
         advice = "kubectl apply -f manifests/base/access/ in the namespace of runs"
         return Check("MLflow plugin", "error", text, advice)
+    own = _own_address(found, target)
+    if own and own.rstrip("/") != endpoint.rstrip("/"):  # as components.shared.environment
+        advice = (
+            "a run gets two runs in MLflow, the plugin's and ours: write the same address, letter "
+            "by letter, into plugins.mlflow of KFP's config.json and into the settings of pods, or "
+            "submit with --no-mlflow-plugin"
+        )
+        return Check("MLflow plugin", "warning", f"{text}; the pods' own address is {own}", advice)
     return Check("MLflow plugin", "ok", text)
 
 
@@ -58,6 +66,16 @@ def _mounted_config(found: Installation, deployment: Json) -> Json | None:
             text = found.config_map(source["name"]).get(mount.get("subPath") or "config.json")
             return dict(json.loads(text)) if text else {}
     return None
+
+
+def _own_address(found: Installation, target: Target) -> str:
+    """The address of MLflow in the settings of steps; empty if the plugin alone has one."""
+    step, name = target.profile.steps["train"], "BRAINSEG_MLFLOW_TRACKING_URI"
+    runs = Installation(found.cluster, target.namespace)
+    for source in step.config:
+        if name in source.env:
+            return runs.config_map(source.name, optional=True).get(source.env[name], "")
+    return step.env.get(name, "")
 
 
 def _overrides(found: Installation, target: Target, deployment: Json, plugin: Json) -> Json:

@@ -26,8 +26,8 @@ def checked(cluster, server, target):
     return check
 
 
-def plugin(**settings):
-    return {"plugins": {"mlflow": {"endpoint": "https://mlflow.example", "settings": settings}}}
+def plugin(endpoint="http://mlflow.brainseg:5000", **settings):
+    return {"plugins": {"mlflow": {"endpoint": endpoint, "settings": settings}}}
 
 
 def test_the_images_own_configuration_names_a_server_that_few_have(checked, pod):
@@ -47,9 +47,25 @@ def test_off(checked, config):
 
 def test_on_with_its_defaults(checked):
     assert checked(plugin()).found == (
-        "it is on: https://mlflow.example, authentication kubernetes, tasks are given "
+        "it is on: http://mlflow.brainseg:5000, authentication kubernetes, tasks are given "
         "KFP_MLFLOW_CONFIG alone"
     )
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "status"),
+    [("http://mlflow.brainseg:5000/", "ok"), ("http://mlflow.brainseg.svc:5000", "warning")],
+)
+def test_on_at_the_pods_own_address_or_another(checked, endpoint, status):
+    check = checked(plugin(endpoint))
+    assert check.status == status
+    assert ("own address is http://mlflow.brainseg:5000" in check.found) == (status == "warning")
+    assert ("two runs" in check.advice) == (status == "warning")
+
+
+def test_on_where_pods_have_no_address_of_their_own(checked, server):
+    del server.objects[f"{OF_RUNS}/configmaps/brainseg-settings"]["data"]["MLFLOW_TRACKING_URI"]
+    assert checked(plugin("https://mlflow.example")).status == "ok"
 
 
 @pytest.mark.parametrize("resource", ["experiments", "registeredmodels"])
