@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 
 import kubernetes
@@ -86,10 +85,8 @@ def set_kubeconfig(monkeypatch, path):
 
 
 def test_all_is_well_with_the_overlay(looked):
-    begun = time.monotonic()
     found = looked()
     assert not [check for check in found.values() if check.status != "ok"]
-    assert time.monotonic() - begun < 60
     assert {"pod, data", "store, data", "pod, trainer", "store, trainer", "MLflow, trainer"} <= set(
         found
     )
