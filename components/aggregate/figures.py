@@ -8,6 +8,7 @@ from components.aggregate.folds import Fold
 from components.shared.scoring.intervals import mean_interval
 from components.shared.scoring.measures import pooled_dice
 from components.shared.scoring.metrics import BASELINE_SUFFIX, HIGH_SUFFIX, LOW_SUFFIX
+from components.shared.scoring.patients import by_patient, patient_means
 
 _MEAN = "patient_dice_mean"
 
@@ -20,12 +21,14 @@ def aggregate_figures(folds: Sequence[Fold]) -> dict[str, float]:
     Args:
         folds: Folds with at least two patients in total.
     """
-    scores = [score for fold in folds for score in fold.scores]
+    scans = [score for fold in folds for score in fold.scores]
+    scores = by_patient(scans)
     dice = [score.dice for score in scores]
     low, high = mean_interval(dice)
     mean, median, deviation = spread(dice)
     assert deviation is not None  # at least two patients
-    means = [spread([score.dice for score in fold.scores])[0] for fold in folds]
+    means = [spread([score.dice for score in by_patient(fold.scores)])[0] for fold in folds]
+    empty = patient_means(scans, lambda scan: float(not scan.tumour_pixels))
     _, _, between_folds = spread(means)
     return {
         "patients": float(len(scores)),
@@ -33,7 +36,7 @@ def aggregate_figures(folds: Sequence[Fold]) -> dict[str, float]:
         _MEAN: mean,
         _MEAN + LOW_SUFFIX: low,
         _MEAN + HIGH_SUFFIX: high,
-        _MEAN + BASELINE_SUFFIX: float(np.mean([not score.tumour_pixels for score in scores])),
+        _MEAN + BASELINE_SUFFIX: float(np.mean(empty)),
         "patient_dice_median": median,
         "patient_dice_sd": deviation,
         "fold_dice_sd": between_folds or 0.0,

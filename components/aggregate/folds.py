@@ -40,7 +40,7 @@ class Fold:
         files: Artifacts of the fold.
         split: Split of the fold.
         threshold: Probability from which a pixel counts as tumour.
-        scores: One per test patient.
+        scores: One per volume of the test part.
     """
 
     label: str

@@ -26,6 +26,7 @@ from components.shared.report.patients import (
 )
 from components.shared.scoring.groups import group
 from components.shared.scoring.metrics import BASELINE_SUFFIX, interval_in_words
+from components.shared.scoring.patients import by_patient
 from components.shared.scoring.scores import PatientScore
 
 
@@ -41,8 +42,8 @@ def render_aggregated(
     labels = {score.volume: fold.label for fold in folds for score in fold.scores}
     return render_page(
         "Cross-validation: out-of-fold results",
-        f"{len(scores)} patients in {len(folds)} folds, data set {manifest.dataset_id}, "
-        f"MLflow run {run_id}",
+        f"{figures['patients']:.0f} patients in {len(folds)} folds, "
+        f"data set {manifest.dataset_id}, MLflow run {run_id}",
         [
             Section("Headline", _headline(folds, figures)),
             Section("By fold", _by_fold(folds)),
@@ -78,7 +79,7 @@ def _by_fold(folds: Sequence[Fold]) -> list[Block]:
         (
             fold.label,
             *(len(fold.split.patients(part)) for part in ("train", "validation", "test")),
-            *spread([score.dice for score in fold.scores]),
+            *spread([score.dice for score in by_patient(fold.scores)]),
             fold.threshold,
             fold.files.run_id,
         )
@@ -87,7 +88,7 @@ def _by_fold(folds: Sequence[Fold]) -> list[Block]:
     columns = ("fold", "train", "validation", "tested", "mean Dice", "median", "sd", "threshold")
     return [
         Picture(
-            draw(dice_by_group({fold.label: fold.scores for fold in folds})),
+            draw(dice_by_group({fold.label: by_patient(fold.scores) for fold in folds})),
             BOXES,
         ),
         Table((*columns, "MLflow run"), rows),
@@ -97,7 +98,7 @@ def _by_fold(folds: Sequence[Fold]) -> list[Block]:
 def _by_group(scores: Sequence[PatientScore]) -> list[Block]:
     rows = [
         (name.replace("/", " "), len(some), *spread([score.dice for score in some]))
-        for name, some in group(scores).items()
+        for name, some in group(by_patient(scores)).items()
     ]
     table = Table(("group", "patients", "mean Dice", "median", "sd"), rows)
     return [*dice_pictures(scores), table]

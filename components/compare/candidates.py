@@ -13,6 +13,7 @@ from components.shared.dataset.split import Part
 from components.shared.dataset.volumes import Voxels
 from components.shared.model.segmenter import load_segmenter
 from components.shared.report.overlay import draw_slice, largest_tumour_slice
+from components.shared.scoring.patients import by_patient
 from components.shared.scoring.predicted import scored
 from components.shared.scoring.scores import PatientScore
 
@@ -39,7 +40,7 @@ class Candidate:
     Attributes:
         label: Name of the recipe.
         trained: Artifacts of the training run.
-        scores: One per patient of the comparison.
+        scores: One per volume of the comparison.
         parameters: Number of weights of the network.
         train_minutes: Minutes from the start of the MLflow run to its last validated epoch.
         predict_seconds: Seconds per volume, median over the patients.
@@ -55,9 +56,14 @@ class Candidate:
     overlays: Mapping[str, Voxels]
 
     @property
+    def patients(self) -> list[PatientScore]:
+        """The scores, averaged over the scans of each patient."""
+        return by_patient(self.scores)
+
+    @property
     def dice(self) -> float:
         """Mean patient Dice."""
-        return float(np.mean([score.dice for score in self.scores]))
+        return float(np.mean([score.dice for score in self.patients]))
 
 
 def measure(

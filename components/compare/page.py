@@ -22,7 +22,7 @@ from components.shared.report.page import (
     photograph,
     render_page,
 )
-from components.shared.report.patients import outlines
+from components.shared.report.patients import outlines, scans_note
 from components.shared.scoring.groups import size_thirds
 
 
@@ -84,7 +84,7 @@ def render_comparison(
     run_id: str,
 ) -> str:
     """Renders the report of models, the best first; `shown` are the volumes with overlays."""
-    patients = len(ranked[0].candidate.scores)
+    patients = len(ranked[0].candidate.patients)
     return render_page(
         f"Comparison of recipes on {scope.patients}",
         f"{len(ranked)} recipes, {patients} {scope.patients}, {scope.data}, MLflow run {run_id}",
@@ -105,7 +105,7 @@ def _choice(ranked: Sequence[Ranked], scope: Scope) -> list[Block]:
         Notice(
             "good",
             f"{best.label} is chosen: its mean patient Dice of {best.dice:.3f} is the highest on "
-            f"the {len(best.scores)} {scope.patients}.",
+            f"the {len(best.patients)} {scope.patients}.",
         ),
         scope.choice,
     ]
@@ -124,7 +124,7 @@ def _recipes(ranked: Sequence[Ranked], settings: CompareSettings) -> list[Block]
         (
             one.label,
             one.dice,
-            float(np.median([score.dice for score in one.scores])),
+            float(np.median([score.dice for score in one.patients])),
             each.against_best.difference if each.against_best else None,
             each.against_best.low if each.against_best else None,
             each.against_best.high if each.against_best else None,
@@ -184,7 +184,8 @@ def _patients(ranked: Sequence[Ranked]) -> list[Block]:
         for score in sorted(best.scores, key=lambda score: score.dice)
     ]
     labels = [each.candidate.label for each in ranked]
-    return ["Dice of each patient.", Table(("volume", "site", "size", *labels), rows)]
+    table = Table(("volume", "site", "size", *labels), rows)
+    return ["Dice of each patient.", *scans_note(best.scores), table]
 
 
 def _definitions(settings: CompareSettings, scope: Scope) -> list[Block]:

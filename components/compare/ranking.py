@@ -42,7 +42,7 @@ def rank(candidates: Sequence[Candidate], confidence: float) -> list[Ranked]:
         Ranked(
             one,
             compare(one.scores, best.scores, one_sided)
-            if one is not best and len(one.scores) > 1
+            if one is not best and len(one.patients) > 1
             else None,
         )
         for one in order

@@ -68,7 +68,7 @@ def render_evaluation(
     scores = evaluation.scores
     return render_page(
         "Evaluation on held-out patients",
-        f"{len(scores)} test patients, {origin}",
+        f"{evaluation.metrics['patients']:.0f} test patients, {origin}",
         [
             Section("Headline", _headline(evaluation.metrics)),
             Section("All figures", _all_figures(evaluation.metrics)),

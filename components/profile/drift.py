@@ -193,7 +193,12 @@ def _compared(
 
 
 def _changed(manifest: Manifest, reference: Manifest) -> int:
-    before = {entry.patient: entry.digest for entry in reference.volumes}
-    return sum(
-        before.get(entry.patient, entry.digest) != entry.digest for entry in manifest.volumes
-    )
+    now, before = _digests(manifest), _digests(reference)
+    return sum(before.get(patient, digests) != digests for patient, digests in now.items())
+
+
+def _digests(manifest: Manifest) -> dict[str, set[str]]:
+    digests: dict[str, set[str]] = {}
+    for entry in manifest.volumes:
+        digests.setdefault(entry.patient, set()).add(entry.digest)
+    return digests

@@ -166,7 +166,7 @@ def _decide(case: _Case) -> ModelVersion:
 def _against(case: _Case, champion: ModelVersion) -> DecisionRecord:
     name = f"version {champion.version}"
     entries = unseen(champion, case.dataset, case.settings.compare_on)
-    refusal = too_few(len(entries), name)
+    refusal = too_few(len({entry.patient for entry in entries}), name)
     if refusal:
         return _record(case, refusal, champion)
     comparison = _compare(case, champion, entries)
@@ -220,7 +220,7 @@ def _version_tags(candidate: Candidate, dataset: SplitDataset) -> dict[str, str]
         "dataset_id": dataset.manifest.dataset_id,
         "split_id": dataset.split.split_id,
         STORE_TAG: dataset.store.uri,
-        "test_patients": str(len(candidate.scores)),
+        "test_patients": str(len({score.patient for score in candidate.scores})),
         THRESHOLD_TAG: str(candidate.threshold),
         **{name: f"{candidate.metrics[name]:.4f}" for name in HEADLINES},
     }

@@ -159,12 +159,18 @@ def make_patient_score():
     """Makes a patient's score from the counts that matter to a test."""
 
     def make_patient_score(
-        name, tumour_pixels, true_positives, predicted_pixels=None, site="CS", **changes
+        name,
+        tumour_pixels,
+        true_positives,
+        predicted_pixels=None,
+        site="CS",
+        patient=None,
+        **changes,
     ):
         predicted_pixels = true_positives if predicted_pixels is None else predicted_pixels
         masks = count_masks(tumour_pixels, predicted_pixels, true_positives)
         figures = {name: figure.measure(masks) for name, figure in PATIENT_FIGURES.items()}
         changes = {"hd95": None, "surface_dice": 0.0, **changes}
-        return PatientScore(name, name, site, **(figures | changes))
+        return PatientScore(name, patient or name, site, **(figures | changes))
 
     return make_patient_score

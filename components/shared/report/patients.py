@@ -6,6 +6,7 @@ from components.shared.report.dice_charts import dice_by_group, dice_by_size
 from components.shared.report.page import Block, Notice, Picture, Table, draw
 from components.shared.scoring.groups import group, size_thirds, tumour_sizes
 from components.shared.scoring.metrics import BASELINE_SUFFIX
+from components.shared.scoring.patients import by_patient
 from components.shared.scoring.scores import PatientScore, known_figures
 
 BOXES = "Every point is a patient. The box holds the middle half, the line is the median."
@@ -30,7 +31,11 @@ def baseline_notice(metrics: Mapping[str, float]) -> list[Notice]:
 
 
 def dice_pictures(scores: Sequence[PatientScore]) -> list[Block]:
-    """Charts of patient Dice by tumour size, and by site and size group."""
+    """Charts of patient Dice by tumour size, and by site and size group.
+
+    Several scans of a patient are averaged first.
+    """
+    scores = by_patient(scores)
     unit, _ = tumour_sizes(scores)
     without = sum(not score.tumour_pixels for score in scores)
     note = f" Patients without tumour, not shown: {without}." if without else ""
@@ -58,7 +63,7 @@ def patient_table(scores: Sequence[PatientScore], folds: Mapping[str, str] = {})
     """Table of all figures of each patient, worst Dice first.
 
     Args:
-        scores: One per patient.
+        scores: One per volume.
         folds: Label of the fold by volume; empty for a single test part.
     """
     thirds = size_thirds(scores)
@@ -80,5 +85,16 @@ def patient_table(scores: Sequence[PatientScore], folds: Mapping[str, str] = {})
         "false (predicted outside the tumour) and volume difference (unsigned) are in pixels"
         f"{' unless the head names a unit' if 'tumour_ml' in labels else ''}. The "
         "relative difference is a fraction of the tumour. A dash is an undefined value.",
+        *scans_note(scores),
         Table((*columns, *labels.values()), rows),
+    ]
+
+
+def scans_note(scores: Sequence[PatientScore]) -> list[str]:
+    """Explains rows of volumes if a patient has several."""
+    if len(by_patient(scores)) == len(scores):
+        return []
+    return [
+        "A patient with several scans has a row for each. Means, intervals and charts are over "
+        "patients: scans are averaged first."
     ]

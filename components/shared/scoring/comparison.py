@@ -9,6 +9,7 @@ from scipy.stats import t as student
 from components.shared.config import Record
 from components.shared.scoring.groups import group
 from components.shared.scoring.intervals import mean_interval, standard_error
+from components.shared.scoring.patients import by_patient
 from components.shared.scoring.scores import PatientScore
 
 DETECTION_POWER = 0.8  # at which a difference counts as detectable
@@ -41,7 +42,8 @@ class Comparison(Record):
         low: One-sided lower bound of the mean difference, by which non-inferiority is judged.
         high: One-sided upper bound of the mean difference.
         groups: Differences by site and tumour-size third.
-        pairs: Dice of candidate and reference by volume name.
+        pairs: Dice of candidate and reference by volume name; by the patient's name for means over
+            several scans.
     """
 
     candidate: float
@@ -88,10 +90,11 @@ def compare(
     """Compares two models patient by patient.
 
     Args:
-        candidate: Scores of at least two patients.
-        reference: Scores of the same patients, in any order.
+        candidate: Scores of at least two patients. Several scans of a patient are averaged first.
+        reference: Scores of the same volumes, in any order.
         confidence: Confidence of the one-sided bounds of the mean difference.
     """
+    candidate, reference = by_patient(candidate), by_patient(reference)
     by_volume = {score.volume: score.dice for score in reference}
     pairs = {score.volume: (score.dice, by_volume[score.volume]) for score in candidate}
     dice = np.array(list(pairs.values()))

@@ -11,11 +11,15 @@ Score = TypeVar("Score", bound=PatientScore)
 
 
 class Sized(Protocol):
-    """A patient with a known tumour size, scored or not."""
+    """A scan with a known tumour size, scored or not."""
 
     @property
     def volume(self) -> str:
         """Name of the volume."""
+
+    @property
+    def patient(self) -> str:
+        """Name of the person."""
 
     @property
     def tumour_pixels(self) -> int:
@@ -26,35 +30,48 @@ class Sized(Protocol):
         """Size of the true tumour in milliliters; `None` where the geometry is unknown."""
 
 
-def tumour_sizes(patients: Sequence[Sized]) -> tuple[str, dict[str, float]]:
+def tumour_sizes(scans: Sequence[Sized]) -> tuple[str, dict[str, float]]:
     """Returns the unit of tumour sizes, and the sizes by volume name.
 
     The unit is `ml`, or `pixels` if the geometry of a volume is unknown.
     """
-    sizes = {one.volume: one.tumour_ml for one in patients if one.tumour_ml is not None}
-    if len(sizes) == len(patients):
+    sizes = {one.volume: one.tumour_ml for one in scans if one.tumour_ml is not None}
+    if len(sizes) == len(scans):
         return "ml", sizes
-    return "pixels", {one.volume: one.tumour_pixels for one in patients}
+    return "pixels", {one.volume: one.tumour_pixels for one in scans}
 
 
-def size_thirds(patients: Sequence[Sized]) -> dict[str, str]:
+def size_thirds(scans: Sequence[Sized]) -> dict[str, str]:
     """Assigns each volume to a third of the patients by tumour size.
+
+    The size of a patient's tumour is the mean over the scans.
 
     Returns:
         `small`, `medium` or `large` by volume name; equal sizes are ordered by name.
     """
-    _, sizes = tumour_sizes(patients)
-    order = sorted(patients, key=lambda one: (sizes[one.volume], one.volume))
-    return {one.volume: SIZES[rank * len(SIZES) // len(order)] for rank, one in enumerate(order)}
+    _, sizes = tumour_sizes(scans)
+
+    def place(volumes: Sequence[str]) -> tuple[float, str]:
+        return sum(sizes[name] for name in volumes) / len(volumes), min(volumes)
+
+    of_patient: dict[str, list[str]] = {}
+    for scan in scans:
+        of_patient.setdefault(scan.patient, []).append(scan.volume)
+    order = sorted(of_patient.values(), key=place)
+    return {
+        name: SIZES[rank * len(SIZES) // len(order)]
+        for rank, volumes in enumerate(order)
+        for name in volumes
+    }
 
 
-def first_of_each_third(patients: Sequence[Sized], count: int) -> list[str]:
-    """Picks patients independently of any model.
+def first_of_each_third(scans: Sequence[Sized], count: int) -> list[str]:
+    """Picks volumes independently of any model.
 
     Returns:
         The first `count` names of each third by true tumour size, from small to large.
     """
-    thirds = size_thirds(patients)
+    thirds = size_thirds(scans)
     return [
         name
         for size in SIZES

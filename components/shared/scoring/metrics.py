@@ -18,6 +18,7 @@ from components.shared.scoring.measures import (
     tumour_slice_dice,
     undefined,
 )
+from components.shared.scoring.patients import by_patient
 from components.shared.scoring.scores import (
     BINS,
     SURFACE_TOLERANCE_MM,
@@ -325,10 +326,11 @@ def aggregate(scores: Sequence[VolumeScore]) -> dict[str, float]:
     omitted. None is NaN. Numbers in millimeters and milliliters need the geometry of all volumes.
 
     Args:
-        scores: Scores of at least one patient.
+        scores: Scores of at least one patient. Several scans of a patient are averaged first.
     """
-    empty = [score.empty or score for score in scores]
     has_geometry = all(score.tumour_ml is not None for score in scores)
+    scores = by_patient(scores)
+    empty = [score.empty or score for score in scores]
     found: dict[str, float | None] = {}
     for metric in METRICS:
         if metric.needs_geometry and not has_geometry:

@@ -122,10 +122,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class PatientScore:
-    """Figures of one scored volume.
+    """Figures of one scored volume, or their means over the scans of a patient.
 
-    A data set has one volume per patient, so this is one patient's score. To add a figure, add an
-    attribute here: CSV files and reports follow this order.
+    To add a figure, add an attribute here: CSV files and reports follow this order.
     """
 
     volume: str

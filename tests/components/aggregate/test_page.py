@@ -1,6 +1,8 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from components.aggregate.figures import aggregate_figures
@@ -32,6 +34,20 @@ def render(*folds):
 
 def text_of(page):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page.partition("<main>")[2]))
+
+
+def test_a_patient_with_several_scans_counts_once(fold):
+    several = fold(1, 0.9, 0.5, 0.4)
+    first, second, third = several.scores
+    several = replace(several, scores=(first, replace(second, patient=first.patient), third))
+    figures = aggregate_figures([several, fold(2, 0.2)])
+    assert figures["patients"] == 3
+    assert figures["patient_dice_mean"] == pytest.approx((0.7 + 0.4 + 0.2) / 3)
+    assert figures["patient_dice_median"] == pytest.approx(0.4)
+    assert figures["fold_dice_sd"] == pytest.approx(np.std([0.55, 0.2], ddof=1))
+    text = text_of(render(several, fold(2, 0.2)))
+    assert "Each of the 3 patients was predicted once" in text
+    assert "A patient with several scans has a row for each." in text
 
 
 def test_the_headline_is_mean_with_interval_median_and_deviation(fold):

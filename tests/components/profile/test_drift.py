@@ -60,6 +60,8 @@ def test_patients_are_identified_by_name(make_data, grow, make_entry):
     assert (found.arrived, found.left, found.changed) == (4, 1, 1)
     assert second.patient not in {entry.patient for entry in now.volumes}
     assert found.reference_id == data.dataset_id
+    again = make_entry(7, patient=first.patient, volume=f"{first.patient}_20000101")
+    assert measure_drift(make_manifest([*data.volumes, again]), data, 0.25).changed == 1
 
 
 def test_more_of_the_same_is_no_drift(make_data):

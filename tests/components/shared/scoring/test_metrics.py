@@ -136,7 +136,10 @@ def test_the_baseline_is_what_a_probability_of_zero_scores(score, truth, probabi
 
 @given(st.lists(st.tuples(MASKS, PROBABILITIES), min_size=1, max_size=4))
 def test_aggregates_are_consistent_and_hold_no_nan(score, pairs):
-    scores = [score(truth, probability) for truth, probability in pairs]
+    scores = [
+        score(truth, probability, f"TCGA_CS_{number}_20000101")
+        for number, (truth, probability) in enumerate(pairs)
+    ]
 
     found = aggregate(scores)
 
@@ -193,7 +196,8 @@ def test_aggregates_two_patients_by_hand(score):
     one = np.zeros((2, 2, 4))
     one[1, 1, 1] = 1
 
-    found = aggregate([score(truth, half), score(np.zeros((2, 2, 4)), one)])
+    other = score(np.zeros((2, 2, 4)), one, "TCGA_CS_0002_20000101")
+    found = aggregate([score(truth, half), other])
 
     assert found["patient_dice_mean"] == pytest.approx(1 / 3)
     assert found["patient_dice_median"] == pytest.approx(1 / 3)
@@ -221,7 +225,8 @@ def test_aggregates_two_patients_by_hand(score):
 def test_the_interval_of_equal_scores_is_a_point(score):
     truth = np.ones(SHAPE)
 
-    found = aggregate([score(truth, truth)] * 4)
+    names = [f"TCGA_CS_{number}_20000101" for number in range(4)]
+    found = aggregate([score(truth, truth, name) for name in names])
 
     assert found["patient_dice_mean_ci_low"] == found["patient_dice_mean_ci_high"] == 1
 
