@@ -1,227 +1,136 @@
-"""DICOM series and segmentations (DICOM-SEG), through pydicom and highdicom.
-
-Only voxels and their position leave this module. No other attribute of a file is read, so names
-of patients cannot reach a manifest, a log or a report.
-"""
+"""DICOM: series in, segmentations (DICOM-SEG) in and out. A format of layouts."""
 
 import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+import sys
+from importlib import metadata
 
 import numpy as np
 import numpy.typing as npt
 
-from components.shared.dataset.geometry import Geometry
-from components.shared.dataset.volumes import LabelMap, Voxels, size_text
-from components.shared.errors import UserError
+from components.shared.reading.axial import AxialImage, Turn, turn_axial
+from components.shared.reading.dicom_series import (
+    NO_FRAME,
+    Files,
+    check_size,
+    parse_all,
+    read_volume,
+    refusing,
+)
 from components.shared.reading.scans import BadScanError
 
-if TYPE_CHECKING:  # of the extra `dicom`
-    import highdicom
-    from pydicom import Dataset
+MASK_SUFFIX = ".dcm"
+IS_SERIES = True
 
-AXES = "HPL"  # slices to the head, rows to the back, columns to the left
-_FEWEST_SLICES = 3
-_STEP_TOLERANCE = 0.02  # of the distance of two slices
-_TILT_TOLERANCE = 1e-3  # 1 minus the cosine of the angle to the normal: 2.6 degrees
-_GRID_TOLERANCE_MM = 1e-3
-_DEFLATED = "1.2.840.10008.1.2.1.99"
-NO_FRAME = "2.25.0"  # stands for a frame of reference that was removed
 _SEG = "1.2.840.10008.5.1.4.1.1.66."  # Segmentation Storage and Label Map Segmentation Storage
-
-
-for _library in ("pydicom", "highdicom"):
-    logging.getLogger(_library).setLevel(logging.CRITICAL)  # as for `refusing`
-
-Files = Sequence[tuple[str, bytes]]
-"""Names and contents of files."""
-
-
-@contextmanager
-def refusing(reason: str) -> Iterator[None]:
-    """Turns whatever the libraries raise into the reason of a quarantine.
-
-    Their texts and warnings are not quoted: they hold values of attributes, e.g. names.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except (BadScanError, UserError, MemoryError):
-        raise
-    except Exception as error:  # noqa: BLE001 - damaged files raise errors of any kind
-        raise BadScanError(f"{reason} ({type(error).__name__})") from None
+_GRID_TOLERANCE_MM = 1e-3
 
 
 @refusing("damaged DICOM files")
-def read_series(files: Files, max_bytes: int) -> tuple[Voxels, Geometry]:
-    """Reads the images of one series as an axial volume.
+def read_image(files: Files, max_bytes: int, index: int | None = None) -> AxialImage:
+    """Reads the images of one series and turns them to axial LPS.
 
     Args:
         files: All files of a series: one for each slice, or one of many frames (enhanced DICOM).
         max_bytes: Largest size of the voxels in memory.
+        index: Not used: a series is one image.
 
     Returns:
-        int16 or float32 (rescaled values), slices x height x width, and its position.
+        int16 or float32: rescaled values.
 
     Raises:
         BadScanError: If they are not one regular volume of at least three slices.
     """
-    return _upright(read_volume(parse_all(files), max_bytes))
+    del index
+    volume = read_volume(parse_all(files), max_bytes)
+    values = volume.array
+    short = values.astype(np.int16) if np.abs(values).max() < 2**15 else values
+    return turn_axial(short if np.array_equal(short, values) else values, volume.affine)
 
 
 @refusing("damaged DICOM files")
-def read_segmentation(files: Files, image_files: Files, max_bytes: int) -> LabelMap:
-    """Reads a DICOM-SEG on the grid of its image.
+def read_label(files: Files, image_files: Files, max_bytes: int) -> AxialImage:
+    """Reads a DICOM-SEG on the grid of its image and turns it to axial LPS.
 
     Args:
         files: The segmentation's one file.
-        image_files: Files of the image, as for `read_series`.
+        image_files: Files of the image, as for `read_image`.
         max_bytes: Largest size of the voxels in memory.
 
     Returns:
-        uint8, slices x height x width: the number of the segment in each voxel, or 0.
+        uint8: the number of the segment in each voxel, or 0.
 
     Raises:
         BadScanError: If it is no binary or label-map segmentation, its segments overlap, or it
             lies on another grid.
     """
+    import highdicom
+
     if len(files) != 1:
-        raise BadScanError(f"{len(files)} files of labels; a DICOM-SEG is one file")
-    (name, _), (labels,) = files[0], parse_all(files)
+        raise BadScanError(f"{len(files)} files; a DICOM-SEG is one file")
+    (labels,) = parse_all(files)
     if not str(labels.get("SOPClassUID", "")).startswith(_SEG):
-        raise BadScanError(f"{name}: no DICOM segmentation")
+        raise BadScanError("no DICOM segmentation")
     kind = labels.get("SegmentationType")
     if kind not in ("BINARY", "LABELMAP"):
-        raise BadScanError(f"{name}: a {kind} segmentation; BINARY and LABELMAP are read")
+        raise BadScanError(f"a {kind} segmentation; BINARY and LABELMAP are read")
     image = read_volume(parse_all(image_files), max_bytes)
-    _check_size(name, labels, max_bytes, frames=image.spatial_shape[0])
-    import highdicom
-
-    with refusing(f"{name}: its segments overlap, or it is damaged"):
+    check_size("it", labels, max_bytes, frames=image.spatial_shape[0])
+    with refusing("its segments overlap, or it is damaged"):
         segmentation = highdicom.seg.Segmentation.from_dataset(labels, copy=False)
         found = segmentation.get_volume(combine_segments=True, dtype=np.uint8)
-    with refusing(f"{name}: labels and image are on different grids"):
+    with refusing("it lies on another grid than the image; resample them to one grid first"):
         matched = found.match_geometry(image.get_geometry(), tol=_GRID_TOLERANCE_MM)
-    return cast(LabelMap, _upright(matched)[0].astype(np.uint8))
+    return turn_axial(matched.array, image.affine)
 
 
-def parse_all(files: Files) -> list["Dataset"]:
-    """Parses DICOM files; raises `BadScanError` for others and `UserError` without pydicom."""
-    return [_parse(name, data) for name, data in files]
+@refusing("no DICOM-SEG can refer to the series")
+def encode_mask(
+    image_files: Files, voxels: npt.NDArray[np.uint8 | np.float32], target: str
+) -> bytes:
+    """Encodes a mask or a probability as DICOM-SEG of its image's study.
 
+    As DICOM demands, the file carries the identity of the patient, which it copies from the image.
 
-def _parse(name: str, data: bytes) -> "Dataset":
-    try:
-        import pydicom
-    except ImportError as error:
-        raise UserError(
-            "DICOM needs the extra dicom: pip install 'brainseg[dicom]', or use the images"
-        ) from error
-    with refusing(f"{name}: no DICOM file"):
-        dataset = pydicom.dcmread(io.BytesIO(data))
-        syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax == _DEFLATED:
-        raise BadScanError(f"{name}: deflated DICOM, whose size has no bound; store it otherwise")
-    if not dataset.get("FrameOfReferenceUID"):
-        dataset.FrameOfReferenceUID = NO_FRAME
-    if not dataset.get("SpecificCharacterSet", "-"):
-        del dataset.SpecificCharacterSet  # an empty one stands for the default
-    return dataset
+    Args:
+        image_files: Files of the image, as for `read_image`.
+        voxels: uint8 (a BINARY segmentation) or float32 (FRACTIONAL, in steps of 1/255).
+        target: Name of the segment.
 
-
-def read_volume(slices: Sequence["Dataset"], max_bytes: int) -> "highdicom.Volume":
-    """Reads a series as highdicom's volume, in the axes of the acquisition."""
+    Raises:
+        BadScanError: If the image lacks what a segmentation must refer to, e.g. its study.
+    """
     import highdicom
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import generate_uid
 
-    first = slices[0]
-    for dataset in slices:
-        _check_gray(dataset)
-    _check_size("the series", first, max_bytes, frames=max(len(slices), _frames(first)))
-    if len(slices) > 1:
-        _check_series(slices)
-    with refusing("no regular volume: frames at one place, of other directions, or damaged"):
-        if len(slices) > 1:
-            volume = highdicom.get_volume_from_series(slices, dtype=np.float32)
-        else:
-            image = highdicom.Image.from_dataset(first, copy=False)
-            volume = image.get_volume(dtype=np.float32, allow_missing_positions=False)
-    if volume.spatial_shape[0] < _FEWEST_SLICES:
-        raise BadScanError(f"{volume.spatial_shape[0]} slices; a volume has {_FEWEST_SLICES}")
-    return volume
-
-
-def _check_gray(dataset: "Dataset") -> None:
-    if "PixelData" not in dataset:
-        raise BadScanError(f"a file without pixels (modality {dataset.get('Modality')})")
-    if dataset.get("SamplesPerPixel", 1) != 1:
-        raise BadScanError("a color image; slices have one gray value a pixel")
-
-
-def _frames(dataset: "Dataset") -> int:
-    return int(dataset.get("NumberOfFrames") or 1)
-
-
-def _check_size(name: str, dataset: "Dataset", max_bytes: int, frames: int) -> None:
-    shape = (frames, int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
-    needed = 4 * shape[0] * shape[1] * shape[2]
-    if needed > max_bytes:
-        raise BadScanError(
-            f"{name} declares {size_text(shape)} voxels, {needed / 2**20:.0f} MiB; the limit is "
-            f"{max_bytes / 2**20:.0f} MiB"
-        )
-
-
-def _check_series(slices: Sequence["Dataset"]) -> None:
-    series = {str(dataset.get("SeriesInstanceUID")) for dataset in slices}
-    if len(series) > 1:
-        raise BadScanError(f"files of {len(series)} series; give each channel one series")
-    sizes = {(dataset.get("Rows"), dataset.get("Columns")) for dataset in slices}
-    if len(sizes) > 1:
-        raise BadScanError(f"slices of {len(sizes)} sizes: {sorted(map(str, sizes))}")
-    with refusing("a slice without position or orientation"):
-        positions = np.array([d.ImagePositionPatient for d in slices], np.float64)
-        axes = np.array([d.ImageOrientationPatient for d in slices], np.float64)
-    if np.abs(axes - axes[0]).max() > _TILT_TOLERANCE:
-        raise BadScanError("slices of different orientations; a volume has one")
-    _check_positions(positions, np.cross(axes[0, :3], axes[0, 3:]))
-
-
-def _check_positions(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64]) -> None:
-    heights = positions @ normal
-    order = np.argsort(heights)
-    steps = np.diff(heights[order])
-    if steps.min() < 1e-3:
-        doubled = float(heights[order][steps.argmin()])
-        raise BadScanError(
-            f"two slices at {doubled:.2f} mm; a series with several images at one place (time, "
-            "diffusion, echoes) is no volume"
-        )
-    usual = float(np.median(steps))
-    wrong = np.abs(steps - usual) > _STEP_TOLERANCE * usual
-    if wrong.any():
-        place = int(wrong.argmax())
-        raise BadScanError(
-            f"slices {usual:.2f} mm apart, but {steps[place]:.2f} mm between "
-            f"{heights[order][place]:.2f} and {heights[order][place + 1]:.2f} mm: slices are "
-            "missing"
-        )
-    along = positions[order][-1] - positions[order][0]
-    if abs(along @ normal) / np.linalg.norm(along) < 1 - _TILT_TOLERANCE:
-        angle = np.degrees(np.arccos(min(1, abs(along @ normal) / np.linalg.norm(along))))
-        raise BadScanError(
-            f"the gantry is tilted by {angle:.0f} degrees: slices are shifted against each other; "
-            "resample the series"
-        )
-
-
-def _upright(volume: "highdicom.Volume") -> tuple[Voxels, Geometry]:
-    """Flips and permutes the axes of a volume, and stores integers as int16."""
-    turned = volume.to_patient_orientation(AXES)
-    array = np.ascontiguousarray(turned.array)
-    short = array.astype(np.int16) if np.abs(array).max() < 2**15 else array
-    exact = short if np.array_equal(short, array) else array
-    return cast(Voxels, exact), Geometry.of_affine(turned.affine)
+    images, version = parse_all(image_files), metadata.version("brainseg")
+    if images[0].FrameOfReferenceUID == NO_FRAME:
+        raise BadScanError("the series has no FrameOfReferenceUID, which a DICOM-SEG refers to")
+    grid = read_volume(images, sys.maxsize)
+    segment = highdicom.seg.SegmentDescription(
+        segment_number=1,
+        segment_label=target,
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Neoplasm,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name="brainseg", version=version, family=codes.cid7162.ArtificialIntelligence
+        ),
+    )
+    segmentation = highdicom.seg.Segmentation(
+        source_images=images,
+        pixel_array=grid.with_array(Turn.of_affine(grid.affine).undo(voxels)),
+        segmentation_type="BINARY" if voxels.dtype == np.uint8 else "FRACTIONAL",
+        segment_descriptions=[segment],
+        series_instance_uid=generate_uid(),
+        series_number=1000,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="brainseg",
+        manufacturer_model_name="brainseg",
+        software_versions=version,
+        device_serial_number="0",
+    )
+    stream = io.BytesIO()
+    segmentation.save_as(stream)
+    return stream.getvalue()

@@ -117,7 +117,9 @@ def read_label(files: Files, image_files: Files, max_bytes: int) -> AxialImage:
     return read_image(files, max_bytes)
 
 
-def encode_mask(image_files: Files, voxels: npt.NDArray[np.uint8 | np.float32]) -> bytes:
+def encode_mask(
+    image_files: Files, voxels: npt.NDArray[np.uint8 | np.float32], target: str
+) -> bytes:
     """Writes voxels on the grid of another file, with its affines and their codes.
 
     Texts and extensions of that file are left out.
@@ -125,10 +127,12 @@ def encode_mask(image_files: Files, voxels: npt.NDArray[np.uint8 | np.float32]) 
     Args:
         image_files: The other file.
         voxels: uint8 or float32, slices x height x width, as `read_image` orders them.
+        target: Not used: the form has no place for names.
 
     Returns:
         A .nii.gz file; equal voxels give equal bytes.
     """
+    del target
     ((_, data),) = image_files
     found = parse_header(_Unpacked(data).peek(_HEADER_BYTES))
     turned = Turn.of_affine(found.affine).undo(voxels)

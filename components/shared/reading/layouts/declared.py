@@ -140,7 +140,7 @@ class DeclaredLayout:
         self, source: Source, scan: Scan, voxels: npt.NDArray[np.uint8 | np.float32]
     ) -> bytes:
         files = self._files(source, scan, self.channels.reference)
-        return self._format.encode_mask(files, voxels)
+        return self._format.encode_mask(files, voxels, self.targets[0].name)
 
     def _read_label(
         self, source: Source, scan: Scan, reference: AxialImage, limits: SizeLimits

@@ -48,12 +48,15 @@ class ImageFormat(Protocol):
             BadScanError: If it is damaged, too large, or has no position in space.
         """
 
-    def encode_mask(self, image_files: Files, voxels: npt.NDArray[np.uint8 | np.float32]) -> bytes:
+    def encode_mask(
+        self, image_files: Files, voxels: npt.NDArray[np.uint8 | np.float32], target: str
+    ) -> bytes:
         """Encodes a mask (0 and 1) or a probability on the grid of an image.
 
         Args:
             image_files: Files of the image.
             voxels: uint8 or float32, as `read_image` orders them.
+            target: Name of the structure.
         """
 
 

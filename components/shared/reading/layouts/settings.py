@@ -54,7 +54,8 @@ class LayoutSettings(Config):
 
     Attributes:
         name: `tcga`, `nnunet`, `msd`, `bids`, `brats`, or `declared` for a layout of your own.
-        format: Format of the images.
+        format: `nifti`, or `dicom`, with all files of a series under one path and labels in a
+            DICOM-SEG, whose segment numbers are the labels' values.
         channels: Path, or several possible paths, of each channel. `path#N` is image N of a file
             with a fourth axis.
         label: Path of the label map.
@@ -73,7 +74,7 @@ class LayoutSettings(Config):
     """
 
     name: Literal["tcga", "declared", "nnunet", "msd", "bids", "brats"] = "tcga"
-    format: Literal["nifti"] = "nifti"
+    format: Literal["nifti", "dicom"] = "nifti"
     channels: dict[Name, Paths] = Field(default_factory=dict)
     label: Paths = ()
     reference: str = ""

@@ -2,14 +2,15 @@
 
 import io
 
+import highdicom
 import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from components.shared.dataset.geometry import Geometry
-from components.shared.reading.dicom import read_segmentation, read_series
-from components.shared.reading.dicom_output import encode_series, write_segmentation
+from components.shared.reading.dicom import encode_mask, read_image, read_label
+from components.shared.reading.dicom_series import encode_series
 from components.shared.reading.scans import BadScanError
 
 LIMIT = 2**28
@@ -41,10 +42,10 @@ def changed(data, **attributes):
 
 def test_a_series_comes_back_whatever_the_order_of_its_files(image):
     files, geometry = encoded(image)
-    voxels, found = read_series(files[::-1], LIMIT)
-    assert voxels.dtype == np.int16
-    assert np.array_equal(voxels, image)
-    assert found == geometry
+    found = read_image(files[::-1], LIMIT)
+    assert found.voxels.dtype == np.int16
+    assert np.array_equal(found.voxels, image)
+    assert found.geometry == geometry
 
 
 def test_a_sagittal_series_is_turned(image):
@@ -53,19 +54,19 @@ def test_a_sagittal_series_is_turned(image):
     files = [
         (str(i), d) for i, d in enumerate(encode_series(image, Geometry.of_affine(affine), "a"))
     ]
-    voxels, geometry = read_series(files, LIMIT)
-    assert np.array_equal(voxels, image.transpose(1, 2, 0)[::-1])
-    assert geometry.spacing_mm == (1, 1, 3)
-    place = geometry.matrix @ (23 - 4, 7, 2, 1)
+    found = read_image(files, LIMIT)
+    assert np.array_equal(found.voxels, image.transpose(1, 2, 0)[::-1])
+    assert found.geometry.spacing_mm == (1, 1, 3)
+    place = found.geometry.matrix @ (23 - 4, 7, 2, 1)
     assert place == pytest.approx(affine @ (2, 4, 7, 1))
 
 
 def test_rescaled_fractions_are_floats(image):
     files, _ = encoded(image)
     files = [(n, changed(d, RescaleSlope=0.5, RescaleIntercept=1)) for n, d in files]
-    voxels, _ = read_series(files, LIMIT)
-    assert voxels.dtype == np.float32
-    assert np.allclose(voxels, image * 0.5 + 1)
+    found = read_image(files, LIMIT)
+    assert found.voxels.dtype == np.float32
+    assert np.allclose(found.voxels, image * 0.5 + 1)
 
 
 def missing_slice(files):
@@ -101,7 +102,7 @@ TRAPS = {
     "color": (each(SamplesPerPixel=3), "color image"),
     "no pixels": (each(PixelData=None), "without pixels"),
     "no position": (first(ImagePositionPatient=None), "without position"),
-    "too large": (each(Rows=60000, Columns=60000), "the limit is 256 MiB"),
+    "too large": (each(Rows=60000, Columns=60000), "max_volume_mib=256"),
     "truncated": (lambda files: [(n, d[:-400]) for n, d in files], "no regular volume"),
     "text": (lambda files: [("a.dcm", b"hello")], "a.dcm: no DICOM file"),
 }
@@ -112,7 +113,7 @@ def test_a_defective_series_is_refused(image, trap):
     spoil, reason = TRAPS[trap]
     files, _ = encoded(image)
     with pytest.raises(BadScanError, match=reason):
-        read_series(spoil(files), LIMIT)
+        read_image(spoil(files), LIMIT)
 
 
 def test_deflated_files_are_refused(image):
@@ -122,38 +123,47 @@ def test_deflated_files_are_refused(image):
     stream = io.BytesIO()
     dataset.save_as(stream)
     with pytest.raises(BadScanError, match="deflated"):
-        read_series([("a.dcm", stream.getvalue())], LIMIT)
+        read_image([("a.dcm", stream.getvalue())], LIMIT)
+
+
+def test_a_probability_is_a_fractional_segmentation(image):
+    files, _ = encoded(image)
+    probability = ((image + 50) / 3050).astype(np.float32)
+    data = encode_mask(files, probability, "core")
+    found = highdicom.seg.segread(io.BytesIO(data)).get_volume(segment_numbers=[1])
+    found = found.to_patient_orientation("HPL")
+    assert np.abs(found.array[..., 0] - probability).max() < 1 / 255
 
 
 @pytest.mark.parametrize("is_empty", [False, True])
 def test_a_segmentation_comes_back_on_the_grid_of_its_image(image, is_empty):
     files, _ = encoded(image)
     mask = (image > 2500) & (not is_empty)
-    data = write_segmentation(mask, "tumour", "models:/brainseg/1", files)
-    labels = read_segmentation([("seg.dcm", data)], files[::-1], LIMIT)
-    assert np.array_equal(labels, mask)
+    data = encode_mask(files, mask.astype(np.uint8), "tumour")
+    labels = read_label([("seg.dcm", data)], files[::-1], LIMIT)
+    assert np.array_equal(labels.voxels, mask)
 
 
 def test_segmentations_that_cannot_be_labels_are_refused(image):
     files, _ = encoded(image)
-    data = write_segmentation(image > 2500, "tumour", "m", files)
+    data = encode_mask(files, (image > 2500).astype(np.uint8), "tumour")
     other, _ = encoded(image, column_mm=1.1)
     for labels, images, reason in (
         (files[:1], files, "no DICOM segmentation"),
-        (files[:2], files, "2 files of labels"),
+        (files[:2], files, "2 files"),
         ([("s", changed(data, SegmentationType="FRACTIONAL"))], files, "a FRACTIONAL segm"),
-        ([("s", data)], other, "different grids"),
+        ([("s", data)], other, "another grid"),
     ):
         with pytest.raises(BadScanError, match=reason):
-            read_segmentation(labels, images, LIMIT)
+            read_label(labels, images, LIMIT)
 
 
 def test_a_series_without_frame_of_reference_gets_no_segmentation(image):
     files, _ = encoded(image)
     files = each(FrameOfReferenceUID=None)(files)
-    assert read_series(files, LIMIT)[0].shape == image.shape
+    assert read_image(files, LIMIT).voxels.shape == image.shape
     with pytest.raises(BadScanError, match="FrameOfReferenceUID"):
-        write_segmentation(image > 0, "tumour", "m", files)
+        encode_mask(files, (image > 0).astype(np.uint8), "tumour")
 
 
 def test_no_identity_is_quoted(image, caplog, recwarn):
@@ -165,7 +175,7 @@ def test_no_identity_is_quoted(image, caplog, recwarn):
     spoiled = each(SpecificCharacterSet="no such set")(spoiled)
     for trap, (spoil, _) in TRAPS.items():
         with pytest.raises(BadScanError) as refusal:
-            read_series(spoil(spoiled), LIMIT)
+            read_image(spoil(spoiled), LIMIT)
         assert "Doe" not in str(refusal.value), trap
     assert not [warning for warning in recwarn if "Doe" in str(warning.message)]
     assert "Doe" not in caplog.text
@@ -184,7 +194,7 @@ def test_mutated_files_are_accepted_or_refused(image):
         data[places] = generator.integers(0, 256, 4)
         spoiled = [*files[:number], (files[number][0], data.tobytes()), *files[number + 1 :]]
         try:
-            assert read_series(spoiled, LIMIT)[0].ndim == 3
+            assert read_image(spoiled, LIMIT).voxels.ndim == 3
         except BadScanError:
             refused += 1
     assert 100 < refused < 1000
