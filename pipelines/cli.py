@@ -4,7 +4,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +25,7 @@ from pipelines.settings import defaults
 from pipelines.terminal import print_json, print_line, print_result
 
 if TYPE_CHECKING:  # imported by the commands that need them: `--help` must be quick
+    from components.ingest.settings import IngestSettings
     from pipelines.doctor.check import Check
     from pipelines.gc import Findings
     from pipelines.placement.images import Images
@@ -113,22 +114,30 @@ def run(
 def ingest(
     source: options.Source,
     store: options.Store = options.LOCAL_STORE,
+    preset: options.Preset = defaults.PRESET,
+    changes: options.Changes = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail if a volume is quarantined.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print which file becomes what, and read no image.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Validate volumes and publish them as a data set version.
 
-    Example: brainseg ingest --source lgg.zip --store s3://mri/store --json
+    Example: brainseg ingest --source Dataset001 --set ingest.layout.name=nnunet --dry-run
     """
     from components.ingest.ingestion import ingest_source
-    from components.ingest.settings import IngestSettings
+    from components.ingest.plan import plan_ingest, plan_lines
     from components.shared.storage.store import open_store
 
-    result = ingest_source(
-        _absolute(source), open_store(_absolute(store)), IngestSettings(strict=strict)
-    )
+    settings = _ingest_settings(preset, [*(changes or ()), *["ingest.strict=true"] * strict])
+    if dry_run:
+        plan = plan_ingest(_absolute(source), settings)
+        print_result(plan.model_dump(mode="json"), *plan_lines(plan), as_json=as_json)
+        return
+    result = ingest_source(_absolute(source), open_store(_absolute(store)), settings)
     account = result.account.model_dump(mode="json")
     print_result(
         account,
@@ -145,6 +154,9 @@ def predict(
     model: Annotated[
         str, typer.Option(help="champion, a URI (models:/..., runs:/...) or a model folder.")
     ] = "champion",
+    preset: Annotated[
+        str, typer.Option(help="Preset with the layout, in its section ingest.")
+    ] = defaults.PRESET,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable."),
@@ -160,10 +172,14 @@ def predict(
     from components.predict.prediction import predict_source
     from components.predict.settings import PredictSettings
     from components.shared.config import build_config
-    from pipelines.settings.presets import parse_change
+    from pipelines.settings.presets import changed, parse_change
 
     form = "KEY=VALUE, e.g. device=cpu"
-    values = dict(parse_change(change, form) for change in changes or ())
+    layout = _ingest_settings(preset, ()).layout
+    values: dict[str, Any] = {"layout": layout.model_dump(exclude_unset=True)}
+    for change in changes or ():
+        key, value = parse_change(change, form)
+        values = changed(values, key.split("."), value, change)
     settings = build_config(PredictSettings, values, "predict")
     result = predict_source(model, _absolute(source), output.expanduser(), settings)
     print_result(
@@ -421,6 +437,13 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def _ingest_settings(preset: str, changes: Iterable[str]) -> "IngestSettings":
+    from components.ingest.settings import IngestSettings
+    from pipelines.settings.presets import load_preset
+
+    return IngestSettings.model_validate(load_preset(preset, changes, ("ingest",))["ingest"])
 
 
 def _absolute(uri: str) -> str:

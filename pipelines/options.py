@@ -22,7 +22,7 @@ def _names(folder: str) -> list[str]:
     return sorted(path.stem for path in (Path(__file__).parent / folder).glob("*.yaml"))
 
 
-SOURCE_FORMS = f"Volumes in the layout of Kaggle's lgg-mri-segmentation: {source_forms()}."
+SOURCE_FORMS = f"Volumes in the layout of ingest.layout: {source_forms()}."
 
 Source = Annotated[str, typer.Option(help=SOURCE_FORMS)]
 SharedSource = Annotated[str, typer.Option(help=f"{source_forms(shared=True)}.")]

@@ -166,6 +166,29 @@ def parse_change(change: str, form: str, option: str = "--set") -> tuple[str, An
         raise UserError(f"{option} {change!r}: the value is not valid YAML") from error
 
 
+def changed(
+    values: Mapping[str, Any], path: Sequence[str], value: object, change: str
+) -> dict[str, Any]:
+    """Returns a copy of settings with one more.
+
+    Args:
+        values: Settings in sections.
+        path: Keys that lead to it.
+        value: Its value.
+        change: Text of the change, for messages.
+
+    Raises:
+        UserError: If a key of the path is no section.
+    """
+    key, *rest = path
+    if not rest:
+        return {**values, key: value}
+    inner = values.get(key)
+    if not isinstance(inner, Mapping | None):
+        raise UserError(f"--set {change!r}: {key} is {inner!r} and holds no {rest[0]}")
+    return {**values, key: changed(inner or {}, rest, value, change)}
+
+
 def graph_arguments(
     pipeline: "GraphComponent", preset: str, changes: Iterable[str] = (), run_name: str = ""
 ) -> dict[str, Any]:
@@ -270,18 +293,5 @@ def _with_changes(
         if not has_form or path[0] not in steps:
             near = in_words(nearest(path[0], steps)) if has_form else ""
             raise UserError(f"--set {change!r} is not understood{near}; the form is {form}")
-        sections = _changed(sections, path, value, change)
+        sections = changed(sections, path, value, change)
     return sections
-
-
-def _changed(
-    values: Mapping[str, Any], path: Sequence[str], value: object, change: str
-) -> dict[str, Any]:
-    """Returns a copy of the values with one more, at the end of `path`."""
-    key, *rest = path
-    if not rest:
-        return {**values, key: value}
-    inner = values.get(key)
-    if not isinstance(inner, Mapping | None):
-        raise UserError(f"--set {change!r}: {key} is {inner!r} and holds no {rest[0]}")
-    return {**values, key: _changed(inner or {}, rest, value, change)}

@@ -102,10 +102,11 @@ def read_image(files: Files, max_bytes: int, index: int | None = None) -> AxialI
     if header.file_bytes > max_bytes:
         raise BadScanError(
             f"its header declares {size_text(header.shape)} voxels, {header.file_bytes / MIB:.0f} "
-            f"MiB; the limit is max_volume_mib={max_bytes / MIB:g}"
+            f"MiB; the limit is max_volume_mib={max_bytes / MIB:.4g}"
         )
     unpacked = stream.exactly(header.file_bytes)
-    voxels = np.frombuffer(unpacked, header.dtype, offset=header.offset)
+    count = math.prod(header.shape)
+    voxels = np.frombuffer(unpacked, header.dtype, count, header.offset)
     image = _choose(voxels.reshape(header.shape, order="F"), index)
     slope, intercept = _scaling(header.nifti)
     return turn_axial(image, header.affine, slope, intercept)

@@ -80,8 +80,8 @@ def label_map(image: AxialImage, labels: Mapping[str, int]) -> LabelMap:
 def _range(image: AxialImage, name: str) -> tuple[float, float]:
     ends = np.array([image.voxels.min(), image.voxels.max()], np.float64)
     low, high = sorted((ends * image.slope + image.intercept).tolist())
-    # float32, in which scaled values are stored, has an end, too
-    if not np.isfinite(np.array([low, high]).astype(np.float32)).all():
+    # NaN, too, is not within the range of the stored type
+    if not max(-low, high) <= float(np.finfo(np.float32).max):
         raise BadScanError(f"{name} has voxels that are NaN or infinite")
     return low, high
 

@@ -40,6 +40,8 @@ class PathPattern:
                 raise ValueError(f"path {text!r} is not understood at {path[place:]!r}")
             parts.append(_regex(token, fields))
             place = token.end()
+        if not path or path.startswith("/"):
+            raise ValueError(f"path {text!r} must be relative to the source")
         index = int(indexed["index"]) if indexed else None
         try:
             return cls(text, re.compile("".join(parts)), tuple(fields), index)

@@ -145,7 +145,7 @@ def _check_names(settings: LayoutSettings) -> None:
     if "label" in settings.channels:
         raise ValueError("no channel may have the name label")
     others = [name for name in settings.optional if name not in settings.channels]
-    if others or settings.reference in settings.optional:
+    if others or reference_of(settings) in settings.optional:
         raise ValueError("optional must name channels other than the reference")
     if settings.channels:
         Channels(names=tuple(settings.channels), reference=reference_of(settings))

@@ -46,6 +46,8 @@ from components.shared.reading.tiff import BadTiffError, decode_tiff
 
 _VOXEL_BYTES = 4  # three channels and the mask
 
+_OTHER_FORMATS = (".nii", ".nii.gz", ".dcm")
+
 Kind = Literal["image", "mask"]
 
 
@@ -136,6 +138,12 @@ def list_scans(source: Source) -> Listing:
         raise UserError(
             f"source {source.uri} holds no folder of TIFF files, but {archives[0]}; give that "
             ".zip file as the source"
+        )
+    others = [file.path for file in files if file.name.lower().endswith(_OTHER_FORMATS)]
+    if others and not members:
+        raise UserError(
+            f"source {source.uri} holds no folder of TIFF files, but {others[0]}; set layout.name "
+            "to nnunet, msd, bids, brats or declared"
         )
     rules = {rule: tuple(paths) for rule, paths in sorted(ignored.items())}
     return Listing(scans, quarantined, rules, tuple(tables), len(files))

@@ -1,4 +1,4 @@
-"""Synthetic patients in the layout of the real data set, for trials and tests.
+"""Synthetic patients in the layout of Kaggle's set and in others, for trials and tests.
 
 The files are equal on every machine: all arithmetic is on integers or by `+ - * / sqrt`, which
 IEEE 754 rounds in only one way (sums of arrays and `exp` differ between processors).
@@ -16,17 +16,27 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from components.shared.dataset.volumes import FLAIR, Mask, Voxels
+from components.shared.dataset.channels import LGG_CHANNELS
+from components.shared.dataset.volumes import LabelMap, Pixels
 from components.shared.errors import UserError
 from components.shared.reading.sources.folder import FolderSource
 from components.shared.reading.sources.source import Source
+from components.shared.reading.sources.synthetic_nifti import (
+    FORMS,
+    LABELS,
+    SyntheticScan,
+    write_scans,
+)
 from components.shared.reading.tcga import ATTRIBUTE_FILE, ATTRIBUTES, PATIENT_COLUMN
 
 SCHEME = "synthetic:"
-FORM = "synthetic:PATIENTS[,seed=N]"
+FORM = "synthetic:PATIENTS[,seed=N][,as=LAYOUT]"
 SHARED = True
 
-_FORM = re.compile(r"synthetic:(?P<patients>[0-9]{1,6})(?:,seed=(?P<seed>[0-9]{1,9}))?")
+_FORM = re.compile(
+    r"synthetic:(?P<patients>[0-9]{1,6})(?:,seed=(?P<seed>[0-9]{1,9}))?(?:,as=(?P<form>[a-z]+))?"
+)
+_FLAIR = LGG_CHANNELS.reference_index
 
 Field = npt.NDArray[np.float64]
 
@@ -65,9 +75,14 @@ def check_form(uri: str) -> None:
 @contextlib.contextmanager
 def open_uri(uri: str, max_archive_gib: float) -> Iterator[Source]:
     """Writes the patients to a temporary folder and opens it."""
-    patients, seed = _parse(uri)
+    patients, seed, form = _parse(uri)
     with tempfile.TemporaryDirectory(prefix="brainseg-synthetic-") as folder:
-        yield FolderSource(uri, write_synthetic(Path(folder), patients, seed).resolve())
+        top = Path(folder)
+        if form:
+            write_scans(top, form, _make_scans(patients, seed))
+        else:
+            top = write_synthetic(top, patients, seed)
+        yield FolderSource(uri, top.resolve())
 
 
 def write_synthetic(folder: Path, patients: int, seed: int) -> Path:
@@ -92,21 +107,35 @@ def write_synthetic(folder: Path, patients: int, seed: int) -> Path:
         for number in range(patients):
             rng = np.random.default_rng([seed, number])
             name = _make_name(rng, number)
-            _write_slices(top / name, *_make_voxels(rng, number))
+            image, labels = _make_voxels(rng, number)
+            _write_slices(top / name, image, np.minimum(labels, 1))
             table.writerow((name.rpartition("_")[0], *_make_attributes(rng)))
     return top
 
 
-def _parse(uri: str) -> tuple[int, int]:
+def _parse(uri: str) -> tuple[int, int, str]:
     match = _FORM.fullmatch(uri)
-    if match is None or int(match["patients"]) == 0:
+    is_form = match is not None and (match["form"] is None or match["form"] in FORMS)
+    if match is None or not is_form or int(match["patients"]) == 0:
         raise UserError(
-            f"source {uri!r} is not understood; the form is {FORM}, e.g. synthetic:24,seed=1"
+            f"source {uri!r} is not understood; the form is {FORM}, e.g. synthetic:24,seed=1, with "
+            f"LAYOUT one of {', '.join(FORMS)}"
         )
-    return int(match["patients"]), int(match["seed"] or 0)
+    return int(match["patients"]), int(match["seed"] or 0), match["form"] or ""
 
 
-def _write_slices(folder: Path, image: Voxels, mask: Voxels) -> None:
+def _make_scans(patients: int, seed: int) -> Iterator[SyntheticScan]:
+    """Yields the same patients as `write_synthetic`; every fourth has a second scan."""
+    for number in range(patients):
+        for session in range(2 if number % 4 == 1 else 1):
+            rng = np.random.default_rng([seed, number, session][: 2 + session])
+            name = _make_name(rng, number)
+            image, labels = _make_voxels(rng, number)
+            site, age = name.split("_")[1], int(rng.integers(20, 76))
+            yield SyntheticScan(number + 1, session, site, age, image, labels)
+
+
+def _write_slices(folder: Path, image: Pixels, mask: LabelMap) -> None:
     folder.mkdir()
     for number, (colors, tumour) in enumerate(zip(image, mask, strict=True), start=1):
         stem = folder / f"{folder.name}_{number}"
@@ -127,18 +156,18 @@ def _make_attributes(rng: np.random.Generator) -> tuple[str, ...]:
     return tuple("" if rng.random() < 0.06 else code for code in codes.values())
 
 
-def _make_voxels(rng: np.random.Generator, number: int) -> tuple[Voxels, Voxels]:
+def _make_voxels(rng: np.random.Generator, number: int) -> tuple[Pixels, LabelMap]:
     slices = int(rng.integers(_SLICES[0], _SLICES[1] + 1))
     z, plane = ((np.arange(count) * 2 + 1 - count) / count for count in (slices, _SIDE))
     grid = _Grid(z[:, None, None], plane[None, :, None], plane[None, None, :])
     painted, reach = _paint_head(rng, grid)
-    mask = _paint_tumour(rng, grid, painted, reach)
+    labels = _paint_tumour(rng, grid, painted, reach)
     image = _scan(rng, grid, painted)
     if number % 7 == 3:
-        image[..., 2] = image[..., FLAIR]
+        image[..., 2] = image[..., _FLAIR]
     if number % 11 == 5:
-        image[..., 0] = image[..., FLAIR]
-    return image, mask.astype(np.uint8)
+        image[..., 0] = image[..., _FLAIR]
+    return image, labels
 
 
 def _paint_head(rng: np.random.Generator, grid: _Grid) -> tuple[Field, Field]:
@@ -166,11 +195,11 @@ def _paint_ventricles(rng: np.random.Generator, grid: _Grid, image: Field) -> No
         radius = _radius(_Grid(grid.z, grid.y, bend), (0.1, 0.05, 0), (0.5, 0.36, 0.065 * size))
         nucleus = _radius(grid, (0, -0.02, side * 0.2), (0.35, 0.17, 0.075))
         image[nucleus < 1] = _GREY
-        image[(radius < 1.15) & (np.abs(grid.y) > 0.27), FLAIR] = 150  # caps: bright, no tumour
+        image[(radius < 1.15) & (np.abs(grid.y) > 0.27), _FLAIR] = 150  # caps: bright, no tumour
         image[radius < 1] = _FLUID
 
 
-def _paint_tumour(rng: np.random.Generator, grid: _Grid, image: Field, reach: Field) -> Mask:
+def _paint_tumour(rng: np.random.Generator, grid: _Grid, image: Field, reach: Field) -> LabelMap:
     side = 1 if rng.random() < 0.5 else -1
     center = (rng.random() - 0.5, 0.9 * rng.random() - 0.45, side * (0.2 + 0.2 * rng.random()))
     size = 0.12 + 0.18 * rng.random()
@@ -180,13 +209,15 @@ def _paint_tumour(rng: np.random.Generator, grid: _Grid, image: Field, reach: Fi
     tumour = (radius < 1) & (reach < 0.98)
     patchy = 0.75 + 0.25 * _noise(rng, grid, (4, 16, 16))[tumour, None]
     image[tumour] += patchy * (np.array(_TUMOUR) - image[tumour])
+    labels = tumour * np.uint8(LABELS["edema"])
     if rng.random() < 0.4:  # a core that takes up contrast agent at its rim
-        image[(radius < 0.55) & tumour] = _RIM
-        image[(radius < 0.35) & tumour] = _CORE
-    return tumour
+        for limit, tissue, label in ((0.55, _RIM, "enhancing"), (0.35, _CORE, "necrosis")):
+            inside = (radius < limit) & tumour
+            image[inside], labels[inside] = tissue, LABELS[label]
+    return labels
 
 
-def _scan(rng: np.random.Generator, grid: _Grid, image: Field) -> Voxels:
+def _scan(rng: np.random.Generator, grid: _Grid, image: Field) -> Pixels:
     """Adds effects of a scanner: blur, uneven sensitivity, gain, Rician noise."""
     image = _blur(_blur(image, axis=1), axis=2)
     gain = 0.8 + 0.4 * rng.random(3)
