@@ -122,21 +122,22 @@ def _prepare(volume: Volume, segmenter: VolumeSegmenter) -> Arrays:
 
 
 def _preprocessing_digest(segmenter: VolumeSegmenter) -> str:
-    """Digest of a small prepared volume; it changes with code, sizes and libraries.
+    """Digest of a small prepared volume; it changes with code, sizes and libraries."""
+    digest = hashlib.sha256()
+    for array in _prepare(_small_volume(), segmenter):
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
 
-    The head fades out on one side, and the second sequence is dark with hot voxels.
-    """
+
+def _small_volume() -> Volume:
+    """A volume whose head fades out on one side; the second sequence is dark with hot voxels."""
     generator = np.random.default_rng(0)
     image = np.zeros((3, 40, 48, 3), np.uint8)
     image[:, 4:32, 8:40] = generator.integers(20, 250, (3, 28, 32, 3))
     image[:, 4:32, 40:] = np.linspace(120, 0, 8)[:, None]
     image[..., 1] //= 5
     image[0, 8, 12:16, 1] = 255
-    arrays = _prepare(Volume(image, (image[..., 0] > 200).astype(np.uint8)), segmenter)
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:16]
+    return Volume(image, (image[..., 0] > 200).astype(np.uint8))
 
 
 def _is_whole(folder: Path) -> bool:
