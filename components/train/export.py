@@ -16,7 +16,8 @@ import torch
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from components.shared.dataset.volumes import CHANNELS, FLAIR, Probability, Voxels
+from components.shared.dataset.channels import LGG_CHANNELS, Channels
+from components.shared.dataset.volumes import Probability, Voxels
 from components.shared.errors import UserError
 from components.shared.model.model_folder import AnySegmenter, write_segmenter
 from components.shared.model.network import PairedSegmenter, VolumeSegmenter
@@ -68,15 +69,18 @@ def export_segmenter(segmenter: AnySegmenter, folder: Path) -> float:
     """
     # a plain memory layout: the archive takes its strides from the weights
     segmenter.to(memory_format=torch.contiguous_format)
+    channels = segmenter.channels
     mlflow.pytorch.save_model(
         segmenter,
         folder,
         serialization_format="pt2",
-        signature=_signature(),
-        input_example=synthetic_example(segmenter.image_size, slices=3),
+        signature=_signature(channels),
+        input_example=synthetic_example(segmenter.image_size, slices=3, channels=channels),
         pip_requirements=[f"{name}=={metadata.version(name)}" for name in _REQUIREMENTS],
         metadata={
-            "channels": list(CHANNELS),
+            "channels": list(channels.names),
+            "reference": channels.reference,
+            "orientation": "LPS",
             "context_slices": segmenter.context_slices,
             "min_component_fraction": segmenter.min_component_fraction,
         },
@@ -85,18 +89,18 @@ def export_segmenter(segmenter: AnySegmenter, folder: Path) -> float:
     return _check(segmenter, folder)
 
 
-def synthetic_example(side: int, slices: int) -> Voxels:
-    """Returns a synthetic volume: a bright ball in noise (uint8, slices x side x side x 3)."""
+def synthetic_example(side: int, slices: int, channels: Channels = LGG_CHANNELS) -> Voxels:
+    """Returns a synthetic volume: a bright ball in noise, slices x side x side x channels."""
     generator = np.random.default_rng(0)
     rows, columns = np.mgrid[0:side, 0:side] / side - 0.5
     ball = 120 * (rows**2 + columns**2 < 0.16)
-    noise = generator.integers(0, 100, (slices, side, side, 3))
-    image: Voxels = (ball[None, :, :, None] + noise).astype(np.uint8)
+    noise = generator.integers(0, 100, (slices, side, side, channels.count))
+    image: Voxels = (ball[None, :, :, None] + noise).astype(channels.dtype)
     return image
 
 
-def _signature() -> ModelSignature:
-    image = TensorSpec(np.dtype("uint8"), (-1, -1, -1, len(CHANNELS)), "image")
+def _signature(channels: Channels) -> ModelSignature:
+    image = TensorSpec(np.dtype(channels.dtype), (-1, -1, -1, channels.count), "image")
     probability = TensorSpec(np.dtype("float32"), (-1, -1, -1), "probability")
     return ModelSignature(inputs=Schema([image]), outputs=Schema([probability]))
 
@@ -120,12 +124,12 @@ def _check(segmenter: AnySegmenter, folder: Path) -> float:
 
 def _check_images(segmenter: AnySegmenter) -> Iterable[Voxels]:
     # other sizes than the example: these dimensions must be free; the archive refuses 1 or 2 slices
-    side = segmenter.image_size
-    yield synthetic_example(side + 24, slices=5)
-    image = synthetic_example(side - 8, slices=4)
+    side, channels = segmenter.image_size, segmenter.channels
+    yield synthetic_example(side + 24, slices=5, channels=channels)
+    image = synthetic_example(side - 8, slices=4, channels=channels)
     yield image
     if isinstance(segmenter, PairedSegmenter):  # a scan that lacks sequences
-        yield np.repeat(image[..., FLAIR : FLAIR + 1], len(CHANNELS), axis=3)
+        yield np.repeat(image[..., channels.reference_index, None], channels.count, axis=3)
 
 
 def _callable(module: torch.nn.Module) -> Callable[[Voxels], Probability]:

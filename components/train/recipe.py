@@ -33,8 +33,9 @@ _RENAMED = {
     "sizes": "custom",  # augmentation.policy
     "normalisation": "normalization",  # codespell:ignore
     "min_component_share": "min_component_fraction",
+    "flair": "reference",  # network.sequences
 }
-"""Former names of settings, and of one value, with the present ones."""
+"""Former names of settings, and of two values, with the present ones."""
 
 _REMOVED = {
     "compile": "torch.compile gained nothing where it was measured; leave the setting out",
@@ -160,8 +161,8 @@ class Augmentation(Config):
             from a copy of half the resolution that is subtracted or added.
         bias_field: Largest factor, minus one, of a smooth random field that multiplies or divides
             a sequence's intensities above the smallest one, as a coil's bias field does.
-        modality_dropout_prob: Probability that a slice's pre- or post-contrast sequence is
-            replaced by FLAIR, as in scans that lack it.
+        modality_dropout_prob: Probability that a sequence of a slice is replaced by the data
+            set's reference, as in scans that lack it.
         carvemix_prob: Probability that another slice's tumour is pasted with a margin around it
             (CarveMix), under both policies and before the other changes.
     """
@@ -361,8 +362,9 @@ class Recipe(Config):
     Attributes:
         network: Architecture, encoder and preprocessing.
         flair_network: Second network for scans that lack a sequence, trained after the first one
-            with the same sections, on the FLAIR of all scans; the first one then learns from
-            and predicts complete scans only. `None` uses one network for all scans.
+            with the same sections, on the reference channel of all scans (FLAIR in the public
+            set); the first one then learns from and predicts complete scans only. `None` uses one
+            network for all scans.
         sampling: Slices of an optimizer step and of an epoch.
         augmentation: Random changes of slices and their strength.
         optimizer: Optimizer, loss and weight averaging.
@@ -418,8 +420,8 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _second_fits(self) -> Self:
-        if self.flair_network and self.flair_network.sequences != "flair":
-            raise ValueError("flair_network is for scans without the others: sequences=flair")
+        if self.flair_network and self.flair_network.sequences != "reference":
+            raise ValueError("flair_network is for scans without the others: sequences=reference")
         fractions = {each.min_component_fraction: name for name, each in self.networks.items()}
         if len(fractions) > 1:
             given = " and ".join(f"{name} {value:g}" for value, name in fractions.items())

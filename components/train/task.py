@@ -123,7 +123,8 @@ class SegmentationTask(lightning.LightningModule):
             images.device,
         )
         self._seed_step(0)
-        return augment(images, masks, self._recipe.augmentation_at(self.current_epoch), rows)
+        settings = self._recipe.augmentation_at(self.current_epoch)
+        return augment(images, masks, settings, rows, self.segmenter.channels)
 
     def _seed_step(self, stream: int) -> None:
         torch.manual_seed(step_seed(self._recipe.seed, self.global_step, stream))

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import split_key
+from components.shared.errors import UserError
 from components.shared.model.library import TIMM_PREFIX
 from components.shared.model.model_folder import AnySegmenter
 from components.shared.model.network import PairedSegmenter, VolumeSegmenter, build_segmenter
@@ -148,6 +149,12 @@ def _fit(
     training_logger: TrainingLogger,
 ) -> tuple[AnySegmenter, TrainingHistory]:
     """Fits the recipe's network, and its second one if there is one."""
+    channels = dataset.manifest.channels
+    if recipe.flair_network is not None and channels.count == 1:
+        raise UserError(
+            "train.flair_network is for scans that lack a channel, but this data set has one "
+            f"channel, {channels.reference}; set train.flair_network=null"
+        )
     # both first: an error in one is reported before the other is trained
     segmenters = [_initial(recipe, section, weights, dataset) for section in recipe.networks]
     starts = [_start(weights, section) for section in recipe.networks]
@@ -158,7 +165,7 @@ def _fit(
     history = history.model_copy(update={"start": starts[0]})
     if recipe.flair_network is None:
         return segmenter, history
-    logger.info("training the second network, on FLAIR")
+    logger.info("training the second network, on %s", channels.reference)
     second = {"network": recipe.flair_network, "flair_network": None}
     flair, flair_history = _fit_network(
         recipes[1].model_copy(update=second),
@@ -176,7 +183,8 @@ def _initial(
 ) -> VolumeSegmenter:
     network, place = recipe.networks[section], f"train.{section}"
     torch.manual_seed(recipe.seed)
-    segmenter = build_segmenter(network, place, recipe.schedule.image_sizes)
+    sizes, channels = recipe.schedule.image_sizes, dataset.manifest.channels
+    segmenter = build_segmenter(network, place, sizes, channels=channels)
     load_initial(segmenter, weights, section, dataset.store, dataset.cache)
     # more networks than anybody has tried
     if network.is_users or network.encoder.startswith(TIMM_PREFIX):

@@ -81,7 +81,7 @@ class Answering:
         self._answer = answer
         self.min_component_fraction = min_component_fraction
 
-    def __call__(self, image, name="a volume"):
+    def __call__(self, image, name="a volume", channels=None):
         return self._answer(image, name)
 
 

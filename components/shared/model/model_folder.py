@@ -8,8 +8,8 @@ Weights are stored under their names in the module, e.g. `network.encoder.conv1.
 names (ours, and those of segmentation_models_pytorch and timm) and the fields of `Network` are a
 stored format, and so is their preprocessing. After a change of either, raise `SCHEMA_VERSION`;
 `tests/components/shared/model/stored` has a model of the oldest version that must load and predict
-as before. Version 1, of brainseg 0.2, has the weights of unused modules too, and finds the head by
-the largest voxel.
+as before. Version 1, of brainseg 0.2, has the weights of unused modules too, finds the head by the
+largest voxel, lists the names of the channels alone, and calls the reference `flair`.
 """
 
 import stat
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from components.shared.config import Config
-from components.shared.dataset.volumes import CHANNELS
+from components.shared.dataset.channels import LGG_CHANNELS, Channels
 from components.shared.errors import UserError
 from components.shared.model.network import PairedSegmenter, VolumeSegmenter, build_segmenter
 from components.shared.model.settings import Network
@@ -56,7 +56,7 @@ class SegmenterConfig(Config):
     Attributes:
         schema_version: Version of the stored form.
         brainseg_version: Version that stored the model.
-        channels: Names of the volume's channels, in order.
+        channels: Channels and type of the volumes.
         network: Network and preprocessing.
         flair_network: The same for scans that lack a sequence; `None` if there is one network.
         threshold: Probability from which a pixel is tumour. It holds if MLflow knows no other.
@@ -64,17 +64,21 @@ class SegmenterConfig(Config):
 
     schema_version: Literal[1, 2] = 2
     brainseg_version: str = Field(max_length=50)
-    channels: tuple[str, ...] = CHANNELS
+    channels: Channels = LGG_CHANNELS
     network: Network
     flair_network: Network | None = None
     threshold: float | None = Field(default=None, ge=0, le=1)
 
-    @field_validator("channels")
+    @field_validator("channels", mode="before")
     @classmethod
-    def _are_known(cls, channels: tuple[str, ...]) -> tuple[str, ...]:
-        if channels != CHANNELS:
-            raise ValueError(f"must be {', '.join(CHANNELS)}")
-        return channels
+    def _from_names(cls, channels: object) -> object:
+        return {"names": channels} if isinstance(channels, list) else channels
+
+    @field_validator("network", "flair_network", mode="before")
+    @classmethod
+    def _rename_sequences(cls, network: object) -> object:
+        old = isinstance(network, dict) and network.get("sequences") == "flair"
+        return {**network, "sequences": "reference"} if old else network  # type: ignore[dict-item]
 
 
 def write_segmenter(segmenter: AnySegmenter, folder: Path) -> None:
@@ -82,6 +86,7 @@ def write_segmenter(segmenter: AnySegmenter, folder: Path) -> None:
     pair = (segmenter.whole, segmenter.flair) if isinstance(segmenter, PairedSegmenter) else None
     config = SegmenterConfig(
         brainseg_version=_own_version(),
+        channels=segmenter.channels,
         network=(pair[0] if pair else segmenter).settings,
         flair_network=pair[1].settings if pair else None,
     )
@@ -199,18 +204,20 @@ def _check_header(path: Path) -> None:
 def _build(config: SegmenterConfig, stored: int) -> AnySegmenter:
     with _limited_weights(stored + _SPARE_WEIGHTS), torch.random.fork_rng(devices=[]):
         robust = config.schema_version > 1
-        whole = _build_one(config.network, "network", robust=robust)
+        whole = _build_one(config.network, config.channels, "network", robust=robust)
         if config.flair_network is None:
             return whole
-        flair = _build_one(config.flair_network, "flair_network", robust=robust)
+        second = config.flair_network
+        flair = _build_one(second, config.channels, "flair_network", robust=robust)
         return PairedSegmenter(whole, flair)
 
 
-def _build_one(settings: Network, place: str, *, robust: bool) -> VolumeSegmenter:
+def _build_one(
+    settings: Network, channels: Channels, place: str, *, robust: bool
+) -> VolumeSegmenter:
+    random = settings.model_copy(update={"encoder_weights": "none"})
     try:
-        segmenter = build_segmenter(
-            settings.model_copy(update={"encoder_weights": "none"}), place, is_tried=False
-        )
+        segmenter = build_segmenter(random, place, is_tried=False, channels=channels)
     except UserError as error:
         raise BadModelError(f"its network cannot be built: {_one_line(error)}") from error
     segmenter.settings, segmenter.robust = settings, robust

@@ -9,11 +9,19 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
-from components.shared.dataset.volumes import CHANNELS, FLAIR, size_text
+from components.shared.dataset.channels import LGG_CHANNELS, Channels
+from components.shared.dataset.volumes import size_text
 from components.shared.errors import UserError
 from components.shared.model.library import check_encoder, check_weights
 from components.shared.model.plain_unet import PlainUnet
-from components.shared.model.preparation import NORMALIZATIONS, cut, head_box, inverse, sample
+from components.shared.model.preparation import (
+    NORMALIZATIONS,
+    cut,
+    gray_levels,
+    head_box,
+    inverse,
+    sample,
+)
 from components.shared.model.settings import Network
 from components.shared.model.user_networks import build_user_network
 
@@ -22,70 +30,81 @@ _REFUSALS = (LookupError, TypeError, ValueError, RuntimeError, AssertionError)
 
 
 class VolumeSegmenter(nn.Module):
-    """Maps a whole uint8 volume to tumour probabilities.
+    """Maps a whole volume to tumour probabilities.
 
-    Training uses the parts (`prepare`, `with_neighbours`, `network`, `answer`, `restore`),
-    `forward` chains them; so what is served is what was trained.
+    Training uses the parts (`levels`, `prepare`, `with_neighbours`, `network`, `answer`,
+    `restore`), `forward` chains them; so what is served is what was trained.
 
     Attributes:
         robust: Levels of the preprocessing, see `head_box`.
+        channels: Channels and type of the volumes.
     """
 
-    def __init__(self, network: nn.Module, settings: Network) -> None:
+    def __init__(
+        self, network: nn.Module, settings: Network, channels: Channels = LGG_CHANNELS
+    ) -> None:
         super().__init__()
         self.robust = True
         self.network = network
         self.settings = settings
+        self.channels = channels
         self.image_size = settings.image_size
         self.context_slices = settings.context_slices
         self.min_component_fraction = settings.min_component_fraction
         self._normalize = NORMALIZATIONS[settings.normalization]
         self._crop = settings.crop
-        self._flair_only = settings.sequences == "flair"
+        self._reference_only = settings.sequences == "reference"
         self._mirrored_too = settings.test_time_flip
 
     def forward(self, volume: Tensor) -> Tensor:
         """Predicts one volume.
 
         Args:
-            volume: uint8, slices x height x width x 3.
+            volume: Of the type of `channels`, slices x height x width x channels.
 
         Returns:
             Probability of tumour, float32, slices x height x width.
         """
-        prepared = with_neighbours(self.prepare(volume), self.context_slices)
+        levels = self.levels(volume)
+        prepared = with_neighbours(self.prepare(levels), self.context_slices)
         logits = self.answer(prepared)
-        return self.restore(logits, self.box(volume), volume.shape[1], volume.shape[2])
+        return self.restore(logits, self.box(levels), volume.shape[1], volume.shape[2])
 
-    def box(self, volume: Tensor) -> Tensor:
+    def levels(self, volume: Tensor) -> Tensor:
+        """Returns the gray levels of a volume, from 0 to 255; uint8 channels have them already."""
+        return volume if self.channels.dtype == "uint8" else gray_levels(volume)
+
+    def box(self, levels: Tensor) -> Tensor:
         """Returns the box that slices are cut to, in the form of `head_box`.
 
         Args:
-            volume: uint8, slices x height x width x 3.
+            levels: Volume as from `levels`.
         """
         if self._crop == "head":
-            return head_box(self._seen(volume), robust=self.robust)
-        return torch.tensor([0.0, 0.0, 1.0, 1.0], device=volume.device)
+            return head_box(self._seen(levels), robust=self.robust)
+        return torch.tensor([0.0, 0.0, 1.0, 1.0], device=levels.device)
 
-    def prepare(self, volume: Tensor) -> Tensor:
+    def prepare(self, levels: Tensor) -> Tensor:
         """Normalizes a volume and cuts its slices to the head.
 
         Args:
-            volume: uint8, slices x height x width x 3.
+            levels: Volume as from `levels`.
 
         Returns:
-            float32, slices x 3 x image_size x image_size, in standard deviations.
+            float32, slices x channels x image_size x image_size, in standard deviations.
         """
-        normal = self._normalize(self._seen(volume), robust=self.robust)
-        return cut(normal, self.box(volume), self.image_size)
+        normal = self._normalize(self._seen(levels), robust=self.robust)
+        return cut(normal, self.box(levels), self.image_size)
 
-    def _seen(self, volume: Tensor) -> Tensor:
-        """For FLAIR-only networks, replaces all channels by FLAIR, for box and statistics too.
+    def _seen(self, levels: Tensor) -> Tensor:
+        """For networks of the reference alone, replaces all channels by it, for box and statistics.
 
         Such a network trains on whole scans and predicts scans that lack a sequence. There, the
-        missing sequence is a copy of FLAIR.
+        missing sequence is a copy of the reference.
         """
-        return volume[..., FLAIR, None].expand_as(volume) if self._flair_only else volume
+        if not self._reference_only:
+            return levels
+        return levels[..., self.channels.reference_index, None].expand_as(levels)
 
     def answer(self, stacked: Tensor) -> Tensor:
         """Returns the network's logits at inference.
@@ -123,11 +142,11 @@ def with_neighbours(prepared: Tensor, context_slices: int) -> Tensor:
     """Stacks each slice with its neighbors as channels; the ends repeat the outermost slice.
 
     Args:
-        prepared: slices x 3 x side x side.
+        prepared: slices x channels x side x side.
         context_slices: Neighbors on each side.
 
     Returns:
-        slices x 3 (2 context_slices + 1) x side x side, in the order of the slices.
+        slices x channels (2 context_slices + 1) x side x side, in the order of the slices.
     """
     shifted = [prepared]
     before = after = prepared
@@ -143,16 +162,16 @@ def freeze_unused(segmenter: VolumeSegmenter) -> None:
 
     Processes that train together would wait for their gradients.
     """
-    tried, _ = _try(segmenter.network, segmenter.context_slices, segmenter.image_size, "cpu")
+    tried, _ = _try(segmenter.network, segmenter.settings, segmenter.channels, "cpu")
     used = {name: weight.grad is not None for name, weight in tried.named_parameters()}
     for name, weight in segmenter.network.named_parameters():
         weight.requires_grad_(used[name])
 
 
-def _drop_unused(network: nn.Module, settings: Network) -> None:
+def _drop_unused(network: nn.Module, settings: Network, channels: Channels) -> None:
     """Replaces modules that are not used, e.g. the encoder's stages after its depth."""
     try:
-        tried, called = _try(network, settings.context_slices, settings.image_size, "meta")
+        tried, called = _try(network, settings, channels, "meta")
     except (*_REFUSALS, NotImplementedError):
         return
     dropped: tuple[str, ...] = ()
@@ -165,7 +184,7 @@ def _drop_unused(network: nn.Module, settings: Network) -> None:
 
 
 def _try(
-    network: nn.Module, context_slices: int, side: int, device: str
+    network: nn.Module, settings: Network, channels: Channels, device: str
 ) -> tuple[nn.Module, set[nn.Module]]:
     """Returns a copy with gradients, and the modules that were called; `meta` computes nothing."""
     weights = {id(weight): nn.Parameter(weight.to(device)) for weight in network.parameters()}
@@ -174,17 +193,18 @@ def _try(
     called: set[nn.Module] = set()
     for module in tried.modules():
         module.register_forward_hook(lambda module, *_: called.add(module))
-    channels = len(CHANNELS) * (2 * context_slices + 1)
-    tried(torch.zeros(1, channels, side, side, device=device)).sum().backward()
+    stacked, side = channels.count * settings.slices_seen, settings.image_size
+    tried(torch.zeros(1, stacked, side, side, device=device)).sum().backward()
     return tried, called
 
 
-class FlairOnly(nn.Module):
-    """Passes only the FLAIR channels of a stack to a network."""
+class ReferenceOnly(nn.Module):
+    """Passes only the reference's channels of a stack to a network."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, channels: Channels) -> None:
         super().__init__()
         self.network = network
+        self._passed = slice(channels.reference_index, None, channels.count)
 
     @property
     def encoder(self) -> nn.Module:
@@ -193,27 +213,29 @@ class FlairOnly(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits; images as from `with_neighbours`."""
-        return cast(Tensor, self.network(images[:, FLAIR :: len(CHANNELS)]))
+        return cast(Tensor, self.network(images[:, self._passed]))
 
 
 class PairedSegmenter(nn.Module):
     """One segmenter for whole scans and one for scans that lack a sequence.
 
-    A sequence that was not acquired is a copy of FLAIR.
+    A sequence that was not acquired is a copy of the reference.
     """
 
     def __init__(self, whole: VolumeSegmenter, flair: VolumeSegmenter) -> None:
         super().__init__()
         self.whole = whole
-        self.flair = flair
+        self.flair = flair  # a stored name, whatever the reference is
+        self.channels = whole.channels
         self.image_size = max(whole.image_size, flair.image_size)
         self.context_slices = max(whole.context_slices, flair.context_slices)
         self.min_component_fraction = whole.min_component_fraction  # the recipe has one for both
 
     def forward(self, volume: Tensor) -> Tensor:
         """Predicts one volume, see `VolumeSegmenter.forward`."""
-        others = torch.cat([volume[..., :FLAIR], volume[..., FLAIR + 1 :]], dim=3)
-        difference = (others.float() - volume[..., FLAIR : FLAIR + 1].float()).abs()
+        place = self.channels.reference_index
+        others = torch.cat([volume[..., :place], volume[..., place + 1 :]], dim=3)
+        difference = (others.float() - volume[..., place : place + 1].float()).abs()
         lacking = difference.amax((0, 1, 2)).amin() == 0
         if torch.compiler.is_exporting():  # an exported program has no branches
             return torch.where(lacking, self.flair(volume), self.whole(volume))
@@ -226,6 +248,7 @@ def build_segmenter(
     sides: Iterable[int] = (),
     *,
     is_tried: bool = True,
+    channels: Channels = LGG_CHANNELS,
 ) -> VolumeSegmenter:
     """Builds the segmenter that the settings describe, with random weights.
 
@@ -234,6 +257,7 @@ def build_segmenter(
         place: Place of the settings, for messages.
         sides: Further sides of slices in pixels that the network must accept.
         is_tried: `True` to check the network by predicting a slice of each size.
+        channels: Channels of the volumes.
 
     Raises:
         UserError: If the libraries lack the encoder or its ImageNet weights, the settings do not
@@ -242,15 +266,15 @@ def build_segmenter(
     """
     check_encoder(settings, place)
     check_weights(settings, place)
-    sequences = 1 if settings.sequences == "flair" else len(CHANNELS)
-    channels = sequences * (2 * settings.context_slices + 1)
-    network = _build_network(settings, channels, place)
-    wrapped = network if sequences > 1 else FlairOnly(network)
+    reference_only = settings.sequences == "reference"
+    in_channels = (1 if reference_only else channels.count) * settings.slices_seen
+    network = _build_network(settings, in_channels, place)
+    wrapped = ReferenceOnly(network, channels) if reference_only else network
     if not settings.is_users:
-        _drop_unused(wrapped, settings)
+        _drop_unused(wrapped, settings, channels)
     for side in (settings.image_size, *sides) if is_tried else ():
-        _check_size(network, settings, channels, side, place)
-    return VolumeSegmenter(wrapped, settings)
+        _check_size(network, settings, in_channels, side, place)
+    return VolumeSegmenter(wrapped, settings, channels)
 
 
 def _build_network(settings: Network, channels: int, place: str) -> nn.Module:

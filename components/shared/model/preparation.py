@@ -7,13 +7,42 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.nn import functional
 
-_HISTOGRAM_STRIDE = 4  # every fourth row and column gives the same statistics 16 times faster
+from components.shared.dataset.gray import BINS, HISTOGRAM_STRIDE, WHITE_FRACTION
+
 _HEAD_LEVEL = 0.1  # voxels below this fraction of their sequence's bright level are air
 _BOX_LEVEL = 0.2  # the same for the box, which noise around the head must not widen
 _HEAD_LINE = 0.05  # rows and columns with less than this fraction of the fullest one are air
 _BOX_MARGIN = 1.05
 _CLIP_DEVIATIONS = 6.0
 _PERCENTILES = (0.10, 0.99)  # of Buda et al. 2019
+
+
+def gray_levels(volume: Tensor) -> Tensor:
+    """Maps each channel to gray levels, as `components.shared.dataset.gray` does with numpy.
+
+    Args:
+        volume: slices x height x width x channels, on any scale.
+
+    Returns:
+        float32 in 0..255, the same shape.
+    """
+    volume = volume.float()
+    black, white = _black_and_white(volume)
+    return ((volume - black.float()) * (255 / (white - black)).float()).clamp(max=255)
+
+
+def _black_and_white(volume: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the values of gray levels 0 and 255 of each channel, float64."""
+    black, highest = volume.amin((0, 1, 2)), volume.amax((0, 1, 2)).double()
+    span = torch.where(highest == black, 1.0, highest - black.double())
+    width = (span / BINS).float()
+    sampled = volume[:, ::HISTOGRAM_STRIDE, ::HISTOGRAM_STRIDE]
+    places = ((sampled - black) / width).clamp(max=BINS - 1).long().flatten(0, 2).t()
+    bins = torch.zeros(places.shape[0], BINS, dtype=torch.long, device=volume.device)
+    below = bins.scatter_add(1, places, torch.ones_like(places)).cumsum(1).double()
+    edge = (below < WHITE_FRACTION * below[:, -1:]).sum(1) + 1
+    black = black.double()
+    return black, torch.where(highest == black, black + 1, black + edge * width.double())
 
 
 def cut(slices: Tensor, box: Tensor, side: int) -> Tensor:
@@ -34,7 +63,7 @@ def head_box(volume: Tensor, *, robust: bool = True) -> Tensor:
     """The square around the head, the same for all slices, with a small margin.
 
     Args:
-        volume: uint8, slices x height x width x 3.
+        volume: uint8 or gray levels, slices x height x width x channels.
         robust: `False` finds the head by the largest voxel, as models of schema version 1 do.
 
     Returns:
@@ -98,10 +127,10 @@ def head_statistics(volume: Tensor) -> tuple[Tensor, Tensor]:
     Air is excluded: voxels below a tenth of the channel's 99th percentile of non-zero voxels.
 
     Args:
-        volume: uint8, slices x height x width x 3.
+        volume: uint8 or gray levels, slices x height x width x channels.
 
     Returns:
-        Two float32 tensors of three values; the deviation is at least 1.
+        Two float32 tensors of a value for each channel; the deviation is at least 1.
     """
     counts = _histograms(volume)
     levels = torch.arange(256, device=volume.device, dtype=torch.float32)
@@ -114,18 +143,22 @@ def _faint(volume: Tensor) -> Tensor:
 
 
 def _bright(counts: Tensor) -> Tensor:
-    """Returns the 99th percentile of each sequence's voxels above 0, float32, three values."""
+    """Returns the 99th percentile of each sequence's voxels above 0, float32."""
     counts = counts * (torch.arange(256, device=counts.device) > 0)
     cumulated = counts.cumsum(1) / counts.sum(1, keepdim=True).clamp(min=1)
     return (cumulated < 0.99).sum(1).float()
 
 
-def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns the mean and deviation of three channels in 0..1 that ImageNet weights expect."""
-    return (
-        torch.tensor(IMAGENET_DEFAULT_MEAN, device=device),
-        torch.tensor(IMAGENET_DEFAULT_STD, device=device),
-    )
+def imagenet_statistics(channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns mean and deviation of each channel in 0..1, as ImageNet weights expect them.
+
+    Three channels have those of red, green and blue; any other number has the means of the three.
+    """
+    mean = torch.tensor(IMAGENET_DEFAULT_MEAN, device=device)
+    deviation = torch.tensor(IMAGENET_DEFAULT_STD, device=device)
+    if channels == 3:
+        return mean, deviation
+    return mean.mean().expand(channels), deviation.mean().expand(channels)
 
 
 def _by_head(volume: Tensor, robust: bool = True) -> Tensor:
@@ -154,7 +187,7 @@ def _by_percentiles(volume: Tensor, robust: bool = True) -> Tensor:
 
 def _by_imagenet(volume: Tensor, robust: bool = True) -> Tensor:
     del robust
-    mean, deviation = imagenet_statistics(volume.device)
+    mean, deviation = imagenet_statistics(volume.shape[3], volume.device)
     return _standardized(_slices(volume) / 255, mean, deviation)
 
 
@@ -163,9 +196,9 @@ NORMALIZATIONS: Mapping[str, Callable[..., Tensor]] = {
     "percentiles": _by_percentiles,
     "imagenet": _by_imagenet,
 }
-"""Normalizations by their names in the recipe. Each maps a volume (uint8, slices x height x
-width x 3) to float32, slices x 3 x height x width, in standard deviations. `robust` is that of
-`head_box`."""
+"""Normalizations by their names in the recipe. Each maps a volume (uint8 or gray levels, slices x
+height x width x channels) to float32, slices x channels x height x width, in standard deviations.
+`robust` is that of `head_box`."""
 
 
 def _slices(volume: Tensor) -> Tensor:
@@ -173,7 +206,8 @@ def _slices(volume: Tensor) -> Tensor:
 
 
 def _standardized(slices: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    return (slices - mean.view(1, 3, 1, 1)) / deviation.view(1, 3, 1, 1)
+    shape = (1, slices.shape[1], 1, 1)
+    return (slices - mean.view(shape)) / deviation.view(shape)
 
 
 def _inside(box: Tensor, height: int, width: int) -> Tensor:
@@ -184,14 +218,16 @@ def _inside(box: Tensor, height: int, width: int) -> Tensor:
 
 
 def _histograms(volume: Tensor, inside: Tensor | None = None) -> Tensor:
-    """Counts each of the 256 levels of each sequence, 3 x 256, inside if given."""
-    sample = volume[:, ::_HISTOGRAM_STRIDE, ::_HISTOGRAM_STRIDE]
-    values = sample.reshape(-1, 3).t().long()
+    """Counts each of the 256 levels of each channel, inside if given: channels x 256."""
+    channels = volume.shape[3]
+    sample = volume[:, ::HISTOGRAM_STRIDE, ::HISTOGRAM_STRIDE]
+    values = sample.reshape(-1, channels).t()
+    values = (values.round() if values.is_floating_point() else values).long()
     weights = torch.ones_like(values, dtype=torch.float32)
     if inside is not None:
-        counted = inside[::_HISTOGRAM_STRIDE, ::_HISTOGRAM_STRIDE].expand(sample.shape[:3])
+        counted = inside[::HISTOGRAM_STRIDE, ::HISTOGRAM_STRIDE].expand(sample.shape[:3])
         weights = weights * counted.reshape(-1)
-    return torch.zeros(3, 256, device=volume.device).scatter_add(1, values, weights)
+    return torch.zeros(channels, 256, device=volume.device).scatter_add(1, values, weights)
 
 
 def _moments(counts: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,8 @@ from typing import Protocol, cast
 import numpy as np
 import torch
 
+from components.shared.dataset.channels import Channels
+from components.shared.dataset.gray import gray_levels
 from components.shared.dataset.volumes import Probability, Voxels, size_text
 from components.shared.errors import UserError
 from components.shared.model.model_folder import (
@@ -36,6 +38,22 @@ class VolumeRefusedError(UserError):
         self.reason = reason
 
 
+class ChannelsDifferError(UserError):
+    """The model was trained on other channels than a volume has.
+
+    Attributes:
+        reason: Message without the volume's name.
+    """
+
+    def __init__(self, name: str, given: Channels, expected: Channels) -> None:
+        self.reason = (
+            f"the model expects the channels {', '.join(expected.names)} in this order, not "
+            f"{', '.join(given.names)}; declare them by these names, or use a model that was "
+            "trained on such volumes"
+        )
+        super().__init__(f"{name}: {self.reason}")
+
+
 class Segmenter(Protocol):
     """Predicts a volume; normalization and resizing are inside."""
 
@@ -43,17 +61,21 @@ class Segmenter(Protocol):
     def min_component_fraction(self) -> float:
         """Size of the components that masks leave out, see `decision.find_tumour`."""
 
-    def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
+    def __call__(
+        self, image: Voxels, name: str = "a volume", channels: Channels | None = None
+    ) -> Probability:
         """Predicts one volume.
 
         Args:
-            image: uint8, slices x height x width x 3 (pre-contrast, FLAIR, post-contrast).
+            image: uint8, int16 or float32, slices x height x width x channels.
             name: Name of the volume, for messages.
+            channels: Channels of the image; `None` if they are those of the model.
 
         Returns:
             Tumour probability, float32 in 0..1, slices x height x width.
 
         Raises:
+            ChannelsDifferError: If the model was trained on other channels.
             VolumeRefusedError: If the model fails on this volume.
             UserError: If it returns anything else than such probabilities.
         """
@@ -65,6 +87,7 @@ class StoredSegmenter:
     Attributes:
         min_component_fraction: Value of the recipe that the model was trained with.
         threshold: Decision threshold of the folder; `None` if it has none.
+        channels: Channels of the volumes that the model was trained on.
     """
 
     def __init__(
@@ -72,6 +95,7 @@ class StoredSegmenter:
     ) -> None:
         self.min_component_fraction = module.min_component_fraction
         self.threshold = threshold
+        self.channels = module.channels
         self._module = module
         self._device = device
         self._threads = FastestThreads("predicting", limit_threads())
@@ -81,15 +105,18 @@ class StoredSegmenter:
         """Number of weights of the network."""
         return sum(weights.numel() for weights in self._module.parameters())
 
-    def __call__(self, image: Voxels, name: str = "a volume") -> Probability:
+    def __call__(
+        self, image: Voxels, name: str = "a volume", channels: Channels | None = None
+    ) -> Probability:
         """Predicts one volume, see `Segmenter`."""
+        if channels is not None and channels.names != self.channels.names:
+            raise ChannelsDifferError(name, channels, self.channels)
         probability = self._run(image, name)
         _check_probability(probability, image, name)
         return probability
 
     def _run(self, image: Voxels, name: str) -> Probability:
-        # a copy: torch warns of memory that cannot be written, such as a mapped file
-        volume = torch.from_numpy(np.array(image)).to(self._device)
+        volume = torch.from_numpy(self._in_its_type(image)).to(self._device)
         try:
             with torch.inference_mode():
                 probability = self._predict(volume) if volume.is_cpu else self._module(volume)
@@ -98,6 +125,12 @@ class StoredSegmenter:
             size, problem = size_text(image.shape[:3]), f"{type(error).__name__}: {error}"
             reason = f"the model cannot take {size} voxels: {shown(problem.splitlines()[0])[1:-1]}"
             raise VolumeRefusedError(name, reason) from error
+
+    def _in_its_type(self, image: Voxels) -> Voxels:
+        # always a copy: torch warns of memory that cannot be written, such as a mapped file
+        if self.channels.dtype == "float32":
+            return np.array(image, np.float32)
+        return np.array(image if image.dtype == np.uint8 else gray_levels(image).round(), np.uint8)
 
     def _predict(self, volume: torch.Tensor) -> torch.Tensor:
         # the number of threads changes no probability by more than its last bit

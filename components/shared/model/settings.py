@@ -63,7 +63,7 @@ class Network(Config):
         image_size: Side in pixels to which slices are resized inside the model.
         context_slices: Neighbors on each side that are shown to the network as channels
             (a 2.5D network).
-        sequences: `all` three, or `flair` alone, which every scan has.
+        sequences: `all` channels, or the `reference` alone, which every scan has.
         normalization: `head` scales each sequence by its mean and deviation inside the head;
             `percentiles` by those of the head's box cut to its 10th and 99th percentile (Buda et
             al. 2019); `imagenet` by the statistics that ImageNet weights were trained with.
@@ -83,11 +83,16 @@ class Network(Config):
     decoder_channels: tuple[PositiveInt, ...] | None = None
     image_size: int = Field(default=256, ge=32, le=1024, multiple_of=32)
     context_slices: int = Field(default=1, ge=0, le=3)
-    sequences: Literal["all", "flair"] = "all"
+    sequences: Literal["all", "reference"] = "all"
     normalization: Literal["head", "percentiles", "imagenet"] = "head"
     crop: Literal["head", "none"] = "head"
     test_time_flip: bool = False
     min_component_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
+
+    @property
+    def slices_seen(self) -> int:
+        """Number of slices that the network sees at once: one and its neighbors."""
+        return 2 * self.context_slices + 1
 
     @property
     def is_users(self) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from components.shared.dataset.volumes import CHANNELS, FLAIR
+from components.shared.dataset.channels import Channels
 from components.train.data.augment_fastai import augment_as_fastai
 from components.train.recipe import Augmentation
 
@@ -42,22 +42,23 @@ class Rows:
 
 
 def augment(
-    images: Tensor, masks: Tensor, settings: Augmentation, rows: Rows
+    images: Tensor, masks: Tensor, settings: Augmentation, rows: Rows, channels: Channels
 ) -> tuple[Tensor, Tensor]:
     """Changes the geometry, intensities and sequences of each slice at random.
 
     Args:
-        images: float, batch x channels x side x side; channels are whole slices of three
-            sequences, see `components.shared.model.network.with_neighbours`.
+        images: float, batch x stack x side x side; a stack has all channels of a slice and its
+            neighbors, see `components.shared.model.network.with_neighbours`.
         masks: float in 0..1, batch x 1 x side x side; moved with its image.
         settings: Sizes and probabilities of the changes.
         rows: Positions of these slices in the step's batch.
+        channels: Channels of the volumes.
 
     Returns:
         Changed images and masks of the same shapes.
     """
     if settings.policy == "fastai":
-        return augment_as_fastai(images, masks, rows.rand())
+        return augment_as_fastai(images, masks, rows.rand(), channels.count)
     placements = _placements(rows, settings)
     grid = functional.affine_grid(placements, list(masks.shape), align_corners=False)
     if settings.elastic_shift:
@@ -67,10 +68,10 @@ def augment(
     # in place from here: new memory in each of so many operations took half of the time
     if settings.sharpness_shift:
         _sharpen(images, settings.sharpness_shift, rows)
-    count, channels, side, _ = images.shape
-    sequences = images.view(count, channels // len(CHANNELS), len(CHANNELS), side, side)
+    sequences = images.view(len(images), -1, channels.count, *images.shape[2:])
     _change_intensities(sequences, settings, rows)
-    return _drop_modalities(sequences, settings.modality_dropout_prob, rows).flatten(1, 2), masks
+    probability, reference = settings.modality_dropout_prob, channels.reference_index
+    return _drop_modalities(sequences, probability, reference, rows).flatten(1, 2), masks
 
 
 def _placements(rows: Rows, settings: Augmentation) -> Tensor:
@@ -112,6 +113,7 @@ def _change_intensities(sequences: Tensor, settings: Augmentation, rows: Rows) -
     Gamma acts between the smallest and the largest intensity, which stay. A pass over all pixels
     is expensive, so the three share one: a base and a scale of the position above the smallest.
     """
+    count = sequences.shape[2]
     least: Tensor | float = 0.0
     scale: Tensor | float = 1.0
     if settings.gamma > 1 or settings.bias_field:
@@ -119,27 +121,27 @@ def _change_intensities(sequences: Tensor, settings: Augmentation, rows: Rows) -
         sequences.sub_(least)
     if settings.gamma > 1:
         scale = sequences.amax((-2, -1), keepdim=True).clamp(min=1e-6)
-        exponent = _draw(rows, math.log(settings.gamma), 1, len(CHANNELS), 1, 1).exp()
+        exponent = _draw(rows, math.log(settings.gamma), 1, count, 1, 1).exp()
         # logarithms: a quarter of the time of pow_
         sequences.mul_(1 / scale).clamp_(0, 1).log_().mul_(exponent).exp_()
     if settings.bias_field:
-        scale = _bias_field(rows, settings.bias_field, sequences.shape[-1]) * scale
-    shape = (1, len(CHANNELS), 1, 1)
+        scale = _bias_field(rows, settings.bias_field, count, sequences.shape[-1]) * scale
+    shape = (1, count, 1, 1)
     gain = 1 + _draw(rows, settings.intensity_shift, *shape)
     base = gain * least + _draw(rows, settings.intensity_shift, *shape)
     sequences.mul_(gain * scale).add_(base)
 
 
-def _bias_field(rows: Rows, limit: float, side: int) -> Tensor:
+def _bias_field(rows: Rows, limit: float, channels: int, side: int) -> Tensor:
     """Smooth fields of factors, the same for a slice's neighbors."""
-    points = _draw(rows, math.log1p(limit), len(CHANNELS), _BIAS_FIELD_POINTS, _BIAS_FIELD_POINTS)
+    points = _draw(rows, math.log1p(limit), channels, _BIAS_FIELD_POINTS, _BIAS_FIELD_POINTS)
     return _between(points, side).exp()[:, None]
 
 
-def _drop_modalities(sequences: Tensor, probability: float, rows: Rows) -> Tensor:
-    # in the data a missing sequence is a copy of FLAIR
-    dropped = rows.rand(1, len(CHANNELS), 1, 1) < probability
-    return torch.where(dropped, sequences[:, :, FLAIR : FLAIR + 1], sequences)
+def _drop_modalities(sequences: Tensor, probability: float, reference: int, rows: Rows) -> Tensor:
+    # in the data a missing sequence is a copy of the reference
+    dropped = rows.rand(1, sequences.shape[2], 1, 1) < probability
+    return torch.where(dropped, sequences[:, :, reference : reference + 1], sequences)
 
 
 def _draw(rows: Rows, limit: float, *shape: int) -> Tensor:

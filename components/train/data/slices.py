@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from components.shared.dataset.channels import LGG_CHANNELS, LGG_TARGETS, Channels, Target
 from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import Part
@@ -44,7 +45,7 @@ class PreparedVolume:
 
     Attributes:
         entry: Entry of the volume in the manifest.
-        images: float16, slices x 3 x side x side, see `VolumeSegmenter.prepare`.
+        images: float16, slices x channels x side x side, see `VolumeSegmenter.prepare`.
         box: float32, four values, see `head_box`.
         masks: uint8 fraction of tumour in each pixel (0 to 255), slices x side x side.
         truth: uint8 mask in {0, 1} at full size, slices x height x width.
@@ -81,7 +82,7 @@ def prepare_volumes(
             f"no volume of the {part} part has all sequences; set train.flair_network=null to "
             "train one network on all"
         )
-    digest = _preprocessing_digest(segmenter)
+    digest = _preprocessing_digest(segmenter, dataset.manifest.targets[0])
     return [
         _prepared(entry, dataset, segmenter, digest)
         for entry in track(entries, len(entries), f"{part} volumes prepared")
@@ -115,29 +116,37 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 def _prepare(volume: Volume, segmenter: VolumeSegmenter) -> Arrays:
     image, mask = torch.from_numpy(volume.image), torch.from_numpy(volume.mask)
     with torch.inference_mode():
-        box = segmenter.box(image)
+        levels = segmenter.levels(image)
+        box = segmenter.box(levels)
         fractions = cut(mask[:, None].float(), box, segmenter.image_size)[:, 0]
         masks = (fractions * COVERAGE_LEVELS).round().byte()
-        return segmenter.prepare(image).half().numpy(), box.numpy(), masks.numpy()
+        return segmenter.prepare(levels).half().numpy(), box.numpy(), masks.numpy()
 
 
-def _preprocessing_digest(segmenter: VolumeSegmenter) -> str:
-    """Digest of a small prepared volume; it changes with code, sizes and libraries."""
+def _preprocessing_digest(segmenter: VolumeSegmenter, target: Target = LGG_TARGETS[0]) -> str:
+    """Digest of a small prepared volume; it changes with code, sizes and libraries.
+
+    What is not that of the public set is in it too: the volumes' type and the target's labels.
+    """
     digest = hashlib.sha256()
-    for array in _prepare(_small_volume(), segmenter):
+    for array in _prepare(_small_volume(segmenter.channels), segmenter):
         digest.update(array.tobytes())
+    form = (segmenter.channels.dtype, sorted(target.labels))
+    if form != (LGG_CHANNELS.dtype, [*LGG_TARGETS[0].labels]):
+        digest.update(repr(form).encode())
     return digest.hexdigest()[:16]
 
 
-def _small_volume() -> Volume:
-    """A volume whose head fades out on one side; the second sequence is dark with hot voxels."""
+def _small_volume(channels: Channels = LGG_CHANNELS) -> Volume:
+    """A volume whose head fades out on one side; its middle channel is dark with hot voxels."""
     generator = np.random.default_rng(0)
-    image = np.zeros((3, 40, 48, 3), np.uint8)
-    image[:, 4:32, 8:40] = generator.integers(20, 250, (3, 28, 32, 3))
+    count, middle = channels.count, channels.count // 2
+    image = np.zeros((3, 40, 48, count), np.uint8)
+    image[:, 4:32, 8:40] = generator.integers(20, 250, (3, 28, 32, count))
     image[:, 4:32, 40:] = np.linspace(120, 0, 8)[:, None]
-    image[..., 1] //= 5
-    image[0, 8, 12:16, 1] = 255
-    return Volume(image, (image[..., 0] > 200).astype(np.uint8))
+    image[..., middle] //= 5
+    image[0, 8, 12:16, middle] = 255
+    return Volume(image, (image[..., 0] > 200).astype(np.uint8), channels)
 
 
 def _is_whole(folder: Path) -> bool:

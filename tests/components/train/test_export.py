@@ -80,6 +80,8 @@ def test_the_folder_says_what_it_takes_gives_and_needs(segmenter, folder):
     channels = ["pre-contrast", "FLAIR", "post-contrast"]
     assert found.metadata == {
         "channels": channels,
+        "reference": "FLAIR",
+        "orientation": "LPS",
         "context_slices": segmenter.context_slices,
         "min_component_fraction": 0.125,
     }

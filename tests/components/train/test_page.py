@@ -57,7 +57,7 @@ def test_the_suggestion_is_the_peak_of_the_first_phase(shown):
 
 
 def test_of_two_networks_it_is_said_which_was_searched(shown):
-    second = {**PLAIN, "sequences": "flair"}
+    second = {**PLAIN, "sequences": "reference"}
     scope = "It is for the first of the recipe's two networks"
     assert scope in shown(network=PLAIN, flair_network=second)
     assert scope not in shown(network=PLAIN)

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from components.shared.config import parse_config
@@ -57,7 +59,7 @@ def test_defaults_are_a_valid_recipe():
             "fastai needs network.normalization=imagenet",
         ),
         (
-            "{network: {min_component_fraction: 0.1}, flair_network: {sequences: flair}}",
+            "{network: {min_component_fraction: 0.1}, flair_network: {sequences: reference}}",
             "^train: min_component_fraction .* not network 0.1 and flair_network 0$",
         ),
         ("schedule: 3", "train.schedule=3: Input should be a valid dictionary"),
@@ -102,7 +104,7 @@ def test_the_last_epoch_is_always_validated(epochs, asked, validated):
 
 @pytest.mark.parametrize(
     "network",
-    ["network: {image_size: 64}", "flair_network: {image_size: 64, sequences: flair}"],
+    ["network: {image_size: 64}", "flair_network: {image_size: 64, sequences: reference}"],
 )
 def test_a_phase_with_larger_slices_than_the_network_is_refused(network):
     """They were taken from the small ones by interpolation."""
@@ -173,7 +175,7 @@ def test_named_parts_are_stored_in_their_shortest_form():
             "network.min_component_fraction",
         ),
         (
-            "flair_network: {sequences: flair, normalisation: head}",
+            "flair_network: {sequences: reference, normalisation: head}",
             "flair_network.normalisation",
             "flair_network.normalization",
         ),
@@ -187,9 +189,16 @@ def test_a_former_name_is_refused_with_the_present_one(text, former, present):
     assert str(caught.value).startswith(f"train.{former} is now train.{present}. Settings of train")
 
 
-def test_a_former_value_is_refused_with_the_present_one():
-    with pytest.raises(UserError, match=r"'custom' or 'fastai' \(sizes is now custom\)$"):
-        parse_config(Recipe, "augmentation: {policy: sizes}", "train")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("augmentation: {policy: sizes}", "'custom' or 'fastai' (sizes is now custom)"),
+        ("network: {sequences: flair}", "'all' or 'reference' (flair is now reference)"),
+    ],
+)
+def test_a_former_value_is_refused_with_the_present_one(text, message):
+    with pytest.raises(UserError, match=f"{re.escape(message)}$"):
+        parse_config(Recipe, text, "train")
 
 
 def test_the_removed_compile_is_refused_with_the_reason():

@@ -6,9 +6,13 @@ import time
 import numpy as np
 import pytest
 import torch
+from mlflow.models import Model
 
+from components.shared.dataset.channels import Channels, Target
+from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
+from components.shared.dataset.volumes import Volume, encode_volume, volume_key
 from components.shared.errors import UserError
 from components.shared.model.model_folder import write_segmenter
 from components.shared.model.network import PairedSegmenter, build_segmenter, with_neighbours
@@ -200,7 +204,7 @@ def test_a_found_learning_rate_is_trained_with_shown_and_kept(
     recipe = make_recipe(
         optimizer={"find_learning_rate": True, "learning_rate": 1e-6}, schedule={"epochs": 2}
     )
-    second = recipe.network.model_copy(update={"sequences": "flair"})
+    second = recipe.network.model_copy(update={"sequences": "reference"})
     recipe = recipe.model_copy(update={"flair_network": second})
     run_id = train_model(recipe, dataset, **_arguments(tmp_path / "one"))
     history = json.loads((tmp_path / "one" / "history.json").read_text())
@@ -247,7 +251,7 @@ def test_of_two_networks_the_first_learns_from_whole_scans_and_the_second_from_a
         return Fit(segmenter, (), None)
 
     monkeypatch.setattr(training, "fit", fit)
-    second = recipe.network.model_copy(update={"sequences": "flair"})
+    second = recipe.network.model_copy(update={"sequences": "reference"})
     paired = recipe.model_copy(update={"flair_network": second})
     with pytest.raises(Interruption):
         train_model(paired, dataset, **_arguments(tmp_path / "out"))
@@ -261,7 +265,7 @@ def test_of_two_networks_the_first_learns_from_whole_scans_and_the_second_from_a
 def test_a_second_network_that_cannot_be_made_is_refused_before_the_first_is_trained(
     recipe, dataset, tracking, tmp_path
 ):
-    wrong = {"sequences": "flair", "encoder": "resnet19"}
+    wrong = {"sequences": "reference", "encoder": "resnet19"}
     recipe = recipe.model_copy(update={"flair_network": recipe.network.model_copy(update=wrong)})
     with pytest.raises(UserError, match="resnet19"):
         train_model(recipe, dataset, **_arguments(tmp_path / "out"))
@@ -338,6 +342,67 @@ def test_a_killed_training_goes_on(make_recipe, dataset, tracking, tmp_path, cap
     assert len(steps) <= 41
     history = json.loads((tmp_path / "second" / "history.json").read_text())
     assert [epoch["epoch"] for epoch in history["epochs"]] == list(range(1, 41))
+
+
+def _labelled(store, make_entry, count):
+    """Volumes of some channels on a scale of their own, with two labels, one of them the target."""
+    channels = Channels(
+        names=tuple(f"T{n}" for n in range(count)), reference=f"T{count - 1}", dtype="float32"
+    )
+    entries = []
+    for number in range(5):
+        ball = ball_volume(number)
+        image = np.resize(ball.image.astype(np.int16)[..., 1:] * 9 - 500, (*ball.mask.shape, count))
+        encoded = encode_volume(Volume(image, ball.mask * 2))
+        store.write(volume_key(encoded.digest), encoded.data)
+        form = {"slices": len(image), "dtype": "int16", "missing": ("T0",) * (number == 1)}
+        entries.append(make_entry(number, digest=encoded.digest, **form))
+    labels, targets = {"oedema": 1, "core": 2}, (Target(name="core", labels=(2,)),)
+    return make_manifest(entries, channels, labels, targets)
+
+
+@pytest.mark.parametrize(
+    "count", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 4, 5))]
+)
+@pytest.mark.usefixtures("tracking")
+def test_any_channels_are_trained_exported_and_predicted(
+    count, make_recipe, store, make_entry, tmp_path
+):
+    network = {
+        "architecture": "plain_unet",
+        "encoder_depth": 3,
+        "decoder_channels": None,
+        "context_slices": count % 2,
+    }
+    recipe = make_recipe(network=network, schedule={"epochs": 1})
+    if count > 1:
+        second = recipe.network.model_copy(update={"sequences": "reference"})
+        recipe = recipe.model_copy(update={"flair_network": second})
+    manifest = _labelled(store, make_entry, count)
+    listed = manifest.volumes
+    split = make_split({"train": listed[:3], "validation": listed[3:4], "test": listed[4:]})
+    dataset = SplitDataset(store, tmp_path / "cache", manifest, split)
+    arguments = _arguments(tmp_path / "out")
+    train_model(recipe, dataset, **arguments)  # compares what both forms predict
+    segmenter, volume = load_segmenter(arguments["model"], "cpu"), dataset.volume(listed[4])
+    assert segmenter.channels == manifest.channels
+    probability = segmenter(volume.image, channels=volume.channels)
+    assert probability.shape == volume.mask.shape
+    scaled = volume.image * np.float32(0.01) + 3  # another unit
+    np.testing.assert_allclose(segmenter(scaled), probability, atol=0.02)
+    (image,) = Model.load(str(arguments["model"])).signature.inputs.inputs
+    assert (image.type, image.shape) == (np.dtype("float32"), (-1, -1, -1, count))
+
+
+def test_a_second_network_needs_a_second_channel(
+    make_recipe, store, make_entry, tracking, tmp_path
+):
+    recipe = make_recipe(flair_network={"sequences": "reference"})
+    manifest = _labelled(store, make_entry, 1)
+    split = make_split({"train": manifest.volumes, "validation": (), "test": ()})
+    dataset = SplitDataset(store, tmp_path / "cache", manifest, split)
+    with pytest.raises(UserError, match=r"has one channel, T0; set train\.flair_network=null"):
+        train_model(recipe, dataset, **_arguments(tmp_path / "out"))
 
 
 # what makes every recipe that comes with the package one of two steps

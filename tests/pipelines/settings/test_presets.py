@@ -250,7 +250,7 @@ def test_a_loss_an_optimizer_or_a_schedule_is_tried_before_a_run(change, message
 
 def test_the_second_network_and_every_recipe_of_a_comparison_are_checked_too(tmp_path):
     with pytest.raises(UserError, match=r"^train\.flair_network\.encoder='resnet19' is not known"):
-        load_preset("standard", ["train.flair_network={sequences: flair, encoder: resnet19}"])
+        load_preset("standard", ["train.flair_network={sequences: reference, encoder: resnet19}"])
     path = tmp_path / "mine.yaml"
     path.write_text("recipes: {a: , b: {network: {encoder: resnet19}}}")
     with pytest.raises(UserError, match=r"^recipes\.b\.network\.encoder='resnet19' is not known"):

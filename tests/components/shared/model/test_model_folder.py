@@ -104,7 +104,8 @@ def test_another_configuration_is_refused(folder, text, reason):
     [
         (None, {"threshold": 1.5}, "1.5 at 'threshold'"),
         (None, {"threshold": "half"}, "'half' at 'threshold'"),
-        (None, {"channels": ["FLAIR"]}, "at 'channels'"),
+        (None, {"channels": ["T1"]}, "reference 'FLAIR' is none of the channels T1"),
+        (None, {"channels": {"names": ["a/b"], "reference": "a/b"}}, "'a/b' at 'channels.names.0'"),
         (None, {"brainseg_version": "9" * 51}, "at 'brainseg_version'"),
         (None, {"pickle": "x"}, "at 'pickle'"),
         ("network", {"min_component_fraction": 2}, "2 at 'network.min_component_fraction'"),

@@ -146,7 +146,7 @@ def test_weights_that_the_output_does_not_depend_on_are_frozen(make_network):
 
 @pytest.mark.parametrize("normalization", ["head", "percentiles"])
 def test_a_network_for_flair_sees_nothing_else(make_network, normalization):
-    network = {"sequences": "flair", "context_slices": 1, "normalization": normalization}
+    network = {"sequences": "reference", "context_slices": 1, "normalization": normalization}
     segmenter = build_segmenter(make_network(**network)).eval()
     assert segmenter.network.network.encoder.out_channels[0] == 3
     volume = torch.randint(0, 100, (3, 48, 48, 3), dtype=torch.uint8)
@@ -170,7 +170,7 @@ def test_a_network_for_flair_sees_nothing_else(make_network, normalization):
 )
 def test_a_scan_that_lacks_a_sequence_goes_to_the_second_network(make_network, lost, chosen):
     whole = build_segmenter(make_network()).eval()
-    flair = build_segmenter(make_network(**{"sequences": "flair"})).eval()
+    flair = build_segmenter(make_network(**{"sequences": "reference"})).eval()
     volume = torch.randint(0, 256, (3, 40, 40, 3), dtype=torch.uint8)
     for sequence in lost:
         volume[..., sequence] = volume[..., 1]

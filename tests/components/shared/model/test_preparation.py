@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from components.shared.model.preparation import NORMALIZATIONS, head_box, head_statistics
+from components.shared.dataset import gray
+from components.shared.model.preparation import (
+    NORMALIZATIONS,
+    gray_levels,
+    head_box,
+    head_statistics,
+    imagenet_statistics,
+)
 
 
 def test_head_statistics_are_those_of_the_voxels_inside_the_head():
@@ -99,3 +106,41 @@ def test_imagenet_statistics_are_torchvision_s():
 @pytest.mark.parametrize("way", NORMALIZATIONS)
 def test_an_empty_volume_stays_finite(way):
     assert NORMALIZATIONS[way](torch.zeros(2, 8, 8, 3, dtype=torch.uint8)).isfinite().all()
+
+
+def _odd_scales(kind):
+    """Channels from 0, with negative values, one value only, hot voxels, and a fine scale."""
+    generator = np.random.default_rng(0)
+    image = generator.normal(400, 120, (5, 37, 41, 5))
+    image[..., 0] = np.abs(image[..., 0])
+    image[..., 1] -= 1400
+    image[..., 2] = 7
+    image[1, 9, 1:4, 3] = 30_000  # a fortieth of the range holds all others
+    image[..., 4] *= 1 if kind == "int16" else 1e-5
+    return image.astype(kind)
+
+
+@pytest.mark.parametrize("kind", ["int16", "float32"])
+def test_the_network_has_the_gray_levels_of_the_reports(kind):
+    image = _odd_scales(kind)
+    levels = gray_levels(torch.from_numpy(image)).numpy()
+    np.testing.assert_allclose(levels, gray.gray_levels(image), atol=0.05)
+    assert levels.min((0, 1, 2)).tolist() == [0] * 5
+    assert levels.max((0, 1, 2)).tolist() == [255, 255, 0, 255, 255]
+    assert np.median(levels[..., 3]) > 100
+
+
+@pytest.mark.parametrize("way", ["head", "percentiles"])
+def test_the_unit_of_a_channel_makes_no_difference(way):
+    generator = np.random.default_rng(0)
+    image = np.zeros((3, 64, 64, 2), np.float32)
+    image[:, 8:56, 8:56] = generator.normal(100, 20, (3, 48, 48, 2))
+    other = image * np.float32([1, 37]) - np.float32([300, 0])
+    one, two = (NORMALIZATIONS[way](gray_levels(torch.from_numpy(x))) for x in (image, other))
+    torch.testing.assert_close(one, two, atol=0.02, rtol=0)
+
+
+def test_channels_that_are_not_three_have_the_mean_of_imagenets():
+    mean, deviation = imagenet_statistics(4, torch.device("cpu"))
+    torch.testing.assert_close(mean, torch.full((4,), 0.449), atol=1e-3, rtol=0)
+    torch.testing.assert_close(deviation, torch.full((4,), 0.226), atol=1e-3, rtol=0)

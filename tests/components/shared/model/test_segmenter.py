@@ -3,9 +3,12 @@ import shutil
 import numpy as np
 import pytest
 
+from components.shared.dataset.channels import LGG_CHANNELS, Channels
+from components.shared.dataset.gray import gray_levels
 from components.shared.errors import UserError
 from components.shared.model import segmenter
 from components.shared.model.segmenter import (
+    ChannelsDifferError,
     StoredSegmenter,
     VolumeRefusedError,
     load_segmenter,
@@ -90,11 +93,38 @@ def segmenter_of(function):
 
     class Module(torch.nn.Module):
         min_component_fraction = 0.0
+        channels = LGG_CHANNELS
 
         def forward(self, image):
             return function(image)
 
     return StoredSegmenter(Module(), torch.device("cpu"))
+
+
+def test_an_image_of_other_channels_is_refused_by_their_names(threshold_model, make_blob):
+    other = Channels(names=("T1", "FLAIR"))
+    with pytest.raises(ChannelsDifferError) as refused:
+        load_segmenter(threshold_model(140), "cpu")(make_blob(0).image[..., 1:], "p1", other)
+    assert str(refused.value).startswith(
+        "p1: the model expects the channels pre-contrast, FLAIR, post-contrast in this order, not "
+        "T1, FLAIR; "
+    )
+
+
+@pytest.mark.parametrize("kind", ["int16", "float32"])
+def test_a_model_of_gray_levels_gets_them_whatever_the_type(threshold_model, make_blob, kind):
+    image = make_blob(0).image.astype(kind) * 9 - 100
+    loaded = load_segmenter(threshold_model(140), "cpu")
+    levels = gray_levels(image).round().astype(np.uint8)
+    np.testing.assert_array_equal(loaded(image, "p1", LGG_CHANNELS), loaded(levels))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16"])
+def test_a_model_of_any_scale_gets_floats(make_blob, kind):
+    segmenter = segmenter_of(lambda image: (image[..., 1] / 1000).to(image.dtype))
+    segmenter.channels = Channels(dtype="float32")
+    image = make_blob(0).image.astype(kind)
+    np.testing.assert_allclose(segmenter(image), image[..., 1] / 1000, rtol=1e-6)
 
 
 def test_a_mapped_read_only_volume_is_left_alone(threshold_model, make_blob, tmp_path):

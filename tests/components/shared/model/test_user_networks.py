@@ -5,7 +5,7 @@ import torch
 
 from components.shared.errors import UserError
 from components.shared.model.model_folder import write_segmenter
-from components.shared.model.network import FlairOnly, build_segmenter
+from components.shared.model.network import ReferenceOnly, build_segmenter
 from components.shared.model.segmenter import load_segmenter
 from components.shared.model.settings import Network
 from components.shared.model.user_networks import ALLOWED
@@ -67,8 +67,8 @@ def network(function, **changes):
 def test_a_function_gets_the_settings_that_it_wants(nets):
     segmenter = build_segmenter(network("small"))
     assert segmenter.network[0].in_channels == 9
-    flair = build_segmenter(network("small", sequences="flair", context_slices=0))
-    assert isinstance(flair.network, FlairOnly)
+    flair = build_segmenter(network("small", sequences="reference", context_slices=0))
+    assert isinstance(flair.network, ReferenceOnly)
     assert flair.network.network[0].in_channels == 1
 
 

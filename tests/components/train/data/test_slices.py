@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from components.shared.dataset.channels import Channels, Target
 from components.shared.model import preparation
 from components.shared.model.network import VolumeSegmenter, build_segmenter, with_neighbours
 from components.shared.model.settings import Network
@@ -215,6 +216,34 @@ def test_slices_of_the_public_set_are_prepared_as_ever(preset, section):
     found = (*images.mean((0, 2, 3)), *images.std((0, 2, 3)), *box, masks.mean() / 255)
     wanted = [float(value) for value in _STATISTICS[preset, section].split()]
     assert found == pytest.approx(wanted, abs=1e-3)
+
+
+def test_two_targets_of_the_same_voxels_have_masks_of_their_own(dataset, recipe):
+    """One manifest may call label 1 the target, another label 2."""
+    segmenter = build_segmenter(recipe.network)
+    plain = prepare_volumes(dataset, "train", segmenter)
+    changes = {"labels": {"oedema": 1, "core": 2}, "targets": (Target(name="core", labels=(2,)),)}
+    other = replace(dataset, manifest=dataset.manifest.model_copy(update=changes))
+    cored = prepare_volumes(other, "train", segmenter)
+    assert all(volume.masks.any() and volume.truth.any() for volume in plain)
+    assert not any(volume.masks.any() or volume.truth.any() for volume in cored)
+
+
+def test_the_key_of_prepared_files_follows_channels_type_and_target():
+    network = Network(**_SMALLER, normalization="head", sequences="reference")
+    names = ("a", "b", "c")
+    forms = [
+        Channels(names=names, reference="b"),
+        Channels(names=names, reference="c"),
+        Channels(names=names, reference="b", dtype="float32"),
+        Channels(names=(*names, "d"), reference="b"),
+    ]
+    segmenters = [VolumeSegmenter(torch.nn.Identity(), network, form) for form in forms]
+    digests = {slices._preprocessing_digest(segmenter) for segmenter in segmenters}
+    digests.add(slices._preprocessing_digest(segmenters[0], Target(name="t", labels=(1, 2))))
+    assert len(digests) == 5
+    public = VolumeSegmenter(torch.nn.Identity(), network)
+    assert slices._preprocessing_digest(public) in digests  # names alone change no slice
 
 
 _SMALLER = {"encoder": "mobilenet_v2", "encoder_weights": "none", "image_size": 64}
