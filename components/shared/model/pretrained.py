@@ -79,7 +79,7 @@ def load_network(
     Raises:
         UserError: If its architecture or channels differ, or some weights are NaN or infinite.
     """
-    half = "flair" if segmenter.settings.sequences == "flair" else "whole"
+    half = "flair" if segmenter.settings.sequences == "reference" else "whole"
     is_pair = any(key.startswith(f"{half}.") for key in weights)
     inner = f"{half}." if is_pair else ""
     own = segmenter.state_dict()
@@ -100,8 +100,12 @@ def load_network(
 def _other_settings(segmenter: VolumeSegmenter, config: str, is_pair: bool) -> Iterator[str]:
     if not config:
         return
-    is_flair = segmenter.settings.sequences == "flair"
-    there = json.loads(config)["flair_network" if is_pair and is_flair else "network"]
+    stored, channels = json.loads(config), list(segmenter.channels.names)
+    if stored["channels"]["names"] != channels:
+        others = ", ".join(stored["channels"]["names"])
+        yield f"channels are {others} there and {', '.join(channels)} here"
+    is_second = is_pair and segmenter.settings.sequences == "reference"
+    there = stored["flair_network" if is_second else "network"]
     for setting in _SHAPING:
         here = getattr(segmenter.settings, setting)
         if there.get(setting, here) != here:

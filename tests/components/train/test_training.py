@@ -397,7 +397,7 @@ def test_any_channels_are_trained_exported_and_predicted(
 def test_a_second_network_needs_a_second_channel(
     make_recipe, store, make_entry, tracking, tmp_path
 ):
-    recipe = make_recipe(flair_network={"sequences": "reference"})
+    recipe = make_recipe(flair_network={"sequences": "reference", "encoder_weights": "none"})
     manifest = _labelled(store, make_entry, 1)
     split = make_split({"train": manifest.volumes, "validation": (), "test": ()})
     dataset = SplitDataset(store, tmp_path / "cache", manifest, split)

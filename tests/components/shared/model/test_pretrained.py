@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from components.shared.dataset.channels import LGG_CHANNELS, Channels
 from components.shared.errors import UserError
 from components.shared.model.network import PairedSegmenter, build_segmenter
 from components.shared.model.pretrained import adapt_channels, load_encoder, load_network
@@ -103,7 +104,8 @@ def test_channels_are_repeated_as_the_library_does():
 
 
 def _config(segmenter):
-    return json.dumps({"network": segmenter.settings.model_dump(mode="json")})
+    form = {"channels": segmenter.channels, "network": segmenter.settings}
+    return json.dumps({name: part.model_dump(mode="json") for name, part in form.items()})
 
 
 def test_a_network_starts_from_an_earlier_model_of_the_same_architecture(make_network):
@@ -113,7 +115,7 @@ def test_a_network_starts_from_an_earlier_model_of_the_same_architecture(make_ne
 
 
 def test_each_of_two_networks_starts_from_its_own(make_network):
-    flair = make_network(**{"sequences": "flair"})
+    flair = make_network(**{"sequences": "reference"})
     pair = PairedSegmenter(build_segmenter(make_network()), build_segmenter(flair))
     later = build_segmenter(flair)
     load_network(later, pair.state_dict(), "", "models:/m/1")
@@ -125,13 +127,15 @@ def test_each_of_two_networks_starts_from_its_own(make_network):
     [
         ({"context_slices": 0}, "context_slices is 0 there and 1 here; network.encoder."),
         # as many channels, of one sequence
-        ({"sequences": "flair", "context_slices": 1}, "sequences is flair there and all here"),
+        ({"sequences": "reference", "context_slices": 1}, "sequences is reference there and all"),
         ({"architecture": "fpn", "decoder_channels": None}, "architecture is fpn there and unet"),
+        ({}, "channels are T1, FLAIR, T2 there and pre-contrast, FLAIR, post-contrast here"),
         ({"decoder_channels": (16, 16, 8, 8, 16)}, r"network.decoder.* is 16.* there and 8"),
     ],
 )
 def test_another_architecture_is_refused_with_the_differences(make_network, change, message):
-    earlier = build_segmenter(make_network(**change))
+    channels = Channels(names=("T1", "FLAIR", "T2")) if change == {} else LGG_CHANNELS
+    earlier = build_segmenter(make_network(**change), channels=channels)
     with pytest.raises(
         UserError, match=rf"^the network cannot start from models:/m/1: .*{message}"
     ):
