@@ -4,7 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pipelines.doctor.cluster.kubeflow import find_installation
 from tests.kubeflow.conftest import PATIENTS, STEPS
+from tests.kubeflow.metadata import artifacts_of, metadata_store
 
 pytestmark = pytest.mark.kubeflow
 
@@ -57,6 +59,17 @@ def test_mlflow_has_the_training_runs_of_a_pipeline_run(ended, mlflow_runs, name
     labels = {"comparison": ["first", "second"], "cross-validation": ["fold-1", "fold-2"]}
     assert sorted(one["tags"].get("label", "") for one in found) == labels.get(name, [""])
     assert {one["status"] for one in found} == {"FINISHED"}
+
+
+def test_kubeflows_pages_have_reports_and_metrics(installation, ended):
+    run = ended("training")
+    with metadata_store(find_installation(installation.cluster).namespace) as address:
+        found = artifacts_of(address, run.id)
+    reports = [one.uri for one in found if one.type == "system.HTML"]
+    steps = sorted(uri.partition(f"/{run.id}/")[2].partition("/")[0] for uri in reports)
+    assert steps == ["evaluate", "profile", "register"]
+    (metrics,) = [one.values for one in found if one.type == "system.Metrics"]
+    assert 0 <= metrics["patient_dice_mean"] <= 1
 
 
 def test_two_equal_runs_at_once_register_two_versions(ended, mlflow_runs, as_step):
