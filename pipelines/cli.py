@@ -14,6 +14,7 @@ import typer
 
 from components.shared.environment import adopt_settings
 from components.shared.errors import UserError
+from components.shared.model.weights_uri import WEIGHTS_FORMS
 from components.shared.printable import printable_lines
 from components.shared.process import write_safely
 from components.shared.reading.sources.opening import is_local_path
@@ -26,6 +27,7 @@ from pipelines.terminal import print_json, print_line, print_result
 
 if TYPE_CHECKING:  # imported by the commands that need them: `--help` must be quick
     from components.ingest.settings import IngestSettings
+    from components.shared.weights.stored import StoredWeights
     from pipelines.doctor.check import Check
     from pipelines.gc import Findings
     from pipelines.placement.images import Images
@@ -288,6 +290,61 @@ def show(
 
 app.add_typer(presets)
 
+weights = typer.Typer(
+    name="weights",
+    help="Fetch pretrained weights into a store, and list them.\n\n"
+    "Example: brainseg weights fetch imagenet:resnet34 --store s3://mri/store",
+    no_args_is_help=True,
+)
+
+
+@weights.command()
+def fetch(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="NAME_OR_URI", help=f"imagenet:ENCODER, {WEIGHTS_FORMS}."),
+    ],
+    store: options.Store = options.LOCAL_STORE,
+    as_json: options.Json = False,
+) -> None:
+    """Fetch weights into a store, from which training runs read them without a network.
+
+    Weights that were fetched from the same source before are replaced for later training runs.
+
+    Example: brainseg weights fetch imagenet:resnet34 --store s3://mri/store
+    """
+    require_extras("trainer")
+    _use_local_defaults()
+    from components.shared.storage.store import open_store
+    from components.shared.weights.stored import fetch_weights
+
+    # a relative path is no source: steps run in other folders
+    named = str(Path(source).absolute()) if Path(source).is_file() else source
+    found = fetch_weights(open_store(_absolute(store)), named)
+    print_result(found.model_dump(exclude={"config"}), _weights_line(found), as_json=as_json)
+
+
+@weights.command(name="list")
+def list_stored(store: options.Store = options.LOCAL_STORE, as_json: options.Json = False) -> None:
+    """List the weights in a store.
+
+    Example: brainseg weights list --store s3://mri/store
+    """
+    from components.shared.storage.store import open_store
+    from components.shared.weights.stored import list_weights
+
+    found = list_weights(open_store(_absolute(store)))
+    lines = map(_weights_line, found) if found else (f"no weights in {store}",)
+    shown = [one.model_dump(exclude={"config"}) for one in found]
+    print_result(shown, *lines, as_json=as_json)
+
+
+def _weights_line(one: "StoredWeights") -> str:
+    return f"{one.sha256}  {one.bytes / 1e6:,.1f} MB  {one.source}"
+
+
+app.add_typer(weights)
+
 
 @app.command()
 def datasets(store: options.Store = options.LOCAL_STORE, as_json: options.Json = False) -> None:
@@ -375,6 +432,7 @@ def doctor(
         str, typer.Option(help="Service account of the pods.")
     ] = "brainseg-run",
     endpoint: options.Endpoint = "",
+    preset: options.Preset = defaults.PRESET,
     deep: Annotated[
         bool, typer.Option("--deep", help="Store a file as large as a model in MLflow, too.")
     ] = False,
@@ -382,8 +440,9 @@ def doctor(
 ) -> None:
     """Check the installation and the environment, and suggest fixes.
 
-    On this machine: store, MLflow, disk, memory, device and package versions. With --cluster:
-    everything that pipeline runs need there, tried from pods like theirs.
+    On this machine: store, MLflow, disk, memory, device, package versions, and the pretrained
+    weights of the preset. With --cluster: everything that pipeline runs need there, tried from
+    pods like theirs.
 
     Example: brainseg doctor --cluster --store s3://mri/store --profile gpu
     """
@@ -391,6 +450,8 @@ def doctor(
         raise UserError("--deep is about this machine: leave out --cluster")
     if not cluster and (registry or digests or endpoint):
         raise UserError("--registry, --digests and --endpoint are about a cluster: add --cluster")
+    from pipelines.doctor.weights import weights_of_preset
+
     if cluster:
         images = options.read_images(registry, digests)
         from pipelines.doctor.cluster.checks import run_cluster_checks
@@ -404,13 +465,14 @@ def doctor(
             namespace=namespace,
             service_account=service_account,
             endpoint=endpoint,
+            weights=tuple(weights_of_preset(preset)),
         )
         found = run_cluster_checks(target)
     else:
         from pipelines.doctor.checks import run_checks
 
         _use_local_defaults()
-        found = run_checks(_absolute(store), deep=deep)
+        found = run_checks(_absolute(store), weights_of_preset(preset), deep=deep)
     print_result([vars(each) for each in found], *_check_lines(found), as_json=as_json)
     if any(check.status == "error" for check in found):
         raise typer.Exit(1)

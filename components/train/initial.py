@@ -21,7 +21,6 @@ from components.shared.tracking.champion import (
 from components.shared.tracking.identity import Training
 from components.shared.tracking.refusals import explaining
 from components.shared.tracking.server import connect
-from components.shared.weights.sources import IMAGENET
 from components.shared.weights.stored import StoredWeights, require_weights
 from components.train.recipe import Recipe
 
@@ -112,8 +111,9 @@ def find_initial(
     for section, network in networks.items():
         name, source = WHOLE, _whole_source(network, model_name, f"train.{section}")
         if source is None:
-            name, source = ENCODER, _encoder_source(network)
+            name, source = ENCODER, network.encoder_source
         if source is not None:
+            source = resolve_model(source, model_name)
             _require_unseen(source, store, split_id, f"train.{section}.{name}")
             found[f"{section}.{name}"] = require_weights(store, source)
     return InitialWeights(files=found)
@@ -126,7 +126,7 @@ def _names_weights(network: Network) -> bool:
 def _whole_source(network: Network, model_name: str, place: str) -> str | None:
     wanted = network.initial_weights
     if wanted != "champion":
-        return wanted and resolve_model(wanted, model_name)
+        return wanted
     champion = find_champion(connect(), model_name)
     if champion is None:
         logger.warning(
@@ -136,12 +136,6 @@ def _whole_source(network: Network, model_name: str, place: str) -> str | None:
         )
         return None
     return f"models:/{champion.name}/{champion.version}"
-
-
-def _encoder_source(network: Network) -> str | None:
-    if network.encoder_weights == "imagenet":
-        return f"{IMAGENET}{network.encoder}" if network.has_encoder else None
-    return None if network.encoder_weights == "none" else resolve_model(network.encoder_weights, "")
 
 
 def _require_unseen(source: str, store: Store, split_id: str, place: str) -> None:

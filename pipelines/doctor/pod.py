@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NoAnswerError
 from pathlib import Path
@@ -17,17 +17,23 @@ from pathlib import Path
 from components.shared.process import step_process
 from pipelines.doctor.check import Check
 from pipelines.doctor.services import check_mlflow, check_store
+from pipelines.doctor.weights import check_weights
 
 _ANSWER = Path("/dev/termination-log")
-_MAX_LENGTH = 700  # characters of each of four texts: the kubelet keeps 4096 bytes of the whole
+_MAX_LENGTH = 550  # characters of each of six texts: the kubelet keeps 4096 bytes of the whole
 _LIMIT_S = 20.0  # a request that a network policy drops is never answered
 
 
-def run(store_uri: str, limit_s: float) -> list[Check]:
-    """Try the store, unless the URI is empty, and MLflow at the same time, within `limit_s`."""
+def run(store_uri: str, limit_s: float, weights: Sequence[str] = ()) -> list[Check]:
+    """Try the store, unless the URI is empty, and MLflow at the same time, within `limit_s`.
+
+    `weights` are the sources of those that networks start from.
+    """
     looks: dict[str, Callable[[], Check]] = {}
     if store_uri:
         looks["store"] = lambda: check_store(store_uri)
+        if weights and importlib.util.find_spec("torch"):  # this image trains
+            looks["weights"] = lambda: check_weights(store_uri, weights)
     if importlib.util.find_spec("mlflow"):  # the image of the data steps has none
         import components.shared.tracking.server  # noqa: F401 - takes seconds
 
@@ -48,7 +54,7 @@ def run(store_uri: str, limit_s: float) -> list[Check]:
 def main(answer_file: Path = _ANSWER, limit_s: float = _LIMIT_S) -> None:
     """Write the answer and end, even if a thread still waits for the network."""
     with step_process("doctor"):
-        checks = [_shortened(check) for check in run(sys.argv[1], limit_s)]
+        checks = [_shortened(check) for check in run(sys.argv[1], limit_s, sys.argv[2:])]
         answer = {"time": time.time(), "checks": [vars(check) for check in checks]}
         answer_file.write_text(json.dumps(answer))
     os._exit(0)

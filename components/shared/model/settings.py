@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from components.shared.config import Config
-from components.shared.model.weights_uri import EncoderWeights, InitialWeights
+from components.shared.model.weights_uri import IMAGENET, EncoderWeights, InitialWeights
 
 Architecture = Literal[
     "unet",
@@ -103,6 +103,13 @@ class Network(Config):
     def has_encoder(self) -> bool:
         """`True` if the network has an encoder of a library."""
         return self.architecture != "plain_unet" and not self.is_users
+
+    @property
+    def encoder_source(self) -> str | None:
+        """Source of the encoder's weights; `None` if they are random or the user's network's."""
+        if self.encoder_weights == "imagenet":
+            return f"{IMAGENET}{self.encoder}" if self.has_encoder else None
+        return None if self.encoder_weights == "none" else self.encoder_weights
 
     @model_validator(mode="after")
     def _decoder_fits(self) -> Self:

@@ -9,6 +9,7 @@ WEIGHTS_FORMS = (
     "an absolute path, s3://bucket/file, https://host/file, models:/NAME/VERSION, runs:/ID/FOLDER "
     "or package:NAME/file"
 )
+IMAGENET = "imagenet:"  # and an encoder: the weights that the libraries publish
 # an address with a password would stand in MLflow and in reports
 _URI = re.compile(
     r"(/|file:///|s3://[^/]+/|https?://[^/@]+/|models:/|runs:/[^/]+/|package:\w+/)[^/].*[^/\s]"

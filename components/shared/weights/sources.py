@@ -13,13 +13,11 @@ from urllib.parse import unquote, urlsplit
 
 from components.shared.errors import OutageError, UserError
 from components.shared.model.settings import Network
-from components.shared.model.weights_uri import WEIGHTS_FORMS, is_weights_uri
+from components.shared.model.weights_uri import IMAGENET, WEIGHTS_FORMS, is_weights_uri
 from components.shared.storage.http import authorities
 from components.shared.storage.store import explain_disk, open_store
 
 logger = logging.getLogger(__name__)
-
-IMAGENET = "imagenet:"  # and an encoder: the weights that the libraries publish
 
 _TIMEOUT_S = 60.0
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")

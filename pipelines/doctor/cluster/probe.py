@@ -86,7 +86,7 @@ def probe_pod(name: str, settings: PodSettings, image: str, target: Target) -> J
     probe = {
         **container,
         "image": image,
-        "command": ["python", "-m", "pipelines.doctor.pod", target.shared_store],
+        "command": ["python", "-m", "pipelines.doctor.pod", target.shared_store, *target.weights],
         "resources": _AMOUNTS,
         # its answer; where it crashes, the end of its log
         "terminationMessagePolicy": "FallbackToLogsOnError",

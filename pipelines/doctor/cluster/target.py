@@ -10,7 +10,10 @@ from pipelines.placement.profiles import PodProfile
 
 @dataclass(frozen=True)
 class Target:
-    """The place of runs: settings and images of their pods, store, namespace and ServiceAccount."""
+    """The place of runs: settings and images of their pods, store, namespace and ServiceAccount.
+
+    `weights` are the sources of those that networks start from.
+    """
 
     profile: PodProfile
     images: Images
@@ -18,6 +21,7 @@ class Target:
     namespace: str = "brainseg"
     service_account: str = "brainseg-run"
     endpoint: str = ""
+    weights: tuple[str, ...] = ()
 
     @property
     def shared_store(self) -> str:
