@@ -377,8 +377,8 @@ def gc(
     """List garbage in a store, or remove it with --delete.
 
     Garbage is: checkpoints of finished training runs, volumes that no data set uses, results of
-    old pipeline runs, and partial files of killed processes. Data sets, running training runs and
-    everything younger than --older-than are kept.
+    old pipeline runs, and partial files of killed processes. Data sets, fetched weights, running
+    training runs and everything younger than --older-than are kept.
 
     Example: brainseg gc --store s3://mri/store --older-than 30 --delete
     """

@@ -19,11 +19,12 @@ from components.shared.tracking.identity import CHECKPOINTS
 from components.shared.tracking.refusals import explaining
 from components.shared.tracking.server import connect
 from components.shared.tracking.status import find_training
+from components.shared.weights.stored import WEIGHTS
 
 Kind = Literal["checkpoints", "volume", "run", "report", "unfinished"]
 
 _REPORTS = "reports/"  # of steps that failed; nothing but their messages names them
-_FOLDERS = ("datasets/", "volumes/", "splits/", CHECKPOINTS, RUNS, _REPORTS)
+_FOLDERS = ("datasets/", "volumes/", "splits/", CHECKPOINTS, RUNS, _REPORTS, WEIGHTS)
 # Names of folders that are removed whole; others are not of brainseg.
 _NAMES = {CHECKPOINTS: "[0-9a-f]{16}", RUNS: "[^/]+", _REPORTS: "[0-9a-f]{16}"}
 
@@ -71,7 +72,8 @@ def find_garbage(
 
     Volumes are needed by the data sets whose manifests name them, checkpoints by a training run
     whose MLflow run has not ended. If MLflow cannot be reached, a manifest cannot be read or a
-    champion's manifest is missing, everything that depends on it is kept.
+    champion's manifest is missing, everything that depends on it is kept. Fetched weights are kept
+    too: clusters without a network cannot fetch them again.
 
     Args:
         store: Store to search.

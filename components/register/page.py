@@ -50,7 +50,10 @@ def _decision(record: DecisionRecord) -> list[Block]:
     blocks: list[Block] = [Notice(kind, _headline(record))]
     if record.comparison:
         blocks.append(_figures(record, record.comparison))
-    return [*blocks, f"Reason: {record.reason}."]
+    blocks.append(f"Reason: {record.reason}.")
+    if record.started_from:
+        blocks.append(f"The candidate started from the weights of {record.started_from}.")
+    return blocks
 
 
 def _headline(record: DecisionRecord) -> str:

@@ -42,6 +42,7 @@ class DecisionRecord(Record):
             `None` without a champion or without enough patients.
         earlier_decisions: Number of versions compared with this champion before.
         earlier_on_same_patients: Number of these compared on exactly the same patients.
+        started_from: Model whose weights the candidate started from; empty without a warm start.
         settings: Limits of the rules.
     """
 
@@ -59,6 +60,7 @@ class DecisionRecord(Record):
     comparison: Comparison | None
     earlier_decisions: int
     earlier_on_same_patients: int
+    started_from: str = ""
     settings: RegisterSettings
 
     @property

@@ -50,6 +50,7 @@ from components.shared.tracking.tree import end_pipeline_run
 logger = logging.getLogger(__name__)
 
 _PAGE = "register/decision.html"
+_START = "train.network.initial_weights_source"  # parameter of a run that started warm
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,11 @@ def _version_tags(candidate: Candidate, dataset: SplitDataset) -> dict[str, str]
     }
 
 
+def _started_from(case: _Case) -> str:
+    params = case.client.get_run(case.candidate.run_id).data.params
+    return str(params.get(_START, ""))
+
+
 def _record(
     case: _Case,
     decision: Decision,
@@ -251,5 +257,6 @@ def _record(
         comparison=comparison,
         earlier_decisions=earlier,
         earlier_on_same_patients=on_same,
+        started_from=_started_from(case),
         settings=case.settings,
     )

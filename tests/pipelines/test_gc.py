@@ -232,6 +232,11 @@ class TestTheRest:
         assert not part.parent.parent.exists()
         assert folder_store.exists("splits/a.json")
 
+    def test_fetched_weights_stay_as_not_every_cluster_can_fetch_them(self, store, no_champions):
+        store.write(f"weights/{STATE}", b"1")
+        assert not remove_garbage(store, MONTH, later()).garbage
+        assert store.exists(f"weights/{STATE}")
+
     def test_a_store_with_nothing_of_ours_is_a_mistake(self, store, no_champions):
         store.write("notes.txt", b"somebody's")
         with pytest.raises(UserError, match="holds no data set, volume or checkpoint; check the"):

@@ -7,7 +7,11 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from components.shared.config import Config
-from components.shared.model.weights_uri import IMAGENET, EncoderWeights, InitialWeights
+from components.shared.model.weights_uri import (
+    IMAGENET,
+    check_encoder_weights,
+    check_initial_weights,
+)
 
 Architecture = Literal[
     "unet",
@@ -77,8 +81,8 @@ class Network(Config):
 
     architecture: Annotated[str, AfterValidator(_check_architecture)] = "unet"
     encoder: str = "resnet18"
-    encoder_weights: EncoderWeights = "imagenet"
-    initial_weights: InitialWeights | None = None
+    encoder_weights: Annotated[str, AfterValidator(check_encoder_weights)] = "imagenet"
+    initial_weights: Annotated[str, AfterValidator(check_initial_weights)] | None = None
     encoder_depth: int = Field(default=5, ge=3, le=5)
     decoder_channels: tuple[PositiveInt, ...] | None = None
     image_size: int = Field(default=256, ge=32, le=1024, multiple_of=32)

@@ -1,9 +1,6 @@
-"""Forms of the settings that name weights. Needs no torch: presets are checked without it."""
+"""Forms of the settings that name weights."""
 
 import re
-from typing import Annotated
-
-from pydantic import AfterValidator
 
 WEIGHTS_FORMS = (
     "an absolute path, s3://bucket/file, https://host/file, models:/NAME/VERSION, runs:/ID/FOLDER "
@@ -21,17 +18,23 @@ def is_weights_uri(value: str) -> bool:
     return bool(_URI.fullmatch(value))
 
 
-def _check_encoder_weights(value: str) -> str:
+def check_encoder_weights(value: str) -> str:
+    """Returns a value of `encoder_weights`.
+
+    Raises:
+        ValueError: If it has another form.
+    """
     if value in ("imagenet", "none") or is_weights_uri(value):
         return value
     raise ValueError(f"must be imagenet, none, {WEIGHTS_FORMS}")
 
 
-def _check_initial_weights(value: str) -> str:
+def check_initial_weights(value: str) -> str:
+    """Returns a value of `initial_weights`.
+
+    Raises:
+        ValueError: If it has another form.
+    """
     if value == "champion" or is_weights_uri(value):
         return value
     raise ValueError(f"must be champion, {WEIGHTS_FORMS}")
-
-
-EncoderWeights = Annotated[str, AfterValidator(_check_encoder_weights)]
-InitialWeights = Annotated[str, AfterValidator(_check_initial_weights)]

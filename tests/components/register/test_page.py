@@ -60,9 +60,10 @@ def text(page):
 
 
 def test_a_promotion_is_reported_with_its_numbers_and_rules():
-    found = record(0.02)
+    found = record(0.02, started_from="models:/brainseg/1")
     page = text(render_decision(found))
     assert found.promoted
+    assert "The candidate started from the weights of models:/brainseg/1." in page
     assert "Version 2 replaces version 1." in page
     assert found.reason in page
     comparison = found.comparison

@@ -16,6 +16,7 @@ from components.shared.dataset.split import make_split
 from components.shared.errors import UserError
 from components.shared.model.segmenter import load_segmenter
 from components.shared.scoring.table import write_patient_scores
+from components.shared.tracking.runs import log_params
 from components.shared.tracking.server import connect
 from tests.components.conftest import BOTH_MLFLOWS
 
@@ -53,7 +54,10 @@ def test_the_first_good_model_is_champion_bit_for_bit(any_world, make_blob):
 
 def test_a_version_shows_where_it_comes_from(world):
     candidate = world.candidate(GOOD)
-    world.register(candidate)
+    start = {"train.network.initial_weights_source": "models:/earlier/3"}
+    log_params(connect(), candidate.run_id, start)
+    found = world.register(candidate)
+    assert found.started_from == "models:/earlier/3"
     (version,) = versions(world)
     assert version.run_id == candidate.run_id
     assert version.tags["dataset_id"] == world.manifest.dataset_id

@@ -13,11 +13,11 @@ from pipelines.doctor import pod
 def answered(tmp_path):
     """What a pod leaves as its termination message; it ends as a pod does."""
 
-    def run(store="", limit_s=300, **environment):
+    def run(store="", limit_s=300, weights=(), **environment):
         answer = tmp_path / "termination-log"
         script = (
             "import sys; from pathlib import Path; from pipelines.doctor import pod; "
-            f"sys.argv[1:] = [{store!r}]; pod.main(Path({str(answer)!r}), {limit_s})"
+            f"sys.argv[1:] = {[store, *weights]!r}; pod.main(Path({str(answer)!r}), {limit_s})"
         )
         command = [sys.executable, "-c", script]
         subprocess.run(command, check=True, timeout=600, env={**os.environ, **environment})
@@ -28,9 +28,11 @@ def answered(tmp_path):
 
 def test_tells_of_the_store_and_of_mlflow(answered, make_mlflow, tmp_path):
     uri = make_mlflow(tmp_path)
-    answer = answered(str(tmp_path / "store"), MLFLOW_TRACKING_URI=uri)
+    store, weights = str(tmp_path / "store"), ["imagenet:resnet34"]
+    answer = answered(store, weights=weights, MLFLOW_TRACKING_URI=uri)
     assert {each["name"]: each["status"] for each in answer["checks"]} == {
         "store": "ok",
+        "weights": "warning",  # pods may not be able to fetch them
         "MLflow": "ok",
     }
     assert answer["time"] > 1e9
