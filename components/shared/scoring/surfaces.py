@@ -6,12 +6,12 @@ another.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.ndimage import find_objects
-from scipy.spatial import KDTree
+from scipy.ndimage import distance_transform_edt, find_objects
 
 from components.shared.dataset.volumes import Mask
 
@@ -20,19 +20,6 @@ SpacingMm = tuple[float, float, float]
 
 _INSIDE = np.array([0, 1, 4, 7, 8]) / 8  # of a face whose 0 to 4 corners are inside
 _INSIDE_DIAGONALLY = 2 / 8
-
-
-@dataclass(frozen=True)
-class Surface:
-    """The surface of a mask, in a piece for each cube of eight voxel centers that it crosses.
-
-    Attributes:
-        places: Center of each cube in millimeters, pieces x 3.
-        areas: Area of each piece in square millimeters.
-    """
-
-    places: Numbers
-    areas: Numbers
 
 
 @dataclass(frozen=True)
@@ -98,31 +85,42 @@ class SurfaceDistancesMm:
 def surface_distances_mm(predicted: Mask, truth: Mask, spacing_mm: SpacingMm) -> SurfaceDistancesMm:
     """Measures every piece of two masks' surfaces against the other mask's surface.
 
+    A surface lies halfway between the centers of voxels inside and outside. It has a piece in each
+    cube of eight centers that it crosses.
+
     Args:
         predicted: Mask, slices x height x width.
         truth: Mask of the same shape.
         spacing_mm: Distance of slices, rows and columns.
     """
-    ours, theirs = find_surface(predicted, spacing_mm), find_surface(truth, spacing_mm)
+    boxes = find_objects((predicted | truth).view(np.uint8))
+    around = boxes[0] if boxes else np.s_[:0, :0, :0]
+    ours, theirs = (_cubes(mask[around]) for mask in (predicted, truth))
+    ours_cross, theirs_cross = _crossed(ours), _crossed(theirs)
+    steps = np.array(spacing_mm)
     return SurfaceDistancesMm(
-        from_prediction=_nearest(ours.places, theirs.places),
-        from_truth=_nearest(theirs.places, ours.places),
-        prediction_areas=ours.areas,
-        truth_areas=theirs.areas,
+        from_prediction=_nearest(ours_cross, theirs_cross, steps),
+        from_truth=_nearest(theirs_cross, ours_cross, steps),
+        prediction_areas=_areas(ours[ours_cross], steps),
+        truth_areas=_areas(theirs[theirs_cross], steps),
     )
 
 
-def find_surface(mask: Mask, spacing_mm: SpacingMm) -> Surface:
-    """Finds the surface of a mask, halfway between centers inside and outside."""
-    steps = np.array(spacing_mm)
-    boxes = find_objects(mask.view(np.uint8))
-    if not boxes:
-        return Surface(np.empty((0, 3)), np.empty(0))
-    cubes = sliding_window_view(np.pad(mask[boxes[0]], 1), (2, 2, 2))
-    inside = cubes.sum(axis=(3, 4, 5), dtype=np.uint8)
-    crossed = (inside > 0) & (inside < 8)
-    corner = np.array([side.start - 0.5 for side in boxes[0]])
-    return Surface((np.argwhere(crossed) + corner) * steps, _areas(cubes[crossed], steps))
+def _cubes(mask: Mask) -> Mask:
+    return sliding_window_view(np.pad(mask, 1), (2, 2, 2))
+
+
+def _crossed(cubes: Mask) -> Mask:
+    corners = [cubes[..., z, y, x] for z, y, x in product((0, 1), repeat=3)]
+    crossed: Mask = np.logical_or.reduce(corners) & ~np.logical_and.reduce(corners)
+    return crossed
+
+
+def _nearest(crossed: Mask, others: Mask, steps: Numbers) -> Numbers:
+    if not others.any():
+        return np.full(np.count_nonzero(crossed), np.inf)
+    distances: Numbers = distance_transform_edt(~others, sampling=steps)[crossed]
+    return distances
 
 
 def _areas(cubes: Mask, steps: Numbers) -> Numbers:
@@ -144,11 +142,4 @@ def _percentile_95(distances: Numbers, areas: Numbers) -> float:
     order = distances.argsort()
     below = areas[order].cumsum()
     place = np.searchsorted(below, 0.95 * below[-1])
-    return float(distances[order][min(place, len(order) - 1)])
-
-
-def _nearest(places: Numbers, others: Numbers) -> Numbers:
-    if not len(others):
-        return np.full(len(places), np.inf)
-    distances: Numbers = KDTree(others).query(places)[0]
-    return distances
+    return float(distances[order][place])

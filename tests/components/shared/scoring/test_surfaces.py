@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from components.shared.scoring.surfaces import find_surface, surface_distances_mm
+from components.shared.scoring.surfaces import surface_distances_mm
 
 SPACING_MM = (5.0, 1.0, 2.0)
 
@@ -35,9 +35,10 @@ def test_area_counts_not_the_number_of_pixels():
     mask = np.zeros((12, 42, 32), dtype=bool)
     mask[1:11, 1:41, 1:31] = True
 
-    area = find_surface(mask, SPACING_MM).areas.sum()
+    found = surface_distances_mm(mask, mask, SPACING_MM)
 
-    assert area == pytest.approx(2 * (50 * 40 + 50 * 60 + 40 * 60), rel=0.04)
+    assert found.truth_areas.sum() == found.prediction_areas.sum()
+    assert found.truth_areas.sum() == pytest.approx(2 * (50 * 40 + 50 * 60 + 40 * 60), rel=0.04)
 
 
 @pytest.mark.parametrize("empty", ["prediction", "truth", "both"])
