@@ -70,7 +70,8 @@ class Network(Config):
         sequences: `all` channels, or the `reference` alone, which every scan has.
         normalization: `head` scales each sequence by its mean and deviation inside the head;
             `percentiles` by those of the head's box cut to its 10th and 99th percentile (Buda et
-            al. 2019); `imagenet` by the statistics that ImageNet weights were trained with.
+            al. 2019); `imagenet` by the statistics that ImageNet weights were trained with:
+            those of red, green and blue for three channels, else the mean of these for each.
         crop: Slices are cut to the `head`, or taken whole (`none`).
         test_time_flip: `True` to average the predictions for slices and their mirror images
             (test-time augmentation), in validation and in the stored model. A prediction takes

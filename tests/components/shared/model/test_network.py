@@ -5,6 +5,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
+from components.shared.dataset.channels import Channels
 from components.shared.errors import UserError
 from components.shared.model.model_folder import write_segmenter
 from components.shared.model.network import (
@@ -178,6 +179,26 @@ def test_a_scan_that_lacks_a_sequence_goes_to_the_second_network(make_network, l
         paired = PairedSegmenter(whole, flair)(volume)
         expected = {"whole": whole, "flair": flair}[chosen](volume)
     torch.testing.assert_close(paired, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("names", [("T1",), ("T1", "T1c", "T2", "FLAIR")])
+@pytest.mark.parametrize("sequences", ["all", "reference"])
+def test_a_librarys_network_of_any_channels_is_stored_and_loaded(
+    make_network, tmp_path, names, sequences
+):
+    channels = Channels(names=names, reference=names[-1], dtype="float32")
+    network = make_network(sequences=sequences, context_slices=1)
+    segmenter = build_segmenter(network, channels=channels).eval()
+    write_segmenter(segmenter, tmp_path)
+    volume = np.random.default_rng(0).normal(-500, 90, (3, 40, 40, len(names))).astype(np.float32)
+    with torch.inference_mode():
+        expected = segmenter(torch.from_numpy(volume)).numpy()
+    loaded = load_segmenter(tmp_path, "cpu")
+    assert loaded.channels == channels
+    np.testing.assert_allclose(loaded(volume, channels=channels), expected, atol=1e-5)
+    if sequences == "reference":
+        volume[..., :-1] = 3
+        np.testing.assert_allclose(loaded(volume), expected, atol=1e-5)
 
 
 def test_a_whole_slice_can_be_taken(make_network):

@@ -3,6 +3,7 @@ import sys
 import pytest
 import torch
 
+from components.shared.dataset.channels import Channels
 from components.shared.errors import UserError
 from components.shared.model.model_folder import write_segmenter
 from components.shared.model.network import ReferenceOnly, build_segmenter
@@ -67,6 +68,8 @@ def network(function, **changes):
 def test_a_function_gets_the_settings_that_it_wants(nets):
     segmenter = build_segmenter(network("small"))
     assert segmenter.network[0].in_channels == 9
+    four = Channels(names=("T1", "T1c", "T2", "FLAIR"))
+    assert build_segmenter(network("small"), channels=four).network[0].in_channels == 12
     flair = build_segmenter(network("small", sequences="reference", context_slices=0))
     assert isinstance(flair.network, ReferenceOnly)
     assert flair.network.network[0].in_channels == 1
