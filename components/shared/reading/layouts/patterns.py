@@ -54,8 +54,9 @@ class PathPattern:
         return None if found is None else {k: v or "" for k, v in found.groupdict().items()}
 
     def filled(self, fields: dict[str, str]) -> str:
-        """The path of a case, for messages."""
-        return re.sub(r"\{([a-z_]+)\}", lambda found: fields.get(found[1]) or found[0], self.text)
+        """The path of a case, for messages; optional parts are left out with their fields."""
+        text = re.sub(r"\{([a-z_]+)\}", lambda found: fields.get(found[1]) or found[0], self.text)
+        return re.sub(r"\[([^\]]*)\]", lambda found: "" if "{" in found[1] else found[1], text)
 
 
 def _regex(token: re.Match[str], fields: dict[str, None]) -> str:

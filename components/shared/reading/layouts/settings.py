@@ -13,7 +13,7 @@ from components.shared.reading.layouts.patterns import PathPattern
 Paths = str | tuple[str, ...]
 Label = Annotated[int, Field(ge=1, le=255)]
 
-_BRATS = "**/{case}/{case}"
+_BRATS = "**/{case}"
 PREFILLED: Mapping[str, Mapping[str, Any]] = {
     "declared": {},
     "tcga": {},
