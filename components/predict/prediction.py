@@ -16,7 +16,6 @@ from components.predict.model import scored_threshold
 from components.predict.page import VolumePrediction, render_predictions, take_snapshot
 from components.predict.settings import PredictSettings
 from components.shared.config import Record
-from components.shared.dataset.channels import LGG_CHANNELS
 from components.shared.dataset.ingest_account import Quarantined
 from components.shared.dataset.volumes import Volume
 from components.shared.errors import UserError
@@ -110,8 +109,8 @@ def predict_source(
     _require_predictions(rows, layout, source_uri, task.output)
     result = _result(uri, source_uri, task, rows)
     decision = decision_text(threshold, segmenter.min_component_fraction)
-    channel = LGG_CHANNELS.reference
-    page = render_predictions(uri, source_uri, rows, snapshots, decision, channel)
+    reference = layout.channels.reference
+    page = render_predictions(uri, source_uri, rows, snapshots, decision, reference)
     task.output.write(_PAGE, page.encode())
     return result
 

@@ -1,8 +1,10 @@
 import csv
+import gzip
 import shutil
 import stat
 import tracemalloc
 
+import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
@@ -13,6 +15,7 @@ from components.predict.settings import PredictSettings
 from components.shared.errors import UserError
 from components.shared.model.segmenter import load_segmenter
 from components.shared.reading.layouts.tcga import encode_tiff
+from components.shared.reading.sources.opening import open_source
 from components.shared.scoring.decision import find_tumour
 
 SETTINGS = PredictSettings(device="cpu")
@@ -279,3 +282,64 @@ def test_synthetic_patients_can_be_predicted(tmp_path, threshold_model):
     result = predict_source(str(threshold_model(150)), "synthetic:2", tmp_path / "out", SETTINGS)
     assert result.predicted == 2
     assert len(list((tmp_path / "out").glob("*"))) == 4
+
+
+NIFTI = {
+    "name": "declared",
+    "channels": {
+        "pre-contrast": "{case}/T1.nii.gz",
+        "FLAIR": "{case}/FLAIR.nii.gz",
+        "post-contrast": "{case}/T1c.nii.gz",
+    },
+}
+
+
+def test_nifti_masks_are_at_the_place_of_the_input(tmp_path, threshold_model):
+    """By nibabel alone: the mask has the input's form, and is where the input is bright."""
+    settings = PredictSettings(device="cpu", layout=NIFTI, probabilities=True)
+    source = "synthetic:3,as=nifti"
+    result = predict_source(str(threshold_model(150)), source, tmp_path / "out", settings)
+    assert (result.predicted, result.failed) == (3, 0)
+    rows = table(tmp_path / "out")
+    with open_source(source) as opened:
+        inputs = {name: opened.read(f"{name}/FLAIR.nii.gz") for name in rows}
+    assert len({nib.aff2axcodes(load(data).affine) for data in inputs.values()}) == 3
+    for name, data in inputs.items():
+        found = load((tmp_path / "out" / f"{name}_mask.nii.gz").read_bytes())
+        probability = load((tmp_path / "out" / f"{name}_probability.nii.gz").read_bytes())
+        wanted = load(data)
+        np.testing.assert_array_equal(found.affine, wanted.affine)
+        for code in ("sform_code", "qform_code"):
+            assert found.header[code] == wanted.header[code]
+        mask, image = np.asarray(found.dataobj), np.asarray(wanted.dataobj)
+        np.testing.assert_array_equal(mask, np.asarray(probability.dataobj) >= 0.5)
+        assert (mask.dtype, mask.max()) == (np.uint8, 1)
+        overlaps = [
+            np.flip(mask, axes)[image >= np.percentile(image, 97)].mean()
+            for axes in ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2))
+        ]
+        assert overlaps[0] > 1.1 * max(overlaps[1:])
+        voxel_ml = abs(np.linalg.det(wanted.affine[:3, :3])) / 1000
+        assert float(rows[name]["tumour_ml"]) == pytest.approx(mask.sum() * voxel_ml, abs=0.001)
+
+
+def load(data):
+    return nib.Nifti1Image.from_bytes(gzip.decompress(data))
+
+
+def test_other_channels_than_the_model_has_are_an_error(tmp_path, threshold_model):
+    layout = {"name": "declared", "channels": {"FLAIR": "{case}/FLAIR.nii.gz"}}
+    settings = PredictSettings(device="cpu", layout=layout)
+    with pytest.raises(UserError, match="the model expects the channels pre-contrast, FLAIR, pos"):
+        predict_source(
+            str(threshold_model(150)), "synthetic:1,as=nifti", tmp_path / "out", settings
+        )
+
+
+def test_probabilities_of_tiff_slices(tmp_path, write_scan, make_blob, threshold_model):
+    volume = make_blob(1)
+    write_scan(tmp_path / "in", volume)
+    settings = PredictSettings(device="cpu", probabilities=True)
+    predict_source(str(threshold_model(150)), str(tmp_path / "in"), tmp_path / "out", settings)
+    found = tifffile.imread(tmp_path / "out" / f"{NAMES[0]}_probability.tif")
+    np.testing.assert_array_equal(found, expected(threshold_model(150), volume))
