@@ -25,7 +25,8 @@ _USUALLY = (
     (
         "failed to get Bucket credentials from secret",
         "the Secret with the key of KFP's artifact bucket is missing or lacks its keys: copy it "
-        f"from Kubeflow's namespace, or set providers in {_CONFIG}",
+        f"from Kubeflow's namespace, or set providers in {_CONFIG}; `brainseg doctor --cluster` "
+        "checks this",
     ),
     (
         "ExpiredToken|RequestTimeTooSkewed",
@@ -63,9 +64,7 @@ def end_of_log(text: str) -> str:
         return "its log is empty"
     shown = " | ".join(_shortened(line) for line in last)
     cause = next((text for pattern, text in _USUALLY if re.search(pattern, "\n".join(last))), "")
-    usually = (
-        f". Usually {cause}; `brainseg doctor --cluster` checks this" if errors and cause else ""
-    )
+    usually = f". Usually {cause}" if errors and cause else ""
     return f"its log ends with: {shown}{usually}"
 
 

@@ -165,16 +165,28 @@ class Installation:
         failed = [pod for pod in self.pods(run) if pod["status"].get("phase") == "Failed"]
         return "\n".join(f"{name}: {self.log(name)}" for name in map(_name, failed))
 
-    def log(self, pod):
+    def log(self, pod, lines=60):
         """The last lines of a pod's main container."""
-        query = {"container": "main", "tailLines": "60"}
+        query = {"container": "main", "tailLines": str(lines)}
         try:
             return self.cluster.ask("GET", f"pods/{pod}/log", query=query, response_type="str")[0]
         except KubernetesError as error:
             return str(error)
 
+    def delete_pod(self, name):
+        self.cluster.delete(f"pods/{name}", gracePeriodSeconds="0")
+
     def terminate(self, run):
         self.kubeflow.ask(self.kubeflow.api.runs.run_service_terminate_run, run.id)
+
+    def retry(self, run):
+        """Retries a failed run; returns once it runs again."""
+        try:
+            self.kubeflow.ask(self.kubeflow.api.runs.run_service_retry_run, run.id)
+        except KubeflowError as error:
+            if error.status:  # no answer: Kubeflow still waits for MLflow, after the retry itself
+                raise
+        until(lambda: self.state(run) not in ENDED, f"retry of {run.name}", 300)
 
 
 def _name(pod):
@@ -254,7 +266,7 @@ def as_step(installation, known):
     yield lambda script, *words: json.loads(
         kubectl("exec", name, "-c", "main", "--", "python", "-c", _AS_A_STEP, script, *words)
     )
-    installation.cluster.delete(f"pods/{name}", gracePeriodSeconds="0")
+    installation.delete_pod(name)
 
 
 @pytest.fixture(scope="session")
