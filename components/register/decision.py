@@ -94,6 +94,17 @@ def too_few(unseen: int, champion: str) -> Decision | None:
     )
 
 
+def not_comparable(champion: str, reason: str) -> Decision:
+    """Rejects a candidate whose champion is of another kind of data."""
+    return _refuse(
+        [
+            f"{champion} is not comparable: {reason}; register models of such data under a name of "
+            "their own (register.model_name), or remove the alias champion in MLflow: the next "
+            "accepted model becomes champion as a first one does"
+        ]
+    )
+
+
 def is_deciding(one: GroupDifference, settings: RegisterSettings) -> bool:
     """Returns True if a group is large enough to stop a promotion."""
     return one.patients >= settings.min_group_patients

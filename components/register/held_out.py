@@ -7,15 +7,20 @@ from typing import Literal
 
 from mlflow.entities.model_registry import ModelVersion
 
-from components.shared.dataset.manifest import VolumeEntry, fetch_manifest
+from components.shared.dataset.manifest import Manifest, VolumeEntry, fetch_manifest
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import fetch_split
+from components.shared.errors import UserError
 from components.shared.process import importing
 from components.shared.scoring.scores import VolumeScore
 from components.shared.tracking.champion import is_origin_known
 from components.shared.tracking.refusals import explaining_files
 
 logger = logging.getLogger(__name__)
+
+
+class NotComparableError(UserError):
+    """A champion that takes other channels than the data set has, or finds another target."""
 
 
 def unseen(
@@ -33,6 +38,9 @@ def unseen(
         compare_on: `test` selects volumes of the candidate's test part that are new to the
             champion. `all_unseen` adds volumes of the champion's test part that are not in
             `dataset`.
+
+    Raises:
+        NotComparableError: If the champion finds another target.
     """
     store = dataset.store
     if not is_origin_known(champion, store):
@@ -43,10 +51,11 @@ def unseen(
         )
         return list(dataset.entries("test"))
     manifest = fetch_manifest(store, champion.tags["dataset_id"])
+    _require_target(manifest, dataset.manifest)
     split = fetch_split(store, champion.tags["split_id"])
     known = [*split.entries("train", manifest), *split.entries("validation", manifest)]
     found = _new_to(known, dataset.entries("test"))
-    if compare_on == "all_unseen":
+    if compare_on == "all_unseen" and _is_alike(manifest, dataset.manifest):
         found += _new_to(dataset.manifest.volumes, split.entries("test", manifest))
     return found
 
@@ -70,6 +79,7 @@ def score_model(
         what: Name of the volumes in the progress log, e.g. `champion's volumes`.
 
     Raises:
+        NotComparableError: If the model takes other channels than the data set has.
         UserError: If the model cannot be loaded, or does not return probabilities.
     """
     with importing():  # imports torch, which a first model does not need
@@ -78,7 +88,27 @@ def score_model(
 
     with explaining_files():
         segmenter = load_segmenter(model, device)
+    expected, given = segmenter.channels.names, dataset.manifest.channels.names
+    if expected != given:
+        raise NotComparableError(
+            f"it takes the channels {', '.join(expected)}, and the volumes have {', '.join(given)}"
+        )
     return [one.score for one in scored(segmenter, dataset, entries, threshold, what)]
+
+
+def _require_target(champions: Manifest, ours: Manifest) -> None:
+    theirs, target = champions.targets[0].name, ours.targets[0].name
+    if theirs != target:
+        raise NotComparableError(f"it finds {theirs}, and the candidate {target}")
+
+
+def _is_alike(champions: Manifest, ours: Manifest) -> bool:
+    # a volume is read as `ours` declares it
+    return (champions.channels.names, champions.labels, champions.targets[0]) == (
+        ours.channels.names,
+        ours.labels,
+        ours.targets[0],
+    )
 
 
 def _new_to(known: Iterable[VolumeEntry], entries: Iterable[VolumeEntry]) -> list[VolumeEntry]:

@@ -16,10 +16,11 @@ from components.register.decision import (
     Decision,
     decide,
     decide_first,
+    not_comparable,
     require_metrics,
     too_few,
 )
-from components.register.held_out import score_model, unseen
+from components.register.held_out import NotComparableError, score_model, unseen
 from components.register.page import render_decision
 from components.register.record import (
     DecisionRecord,
@@ -166,11 +167,14 @@ def _decide(case: _Case) -> ModelVersion:
 
 def _against(case: _Case, champion: ModelVersion) -> DecisionRecord:
     name = f"version {champion.version}"
-    entries = unseen(champion, case.dataset, case.settings.compare_on)
-    refusal = too_few(len({entry.patient for entry in entries}), name)
-    if refusal:
-        return _record(case, refusal, champion)
-    comparison = _compare(case, champion, entries)
+    try:
+        entries = unseen(champion, case.dataset, case.settings.compare_on)
+        refusal = too_few(len({entry.patient for entry in entries}), name)
+        if refusal:
+            return _record(case, refusal, champion)
+        comparison = _compare(case, champion, entries)
+    except NotComparableError as error:
+        return _record(case, not_comparable(name, str(error)), champion)
     decision = decide(case.candidate.metrics, comparison, name, case.settings)
     return _record(case, decision, champion, comparison)
 
@@ -187,7 +191,7 @@ def _compare(case: _Case, champion: ModelVersion, entries: Sequence[VolumeEntry]
     uri = f"models:/{champion.name}/{champion.version}"
     try:
         reference = score_model(uri, entries, dataset, threshold, device, what)
-    except OutageError:
+    except (OutageError, NotComparableError):
         raise
     except UserError as error:
         raise UserError(

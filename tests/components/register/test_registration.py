@@ -12,6 +12,8 @@ from components.register.page import render_decision
 from components.register.record import DecisionRecord, read_record
 from components.register.registration import Candidate
 from components.register.rollback import rollback
+from components.shared.dataset.channels import Channels, Target
+from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.split import make_split
 from components.shared.errors import UserError
 from components.shared.model.segmenter import load_segmenter
@@ -328,6 +330,38 @@ def test_a_champion_from_elsewhere_is_compared_on_all_patients(world, caplog):
     assert len(found.comparison.pairs) == 8
     assert not found.champion_origin_known
     assert "they may include test patients" in caplog.text
+
+
+T1 = Channels(names=("T1", "T2", "T1c"), reference="T2")
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        (
+            {"channels": T1},
+            "it takes the channels pre-contrast, FLAIR, post-contrast, and the volumes have T1, "
+            "T2, T1c; register models of such data under a name of their own",
+        ),
+        (
+            {"targets": (Target(name="core", labels=(1,)),), "labels": {"core": 1}},
+            "it finds tumour, and the candidate core; register models",
+        ),
+    ],
+)
+def test_a_champion_of_other_data_is_not_comparable(world, caplog, form, reason):
+    world.champion(150)
+    world.publish(world.split, make_manifest(world.manifest.volumes, **form))
+
+    with caplog.at_level("INFO"):
+        found = world.register(world.candidate(150), compare_on="all_unseen")
+
+    expected = f"version 1 is not comparable: {reason}"
+    assert not found.promoted
+    assert found.reason.startswith(expected)
+    assert expected in caplog.text
+    assert expected in (world.cache.parent / "report").read_text()
+    assert world.alias() == "1"
 
 
 def test_a_champion_that_cannot_be_loaded_stops_the_step(world, tmp_path):
