@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,13 +11,15 @@ from components.ingest.settings import IngestSettings
 from components.ingest.workers import Accepted, Outcome, VolumeWork, usable_workers, work_on
 from components.shared.dataset.gc_lock import require_volumes
 from components.shared.dataset.ingest_account import IngestAccount, Quarantined
-from components.shared.dataset.manifest import Manifest, make_manifest, manifest_key
+from components.shared.dataset.manifest import Manifest, fetch_manifest, make_manifest, manifest_key
 from components.shared.errors import UserError
 from components.shared.progress import track
 from components.shared.reading.layouts.layout import Layout
 from components.shared.reading.layouts.opening import open_layout
 from components.shared.reading.scans import Listing, Scan
+from components.shared.reading.sources import dataset
 from components.shared.reading.sources.opening import open_source
+from components.shared.reading.sources.source import Source
 from components.shared.reading.table import AttributeTable, join_attributes, read_attributes
 from components.shared.report.kept import keep_report
 from components.shared.storage.store import Store
@@ -36,6 +39,39 @@ class IngestResult:
     account: IngestAccount
 
 
+@dataclass(frozen=True)
+class OpenedSource:
+    """A source while it is open, and its files by scan."""
+
+    source: Source
+    layout: Layout
+    listing: Listing
+
+    @property
+    def unique_scans(self) -> list[Scan]:
+        """Scans of distinct patients or days, in the order of their names."""
+        return _grouped(self.listing.scans, _one_day)[0]
+
+    @property
+    def doubled(self) -> list[Quarantined]:
+        """Scans of one patient and day, which cannot be distinguished."""
+        return [
+            Quarantined(
+                scan.name.volume,
+                f"patient {scan.name.patient} has {len(group)} scans of one day: "
+                + ", ".join(other.name.volume for other in group),
+                scan.paths,
+            )
+            for group in _grouped(self.listing.scans, _one_day)[1]
+            for scan in group
+        ]
+
+
+def _one_day(scan: Scan) -> tuple[str, str]:
+    # where the day is unknown, names of cases distinguish a patient's scans
+    return scan.name.patient, scan.name.date or scan.name.volume
+
+
 def ingest_source(
     source_uri: str, store: Store, settings: IngestSettings, workers: int | None = None
 ) -> IngestResult:
@@ -45,7 +81,8 @@ def ingest_source(
     the store are not written again, so the next ingest continues a killed one.
 
     Args:
-        source_uri: URI for `components.shared.reading.sources.opening.open_source`.
+        source_uri: URI for `components.shared.reading.sources.opening.open_source`, or
+            `dataset:ID` for a version that the store has.
         store: Store in which the version is published.
         settings: Limits, and whether a quarantined volume is an error.
         workers: Number of processes (default: as many as cores and free memory allow).
@@ -55,14 +92,75 @@ def ingest_source(
             `settings.strict` is set and a volume is quarantined (the store then holds the
             account); or volumes that were in the store have been removed since.
     """
+    if source_uri.startswith(dataset.SCHEME):
+        return _published_before(source_uri, store)
+    with open_listing(source_uri, settings) as opened:
+        outcomes = read_volumes(opened, opened.unique_scans, store, settings, workers)
+        return publish(opened, outcomes, store, settings)
+
+
+def _published_before(source_uri: str, store: Store) -> IngestResult:
+    manifest = fetch_manifest(store, dataset.dataset_id_of(source_uri))
+    require_volumes(store, manifest)
+    entries = manifest.volumes
+    account = IngestAccount(
+        source=source_uri,
+        dataset_id=manifest.dataset_id,
+        volumes=len(entries),
+        slices=sum(entry.slices for entry in entries),
+        tumour_slices=sum(entry.tumour_slices for entry in entries),
+        quarantined=(),
+        ignored={},
+        files_found=0,
+        files_accepted=0,
+        objects_written=0,
+        bytes_written=0,
+        warnings=(),
+    )
+    logger.info("data set %s: %d volumes, read before", account.dataset_id, account.volumes)
+    return IngestResult(manifest, account)
+
+
+@contextmanager
+def open_listing(source_uri: str, settings: IngestSettings) -> Iterator[OpenedSource]:
+    """Opens a source and lists its scans.
+
+    Raises:
+        UserError: If the source cannot be used, or nothing in it fits the layout.
+    """
     with open_source(source_uri, settings.max_archive_gib) as source:
         layout = open_layout(settings.layout, source)
-        listing = layout.list_scans(source)
-        work = VolumeWork(source, store.uri, settings, layout)
-        count = workers or usable_workers(settings.limits.worker_bytes)
-        outcomes = _examine(work, listing.scans, count)
-        table = read_attributes(source, listing.tables, settings.max_file_mib, layout.table)
-    result = _judge(source_uri, layout, listing, outcomes, table)
+        yield OpenedSource(source, layout, layout.list_scans(source))
+
+
+def read_volumes(
+    opened: OpenedSource,
+    scans: Sequence[Scan],
+    store: Store,
+    settings: IngestSettings,
+    workers: int | None = None,
+) -> list[Outcome]:
+    """Checks and stores volumes; see `ingest_source`."""
+    work = VolumeWork(opened.source, store.uri, settings, opened.layout)
+    count = min(workers or usable_workers(settings.limits.worker_bytes), max(len(scans), 1))
+    return list(track(work_on(work, scans, count), len(scans), "volumes"))
+
+
+def publish(
+    opened: OpenedSource, outcomes: Sequence[Outcome], store: Store, settings: IngestSettings
+) -> IngestResult:
+    """Publishes the version of all accepted volumes; see `ingest_source`.
+
+    Args:
+        opened: Source of the volumes.
+        outcomes: Outcome of each of `opened.unique_scans`.
+        store: Store that has the accepted volumes.
+        settings: Limits, and whether a quarantined volume is an error.
+    """
+    source, layout, listing = opened.source, opened.layout, opened.listing
+    table = read_attributes(source, listing.tables, settings.max_file_mib, layout.table)
+    judged = [*opened.doubled, *outcomes]
+    result = _judge(source.uri, layout, listing, judged, table)
     manifest, account = result.manifest, result.account
     _require_fit(account, layout, settings.strict, store)
     _log(account)
@@ -70,25 +168,6 @@ def ingest_source(
     if account.objects_written < account.volumes:
         require_volumes(store, manifest)
     return result
-
-
-def _examine(work: VolumeWork, scans: Sequence[Scan], workers: int) -> list[Outcome]:
-    # where the day is unknown, names of cases distinguish a patient's scans
-    alone, shared = _grouped(
-        scans, lambda scan: (scan.name.patient, scan.name.date or scan.name.volume)
-    )
-    refused = [
-        Quarantined(
-            scan.name.volume,
-            f"patient {scan.name.patient} has {len(group)} scans of one day: "
-            + ", ".join(other.name.volume for other in group),
-            scan.paths,
-        )
-        for group in shared
-        for scan in group
-    ]
-    outcomes = work_on(work, alone, min(workers, max(len(alone), 1)))
-    return [*refused, *track(outcomes, len(alone), "volumes")]
 
 
 def _judge(

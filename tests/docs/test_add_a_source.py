@@ -49,4 +49,5 @@ def test_a_new_source_is_one_module(copy):
     refused = subprocess.run(
         [sys.executable, "-c", code], cwd=copy, env=environment, capture_output=True, text=True
     )
-    assert "give kaggle:owner/dataset, s3://bucket/prefix or synthetic" in refused.stderr
+    forms = "give dataset:ID, kaggle:owner/dataset, s3://bucket/prefix or synthetic"
+    assert forms in refused.stderr
