@@ -21,6 +21,11 @@ from pipelines.placement.pod import Json, kfp_container, kfp_pod, pod_fragment
 from pipelines.placement.profiles import PodProfile, PodSettings
 
 _QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+# of a pod that follows a group: it checks weights with torch before it stores them
+_FOLLOWING = {
+    "requests": {"cpu": "50m", "memory": "64Mi"},
+    "limits": {"cpu": "1", "memory": "2Gi"},
+}
 # equal in every pod of a run, and after KFP's "Retry"
 _RUN_ID = {"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
 
@@ -84,7 +89,7 @@ def _step_pod(settings: PodSettings) -> Json:
     if settings.pod_group:
         for field in ("nodeSelector", "tolerations", "affinity"):
             pod["spec"].pop(field, None)
-        del pod["spec"]["containers"][0]["resources"]
+        pod["spec"]["containers"][0]["resources"] = _FOLLOWING
     elif settings.queue:
         pod["metadata"].setdefault("labels", {})[_QUEUE_LABEL] = settings.queue
     return pod

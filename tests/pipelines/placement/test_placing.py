@@ -153,7 +153,12 @@ def test_a_step_that_follows_a_group_takes_no_device_and_no_certain_node(profile
     train = {**FULL, "pod_group": {"pods": 4, "processes": 2}}
     alone, follower = (placed(PIPELINES["training"], profile(train=each)) for each in (FULL, train))
     executors = MessageToDict(follower.pipeline_spec)["deploymentSpec"]["executors"]
-    assert "resources" not in executors["exec-train"]["container"]
+    assert executors["exec-train"]["container"]["resources"] == {
+        "resourceCpuRequest": "50m",
+        "resourceCpuLimit": "1",
+        "resourceMemoryRequest": "64Mi",
+        "resourceMemoryLimit": "2Gi",
+    }
     pods = [pods_of(each)["exec-train"] for each in (alone, follower)]
     for field in ("nodeSelector", "nodeAffinity", "tolerations"):
         assert field in pods[0]
