@@ -43,9 +43,10 @@ def stack_channels(images: Sequence[AxialImage]) -> Voxels:
     """
     dtype = np.int16 if all(map(_fits_int16, images)) else np.float32
     stacked = np.empty((*images[0].voxels.shape, len(images)), dtype)
-    for channel, image in enumerate(images):
-        for index, plane in enumerate(image.voxels):  # a slice at a time: scaling takes float64
-            stacked[index, ..., channel] = _values(plane, image) if image.is_scaled else plane
+    for index, planes in enumerate(stacked):  # a slice at a time stays in the processor's cache
+        for channel, image in enumerate(images):
+            plane = image.voxels[index]
+            planes[..., channel] = _values(plane, image) if image.is_scaled else plane
     return stacked
 
 
@@ -65,8 +66,8 @@ def label_map(image: AxialImage, labels: Mapping[str, int]) -> LabelMap:
     known[[0, *labels.values()]] = True
     for index, plane in enumerate(image.voxels):
         values = _values(plane, image)
-        whole = np.rint(values)
-        if np.abs(values - whole).max() > _FRACTION:
+        whole = values if values.dtype.kind in "iu" else np.rint(values)
+        if whole is not values and np.abs(values - whole).max() > _FRACTION:
             raise BadScanError(
                 f"label has values that are not whole, e.g. {_odd(values, whole)}: was it "
                 "interpolated?"
