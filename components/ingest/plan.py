@@ -1,12 +1,11 @@
 """The plan of an ingest: which file becomes what, before an image is read."""
 
+from components.ingest.ingestion import open_listing
 from components.ingest.settings import IngestSettings
 from components.shared.config import Record
 from components.shared.dataset.channels import Channels, Target
 from components.shared.dataset.ingest_account import Quarantined
-from components.shared.reading.layouts.opening import open_layout
 from components.shared.reading.scans import Scan
-from components.shared.reading.sources.opening import open_source
 
 
 class PlannedVolume(Record):
@@ -59,18 +58,18 @@ def plan_ingest(source_uri: str, settings: IngestSettings) -> IngestPlan:
     Raises:
         UserError: If the source cannot be used, or no volume has all its files.
     """
-    with open_source(source_uri, settings.max_archive_gib) as source:
-        layout = open_layout(settings.layout, source)
-        listing = layout.list_scans(source)
-    if not listing.scans:
-        raise layout.nothing_accepted(source_uri, listing.quarantined)
+    with open_listing(source_uri, settings) as opened:
+        layout, listing = opened.layout, opened.listing
+    quarantined = (*listing.quarantined, *opened.doubled)
+    if not opened.unique_scans:
+        raise layout.nothing_accepted(source_uri, quarantined)
     return IngestPlan(
         source=source_uri,
         channels=layout.channels,
         labels=dict(layout.labels),
         targets=layout.targets,
-        volumes=tuple(map(_planned, listing.scans)),
-        quarantined=listing.quarantined,
+        volumes=tuple(map(_planned, opened.unique_scans)),
+        quarantined=quarantined,
         ignored={rule: len(paths) for rule, paths in listing.ignored.items()},
         tables=tuple(file.path for file in listing.tables),
         files_found=listing.files_found,

@@ -34,16 +34,19 @@ class Scan:
         copies: All its files; several times if the source holds equal copies of the scan.
         parts: Files by channel, and those of the label under `LABEL`; empty where only the names
             of slices distinguish them.
+        is_hashed: Whether names of files are hidden in messages and accounts.
     """
 
     name: ScanName
     copies: tuple[tuple[SourceFile, ...], ...]
     parts: Mapping[str, tuple[SourceFile, ...]] = field(default_factory=dict)
+    is_hashed: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
         """All files of all copies."""
-        return tuple(file.path for copy in self.copies for file in copy)
+        paths = (file.path for copy in self.copies for file in copy)
+        return tuple(map(hashed_name, paths) if self.is_hashed else paths)
 
 
 @dataclass(frozen=True)

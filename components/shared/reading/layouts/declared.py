@@ -235,7 +235,7 @@ class DeclaredLayout:
                 quarantined.append(Quarantined(self._key(volume), str(error), paths))
             else:
                 roles = {role: tuple(each) for role, each in parts.items()}
-                scans.append(Scan(name, (files,), roles))
+                scans.append(Scan(name, (files,), roles, self.settings.hash_patients))
         return (
             tuple(sorted(scans, key=lambda scan: scan.name.volume)),
             tuple(sorted(quarantined, key=lambda bad: bad.volume)),
