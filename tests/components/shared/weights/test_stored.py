@@ -1,5 +1,6 @@
 import functools
 import http.server
+import json
 import threading
 from collections import OrderedDict
 
@@ -8,8 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from components.shared.errors import OutageError, UserError
+from components.shared.model.model_folder import WEIGHTS_FILE, write_segmenter
+from components.shared.model.network import build_segmenter
+from components.shared.model.settings import Network
 from components.shared.model.weights_file import read_weights
 from components.shared.storage.store import file_digest, open_store
+from components.shared.tracking.server import connect, open_experiment
 from components.shared.weights.stored import (
     fetch_weights,
     find_weights,
@@ -19,6 +24,7 @@ from components.shared.weights.stored import (
 )
 
 WEIGHTS = OrderedDict(one=torch.arange(3.0))
+SMALL = Network(architecture="plain_unet", encoder_weights="none", encoder_depth=3, image_size=32)
 
 
 @pytest.fixture
@@ -131,3 +137,28 @@ def test_imagenet_weights_without_a_network_say_how_to_go_on(store, monkeypatch,
     message = r"cannot be downloaded.*`brainseg weights fetch imagenet:resnet18 .*weights=none"
     with pytest.raises(UserError, match=message):
         require_weights(store, "imagenet:resnet18")
+
+
+@pytest.fixture
+def mlflow_run(tmp_path, monkeypatch, make_mlflow, file):
+    """Id of a run in a local MLflow, with the file, and a stored model as an artifact folder."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", make_mlflow(tmp_path))
+    client = connect()
+    run_id = client.create_run(open_experiment(client)).info.run_id
+    client.log_artifact(run_id, file, "some")
+    (tmp_path / "model").mkdir()
+    write_segmenter(build_segmenter(SMALL), tmp_path / "model")
+    client.log_artifact(run_id, tmp_path / "model")
+    return run_id
+
+
+def test_a_run_of_mlflow_has_files_and_models(store, file, tmp_path, mlflow_run):
+    found = require_weights(store, f"runs:/{mlflow_run}/some/{file.name}")
+    assert (found.sha256, found.config) == (file_digest(file), "")
+    model = require_weights(store, f"runs:/{mlflow_run}/model")
+    assert model.sha256 == file_digest(tmp_path / "model" / WEIGHTS_FILE)
+    assert json.loads(model.config)["network"]["architecture"] == "plain_unet"
+    assert require_weights(store, str(tmp_path / "model")).sha256 == model.sha256
+    for missing in ("some/none.pth", "none"):
+        with pytest.raises(UserError, match=f"^weights runs:/.*{missing} cannot be fetched: "):
+            fetch_weights(store, f"runs:/{mlflow_run}/{missing}")
