@@ -8,6 +8,7 @@ import numpy as np
 
 from components.profile.measures import Measures
 from components.profile.outliers import Outlier
+from components.shared.dataset.channels import Channels
 from components.shared.dataset.manifest import Manifest, VolumeEntry
 from components.shared.dataset.parts import open_volume
 from components.shared.dataset.volumes import Mask, Volume, Voxels
@@ -59,6 +60,11 @@ def make_cards(
     ]
 
 
+def count_columns(channels: Channels) -> int:
+    """Returns the number of pictures in a row of a card."""
+    return max(channels.count + 1, _FEWEST_COLUMNS)
+
+
 def draw_card(volume: Volume) -> Voxels:
     """Draws a volume as `Card.pixels`."""
     best = largest_tumour_slice(volume.mask > 0)
@@ -67,7 +73,7 @@ def draw_card(volume: Volume) -> Voxels:
         for channel in range(volume.channels.count)
     ]
     above.append(_outlined(volume, best))
-    columns = max(len(above), _FEWEST_COLUMNS)
+    columns = count_columns(volume.channels)
     blank = np.full_like(above[0], 255)
     through = np.linspace(0, len(volume.image) - 1, columns + 2)[1:-1].round().astype(int)
     below = [_outlined(volume, index) for index in through]

@@ -7,7 +7,7 @@ from components.profile.charts import attribute_charts, intensities_by_site, vol
 from components.profile.describe import Profile
 from components.profile.drift import Drift
 from components.profile.measures import Measures, Quantiles
-from components.profile.montage import Card
+from components.profile.montage import Card, count_columns
 from components.profile.outliers import FARTHEST_SCORE
 from components.shared.dataset.channels import LGG_CHANNELS, Channels
 from components.shared.dataset.ingest_account import IngestAccount
@@ -134,10 +134,11 @@ def _drift(drift: Drift) -> list[Block]:
 def _pictures(cards: Sequence[Card], channels: Channels) -> list[Block]:
     if not cards:
         return ["No pictures, because profile.montage_volumes is 0."]
+    count = {4: "four", 5: "five", 6: "six"}.get(columns := count_columns(channels), columns)
     return [
         f"Top row: {', '.join(channels.names)}, and {channels.reference} with the mask's outline "
-        f"at the slice with most tumour. Bottom row: slices of {channels.reference} through "
-        "the volume. Brightness is scaled per volume and channel.",
+        f"at the slice with most tumour. Bottom row: {count} slices of {channels.reference} "
+        "through the volume. Brightness is scaled per volume and channel.",
         Gallery([_picture(card) for card in cards]),
     ]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from components.shared.report.dice_charts import dice_by_group, dice_by_size
-from components.shared.report.page import Block, Notice, Picture, Table, draw
+from components.shared.report.page import Block, Notice, Picture, Table, draw, show
 from components.shared.scoring.groups import group, size_thirds, tumour_sizes
 from components.shared.scoring.metrics import BASELINE_SUFFIX
 from components.shared.scoring.patients import by_patient
@@ -55,7 +55,7 @@ def patient_line(score: PatientScore) -> str:
     """Dice and tumour size of a patient in one line."""
     size = f"{score.tumour_pixels:,} tumour pixels, {score.predicted_pixels:,} predicted"
     if score.tumour_ml is not None:
-        size = f"tumour {score.tumour_ml:.3g} ml, predicted {score.predicted_ml:.3g} ml"
+        size = f"tumour {show(score.tumour_ml)} ml, predicted {show(score.predicted_ml)} ml"
     return f"{score.volume}, site {score.site}: Dice {score.dice:.3f}, {size}"
 
 
