@@ -100,7 +100,8 @@ def synthetic_example(side: int, slices: int, channels: Channels = LGG_CHANNELS)
 
 
 def _signature(channels: Channels) -> ModelSignature:
-    image = TensorSpec(np.dtype(channels.dtype), (-1, -1, -1, channels.count), "image")
+    # without a name: MLflow makes a dictionary of named inputs, which its flavor pytorch refuses
+    image = TensorSpec(np.dtype(channels.dtype), (-1, -1, -1, channels.count))
     probability = TensorSpec(np.dtype("float32"), (-1, -1, -1), "probability")
     return ModelSignature(inputs=Schema([image]), outputs=Schema([probability]))
 

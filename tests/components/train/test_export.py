@@ -1,11 +1,13 @@
 import json
 from importlib import metadata
 
+import mlflow.pyfunc
 import mlflow.pytorch
 import numpy as np
 import pytest
 import torch
 import yaml
+from mlflow.exceptions import MlflowException
 
 from components.shared.errors import UserError
 from components.shared.model.network import build_segmenter
@@ -46,6 +48,15 @@ def test_both_forms_take_any_slices_height_and_width(segmenter, folder):
         np.testing.assert_allclose(stored(image), expected, atol=1e-5)
         if shape[0] > 2:  # the archive refuses fewer
             np.testing.assert_allclose(predicted(archive, image), expected, atol=1e-5)
+
+
+def test_mlflows_generic_interface_predicts_an_array(segmenter, folder):
+    """As `mlflow models serve` does. A named input was refused whatever one sent."""
+    image = synthetic_example(40, slices=3)
+    served = mlflow.pyfunc.load_model(str(folder)).predict(image)
+    np.testing.assert_allclose(served, predicted(segmenter, image), atol=1e-5)
+    with pytest.raises(MlflowException, match="Failed to enforce schema"):
+        mlflow.pyfunc.load_model(str(folder)).predict(image[..., :2])
 
 
 def test_it_is_loaded_in_the_layout_in_which_convolutions_are_fastest(folder):
