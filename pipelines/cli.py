@@ -319,7 +319,7 @@ def fetch(
     from components.shared.weights.stored import fetch_weights
 
     # a relative path is no source: steps run in other folders
-    named = str(Path(source).absolute()) if Path(source).is_file() else source
+    named = str(Path(source).absolute()) if Path(source).exists() else source
     found = fetch_weights(open_store(_absolute(store)), named)
     print_result(found.model_dump(exclude={"config"}), _weights_line(found), as_json=as_json)
 

@@ -38,6 +38,8 @@ from components.split.settings import FoldSettings
 from components.train.checkpoints import Checkpoints
 from components.train.data.slices import prepare_volumes
 from components.train.fit import fit
+from components.train.initial import find_initial
+from components.train.loading import load_initial
 from components.train.precision import pick_precision
 from components.train.recipe import Compute, Recipe
 from pipelines.settings.presets import load_preset
@@ -82,6 +84,8 @@ def train_fold(recipe, folds, source, folder, path, fold, decay):
     dataset = SplitDataset(store, folder / "cache", manifest, split)
     torch.manual_seed(recipe.seed)
     segmenter = build_segmenter(recipe.network)
+    weights = find_initial({"network": recipe.network}, store, model_name="brainseg")
+    load_initial(segmenter, weights, "network", store, dataset.cache)
     parts = {
         part: prepare_volumes(dataset, part, segmenter) for part in ("train", "validation", "test")
     }

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+import certifi
+
 from components.shared.errors import OutageError, UserError
 from components.shared.model.settings import Network
 from components.shared.model.weights_uri import IMAGENET, WEIGHTS_FORMS, is_weights_uri
@@ -89,7 +91,8 @@ def _from_bucket(source: str, folder: Path) -> Fetched:
 
 def _from_web(source: str, folder: Path) -> Fetched:
     path = folder / (PurePosixPath(urlsplit(source).path).name or "weights")
-    context = ssl.create_default_context(cafile=authorities())
+    context = ssl.create_default_context(cafile=certifi.where())
+    context.load_verify_locations(authorities())  # those of an own authority, if one is named
     try:
         with urllib.request.urlopen(source, timeout=_TIMEOUT_S, context=context) as answer:
             expected = answer.headers.get("content-length")
