@@ -27,9 +27,6 @@ LabelMap = Pixels
 Mask = npt.NDArray[np.bool_]
 Probability = npt.NDArray[np.float32]
 
-CHANNELS = LGG_CHANNELS.names
-FLAIR = LGG_CHANNELS.reference_index
-
 _TYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("uint8"),
     "I16": np.dtype("<i2"),
