@@ -90,9 +90,8 @@ class SizeLimits:
     def worker_bytes(self) -> int:
         """Memory of a process that reads one volume at a time: 1 GiB for one of 400 MiB.
 
-        The largest takes 963 MiB in ingest: 63 for Python and its libraries, twice the volume (its
-        voxels, the store's object) and a quarter for its statistics. Small volumes need the
-        libraries, too.
+        The largest takes up to 963 MiB in ingest: 63 for Python and its libraries, twice the volume
+        (its voxels, and the file or the store's object) and a quarter for its statistics.
         """
         return max(2**30, int((2.5 * self.max_volume_mib + 24) * MIB))
 

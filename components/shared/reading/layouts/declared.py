@@ -123,13 +123,11 @@ class DeclaredLayout:
             for name in settings.channels
             if name in scan.parts
         }
-        for name, image in images.items():
-            check_image(image, name)
-            check_same_grid(image, images[reference], name, reference)
-        self._check_size(images[reference], limits)
+        self._check(images, limits)
         shown = images[reference]
         stacked = stack_channels([images.get(name, shown) for name in settings.channels])
         images.clear()  # the unpacked files
+        shown = AxialImage(stacked[..., self.channels.reference_index], shown.geometry)
         if self.with_labels:
             mask = self._read_label(source, scan, shown, limits)
         else:
@@ -147,7 +145,8 @@ class DeclaredLayout:
     ) -> LabelMap:
         with _named(LABEL):
             files = self._files(source, scan, LABEL, limits)
-            image_files = self._files(source, scan, self.channels.reference)
+            is_series = self._format.IS_SERIES  # whose segmentations refer to their image
+            image_files = self._files(source, scan, self.channels.reference) if is_series else []
             image = self._format.read_label(files, image_files, limits.volume_bytes)
         check_same_grid(image, reference, LABEL, self.channels.reference)
         return label_map(image, self.labels)
@@ -168,9 +167,13 @@ class DeclaredLayout:
                 )
         return [(self._key(file.name), _bytes(source, file)) for file in scan.parts[role]]
 
-    def _check_size(self, image: AxialImage, limits: SizeLimits) -> None:
+    def _check(self, images: Mapping[str, AxialImage], limits: SizeLimits) -> None:
+        reference = self.channels.reference
+        for name, image in images.items():
+            check_image(image, name)
+            check_same_grid(image, images[reference], name, reference)
         voxel_bytes = 4 * self.channels.count + 1
-        size_mib = image.voxels.size * voxel_bytes / MIB
+        size_mib = images[reference].voxels.size * voxel_bytes / MIB
         if size_mib > limits.max_volume_mib:
             raise BadScanError(
                 f"{self.channels.count} channels take {size_mib:.0f} MiB, the limit of a volume is "
