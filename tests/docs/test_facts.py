@@ -8,13 +8,22 @@ from pathlib import Path
 import pytest
 import typer
 
+from components.predict.settings import PredictSettings
 from components.shared import process
+from components.shared.config import build_config
 from components.shared.scoring.metrics import BASELINE_SUFFIX, HIGH_SUFFIX, LOW_SUFFIX, METRICS
 from components.train import exit_codes
 from docs.tools import reference
 from pipelines import cli
 from pipelines.catalogue import COMPONENTS, PIPELINES
-from pipelines.settings.presets import STEPS, load_preset, load_recipes, preset_names
+from pipelines.settings.presets import (
+    STEPS,
+    changed,
+    load_preset,
+    load_recipes,
+    parse_change,
+    preset_names,
+)
 
 PROJECT = Path(__file__).parents[2]
 OUTSIDE = [
@@ -57,6 +66,8 @@ def test_a_command_has_the_options_that_a_page_gives_it(page, words):
 def changes(page):
     """The preset and the changes of each command on a page, and of each change in its text."""
     for words in commands(TEXTS[page]):
+        if words[0] == "predict":  # has settings of its own
+            continue
         named = dict(pairwise(words))
         preset = named.get("--preset", "quick")
         yield (
@@ -74,6 +85,16 @@ def test_changes_of_settings_on_a_page_are_accepted(page):
         assert all(f"\n      {label}:" in TEXTS[page] for label in labels)
         form = [re.sub(r"^recipes\.\w+", "train", change) for change in given]
         load_preset(preset, form)
+
+
+def test_changes_of_a_prediction_are_accepted():
+    for _, words in ALL_COMMANDS:
+        found = [change for option, change in pairwise(words) if option == "--set"]
+        values = {}
+        for change in found if words[0] == "predict" else ():
+            key, value = parse_change(change, "KEY=VALUE")
+            values = changed(values, key.split("."), value, change)
+        build_config(PredictSettings, values, "predict")
 
 
 @pytest.mark.parametrize("page", TEXTS)

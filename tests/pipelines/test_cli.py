@@ -180,6 +180,21 @@ def test_strict_ingest_fails_on_a_bad_volume(call, tmp_path):
     assert code == 0
 
 
+def test_a_dry_run_prints_the_plan_and_writes_nothing(call, tmp_path):
+    layout = tmp_path / "mine.yaml"
+    layout.write_text("ingest: {layout: {name: brats, site: session}}")
+    command = ("ingest", "--source", "synthetic:2,as=brats", "--dry-run", "--preset", "mine.yaml")
+    code, out, _ = call(*command)
+    assert code == 0
+    assert "BraTS-SYN-00002-001: patient BraTS-SYN-00002, site 001" in out.splitlines()
+    assert out.splitlines()[-1] == "3 volumes to read, 0 quarantined, 0 of 15 files ignored"
+    assert json.loads(call(*command, "--json")[1])["files_found"] == 15
+    code, out, err = call(*command, "--set", "ingest.layout.name=bids")
+    assert (code, out) == (1, "")
+    assert "holds no file of the layout: expected e.g. {patient}/[{session}/]anat" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
 def test_an_empty_store_has_no_datasets(call):
     assert call("datasets", "--store", "store")[:2] == (0, "no data set in store\n")
 
@@ -244,6 +259,7 @@ def test_run_refuses_a_wrong_setting_before_it_starts(call, tmp_path):
     [
         ("threshold_=1", "predict.threshold_ is not a setting"),
         ("most_pictures=-1", "predict.most_pictures=-1: "),
+        ("layout.name=brat", "predict.layout.name='brat': "),
         ("device", "--set 'device' is not understood; the form is KEY=VALUE"),
         ("=cpu", "the form is KEY=VALUE"),
         ("device=[", "not valid YAML"),
