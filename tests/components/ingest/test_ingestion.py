@@ -355,9 +355,16 @@ class TestQuarantine:
         assert "e.g. kaggle_3m/TCGA_CS_4941_19960909/TCGA_CS_4941_19960909_1_mask.tif" in told
         assert len(self.kept(raised.value).quarantined) == 4
 
-    def test_source_without_tiff(self, tmp_path, run):
-        (tmp_path / "a.nii").touch()
-        with pytest.raises(UserError, match="no folder of TIFF files; the expected form"):
+    @pytest.mark.parametrize(
+        ("file", "message"),
+        [
+            ("a.png", "no folder of TIFF files; the expected form"),
+            ("a.nii", "no folder of TIFF files, but a.nii; set layout.name to nnunet, msd, bids"),
+        ],
+    )
+    def test_source_without_tiff(self, tmp_path, run, file, message):
+        (tmp_path / file).touch()
+        with pytest.raises(UserError, match=message):
             run(tmp_path)
         assert not (tmp_path / "store").exists()
 

@@ -88,8 +88,8 @@ def test_a_mask_is_written_where_it_was_read(order, dtype):
     stored.header["descrip"] = b"a name"
     data = stored.to_bytes()
     voxels = (read(data).voxels > 50).astype(dtype)
-    encoded = encode_mask([("x", data)], voxels)
-    assert encoded == encode_mask([("x", data)], voxels)
+    encoded = encode_mask([("x", data)], voxels, "tumour")
+    assert encoded == encode_mask([("x", data)], voxels, "tumour")
     found = nib.Nifti1Image.from_bytes(gzip.decompress(encoded))
     np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(stored.dataobj) > 50)
     np.testing.assert_array_equal(found.affine, stored.affine)
