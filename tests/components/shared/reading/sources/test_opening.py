@@ -65,11 +65,12 @@ def test_a_shared_source_of_a_wrong_form_is_refused(uri):
 
 def test_forms_are_those_of_the_modules():
     assert source_forms() == (
-        "a folder, a .zip file, kaggle:owner/dataset, s3://bucket/prefix or "
+        "a folder, a .zip file, dataset:ID, kaggle:owner/dataset, s3://bucket/prefix or "
         "synthetic:PATIENTS[,seed=N][,as=LAYOUT]"
     )
     assert source_forms(shared=True) == (
-        "kaggle:owner/dataset, s3://bucket/prefix or synthetic:PATIENTS[,seed=N][,as=LAYOUT]"
+        "dataset:ID, kaggle:owner/dataset, s3://bucket/prefix or "
+        "synthetic:PATIENTS[,seed=N][,as=LAYOUT]"
     )
 
 
