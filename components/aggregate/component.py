@@ -27,7 +27,7 @@ def aggregate(
         per_patient: CSV with the scores of each fold's test patients, as evaluate writes it.
         settings: YAML of `components.aggregate.settings.AggregateSettings`.
         report: HTML page.
-        table: CSV, one row per patient, with the fold.
+        table: CSV, one row per volume, with the fold.
         metrics: Figures over all patients, also as JSON in the file.
 
     Returns:
