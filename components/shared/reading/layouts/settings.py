@@ -43,6 +43,12 @@ PREFILLED: Mapping[str, Mapping[str, Any]] = {
         "targets": {"tumour": (1, 2, 3)},
         "patient": r"(?P<patient>.+?)(-(?P<session>[0-9]{3}))?$",
     },
+    "dicom": {
+        "format": "dicom",
+        "channels": {name: f"**/{{case}}/{name}/*" for name in ("T1", "T1c", "T2", "FLAIR")},
+        "label": "**/{case}/seg.dcm",
+        "labels": {"tumour": 1},
+    },
 }
 
 
@@ -53,7 +59,7 @@ class LayoutSettings(Config):
     text without `/`, `**/` any number of folders, and `[...]` may be absent.
 
     Attributes:
-        name: `tcga`, `nnunet`, `msd`, `bids`, `brats`, or `declared` for a layout of your own.
+        name: `tcga`, `nnunet`, `msd`, `bids`, `brats`, `dicom`, or `declared` for your own.
         format: `nifti`, or `dicom`, with all files of a series under one path and labels in a
             DICOM-SEG, whose segment numbers are the labels' values.
         channels: Path, or several possible paths, of each channel. `path#N` is image N of a file
@@ -73,7 +79,7 @@ class LayoutSettings(Config):
         hash_patients: Whether names of patients and cases are replaced by digests.
     """
 
-    name: Literal["tcga", "declared", "nnunet", "msd", "bids", "brats"] = "tcga"
+    name: Literal["tcga", "declared", "nnunet", "msd", "bids", "brats", "dicom"] = "tcga"
     format: Literal["nifti", "dicom"] = "nifti"
     channels: dict[Name, Paths] = Field(default_factory=dict)
     label: Paths = ()
@@ -90,6 +96,7 @@ class LayoutSettings(Config):
     @model_validator(mode="before")
     @classmethod
     def _prefill(cls, given: object) -> object:
+        given = {"name": given} if isinstance(given, str) else given  # layout: brats
         if not isinstance(given, Mapping):
             return given
         values = cast(Mapping[str, Any], given)
@@ -102,7 +109,7 @@ class LayoutSettings(Config):
             if changed:
                 raise ValueError(
                     f"the layout tcga has fixed paths, not {', '.join(changed)}; set name to "
-                    "declared, nnunet, msd, bids or brats"
+                    "declared, nnunet, msd, bids, brats or dicom"
                 )
             return self
         if self.name == "declared" and not self.channels:

@@ -143,7 +143,7 @@ def list_scans(source: Source) -> Listing:
     if others and not members:
         raise UserError(
             f"source {source.uri} holds no folder of TIFF files, but {others[0]}; set layout.name "
-            "to nnunet, msd, bids, brats or declared"
+            "to nnunet, msd, bids, brats, dicom or declared"
         )
     rules = {rule: tuple(paths) for rule, paths in sorted(ignored.items())}
     return Listing(scans, quarantined, rules, tuple(tables), len(files))

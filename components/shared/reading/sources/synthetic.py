@@ -21,7 +21,7 @@ from components.shared.dataset.volumes import LabelMap, Pixels
 from components.shared.errors import UserError
 from components.shared.reading.sources.folder import FolderSource
 from components.shared.reading.sources.source import Source
-from components.shared.reading.sources.synthetic_nifti import (
+from components.shared.reading.sources.synthetic_forms import (
     FORMS,
     LABELS,
     SyntheticScan,

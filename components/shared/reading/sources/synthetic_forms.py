@@ -1,4 +1,4 @@
-"""Synthetic patients as NIfTI files, in each prefilled layout and in one to declare.
+"""Synthetic patients as NIfTI or DICOM files, in each prefilled layout and in one to declare.
 
 Voxels are 6 x 2.5 x 2 mm. Arrays are stored in three orientations, one of them oblique.
 """
@@ -14,9 +14,11 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from components.shared.dataset.geometry import Affine
+from components.shared.dataset.geometry import Affine, Geometry
 from components.shared.dataset.volumes import LabelMap, Pixels
 from components.shared.reading.axial import Turn
+from components.shared.reading.dicom import encode_mask
+from components.shared.reading.dicom_series import encode_series
 
 LABELS = {"necrosis": 1, "edema": 2, "enhancing": 3}  # as in BraTS
 
@@ -113,6 +115,10 @@ FORMS: Mapping[str, _Form] = {
         f"{_BRATS}/{_BRATS}-seg.nii.gz",
         sessions=True,
     ),
+    "dicom": _Form(
+        {name: f"patient-{{patient:04d}}/{name}" for name in _NAMES},
+        "patient-{patient:04d}/seg.dcm",
+    ),
 }
 
 
@@ -129,7 +135,8 @@ def write_scans(top: Path, form: str, scans: Iterable[SyntheticScan]) -> None:
     for scan in scans:
         if scan.session and not paths.sessions:
             continue
-        _write_scan(top, paths, form, scan)
+        write = _write_series if form == "dicom" else _write_scan
+        write(top, paths, form, scan)
         patient = f"{'sub' if form == 'bids' else 'patient'}-{scan.number:04d}"
         rows.setdefault(patient, separator.join((patient, scan.site, str(scan.age))))
     if paths.table:
@@ -149,6 +156,25 @@ def _write_scan(top: Path, paths: _Form, form: str, scan: SyntheticScan) -> None
         target = top / path.format(patient=scan.number, session=scan.session)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(_encode(voxels, _TURNS[scan.number % len(_TURNS)]))
+
+
+def _write_series(top: Path, paths: _Form, form: str, scan: SyntheticScan) -> None:
+    """Writes a series for each channel, and the union of all labels as a segmentation."""
+    del form
+    affine = np.zeros((3, 4))
+    affine[[2, 1, 0], [0, 1, 2]] = _SPACING_MM
+    images, series = _images(scan), list[tuple[str, bytes]]()
+    for name, path in paths.images.items():
+        folder = top / path.format(patient=scan.number)
+        folder.mkdir(parents=True)
+        # the identifiers stand for those of a patient, which must not leave the files
+        files = encode_series(images[name], Geometry.of_affine(affine), f"Doe^{scan.number:04d}")
+        series = [(f"{index:03d}.dcm", data) for index, data in enumerate(files)]
+        for file, data in series:
+            (folder / file).write_bytes(data)
+    mask = np.minimum(scan.labels, 1)
+    label = top / paths.label.format(patient=scan.number)
+    label.write_bytes(encode_mask(series, mask, "tumour"))
 
 
 def _images(scan: SyntheticScan) -> dict[str, npt.NDArray[np.int16]]:
