@@ -51,7 +51,7 @@ def _try_files(client: MlflowClient, run: Run, large_bytes: int) -> None:
     client.log_text(run_id, run_id, _FILE)
     listed = [found.path for found in client.list_artifacts(run_id)]
     with TemporaryDirectory() as folder:
-        read = Path(client.download_artifacts(run_id, _FILE, folder)).read_text()
+        read = _read(run, folder)
         if _FILE not in listed or read != run_id:
             raise UserError(
                 f"MLflow at {client.tracking_uri} cannot be used: an artifact that was stored in "
@@ -63,6 +63,14 @@ def _try_files(client: MlflowClient, run: Run, large_bytes: int) -> None:
             with open(large, "wb") as stream:
                 stream.truncate(large_bytes)
             client.log_artifact(run_id, str(large))
+
+
+@explaining_files()
+def _read(run: Run, folder: str) -> str:
+    # MlflowClient.download_artifacts hides why it fails (its store/artifact/runs_artifact_repo.py)
+    files = get_artifact_repository(run.info.artifact_uri)
+    found: str = files.download_artifacts(_FILE, folder)  # type: ignore[no-untyped-call]  # MLflow's
+    return Path(found).read_text()
 
 
 def _require_common_folder(client: MlflowClient, run: Run) -> None:

@@ -52,7 +52,6 @@ class Client(MlflowClient):
     log_artifact = explaining_files()(MlflowClient.log_artifact)
     log_model_artifacts = explaining_files()(MlflowClient.log_model_artifacts)
     list_artifacts = explaining_files()(MlflowClient.list_artifacts)
-    download_artifacts = explaining_files()(MlflowClient.download_artifacts)
 
 
 @explaining()

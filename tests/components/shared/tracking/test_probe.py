@@ -63,6 +63,7 @@ def test_a_user_who_may_not_delete_runs_leaves_one(proxy):
         ("PUT", "mlflow-artifacts", 403, "the user needs the right to it"),
         ("PUT", "mlflow-artifacts", 401, "or a valid _TOKEN"),
         ("GET", "mlflow-artifacts", 403, "the user needs the right to it"),
+        ("GET", "probe.txt", 403, "the user needs the right to it"),
         ("POST", "runs/create", 403, "the user needs the right to it"),
         ("POST", "runs/create", 401, "or a valid _TOKEN"),
         ("GET", "registered-models/search", 403, "the user needs the right to it"),
@@ -75,7 +76,10 @@ def test_what_is_refused_has_its_status_and_advice(proxy, method, part, status, 
     assert advice in message
 
 
-@pytest.mark.parametrize(("method", "part"), [("PUT", "mlflow-artifacts"), ("POST", "runs/create")])
+@pytest.mark.parametrize(
+    ("method", "part"),
+    [("PUT", "mlflow-artifacts"), ("GET", "probe.txt"), ("POST", "runs/create")],
+)
 def test_a_server_that_fails_is_an_outage(proxy, method, part):
     proxy.refuse(method, part, 503)
     assert "503" in refused(OutageError)
