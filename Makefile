@@ -46,7 +46,7 @@ cluster-test: $(READY)  ## the manifests and a run in pods, on the cluster that 
 	@tests/cluster/check $(VERSION)
 	$(BIN)/pytest -m cluster tests/cluster
 
-CHECK ?= tests/kubeflow
+CHECK ?= tests/kubeflow/test_graphs.py tests/kubeflow/test_failures.py
 kubeflow-test: $(READY)  ## a check of the Kubeflow Pipelines at KF_PIPELINES_ENDPOINT
 	BRAINSEG_SUBMIT='$(SUBMIT)' PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -m kubeflow $(CHECK)
 
