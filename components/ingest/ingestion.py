@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from components.ingest.settings import IngestSettings
 from components.ingest.workers import Accepted, Outcome, VolumeWork, usable_workers, work_on
@@ -102,21 +102,7 @@ def ingest_source(
 def _published_before(source_uri: str, store: Store) -> IngestResult:
     manifest = fetch_manifest(store, dataset.dataset_id_of(source_uri))
     require_volumes(store, manifest)
-    entries = manifest.volumes
-    account = IngestAccount(
-        source=source_uri,
-        dataset_id=manifest.dataset_id,
-        volumes=len(entries),
-        slices=sum(entry.slices for entry in entries),
-        tumour_slices=sum(entry.tumour_slices for entry in entries),
-        quarantined=(),
-        ignored={},
-        files_found=0,
-        files_accepted=0,
-        objects_written=0,
-        bytes_written=0,
-        warnings=(),
-    )
+    account = _account(source_uri, manifest)
     logger.info("data set %s: %d volumes, read before", account.dataset_id, account.volumes)
     return IngestResult(manifest, account)
 
@@ -184,12 +170,9 @@ def _judge(
     patients = [name for scan in listing.scans for name in (scan.name.patient, scan.name.volume)]
     entries, warnings = join_attributes([volume.entry for volume in accepted], table, patients)
     manifest = make_manifest(entries, layout.channels, layout.labels, layout.targets)
-    account = IngestAccount(
-        source=source_uri,
-        dataset_id=manifest.dataset_id,
-        volumes=len(entries),
-        slices=sum(entry.slices for entry in entries),
-        tumour_slices=sum(entry.tumour_slices for entry in entries),
+    account = _account(
+        source_uri,
+        manifest,
         quarantined=tuple(quarantined),
         ignored=_count_ignored(listing, table, accepted),
         files_found=listing.files_found,
@@ -199,6 +182,18 @@ def _judge(
         warnings=tuple(warnings),
     )
     return IngestResult(manifest, account)
+
+
+def _account(source_uri: str, manifest: Manifest, **files: Any) -> IngestAccount:  # noqa: ANN401
+    """Counts a version; `files` are the other fields, where files were read."""
+    return IngestAccount(
+        source=source_uri,
+        dataset_id=manifest.dataset_id,
+        volumes=len(manifest.volumes),
+        slices=sum(entry.slices for entry in manifest.volumes),
+        tumour_slices=sum(entry.tumour_slices for entry in manifest.volumes),
+        **files,
+    )
 
 
 def _one_per_image(accepted: Iterable[Accepted]) -> tuple[list[Accepted], list[Quarantined]]:

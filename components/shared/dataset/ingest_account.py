@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from components.shared.config import Record
 
 
@@ -24,7 +26,7 @@ class IngestAccount(Record):
         quarantined: Refused volumes.
         ignored: Number of other files by the rule that ignores them.
         objects_written: Volumes that the store did not hold before.
-        warnings: Irregularities of `data.csv`, one sentence each.
+        warnings: Irregularities of the table, one sentence each.
     """
 
     source: str
@@ -32,13 +34,13 @@ class IngestAccount(Record):
     volumes: int
     slices: int
     tumour_slices: int
-    quarantined: tuple[Quarantined, ...]
-    ignored: dict[str, int]
-    files_found: int
-    files_accepted: int
-    objects_written: int
-    bytes_written: int
-    warnings: tuple[str, ...]
+    quarantined: tuple[Quarantined, ...] = ()
+    ignored: dict[str, int] = Field(default_factory=dict)
+    files_found: int = 0
+    files_accepted: int = 0
+    objects_written: int = 0
+    bytes_written: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def files_quarantined(self) -> int:
