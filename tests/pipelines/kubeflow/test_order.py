@@ -22,7 +22,7 @@ def test_a_run_is_prepared_with_everything_that_pods_need(prepared):
 
 @pytest.mark.parametrize("source", ["data", "/data/lgg.zip", "~/lgg", "file:///data", ""])
 def test_a_source_on_this_machine_is_refused(source):
-    refused("on this machine only, or is not understood; give kaggle:", source=source)
+    refused("on this machine only, or is not understood; give dataset:ID, kaggle:", source=source)
 
 
 def test_a_source_of_a_wrong_form_is_refused():

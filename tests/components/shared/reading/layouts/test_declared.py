@@ -1,7 +1,6 @@
 """Declared layouts: which file becomes what, and which case is refused with which sentence."""
 
 import gzip
-import json
 
 import nibabel as nib
 import numpy as np
@@ -282,38 +281,6 @@ def test_a_channel_of_no_case_is_an_error(case):
         listed(case, channels=channels, optional=("T2",))
 
 
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"channels": {}}, "needs `channels`: a path for each channel"),
-        ({"channels": {"T1": "/abs/{case}"}}, "must be relative"),
-        ({"channels": {"T1": "[{case}"}}, "check its brackets"),
-        ({"channels": {"T1": "{Case}.nii"}}, "is not understood at '{Case}.nii'"),
-        ({"channels": {"T1": "t1.nii"}, "label": ()}, "needs a field that identifies the case"),
-        ({"label": "{other}.nii"}, "all paths must have the same fields"),
-        ({"reference": "T3"}, "reference 'T3' is none of the channels T1, FLAIR"),
-        ({"optional": ("FLAIR",)}, "optional must name channels other than the reference"),
-        ({"patient": "("}, "patient is no regular expression"),
-        ({"patient": "x"}, "patient needs a group named patient"),
-        ({"targets": {"all": (1, 7)}}, "target all has the value 7, which no label has"),
-        ({"labels": {"air": 0}}, "layout.labels.air=0: Input should be greater than or equal to 1"),
-        ({"name": "tcga"}, "the layout tcga has fixed paths, not channels, label, labels; set"),
-        ({"name": "brat"}, "(nearest: brats)"),
-        ({"chanels": {}}, "layout.chanels is not a setting (nearest: layout.channels)"),
-    ],
-)
-def test_settings_that_do_not_fit_are_refused(changes, problem):
-    with pytest.raises(UserError) as refused:
-        settings(**changes)
-    assert problem in str(refused.value)
-
-
-def test_settings_survive_their_rendering():
-    """They travel as text from the command line to a step."""
-    for one in (LayoutSettings(), settings(), LayoutSettings(name="brats")):
-        assert LayoutSettings.model_validate_json(one.model_dump_json()) == one
-
-
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
     top = write_synthetic(tmp_path_factory.mktemp("synthetic"), patients=3, seed=0)
@@ -355,45 +322,3 @@ class TestPrefilled:
         with open_source("synthetic:2,as=nnunet") as source:
             layout = open_layout(LayoutSettings(name="nnunet"), source, with_labels=False)
             assert len(layout.list_scans(source).scans) == 2
-
-
-def described(tmp_path, name="nnunet", **content):
-    (tmp_path / "dataset.json").write_text(json.dumps(content))
-    return open_layout(LayoutSettings(name=name), source_of(tmp_path))
-
-
-def test_regions_of_nnunet_are_targets(tmp_path):
-    layout = described(
-        tmp_path,
-        channel_names={"0": "T1 (post)", "1": "FLAIR"},
-        labels={"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3},
-    )
-    assert layout.channels.names == ("T1 -post", "FLAIR")
-    assert layout.labels == {"label 1": 1, "label 2": 2, "enhancing": 3}
-    assert {target.name: target.labels for target in layout.targets} == {
-        "whole": (1, 2, 3),
-        "core": (2, 3),
-        "enhancing": (3,),
-    }
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        ({}, "it has no channel_names"),
-        ({"channel_names": {"a": "T1"}}, "dataset.json is not that of nnunet: invalid literal"),
-        ({"channel_names": {"0": "T1"}, "file_ending": ".png"}, "file_ending '.png' is not read"),
-        ({"channel_names": {"0": "T1"}, "labels": {"a": "x"}}, "is not that of nnunet"),
-        ({"channel_names": {"0": "T1"}, "labels": {"a": 999}}, "dataset.json.labels.a=999"),
-    ],
-)
-def test_a_description_that_does_not_fit_is_refused(tmp_path, content, problem):
-    with pytest.raises(UserError) as refused:
-        described(tmp_path, x=1, **content)
-    assert problem in str(refused.value)
-
-
-def test_a_missing_description_is_named(tmp_path):
-    (tmp_path / "x").touch()
-    with pytest.raises(UserError, match=r"has no dataset\.json; give the folder that holds it, or"):
-        open_layout(LayoutSettings(name="msd"), source_of(tmp_path))
