@@ -1,5 +1,6 @@
 """The ingest step: publishes a source's patients as an immutable data set version."""
 
+import functools
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,7 +48,7 @@ class OpenedSource:
     layout: Layout
     listing: Listing
 
-    @property
+    @functools.cached_property
     def unique_scans(self) -> list[Scan]:
         """Scans of distinct patients or days, in the order of their names."""
         return _grouped(self.listing.scans, _one_day)[0]

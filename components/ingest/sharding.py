@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Read(Record):
-    """What a shard found about one volume: an entry, or the reason of its quarantine."""
+    """Result of one volume in a shard: an entry, or the reason of its quarantine."""
 
     volume: str
     entry: VolumeEntry | None = None
@@ -62,7 +62,7 @@ def ingest_shard(
     with open_listing(source_uri, settings) as opened:
         outcomes = read_volumes(opened, opened.unique_scans[index::count], store, settings)
     rows = [_row(outcome).model_dump(mode="json", exclude_defaults=True) for outcome in outcomes]
-    part.write_text(json.dumps({"index": index, "count": count, "volumes": rows}))
+    part.write_text(json.dumps(rows))
 
 
 def merge_shards(
@@ -74,11 +74,8 @@ def merge_shards(
         UserError: As `components.ingest.ingestion.ingest_source`, or if the source has changed
             since a shard has read it.
     """
-    found = {
-        row["volume"]: _Read(**row)
-        for part in parts
-        for row in json.loads(part.read_text())["volumes"]
-    }
+    rows = (_Read(**row) for part in parts for row in json.loads(part.read_text()))
+    found = {row.volume: row for row in rows}
     with open_listing(source_uri, settings) as opened:
         names = {scan.name.volume for scan in opened.unique_scans}
         if changed := sorted(names ^ found.keys()):

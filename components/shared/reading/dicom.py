@@ -10,12 +10,12 @@ import numpy.typing as npt
 from components.shared.reading.axial import AxialImage, Turn, turn_axial
 from components.shared.reading.dicom_series import (
     NO_FRAME,
-    Files,
     check_size,
     parse_all,
     read_volume,
     refusing,
 )
+from components.shared.reading.layouts.formats import Files
 from components.shared.reading.scans import BadScanError
 
 MASK_SUFFIX = ".dcm"

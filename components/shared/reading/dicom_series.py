@@ -17,6 +17,7 @@ import numpy.typing as npt
 from components.shared.dataset.geometry import Geometry
 from components.shared.dataset.volumes import size_text
 from components.shared.errors import UserError
+from components.shared.reading.layouts.formats import Files
 from components.shared.reading.scans import MIB, BadScanError
 
 if TYPE_CHECKING:  # of the extra `dicom`
@@ -31,9 +32,6 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 for _library in ("pydicom", "highdicom"):
     logging.getLogger(_library).setLevel(logging.CRITICAL)  # as for `refusing`
-
-Files = Sequence[tuple[str, bytes]]
-"""Names and contents of files."""
 
 
 @contextmanager

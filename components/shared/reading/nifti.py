@@ -8,7 +8,6 @@ import gzip
 import io
 import math
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +25,11 @@ from components.shared.reading.axial import (
     tolerance_mm,
     turn_axial,
 )
+from components.shared.reading.layouts.formats import Files
 from components.shared.reading.scans import MIB, BadScanError
 
 MASK_SUFFIX = ".nii.gz"
 IS_SERIES = False
-
-Files = Sequence[tuple[str, bytes]]
 
 _GZIP = b"\x1f\x8b"  # RFC 1952
 _HEADER_BYTES = 540  # of NIfTI-2, the longer one

@@ -126,7 +126,7 @@ def _prepare(volume: Volume, segmenter: VolumeSegmenter) -> Arrays:
 def _preprocessing_digest(segmenter: VolumeSegmenter, target: Target = LGG_TARGETS[0]) -> str:
     """Digest of a small prepared volume; it changes with code, sizes and libraries.
 
-    What is not that of the public set is in it too: the volumes' type and the target's labels.
+    It depends on the volumes' type and the target's labels, where they differ from the LGG set's.
     """
     digest = hashlib.sha256()
     for array in _prepare(_small_volume(segmenter.channels), segmenter):

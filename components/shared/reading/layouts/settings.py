@@ -17,7 +17,7 @@ _BRATS = "**/{case}"
 PREFILLED: Mapping[str, Mapping[str, Any]] = {
     "declared": {},
     "tcga": {},
-    # channels and labels are those of dataset.json, see `prefilled.py`
+    # channels and labels are those of dataset.json, see `opening.py`
     "nnunet": {},
     "msd": {},
     "bids": {

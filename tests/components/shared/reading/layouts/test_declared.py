@@ -6,7 +6,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from components.shared.config import build_config
 from components.shared.errors import UserError
 from components.shared.reading.layouts.opening import open_layout
 from components.shared.reading.layouts.settings import LayoutSettings
@@ -15,18 +14,9 @@ from components.shared.reading.scans import BadScanError, SizeLimits, hashed_nam
 from components.shared.reading.sources.folder import FolderSource
 from components.shared.reading.sources.opening import open_source
 from components.shared.reading.sources.synthetic import write_synthetic
+from tests.components.shared.reading.layouts.declaring import DECLARED, settings
 
 AFFINE = np.diag([-2.0, -2.0, 5.0, 1])  # LPS, as the arrays of a volume
-DECLARED = {
-    "name": "declared",
-    "channels": {"T1": "{case}/t1.nii.gz", "FLAIR": "{case}/flair.nii.gz"},
-    "label": "{case}/seg.nii.gz",
-    "labels": {"core": 1, "edema": 2},
-}
-
-
-def settings(**changes):
-    return build_config(LayoutSettings, {**DECLARED, **changes}, "layout")
 
 
 def source_of(folder):

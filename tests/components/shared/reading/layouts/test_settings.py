@@ -2,20 +2,9 @@
 
 import pytest
 
-from components.shared.config import build_config
 from components.shared.errors import UserError
 from components.shared.reading.layouts.settings import LayoutSettings
-
-DECLARED = {
-    "name": "declared",
-    "channels": {"T1": "{case}/t1.nii.gz", "FLAIR": "{case}/flair.nii.gz"},
-    "label": "{case}/seg.nii.gz",
-    "labels": {"core": 1, "edema": 2},
-}
-
-
-def settings(**changes):
-    return build_config(LayoutSettings, {**DECLARED, **changes}, "layout")
+from tests.components.shared.reading.layouts.declaring import settings
 
 
 def test_a_name_alone_is_a_prefilled_layout():
