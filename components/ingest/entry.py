@@ -32,8 +32,8 @@ def describe_volume(
         target: First target of the data set.
     """
     slices, height, width = volume.mask.shape
-    pixels = _label_pixels(volume.mask)
-    tumour = pixels[:, list(target.labels)].sum(axis=1)
+    pixels = {value: _pixels(volume.mask, value) for value in {*labels.values(), *target.labels}}
+    tumour = np.sum([pixels[value] for value in target.labels], axis=0)
     return VolumeEntry(
         volume=name.volume,
         patient=name.patient,
@@ -55,15 +55,17 @@ def describe_volume(
     )
 
 
-def _label_pixels(mask: LabelMap) -> npt.NDArray[np.intp]:
-    """Pixels of each value in each slice, slices x 256."""
-    return np.stack([np.bincount(plane.ravel(), minlength=256) for plane in mask])
+def _pixels(mask: LabelMap, value: int) -> npt.NDArray[np.intp]:
+    """Pixels of one value in each slice."""
+    return np.array([np.count_nonzero(plane == value) for plane in mask])
 
 
-def _label_voxels(pixels: npt.NDArray[np.intp], labels: Mapping[str, int]) -> dict[str, int]:
+def _label_voxels(
+    pixels: Mapping[int, npt.NDArray[np.intp]], labels: Mapping[str, int]
+) -> dict[str, int]:
     if len(labels) == 1:
         return {}
-    return {name: int(pixels[:, value].sum()) for name, value in labels.items()}
+    return {name: int(pixels[value].sum()) for name, value in labels.items()}
 
 
 def _missing_channels(image: Voxels, channels: Channels) -> tuple[str, ...]:

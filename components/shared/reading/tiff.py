@@ -260,11 +260,11 @@ def _parts(page: tifffile.TiffPage, segments: Iterator[bytes]) -> Iterator[_Part
         return
     compression, reverse = page.compression, page.fillorder == FILLORDER.LSB2MSB
     page.compression, page.fillorder = COMPRESSION.NONE, FILLORDER.MSB2LSB
+    whole = math.prod(_segment_shape(page))
     for index, segment in enumerate(segments):
         packed = imagecodecs.bitorder_decode(segment) if reverse else segment
-        pixels = _unpack(packed, compression, math.prod(_segment_shape(page)))
-        size = _size(page, index)
-        if len(pixels) < size:
+        pixels = _unpack(packed, compression, whole)
+        if len(pixels) < whole and len(pixels) < (size := _size(page, index)):
             held = f"{len(pixels)} of {size} bytes"
             raise BadTiffError(f"pixels are missing: part {index + 1} holds {held}")
         yield page.decode(pixels, index)[:2]

@@ -349,9 +349,9 @@ def _read_slice(source: Source, file: SourceFile, kind: Kind, max_bytes: int) ->
 def _binary(mask: Pixels, files: Sequence[SourceFile]) -> Pixels:
     # tumour is 255 in this set and 1 elsewhere; a second value may be another class or a blurred
     # edge, and either choice would be a guess
-    positive = mask.max()
+    positive = max(int(mask.max()), 1)
     for pixels, file in zip(mask, files, strict=True):
-        if np.any((pixels != 0) & (pixels != positive)):
+        if np.count_nonzero(pixels) != np.count_nonzero(pixels == positive):
             values = Counter(pixels.ravel().tolist())
             shown = ", ".join(str(value) for value in sorted(values)[:5])
             raise BadScanError(
