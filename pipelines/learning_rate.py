@@ -61,7 +61,9 @@ def find_learning_rate(
     registered = RegisterSettings.model_validate(preset["register"])
     dataset = _dataset(preset, store, source, dataset_id)
     torch.manual_seed(recipe.seed)
-    segmenter = build_segmenter(recipe.network, channels=dataset.manifest.channels)
+    segmenter = build_segmenter(
+        recipe.network, channels=dataset.manifest.channels, targets=dataset.manifest.targets
+    )
     weights = find_initial({"network": recipe.network}, store, registered.model_name)
     load_initial(segmenter, weights, "network", store, dataset.cache)
     volumes = prepare_volumes(dataset, "train", segmenter, whole_scans=recipe.whole_scans)

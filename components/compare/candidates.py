@@ -95,7 +95,7 @@ def measure(
         scores.append(one.score)
         seconds.append(one.seconds)
         if one.entry.volume in shown:
-            index = largest_tumour_slice(one.volume.mask > 0)
+            index = largest_tumour_slice(one.volume.truth[0])
             overlays[one.entry.volume] = draw_slice(one.volume, one.mask, index)
     return Candidate(
         label=label,

@@ -98,7 +98,7 @@ def _recurring_overlays(
 ) -> Iterator[tuple[str, Voxels]]:
     for name in sorted(first_of_each_third(evaluation.scores, settings.overlay_volumes)):
         volume = _volume(dataset, name)
-        index = largest_tumour_slice(volume.mask > 0)
+        index = largest_tumour_slice(volume.truth[0])
         yield name, draw_slice(volume, evaluation.predictions[name].unpack(), index)
 
 

@@ -141,7 +141,7 @@ def _predict_or_refuse(
     if isinstance(volume, Refused):
         return _refuse(task, name, volume.reason)
     try:
-        probability = task.segmenter(volume.image, name, volume.channels)
+        probability = task.segmenter(volume.image, name, volume.channels)[0]
         mask = find_tumour(probability, task.threshold, task.segmenter.min_component_fraction)
         task.write(scan, "mask", mask.view(np.uint8))
         if task.settings.probabilities:

@@ -67,7 +67,7 @@ def count_columns(channels: Channels) -> int:
 
 def draw_card(volume: Volume) -> Voxels:
     """Draws a volume as `Card.pixels`."""
-    best = largest_tumour_slice(volume.mask > 0)
+    best = largest_tumour_slice(volume.truth[0])
     above = [
         _squared(draw_channel(volume, channel, best, _PANEL_PX))
         for channel in range(volume.channels.count)

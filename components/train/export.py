@@ -74,12 +74,13 @@ def export_segmenter(segmenter: AnySegmenter, folder: Path) -> float:
         segmenter,
         folder,
         serialization_format="pt2",
-        signature=_signature(channels),
+        signature=_signature(segmenter),
         input_example=synthetic_example(segmenter.image_size, slices=3, channels=channels),
         pip_requirements=[f"{name}=={metadata.version(name)}" for name in _REQUIREMENTS],
         metadata={
             "channels": list(channels.names),
             "reference": channels.reference,
+            "targets": [target.name for target in segmenter.targets],
             "orientation": "LPS",
             "context_slices": segmenter.context_slices,
             "min_component_fraction": segmenter.min_component_fraction,
@@ -99,19 +100,22 @@ def synthetic_example(side: int, slices: int, channels: Channels = LGG_CHANNELS)
     return image
 
 
-def _signature(channels: Channels) -> ModelSignature:
+def _signature(segmenter: AnySegmenter) -> ModelSignature:
+    channels, targets = segmenter.channels, len(segmenter.targets)
+    shape = (-1, -1, -1) if targets == 1 else (targets, -1, -1, -1)
     # without a name: MLflow makes a dictionary of named inputs, which its flavor pytorch refuses
     image = TensorSpec(np.dtype(channels.dtype), (-1, -1, -1, channels.count))
-    probability = TensorSpec(np.dtype("float32"), (-1, -1, -1), "probability")
+    probability = TensorSpec(np.dtype("float32"), shape, "probability")
     return ModelSignature(inputs=Schema([image]), outputs=Schema([probability]))
 
 
 def _check(segmenter: AnySegmenter, folder: Path) -> float:
+    targets = len(segmenter.targets)
     stored: dict[str, Callable[[Voxels], Probability]] = {
         "stored segmenter": load_segmenter(folder, device="cpu"),
-        "torch.export archive": _callable(mlflow.pytorch.load_model(str(folder))),
+        "torch.export archive": _callable(mlflow.pytorch.load_model(str(folder)), targets),
     }
-    eager = _callable(segmenter)
+    eager = _callable(segmenter, targets)
     largest = 0.0
     for image in _check_images(segmenter):
         expected = eager(image)
@@ -133,10 +137,10 @@ def _check_images(segmenter: AnySegmenter) -> Iterable[Voxels]:
         yield np.repeat(image[..., channels.reference_index, None], channels.count, axis=3)
 
 
-def _callable(module: torch.nn.Module) -> Callable[[Voxels], Probability]:
+def _callable(module: torch.nn.Module, targets: int) -> Callable[[Voxels], Probability]:
     def predict(image: Voxels) -> Probability:
         with torch.inference_mode():
             probability: Probability = module(torch.from_numpy(image)).numpy()
-            return probability
+            return probability.reshape(targets, *image.shape[:3])
 
     return predict

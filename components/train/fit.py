@@ -172,7 +172,7 @@ def deal_out(
     volumes: Sequence[PreparedVolume], *, rank: int, ranks: int
 ) -> Sequence[tuple[np.ndarray, ...] | None]:
     """Arrays of the volumes that a process validates; `None` fills up to an equal number."""
-    arrays = [(volume.images, volume.box, volume.masks, volume.truth) for volume in volumes]
+    arrays = [(volume.images, volume.box, volume.masks, volume.label_map) for volume in volumes]
     return [*arrays, *[None] * (-len(arrays) % ranks)][rank::ranks]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from components.shared.dataset.volumes import target_masks
 from components.shared.model.network import VolumeSegmenter, with_neighbours
 from components.shared.scoring.decision import find_tumour
 from components.train.data.augment import Rows, augment
@@ -20,7 +21,7 @@ from components.train.optimization.losses import BatchLoss
 from components.train.optimization.optimizers import build_optimizer
 from components.train.recipe import Recipe
 
-PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # images, box, masks, truth
+PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # images, box, masks, label map
 
 _VALIDATION_BATCH = 32  # slices at once, at most, when a whole volume is predicted
 _STREAM_STRIDE = 2_654_435_761  # 2**32 / golden ratio: far apart also in the low 32 bits
@@ -73,12 +74,18 @@ class SegmentationTask(lightning.LightningModule):
     def validation_step(self, volume: PreparedTensors | None, _index: int) -> None:
         if volume is None:  # other processes have one more volume
             return
-        images, box, masks, truth = volume
+        images, box, masks, label_map = volume
         logits = self._predict(images)
-        probability = self.segmenter.restore(logits, box, truth.shape[1], truth.shape[2])
-        dice = _dice(self._decide(probability), truth.bool())
-        covered = masks[:, None].float() / COVERAGE_LEVELS
-        loss = self._loss(logits, covered)
+        height, width = label_map.shape[1:]
+        probability = self.segmenter.restore(logits, box, height, width).transpose(0, 1)
+        truth = target_masks(label_map.cpu().numpy(), self.segmenter.targets)
+        dice = torch.stack(
+            [
+                _dice(self._decide(one), torch.from_numpy(mask).to(one.device))
+                for one, mask in zip(probability, truth, strict=True)
+            ]
+        ).mean()
+        loss = self._loss(logits, masks.float() / COVERAGE_LEVELS)
         self._measured += torch.stack([dice, loss, torch.ones_like(loss)])
 
     def on_validation_epoch_end(self) -> None:

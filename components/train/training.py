@@ -183,8 +183,13 @@ def _initial(
 ) -> VolumeSegmenter:
     network, place = recipe.networks[section], f"train.{section}"
     torch.manual_seed(recipe.seed)
-    sizes, channels = recipe.schedule.image_sizes, dataset.manifest.channels
-    segmenter = build_segmenter(network, place, sizes, channels=channels)
+    segmenter = build_segmenter(
+        network,
+        place,
+        recipe.schedule.image_sizes,
+        channels=dataset.manifest.channels,
+        targets=dataset.manifest.targets,
+    )
     load_initial(segmenter, weights, section, dataset.store, dataset.cache)
     # more networks than anybody has tried
     if network.is_users or network.encoder.startswith(TIMM_PREFIX):

@@ -49,7 +49,7 @@ def volumes_of(side):
             SimpleNamespace(slices=24, volume="random"),
             generator.normal(size=(24, 3, side, side)).astype(np.float16),
             np.array([0, 0, 1, 1], np.float32),
-            masks,
+            masks[:, None],
             masks // 255,
         )
 

@@ -166,9 +166,9 @@ def answer(segmenter, volume):
 
 
 def score(segmenter, logits, volume):
-    truth = torch.from_numpy(volume.truth).bool()
+    truth = torch.from_numpy(volume.truth[0])
     box = torch.from_numpy(volume.box)
-    predicted = segmenter.restore(logits, box, truth.shape[1], truth.shape[2]) >= 0.5
+    predicted = segmenter.restore(logits, box, truth.shape[1], truth.shape[2])[:, 0] >= 0.5
     total = predicted.sum() + truth.sum()
     return float(2 * (predicted & truth).sum() / total) if total else 1.0
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from components.ingest.entry import describe_volume
+from components.shared.dataset.channels import LGG_TARGETS, Target
 from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.volumes import Volume, encode_volume, volume_key
 from components.shared.reading.tcga import parse_scan_name
@@ -74,15 +75,23 @@ def any_mlflow(request, no_mlflow, monkeypatch):
 BOTH_MLFLOWS = pytest.mark.parametrize("any_mlflow", ["local", "server"], indirect=True)
 
 
+REGIONS = tuple(
+    Target(name=name, labels=labels)
+    for name, labels in {"whole": (1, 2, 3), "core": (1, 3), "enhancing": (3,)}.items()
+)
+"""Targets of BraTS, one inside the other."""
+
+
 class Answering:
     """A segmenter of tests: a function of an image and its name."""
 
-    def __init__(self, answer, min_component_fraction=0.0):
+    def __init__(self, answer, min_component_fraction=0.0, targets=LGG_TARGETS):
         self._answer = answer
+        self.targets = targets
         self.min_component_fraction = min_component_fraction
 
     def __call__(self, image, name="a volume", channels=None):
-        return self._answer(image, name)
+        return self._answer(image, name).reshape(len(self.targets), *image.shape[:3])
 
 
 def new_run(**changes):

@@ -1,11 +1,9 @@
 """A data set version divided by a split, as training and scoring read it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
-
-import numpy as np
 
 from components.shared.dataset.manifest import Manifest, VolumeEntry, read_manifest
 from components.shared.dataset.split import Part, Split, read_split
@@ -55,13 +53,15 @@ class SplitDataset:
 
 
 def open_volume(manifest: Manifest, entry: VolumeEntry, store: Store, cache: Path) -> Volume:
-    """Maps a volume into memory, with a mask of the first target (1) and all else (0).
+    """Maps a volume into memory, with its label map and the manifest's targets.
 
     Raises:
         UserError: If the store lacks it or its bytes were changed.
     """
     stored = fetch_volume(store, entry.digest, cache)
-    positive = manifest.targets[0].labels
-    only = positive == tuple(sorted(manifest.labels.values())) == (1,)
-    mask = stored.mask if only else np.isin(stored.mask, positive).view(np.uint8)
-    return Volume(stored.image, mask, manifest.channels, entry.geometry)
+    return replace(
+        stored,
+        channels=manifest.channels,
+        geometry=entry.geometry,
+        targets=manifest.targets,
+    )

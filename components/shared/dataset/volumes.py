@@ -10,13 +10,14 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from components.shared.dataset.channels import LGG_CHANNELS, Channels
+from components.shared.dataset.channels import LGG_CHANNELS, LGG_TARGETS, Channels, Target
 from components.shared.dataset.geometry import Geometry
 from components.shared.errors import UserError
 from components.shared.storage.store import Store, file_digest
@@ -41,21 +42,27 @@ class Volume:
 
     Attributes:
         image: uint8, int16 or float32, slices x height x width x channels.
-        mask: uint8, slices x height x width: the label map as it is stored, or 0 and 1 for one
-            target, as from `SplitDataset.volume`.
+        mask: Label map as it is stored, uint8, slices x height x width.
         channels: Channels of the image.
         geometry: Position in space; `None` where it is unknown.
+        targets: Targets in the label map.
     """
 
     image: Voxels
     mask: LabelMap
     channels: Channels = LGG_CHANNELS
     geometry: Geometry | None = None
+    targets: tuple[Target, ...] = LGG_TARGETS
 
     @property
     def reference(self) -> Voxels:
         """The reference channel, slices x height x width."""
         return self.image[..., self.channels.reference_index]
+
+    @cached_property
+    def truth(self) -> Mask:
+        """Mask of each target, targets x slices x height x width."""
+        return target_masks(self.mask, self.targets)
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,20 @@ class EncodedVolume:
     data: bytes
     digest: str
     image_digest: str
+
+
+def target_masks(label_map: LabelMap, targets: Sequence[Target]) -> Mask:
+    """Returns the mask of each target in a label map.
+
+    Args:
+        label_map: uint8, of any shape.
+        targets: Targets with their labels.
+
+    Returns:
+        bool, targets x the shape of the label map.
+    """
+    levels = np.arange(256)
+    return np.stack([np.isin(levels, target.labels)[label_map] for target in targets])
 
 
 def encode_volume(volume: Volume) -> EncodedVolume:

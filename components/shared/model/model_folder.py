@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from components.shared.config import Config
-from components.shared.dataset.channels import LGG_CHANNELS, Channels
+from components.shared.dataset.channels import LGG_CHANNELS, LGG_TARGETS, Channels, Target
 from components.shared.errors import UserError
 from components.shared.model.network import PairedSegmenter, VolumeSegmenter, build_segmenter
 from components.shared.model.settings import Network
@@ -57,6 +57,7 @@ class SegmenterConfig(Config):
         schema_version: Version of the stored form.
         brainseg_version: Version that stored the model.
         channels: Channels and type of the volumes.
+        targets: What the network finds; not stored where it is the tumour of the LGG set.
         network: Network and preprocessing.
         flair_network: The same for scans that lack a sequence; `None` if there is one network.
         threshold: Probability from which a pixel is tumour. It holds if MLflow knows no other.
@@ -65,6 +66,9 @@ class SegmenterConfig(Config):
     schema_version: Literal[1, 2] = 2
     brainseg_version: str = Field(max_length=50)
     channels: Channels = LGG_CHANNELS
+    targets: tuple[Target, ...] = Field(
+        default=LGG_TARGETS, min_length=1, exclude_if=lambda found: found == LGG_TARGETS
+    )
     network: Network
     flair_network: Network | None = None
     threshold: float | None = Field(default=None, ge=0, le=1)
@@ -87,6 +91,7 @@ def write_segmenter(segmenter: AnySegmenter, folder: Path) -> None:
     config = SegmenterConfig(
         brainseg_version=_own_version(),
         channels=segmenter.channels,
+        targets=segmenter.targets,
         network=(pair[0] if pair else segmenter).settings,
         flair_network=pair[1].settings if pair else None,
     )
@@ -204,20 +209,21 @@ def _check_header(path: Path) -> None:
 def _build(config: SegmenterConfig, stored: int) -> AnySegmenter:
     with _limited_weights(stored + _SPARE_WEIGHTS), torch.random.fork_rng(devices=[]):
         robust = config.schema_version > 1
-        whole = _build_one(config.network, config.channels, "network", robust=robust)
+        whole = _build_one(config.network, config, "network", robust=robust)
         if config.flair_network is None:
             return whole
-        second = config.flair_network
-        flair = _build_one(second, config.channels, "flair_network", robust=robust)
+        flair = _build_one(config.flair_network, config, "flair_network", robust=robust)
         return PairedSegmenter(whole, flair)
 
 
 def _build_one(
-    settings: Network, channels: Channels, place: str, *, robust: bool
+    settings: Network, config: SegmenterConfig, place: str, *, robust: bool
 ) -> VolumeSegmenter:
     random = settings.model_copy(update={"encoder_weights": "none"})
     try:
-        segmenter = build_segmenter(random, place, is_tried=False, channels=channels)
+        segmenter = build_segmenter(
+            random, place, is_tried=False, channels=config.channels, targets=config.targets
+        )
     except UserError as error:
         raise BadModelError(f"its network cannot be built: {_one_line(error)}") from error
     segmenter.settings, segmenter.robust = settings, robust

@@ -9,7 +9,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
-from components.shared.dataset.channels import LGG_CHANNELS, Channels
+from components.shared.dataset.channels import LGG_CHANNELS, LGG_TARGETS, Channels, Target
 from components.shared.dataset.volumes import size_text
 from components.shared.errors import UserError
 from components.shared.model.library import check_encoder, check_weights
@@ -30,7 +30,7 @@ _REFUSALS = (LookupError, TypeError, ValueError, RuntimeError, AssertionError)
 
 
 class VolumeSegmenter(nn.Module):
-    """Maps a whole volume to tumour probabilities.
+    """Maps a whole volume to the probabilities of its targets.
 
     Training uses the parts (`levels`, `prepare`, `with_neighbours`, `network`, `answer`,
     `restore`), `forward` chains them; so what is served is what was trained.
@@ -38,16 +38,22 @@ class VolumeSegmenter(nn.Module):
     Attributes:
         robust: Levels of the preprocessing, see `head_box`.
         channels: Channels and type of the volumes.
+        targets: What the network finds, one output channel for each.
     """
 
     def __init__(
-        self, network: nn.Module, settings: Network, channels: Channels = LGG_CHANNELS
+        self,
+        network: nn.Module,
+        settings: Network,
+        channels: Channels = LGG_CHANNELS,
+        targets: tuple[Target, ...] = LGG_TARGETS,
     ) -> None:
         super().__init__()
         self.robust = True
         self.network = network
         self.settings = settings
         self.channels = channels
+        self.targets = targets
         self.image_size = settings.image_size
         self.context_slices = settings.context_slices
         self.min_component_fraction = settings.min_component_fraction
@@ -63,12 +69,14 @@ class VolumeSegmenter(nn.Module):
             volume: Of the type of `channels`, slices x height x width x channels.
 
         Returns:
-            Probability of tumour, float32, slices x height x width.
+            Probability, float32: slices x height x width of one target; targets x slices x height
+            x width of several.
         """
         levels = self.levels(volume)
         prepared = with_neighbours(self.prepare(levels), self.context_slices)
         logits = self.answer(prepared)
-        return self.restore(logits, self.box(levels), volume.shape[1], volume.shape[2])
+        placed = self.restore(logits, self.box(levels), volume.shape[1], volume.shape[2])
+        return placed[:, 0] if len(self.targets) == 1 else placed.transpose(0, 1)
 
     def levels(self, volume: Tensor) -> Tensor:
         """Returns the gray levels of a volume, from 0 to 255; uint8 channels have them already."""
@@ -113,8 +121,8 @@ class VolumeSegmenter(nn.Module):
             stacked: Slices with their neighbors, as from `with_neighbours`.
 
         Returns:
-            Logits, slices x 1 x image_size x image_size. With `test_time_flip`, the mean over
-            the slices and their mirror images.
+            Logits, slices x targets x image_size x image_size. With `test_time_flip`, the mean
+            over the slices and their mirror images.
         """
         logits: Tensor = self.network(stacked)
         if self._mirrored_too:
@@ -125,17 +133,16 @@ class VolumeSegmenter(nn.Module):
         """Maps logits back from the head's box to the whole slice.
 
         Args:
-            logits: slices x 1 x image_size x image_size, as from `answer`.
+            logits: slices x targets x image_size x image_size, as from `answer`.
             box: Box of the volume, as from `box`.
             height: Height of the volume in pixels.
             width: Width of the volume in pixels.
 
         Returns:
-            Probability, float32, slices x height x width; 0 outside the box.
+            Probability, float32, slices x targets x height x width; 0 outside the box.
         """
         probability = torch.sigmoid(logits.float())
-        placed = sample(probability, inverse(box), height, width, padding="zeros")
-        return placed[:, 0]
+        return sample(probability, inverse(box), height, width, padding="zeros")
 
 
 def with_neighbours(prepared: Tensor, context_slices: int) -> Tensor:
@@ -227,6 +234,7 @@ class PairedSegmenter(nn.Module):
         self.whole = whole
         self.flair = flair  # a stored name, whatever the reference is
         self.channels = whole.channels
+        self.targets = whole.targets
         self.image_size = max(whole.image_size, flair.image_size)
         self.context_slices = max(whole.context_slices, flair.context_slices)
         self.min_component_fraction = whole.min_component_fraction  # the recipe has one for both
@@ -249,6 +257,7 @@ def build_segmenter(
     *,
     is_tried: bool = True,
     channels: Channels = LGG_CHANNELS,
+    targets: tuple[Target, ...] = LGG_TARGETS,
 ) -> VolumeSegmenter:
     """Builds the segmenter that the settings describe, with random weights.
 
@@ -258,6 +267,7 @@ def build_segmenter(
         sides: Further sides of slices in pixels that the network must accept.
         is_tried: `True` to check the network by predicting a slice of each size.
         channels: Channels of the volumes.
+        targets: What the network finds.
 
     Raises:
         UserError: If the libraries lack the encoder or its ImageNet weights, the settings do not
@@ -268,27 +278,27 @@ def build_segmenter(
     check_weights(settings, place)
     reference_only = settings.sequences == "reference"
     in_channels = (1 if reference_only else channels.count) * settings.slices_seen
-    network = _build_network(settings, in_channels, place)
+    network = _build_network(settings, in_channels, len(targets), place)
     wrapped = ReferenceOnly(network, channels) if reference_only else network
     if not settings.is_users:
         _drop_unused(wrapped, settings, channels)
     for side in (settings.image_size, *sides) if is_tried else ():
-        _check_size(network, settings, in_channels, side, place)
-    return VolumeSegmenter(wrapped, settings, channels)
+        _check_size(network, settings, (in_channels, len(targets)), side, place)
+    return VolumeSegmenter(wrapped, settings, channels, targets)
 
 
-def _build_network(settings: Network, channels: int, place: str) -> nn.Module:
+def _build_network(settings: Network, channels: int, classes: int, place: str) -> nn.Module:
     try:
         if settings.is_users:
-            return build_user_network(settings, channels, place)
+            return build_user_network(settings, channels, classes, place)
         if settings.architecture == "plain_unet":
-            return PlainUnet(channels, stages=settings.encoder_depth)
-        return _build_library_network(settings, channels)
+            return PlainUnet(channels, settings.encoder_depth, classes)
+        return _build_library_network(settings, channels, classes)
     except _REFUSALS as error:
         raise UserError(f"{place}: no network {_name(settings)}: {error}") from error
 
 
-def _build_library_network(settings: Network, channels: int) -> nn.Module:
+def _build_library_network(settings: Network, channels: int, classes: int) -> nn.Module:
     widths = _decoder_widths(settings)
     network: nn.Module = smp.create_model(
         settings.architecture,
@@ -296,7 +306,7 @@ def _build_library_network(settings: Network, channels: int) -> nn.Module:
         encoder_depth=settings.encoder_depth,
         encoder_weights=None,
         in_channels=channels,
-        classes=1,
+        classes=classes,
         **({"decoder_channels": widths} if widths else {}),
     )
     return network
@@ -320,8 +330,10 @@ def _decoder_widths(settings: Network) -> Sequence[int] | None:
 
 
 def _check_size(
-    network: nn.Module, settings: Network, channels: int, side: int, place: str
+    network: nn.Module, settings: Network, depths: tuple[int, int], side: int, place: str
 ) -> None:
+    channels, classes = depths
+    expected = (1, classes, side, side)
     # smp's FPN, for example, returns four times the size with three stages
     try:
         with torch.inference_mode():
@@ -332,9 +344,9 @@ def _check_size(
             f"({str(error).partition(chr(10))[0]}); try another image_size or encoder_depth"
         ) from error
     network.train()
-    if shape != (1, 1, side, side):
+    if shape != expected:
         raise UserError(
             f"{place}: {_name(settings)} with encoder_depth={settings.encoder_depth} returns "
             f"{size_text(shape)} for a slice of {side} x {side}, not "
-            f"{size_text((1, 1, side, side))}; try another encoder_depth"
+            f"{size_text(expected)}; try another encoder_depth"
         )

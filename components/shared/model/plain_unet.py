@@ -18,9 +18,10 @@ class PlainUnet(nn.Module):
     Args:
         channels: Channels of the input.
         stages: Number of times that the side is halved.
+        classes: Channels of the output.
     """
 
-    def __init__(self, channels: int, stages: int) -> None:
+    def __init__(self, channels: int, stages: int, classes: int = 1) -> None:
         super().__init__()
         widths = [FIRST_WIDTH * 2**stage for stage in range(stages + 1)]
         self.encoder = nn.ModuleList(_block(*pair) for pair in pairwise([channels, *widths]))
@@ -28,7 +29,7 @@ class PlainUnet(nn.Module):
         falling = list(pairwise(reversed(widths)))
         self.up = nn.ModuleList(nn.ConvTranspose2d(*pair, 2, stride=2) for pair in falling)
         self.decoder = nn.ModuleList(_block(wide, narrow) for wide, narrow in falling)
-        self.head = nn.Conv2d(FIRST_WIDTH, 1, kernel_size=1)
+        self.head = nn.Conv2d(FIRST_WIDTH, classes, kernel_size=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the logits of images.
@@ -37,7 +38,7 @@ class PlainUnet(nn.Module):
             images: float, count x channels x side x side, the side divisible by 2 ** stages.
 
         Returns:
-            Logits, count x 1 x side x side.
+            Logits, count x classes x side x side.
         """
         seen = [self.encoder[0](images)]
         for block in self.encoder[1:]:

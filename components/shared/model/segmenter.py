@@ -8,7 +8,7 @@ from typing import Protocol, cast
 import numpy as np
 import torch
 
-from components.shared.dataset.channels import Channels
+from components.shared.dataset.channels import Channels, Target
 from components.shared.dataset.gray import gray_levels
 from components.shared.dataset.volumes import Probability, Voxels, size_text
 from components.shared.errors import UserError
@@ -61,6 +61,10 @@ class Segmenter(Protocol):
     def min_component_fraction(self) -> float:
         """Size of the components that masks leave out, see `decision.find_tumour`."""
 
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """What the model finds, in the order of its probabilities."""
+
     def __call__(
         self, image: Voxels, name: str = "a volume", channels: Channels | None = None
     ) -> Probability:
@@ -72,7 +76,7 @@ class Segmenter(Protocol):
             channels: Channels of the image; `None` if they are those of the model.
 
         Returns:
-            Tumour probability, float32 in 0..1, slices x height x width.
+            Probability of each target, float32 in 0..1, targets x slices x height x width.
 
         Raises:
             ChannelsDifferError: If the model was trained on other channels.
@@ -88,6 +92,7 @@ class StoredSegmenter:
         min_component_fraction: Value of the recipe that the model was trained with.
         threshold: Decision threshold of the folder; `None` if it has none.
         channels: Channels of the volumes that the model was trained on.
+        targets: What the model finds.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class StoredSegmenter:
         self.min_component_fraction = module.min_component_fraction
         self.threshold = threshold
         self.channels = module.channels
+        self.targets = module.targets
         self._module = module
         self._device = device
         self._threads = FastestThreads("predicting", limit_threads())
@@ -112,8 +118,8 @@ class StoredSegmenter:
         if channels is not None and channels.names != self.channels.names:
             raise ChannelsDifferError(name, channels, self.channels)
         probability = self._run(image, name)
-        _check_probability(probability, image, name)
-        return probability
+        _check_probability(probability, image, len(self.targets), name)
+        return probability if len(self.targets) > 1 else probability[None]
 
     def _run(self, image: Voxels, name: str) -> Probability:
         volume = torch.from_numpy(self._in_its_type(image)).to(self._device)
@@ -199,11 +205,14 @@ def _archive_only() -> BadModelError:
     return other_schema("no config.json: only a torch.export archive (of brainseg 0.1.0)")
 
 
-def _check_probability(probability: Probability, image: Voxels, name: str) -> None:
-    if probability.shape != image.shape[:3]:
+def _check_probability(probability: Probability, image: Voxels, targets: int, name: str) -> None:
+    axes, shape = "slices, height, width", image.shape[:3]
+    if targets > 1:
+        axes, shape = f"targets, {axes}", (targets, *shape)
+    if probability.shape != shape:
         raise UserError(
-            f"{name}: the model returned {probability.shape}, not {image.shape[:3]} (slices, "
-            "height, width); check its network"
+            f"{name}: the model returned {probability.shape}, not {shape} ({axes}); check its "
+            "network"
         )
     low, high = float(probability.min()), float(probability.max())
     if not (low >= 0 and high <= 1):  # NaN fails both

@@ -21,14 +21,14 @@ from components.shared.model.settings import Network
 ALLOWED = "BRAINSEG_ALLOWED_NETWORKS"
 
 
-def build_user_network(settings: Network, in_channels: int, place: str) -> nn.Module:
+def build_user_network(settings: Network, in_channels: int, classes: int, place: str) -> nn.Module:
     """Calls the function that the settings name, with those settings that are its parameters.
 
     Raises:
         UserError: If the function is not allowed, cannot be imported or requires other arguments.
     """
     function = _import(settings.architecture, f"{place}.architecture={settings.architecture}")
-    offered = {"in_channels": in_channels, "classes": 1, **dict(settings)}
+    offered = {"in_channels": in_channels, "classes": classes, **dict(settings)}
     wanted = inspect.signature(function).parameters.values()
     required = [
         one.name

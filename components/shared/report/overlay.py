@@ -37,7 +37,7 @@ def draw_slice(
         uint8, height x width x 3.
     """
     drawn = draw_channel(volume, volume.channels.reference_index, index, side_px)
-    drawn[_contour(volume.mask[index] > 0, drawn.shape, inside=False)] = TRUTH_COLOR
+    drawn[_contour(volume.truth[0, index], drawn.shape, inside=False)] = TRUTH_COLOR
     if predicted is not None:
         drawn[_contour(predicted[index], drawn.shape, inside=True)] = PREDICTION_COLOR
     return drawn
@@ -60,7 +60,7 @@ def draw_overlays(volume: Volume, predicted: Mask) -> Gallery:
     No slice is drawn twice. If fewer than three are left, slices with much tumour are added.
     """
     pictures = []
-    for index, reason in _informative_slices(volume.mask > 0, predicted).items():
+    for index, reason in _informative_slices(volume.truth[0], predicted).items():
         source = photograph(draw_slice(volume, predicted, index))
         pictures.append(Picture(source, f"slice {index + 1}: {reason}", width_px=320))
     return Gallery(pictures)

@@ -54,7 +54,7 @@ def scored(
     for entry in track(entries, len(entries), what):
         volume = dataset.volume(entry)
         started = time.monotonic()
-        probability = segmenter(volume.image, entry.volume, volume.channels)
+        probability = segmenter(volume.image, entry.volume, volume.channels)[0]
         seconds = time.monotonic() - started
         mask = find_tumour(probability, threshold, segmenter.min_component_fraction)
         score = score_volume(entry, volume, probability, mask)

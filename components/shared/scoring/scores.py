@@ -254,7 +254,7 @@ def score_volume(
         probability: Output of a segmenter, which checks that it is a probability.
         predicted: Predicted tumour.
     """
-    truth, head = volume.mask.astype(bool), inside_head(volume.reference)
+    truth, head = volume.truth[0], inside_head(volume.reference)
     nothing = np.zeros_like(probability)
     marked, unmarked = (
         Masks(truth, mask, volume.geometry) for mask in (predicted, nothing.astype(bool))

@@ -19,7 +19,7 @@ def paste_tumour(
 
     Args:
         image: float16 channels x side x side.
-        mask: float32 fraction of tumour in 0..1, 1 x side x side.
+        mask: float32 fraction of each target in 0..1, targets x side x side.
         donor_image: Same form as `image`.
         donor_mask: Same form as `mask`.
         margin: Width around the tumour, as a fraction of the side.
@@ -28,7 +28,7 @@ def paste_tumour(
         A new image and mask; within the margin the mask is the donor's.
     """
     width = 2 * round(margin * image.shape[-1]) + 1
-    region = ndimage.maximum_filter(donor_mask[0].numpy() > 0.5, width)
+    region = ndimage.maximum_filter((donor_mask > 0.5).any(0).numpy(), width)
     edge = torch.from_numpy(ndimage.uniform_filter(region.astype("float32"), _EDGE))
     pasted = torch.lerp(image.float(), donor_image.float(), edge)
     return pasted.to(image.dtype), torch.where(torch.from_numpy(region), donor_mask, mask)

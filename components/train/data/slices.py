@@ -19,7 +19,7 @@ from components.shared.dataset.channels import LGG_CHANNELS, LGG_TARGETS, Channe
 from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import Part
-from components.shared.dataset.volumes import Volume
+from components.shared.dataset.volumes import Volume, target_masks
 from components.shared.errors import UserError
 from components.shared.model.network import VolumeSegmenter
 from components.shared.model.preparation import cut
@@ -47,15 +47,22 @@ class PreparedVolume:
         entry: Entry of the volume in the manifest.
         images: float16, slices x channels x side x side, see `VolumeSegmenter.prepare`.
         box: float32, four values, see `head_box`.
-        masks: uint8 fraction of tumour in each pixel (0 to 255), slices x side x side.
-        truth: uint8 mask in {0, 1} at full size, slices x height x width.
+        masks: uint8 fraction of each target in a pixel (0 to 255), slices x targets x side x side.
+        label_map: uint8 at full size, slices x height x width.
+        targets: Targets in the label map.
     """
 
     entry: VolumeEntry
     images: np.ndarray
     box: np.ndarray
     masks: np.ndarray
-    truth: np.ndarray
+    label_map: np.ndarray
+    targets: tuple[Target, ...] = LGG_TARGETS
+
+    @property
+    def truth(self) -> np.ndarray:
+        """Mask of each target at full size: bool, targets x slices x height x width."""
+        return target_masks(self.label_map, self.targets)
 
 
 def prepare_volumes(
@@ -82,7 +89,7 @@ def prepare_volumes(
             f"no volume of the {part} part has all sequences; set train.flair_network=null to "
             "train one network on all"
         )
-    digest = _preprocessing_digest(segmenter, dataset.manifest.targets[0])
+    digest = _preprocessing_digest(segmenter, dataset.manifest.targets)
     return [
         _prepared(entry, dataset, segmenter, digest)
         for entry in track(entries, len(entries), f"{part} volumes prepared")
@@ -98,7 +105,8 @@ def _prepared(
         if not _is_whole(folder):
             _write(folder, _prepare(volume, segmenter))
     images, box, masks = (np.load(folder / name, mmap_mode="c") for name in _FILES)
-    return PreparedVolume(entry, images, box, masks, volume.mask)
+    masks = masks.reshape(len(images), len(volume.targets), *masks.shape[-2:])
+    return PreparedVolume(entry, images, box, masks, volume.mask, volume.targets)
 
 
 @contextlib.contextmanager
@@ -114,24 +122,27 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def _prepare(volume: Volume, segmenter: VolumeSegmenter) -> Arrays:
-    image, mask = torch.from_numpy(volume.image), torch.from_numpy(volume.mask)
+    image, truth = torch.from_numpy(volume.image), torch.from_numpy(volume.truth)
     with torch.inference_mode():
         levels = segmenter.levels(image)
         box = segmenter.box(levels)
-        fractions = cut(mask[:, None].float(), box, segmenter.image_size)[:, 0]
+        fractions = cut(truth.transpose(0, 1).float(), box, segmenter.image_size)
         masks = (fractions * COVERAGE_LEVELS).round().byte()
+        masks = masks if len(truth) > 1 else masks[:, 0]  # as files of one target always were
         return segmenter.prepare(levels).half().numpy(), box.numpy(), masks.numpy()
 
 
-def _preprocessing_digest(segmenter: VolumeSegmenter, target: Target = LGG_TARGETS[0]) -> str:
+def _preprocessing_digest(
+    segmenter: VolumeSegmenter, targets: Sequence[Target] = LGG_TARGETS
+) -> str:
     """Digest of a small prepared volume; it changes with code, sizes and libraries.
 
-    It depends on the volumes' type and the target's labels, where they differ from the LGG set's.
+    It depends on the volumes' type and the targets' labels, where they differ from the LGG set's.
     """
     digest = hashlib.sha256()
     for array in _prepare(_small_volume(segmenter.channels), segmenter):
         digest.update(array.tobytes())
-    form = (segmenter.channels.dtype, sorted(target.labels))
+    form = (segmenter.channels.dtype, *(sorted(target.labels) for target in targets))
     if form != (LGG_CHANNELS.dtype, [*LGG_TARGETS[0].labels]):
         digest.update(repr(form).encode())
     return digest.hexdigest()[:16]
@@ -200,13 +211,13 @@ class SliceDataset(Dataset[SliceTensors]):
             for number, volume in enumerate(volumes)
             for position in range(volume.entry.slices)
         ]
-        self.has_tumour = np.concatenate([volume.truth.any(axis=(1, 2)) for volume in volumes])
+        self.has_tumour = np.concatenate([volume.truth.any(axis=(0, 2, 3)) for volume in volumes])
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, draw: Draw) -> SliceTensors:
-        """One slice: float16 channels x side x side, float32 mask 1 x side x side, two indices.
+        """One slice: float16 channels x side x side, float32 targets x side x side, two indices.
 
         The indices are the slice's and its donor's; both are the slice's if nothing is pasted.
         """
@@ -222,7 +233,7 @@ class SliceDataset(Dataset[SliceTensors]):
         rows = np.clip([position + offset for offset in self._offsets], 0, len(volume.images) - 1)
         image = torch.from_numpy(volume.images[rows]).flatten(0, 1)
         mask = torch.from_numpy(np.array(volume.masks[position])).float() / COVERAGE_LEVELS
-        return image, mask[None]
+        return image, mask
 
     def volume_of(self, index: int) -> str:
         """The name of a slice's volume."""

@@ -55,13 +55,20 @@ class BatchLoss(nn.Module):
         self._libraries = nn.ModuleList(t for t in self._terms if isinstance(t, nn.Module))
 
     def forward(self, logits: Tensor, masks: Tensor, add_up: AddUp | None = None) -> Tensor:
-        """The loss of a batch.
+        """The loss of a batch, the mean over the targets.
 
         Args:
-            logits: float32, slices x 1 x side x side.
-            masks: float32 fraction of tumour in 0..1, of the same shape.
+            logits: float32, slices x targets x side x side.
+            masks: float32 fraction of each target in 0..1, of the same shape.
             add_up: Sums a tensor over the processes that share the batch; `None` if there is one.
         """
+        targets = zip(torch.split(logits, 1, dim=1), torch.split(masks, 1, dim=1), strict=True)
+        losses = [
+            self._of_one(found.contiguous(), true.contiguous(), add_up) for found, true in targets
+        ]
+        return stack(losses).mean()
+
+    def _of_one(self, logits: Tensor, masks: Tensor, add_up: AddUp | None) -> Tensor:
         parts = [
             # a library's loss is that of the part of the batch that this process has
             term(logits, masks) if isinstance(term, nn.Module) else term(logits, masks, add_up)

@@ -39,7 +39,7 @@ def test_evaluates_the_exported_model(dataset, model, history, mlflow_run_id, re
     expected = []
     for entry in dataset.split.entries("test", dataset.manifest):
         volume = dataset.volume(entry)
-        probability = segmenter(volume.image)
+        (probability,) = segmenter(volume.image)
         expected.append(score_volume(entry, volume, probability, probability >= 0.5))
     assert found == {**aggregate(expected), "threshold": 0.5}
     assert 0 < found["patient_dice_mean_empty_baseline"] < found["patient_dice_mean"] < 1

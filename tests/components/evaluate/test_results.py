@@ -64,11 +64,11 @@ def test_scores_every_test_volume_and_no_other(dataset):
     for image, entry, score in zip(seen, entries, found.scores, strict=True):
         volume = dataset.volume(entry)
         assert np.array_equal(image, volume.image)
-        probability = bright_flair(image)
+        (probability,) = bright_flair(image)
         mask = probability >= SETTINGS.threshold
         assert score == score_volume(entry, volume, probability, mask)
         predicted = found.predictions[entry.volume].unpack()
-        assert np.array_equal(predicted, bright_flair(image) >= SETTINGS.threshold)
+        assert np.array_equal(predicted, probability >= SETTINGS.threshold)
 
 
 def test_the_numbers_are_those_of_the_scores(dataset):

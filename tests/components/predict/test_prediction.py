@@ -28,7 +28,7 @@ def table(output):
 
 
 def expected(model, volume):
-    return load_segmenter(model)(volume.image)
+    return load_segmenter(model)(volume.image)[0]
 
 
 def test_labelled_and_unlabelled_volumes_get_the_same_mask(

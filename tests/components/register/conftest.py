@@ -55,7 +55,7 @@ class World:
         segmenter, scores = load_segmenter(folder), []
         for entry in self.dataset.entries("test"):
             volume = fetch_volume(self.store, entry.digest, self.cache)
-            probability = segmenter(volume.image)
+            (probability,) = segmenter(volume.image)
             scores.append(score_volume(entry, volume, probability, probability >= threshold))
         return scores, {**aggregate(scores), "threshold": threshold}
 

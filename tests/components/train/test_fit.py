@@ -97,7 +97,7 @@ def test_the_best_epoch_is_kept(whole, dataset):
     with torch.inference_mode():
         image = torch.from_numpy(_image(dataset))
         predicted = whole.segmenter(image) >= 0.5
-    truth = torch.from_numpy(volume.truth).bool()
+    truth = torch.from_numpy(volume.label_map).bool()
     dice = 2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()).clamp(min=1)
     best = max(epoch["validation_dice"] for epoch in whole.history)
     assert float(dice) == pytest.approx(best, abs=5e-3)
@@ -276,7 +276,7 @@ def test_deterministic_trainings_are_equal_bit_for_bit(train, make_recipe):
 def test_a_part_without_tumour_is_refused(dataset, recipe, tmp_path):
     segmenter = build_segmenter(recipe.network)
     volumes = prepare_volumes(dataset, "train", segmenter)
-    empty = [replace(v, masks=v.masks * 0, truth=v.truth * 0) for v in volumes]
+    empty = [replace(v, masks=v.masks * 0, label_map=v.label_map * 0) for v in volumes]
     with pytest.raises(UserError, match="no slice of the training part has tumour"):
         fit(recipe, segmenter, empty, volumes, Checkpoints(dataset.store, "e", tmp_path), print)
 

@@ -157,7 +157,7 @@ def _validate(task, *volumes):
 @pytest.mark.parametrize("tumour", [True, False])
 def test_validation_measures_whole_volumes_at_full_size(task, dataset, tumour):
     (volume,) = prepare_volumes(dataset, "validation", task.segmenter)
-    truth = volume.truth * tumour
+    truth = volume.label_map * tumour
     _validate(task, (volume.images, volume.box, volume.masks, truth))
     with torch.inference_mode():
         image = torch.from_numpy(dataset.volume(volume.entry).image)
@@ -169,7 +169,7 @@ def test_validation_measures_whole_volumes_at_full_size(task, dataset, tumour):
 
 def test_a_validation_takes_no_more_slices_at_once_than_a_step(task, seen, dataset):
     (volume,) = prepare_volumes(dataset, "validation", task.segmenter)
-    _validate(task, (volume.images, volume.box, volume.masks, volume.truth))
+    _validate(task, (volume.images, volume.box, volume.masks, volume.label_map))
     assert [len(images) for images in seen.images] == [4, 2]
 
 
@@ -177,7 +177,7 @@ def test_with_test_time_flip_a_validation_asks_for_mirror_images_too(make_recipe
     task = _task(make_recipe(network={"test_time_flip": True}))
     task.segmenter.network = Seen()
     (volume,) = prepare_volumes(dataset, "validation", task.segmenter)
-    _validate(task, (volume.images, volume.box, volume.masks, volume.truth))
+    _validate(task, (volume.images, volume.box, volume.masks, volume.label_map))
     slices, mirrored = task.segmenter.network.images[:2]
     torch.testing.assert_close(mirrored, slices.flip(3), rtol=0, atol=0)
 
@@ -195,11 +195,11 @@ def test_a_validation_leaves_out_what_the_exported_model_will(make_recipe, datas
         task = _task(make_recipe(network={"min_component_fraction": fraction}))
         task.segmenter.network = Bright()
         (volume,) = prepare_volumes(dataset, "validation", task.segmenter)
-        _validate(task, (volume.images, volume.box, volume.masks, volume.truth))
+        _validate(task, (volume.images, volume.box, volume.masks, volume.label_map))
         with torch.inference_mode():
             image = torch.from_numpy(dataset.volume(volume.entry).image)
             mask = find_tumour(task.segmenter(image).numpy(), 0.5, fraction)
-        dice = 2 * (mask & (volume.truth > 0)).sum() / (mask.sum() + volume.truth.sum())
+        dice = 2 * (mask & (volume.label_map > 0)).sum() / (mask.sum() + volume.label_map.sum())
         assert task.logged["validation_dice"] == pytest.approx(float(dice), abs=5e-3)
         measured.append(float(dice))
     assert abs(measured[1] - measured[0]) > 0.02
@@ -208,13 +208,13 @@ def test_a_validation_leaves_out_what_the_exported_model_will(make_recipe, datas
 def test_an_empty_mask_that_is_left_empty_is_right(task, dataset):
     (volume,) = prepare_volumes(dataset, "validation", task.segmenter)
     task.segmenter.network.segmentation_head[0].bias.data.fill_(-100)
-    _validate(task, (volume.images, volume.box, volume.masks * 0, volume.truth * 0))
+    _validate(task, (volume.images, volume.box, volume.masks * 0, volume.label_map * 0))
     assert task.logged["validation_dice"] == 1
 
 
 def test_a_validation_is_the_mean_over_volumes_whatever_else_others_have(task, dataset):
     volumes = [
-        (volume.images, volume.box, volume.masks, volume.truth)
+        (volume.images, volume.box, volume.masks, volume.label_map)
         for volume in prepare_volumes(dataset, "train", task.segmenter)
     ]
     losses = []

@@ -12,10 +12,12 @@ from components.shared.dataset.volumes import (
     encode_volume,
     fetch_volume,
     map_volume,
+    target_masks,
     volume_key,
 )
 from components.shared.errors import UserError
 from components.shared.storage.store import FolderStore
+from tests.components.conftest import REGIONS
 
 
 @pytest.fixture
@@ -87,6 +89,17 @@ def test_maps_the_file_and_never_changes_it(tmp_path, volume):
     np.testing.assert_array_equal(mapped.mask, volume.mask)
     mapped.image[:] = 0
     assert path.read_bytes() == encode_volume(volume).data
+
+
+def test_each_target_has_a_mask_of_its_labels():
+    label_map = np.array([[0, 1, 2], [3, 1, 0]], np.uint8)
+    whole, core, enhancing = target_masks(label_map, REGIONS)
+    np.testing.assert_array_equal(whole, label_map > 0)
+    np.testing.assert_array_equal(core, [[False, True, False], [True, True, False]])
+    np.testing.assert_array_equal(enhancing, label_map == 3)
+    image = np.zeros((*label_map.shape, 1, 3), np.uint8)
+    (tumour,) = Volume(image, label_map[..., None]).truth
+    np.testing.assert_array_equal(tumour[..., 0], label_map == 1)
 
 
 def test_a_local_store_is_read_in_place(stored, volume, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from components.shared.dataset.channels import LGG_TARGETS, Target
 from components.shared.errors import UserError
 from components.shared.model.model_folder import CONFIG_FILE, SCHEMA_VERSION, WEIGHTS_FILE
 from components.shared.model.segmenter import load_segmenter
@@ -63,13 +64,24 @@ def test_a_model_of_the_oldest_schema_is_loaded_and_predicts_as_ever(stored_mode
     assert (segmenter.min_component_fraction, segmenter.threshold) == (0.1, 0.4)
     assert segmenter.parameters == 13_444_298 - 8_393_728  # without an unused stage
     image = np.random.default_rng(1).integers(0, 256, (3, 60, 50, 3), np.uint8)
-    whole, flair = segmenter(image), segmenter(np.repeat(image[..., 1:2], 3, axis=3))
+    (whole,), (flair,) = segmenter(image), segmenter(np.repeat(image[..., 1:2], 3, axis=3))
+    assert segmenter.targets == LGG_TARGETS
     np.testing.assert_allclose(whole[:, 30, 25], WHOLE, atol=1e-3)
     np.testing.assert_allclose(flair[:, 30, 25], FLAIR, atol=1e-3)
 
 
 WHOLE = (0.0393, 0.0538, 0.0679)
 FLAIR = (0.8722, 0.8254, 0.9413)
+
+
+def test_targets_are_stored_only_where_they_are_others(folder):
+    assert "targets" not in json.loads((folder / CONFIG_FILE).read_text())
+    change_config(folder, targets=[{"name": "core", "labels": [1, 3]}])
+    assert load_segmenter(folder, "cpu").targets == (Target(name="core", labels=(1, 3)),)
+    change_config(folder, targets=[{"name": name, "labels": [1]} for name in ("a", "b")])
+    assert "'network.head.bias' is (1,), expected (2,)" in refusal(folder)
+    change_config(folder, targets=[])
+    assert "at 'targets'" in refusal(folder)
 
 
 def test_no_step_needs_the_archive_or_a_network_connection(folder, monkeypatch):

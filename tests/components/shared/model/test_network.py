@@ -17,6 +17,7 @@ from components.shared.model.network import (
 from components.shared.model.segmenter import load_segmenter
 from components.shared.model.settings import Architecture
 from components.train.export import export_segmenter
+from tests.components.conftest import REGIONS
 
 
 def test_brightness_and_contrast_of_a_scanner_make_no_difference(make_network):
@@ -133,7 +134,7 @@ def test_a_model_of_0_2_that_holds_unused_stages_is_loaded(build_both, tmp_path)
     assert loaded.parameters == sum(weight.numel() for weight in small.parameters())
     volume = torch.randint(0, 256, (3, 48, 48, 3), dtype=torch.uint8)
     with torch.inference_mode():
-        np.testing.assert_allclose(loaded(volume.numpy()), small(volume).numpy(), atol=1e-5)
+        np.testing.assert_allclose(loaded(volume.numpy())[0], small(volume).numpy(), atol=1e-5)
 
 
 def test_weights_that_the_output_does_not_depend_on_are_frozen(make_network):
@@ -195,10 +196,25 @@ def test_a_librarys_network_of_any_channels_is_stored_and_loaded(
         expected = segmenter(torch.from_numpy(volume)).numpy()
     loaded = load_segmenter(tmp_path, "cpu")
     assert loaded.channels == channels
-    np.testing.assert_allclose(loaded(volume, channels=channels), expected, atol=1e-5)
+    np.testing.assert_allclose(loaded(volume, channels=channels)[0], expected, atol=1e-5)
     if sequences == "reference":
         volume[..., :-1] = 3
-        np.testing.assert_allclose(loaded(volume), expected, atol=1e-5)
+        np.testing.assert_allclose(loaded(volume)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["unet", "plain_unet"])
+def test_a_network_of_several_targets_is_stored_and_loaded(make_network, tmp_path, architecture):
+    plain = {"encoder_depth": 3, "decoder_channels": None}
+    network = make_network(architecture=architecture, **(plain if architecture != "unet" else {}))
+    segmenter = build_segmenter(network, targets=REGIONS).eval()
+    write_segmenter(segmenter, tmp_path)
+    volume = torch.randint(0, 256, (4, 40, 36, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = segmenter(volume)
+    assert expected.shape == (3, 4, 40, 36)
+    loaded = load_segmenter(tmp_path, "cpu")
+    assert loaded.targets == REGIONS
+    np.testing.assert_allclose(loaded(volume.numpy()), expected.numpy(), atol=1e-5)
 
 
 def test_a_whole_slice_can_be_taken(make_network):
@@ -252,7 +268,7 @@ def test_every_architecture_of_the_library_is_stored_and_loaded(
     with torch.inference_mode():
         expected = segmenter(volume)
     assert expected.shape == (2, 40, 40)
-    stored = torch.from_numpy(load_segmenter(tmp_path, "cpu")(volume.numpy()))
+    stored = torch.from_numpy(load_segmenter(tmp_path, "cpu")(volume.numpy())[0])
     torch.testing.assert_close(stored, expected, rtol=0, atol=1e-4)
 
 

@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 
-from components.shared.dataset.channels import LGG_CHANNELS, Channels
+from components.shared.dataset.channels import LGG_CHANNELS, LGG_TARGETS, Channels
 from components.shared.dataset.gray import gray_levels
 from components.shared.errors import UserError
 from components.shared.model import segmenter
@@ -14,14 +14,15 @@ from components.shared.model.segmenter import (
     load_segmenter,
     pick_device,
 )
-from tests.components.conftest import new_run
+from tests.components.conftest import REGIONS, new_run
 
 
 def test_a_segmenter_takes_volumes_of_any_size(threshold_model):
     loaded = load_segmenter(threshold_model(140), "cpu")
     for slices, side in ((1, 16), (2, 16), (5, 24), (11, 40)):
         levels = np.linspace(100, 180, slices).astype(np.uint8)
-        probability = loaded(np.broadcast_to(levels[:, None, None, None], (slices, side, side, 3)))
+        image = np.broadcast_to(levels[:, None, None, None], (slices, side, side, 3))
+        (probability,) = loaded(image)
         expected = 1 / (1 + np.exp(-(levels.astype(np.float64) - 140) / 8))
         assert (probability.dtype, probability.shape) == (np.float32, (slices, side, side))
         inner = probability[:, 2:-2, 2:-2]  # the outermost pixels mix with what is outside
@@ -88,12 +89,24 @@ def test_a_size_that_the_network_cannot_take_names_the_volume(make_blob):
         square(make_blob(0, side=20).image, "x1")
 
 
+def test_several_targets_are_the_first_axis(make_blob):
+    image = make_blob(0, slices=4, side=20).image
+    segmenter = segmenter_of(lambda image: image.movedim(3, 0).float() / 255)
+    segmenter.targets = REGIONS
+    np.testing.assert_array_equal(segmenter(image), np.moveaxis(image, 3, 0) / np.float32(255))
+    segmenter.targets = REGIONS[:2]
+    message = r"returned \(3, 4, 20, 20\), not \(2, 4, 20, 20\) \(targets, slices, height, width\)"
+    with pytest.raises(UserError, match=message):
+        segmenter(image)
+
+
 def segmenter_of(function):
     import torch
 
     class Module(torch.nn.Module):
         min_component_fraction = 0.0
         channels = LGG_CHANNELS
+        targets = LGG_TARGETS
 
         def forward(self, image):
             return function(image)
@@ -124,7 +137,7 @@ def test_a_model_of_any_scale_gets_floats(make_blob, kind):
     segmenter = segmenter_of(lambda image: (image[..., 1] / 1000).to(image.dtype))
     segmenter.channels = Channels(dtype="float32")
     image = make_blob(0).image.astype(kind)
-    np.testing.assert_allclose(segmenter(image), image[..., 1] / 1000, rtol=1e-6)
+    np.testing.assert_allclose(segmenter(image)[0], image[..., 1] / 1000, rtol=1e-6)
 
 
 def test_a_mapped_read_only_volume_is_left_alone(threshold_model, make_blob, tmp_path):

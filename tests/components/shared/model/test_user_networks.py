@@ -82,7 +82,7 @@ def test_its_model_folder_is_stored_and_loaded(nets, tmp_path):
     volume = torch.randint(0, 256, (3, 40, 40, 3), dtype=torch.uint8)
     with torch.inference_mode():
         expected = segmenter(volume)
-    stored = torch.from_numpy(load_segmenter(tmp_path / "model", "cpu")(volume.numpy()))
+    stored = torch.from_numpy(load_segmenter(tmp_path / "model", "cpu")(volume.numpy())[0])
     torch.testing.assert_close(stored, expected)
 
 

@@ -87,7 +87,7 @@ def test_channels_are_grey_and_of_the_asked_size():
 def test_any_scale_is_drawn_from_black_to_white(dtype):
     image = np.full((2, 40, 40, 2), -1100, dtype=dtype)  # air in Hounsfield units
     image[:, :, 20:, 1] = 900
-    drawn = draw_slice(Volume(image, image[..., 0] > 0, TWO), None, 0, 100)
+    drawn = draw_slice(Volume(image, np.zeros((2, 40, 40), np.uint8), TWO), None, 0, 100)
 
     assert drawn[:, :45].max() == 0
     assert drawn[:, 55:].min() >= 254

@@ -22,7 +22,7 @@ class Measure(SegmentationTask):
     @torch.inference_mode()
     def measure(self, volume):
         self.measured = {}
-        arrays = (volume.images, volume.box, volume.masks, volume.truth)
+        arrays = (volume.images, volume.box, volume.masks, volume.label_map)
         self.on_validation_epoch_start()
         self.validation_step(tuple(map(torch.from_numpy, arrays)), 0)
         self.on_validation_epoch_end()

@@ -40,7 +40,7 @@ def test_a_slice_says_which_it_is_and_its_volume_is_known(dataset, recipe):
             _, mask, (index, donor) = slices[Draw(number)]
             assert index == donor
             assert slices.volume_of(int(index)) == volume.entry.volume
-            assert np.array_equal(mask[0] * 255, volume.masks[position])
+            assert np.array_equal(mask * 255, volume.masks[position])
             number += 1
     assert number == len(slices)
 
@@ -57,10 +57,10 @@ def test_volumes_are_prepared_once(dataset, recipe):
 def test_masks_come_back_where_they_were(dataset, make_recipe):
     segmenter = build_segmenter(make_recipe(network={"image_size": 64}).network)
     for volume in prepare_volumes(dataset, "train", segmenter):
-        logits = torch.logit(torch.from_numpy(volume.masks)[:, None] / 255, eps=1e-6)
+        logits = torch.logit(torch.from_numpy(volume.masks) / 255, eps=1e-6)
         box = torch.from_numpy(volume.box)
-        back = segmenter.restore(logits, box, *volume.truth.shape[1:]).numpy() >= 0.5
-        assert 2 * (back & volume.truth).sum() / (back.sum() + volume.truth.sum()) > 0.97
+        back = segmenter.restore(logits, box, *volume.label_map.shape[1:])[:, 0].numpy() >= 0.5
+        assert 2 * (back & volume.truth[0]).sum() / (back.sum() + volume.truth.sum()) > 0.97
 
 
 def test_an_epoch_draws_all_tumour_slices_and_the_share_of_others():
@@ -240,7 +240,7 @@ def test_the_key_of_prepared_files_follows_channels_type_and_target():
     ]
     segmenters = [VolumeSegmenter(torch.nn.Identity(), network, form) for form in forms]
     digests = {slices._preprocessing_digest(segmenter) for segmenter in segmenters}
-    digests.add(slices._preprocessing_digest(segmenters[0], Target(name="t", labels=(1, 2))))
+    digests.add(slices._preprocessing_digest(segmenters[0], [Target(name="t", labels=(1, 2))]))
     assert len(digests) == 5
     public = VolumeSegmenter(torch.nn.Identity(), network)
     assert slices._preprocessing_digest(public) in digests  # names alone change no slice
