@@ -172,7 +172,10 @@ def _calibration(evaluation: Evaluation) -> list[Block]:
 
 def _training(history: TrainingHistory) -> Iterator[Section]:
     second = " of the second network, for scans without a sequence"
-    for network, suffix in ((history, ""), (history.flair, second)):
+    for label, member in history.members.items():
+        yield Section(f"Training of {label}", _curves(member))
+    networks = () if history.members else ((history, ""), (history.flair, second))
+    for network, suffix in networks:
         if network:
             yield Section(f"Training{suffix}", _curves(network))
         if network and network.learning_rate_search:

@@ -90,6 +90,39 @@ def assign_folds(manifest: Manifest, settings: FoldSettings) -> list[Split]:
     return [split(fold) for fold in range(settings.folds)]
 
 
+def assign_members(manifest: Manifest, settings: FoldSettings, split: Split) -> list[Split]:
+    """Assigns the patients outside a test part to folds, for the members of an ensemble.
+
+    Patients are assigned in turn, in the same order as by `assign_split`. Each fold is the
+    validation part of one member, and the other folds are its training part. The test part is that
+    of `split` for all members.
+
+    Args:
+        manifest: Manifest of the data set; the order of its volumes has no influence.
+        settings: Number of folds and seed; the fraction has no influence.
+        split: Split with the test part.
+
+    Returns:
+        One split per fold, each of which has passed `check_split`.
+
+    Raises:
+        UserError: If a fold would be empty or without tumour, or leave no patient for training.
+    """
+    patients = _patients(manifest)
+    test: Assignment = dict.fromkeys(split.patients("test"), "test")
+    row = [name for name in _ordered(patients, settings.seed) if name not in test]
+    if settings.folds > len(row):
+        raise UserError(f"split: {len(row)} patients leave folds of {settings.folds} empty")
+
+    def member(fold: int) -> Split:
+        validation: Assignment = dict.fromkeys(row[fold :: settings.folds], "validation")
+        others = [name for name in row if name not in validation]
+        wanted: Sizes = {"train": len(others), "validation": 0, "test": 0}
+        return _assigned(manifest, patients, test | validation, others, wanted)
+
+    return [member(fold) for fold in range(settings.folds)]
+
+
 def describe_split(split: Split, manifest: Manifest) -> list[str]:
     """Describes each part in one line: patients, sites, slices and tumour."""
     return [_describe(part, split.entries(part, manifest)) for part in PARTS]

@@ -57,6 +57,7 @@ def fold(
     manifest: dsl.Input[dsl.Dataset],
     settings: str,
     recipes: list[dict[str, str]] = [],  # noqa: B006  # KFP's form of a default
+    split_id: str = "",
 ) -> list[dict[str, str]]:
     """Assigns the patients of a data set version to folds, stratified by site and tumour volume.
 
@@ -69,6 +70,8 @@ def fold(
         manifest: List of volumes of the data set version.
         settings: YAML of `components.split.settings.FoldSettings`.
         recipes: `label` and `settings` of the recipes that are trained on every fold.
+        split_id: Id of a split whose test part every fold has: for an ensemble, whose folds are
+            validation parts.
 
     Returns:
         `label` (`fold-1`, ...) and `split_id` of each fold; with recipes, for each of them, where
@@ -88,6 +91,7 @@ def fold(
             read_manifest(Path(manifest.path), dataset_id),
             parse_config(FoldSettings, settings, "fold"),
             open_store(store),
+            split_id,
         )
         return [
             {**one, "label": f"{one['label']} {label}".strip(), "split_id": split_id}

@@ -6,7 +6,12 @@ from components.shared.dataset.manifest import Manifest
 from components.shared.dataset.split import Split, fetch_split, split_key
 from components.shared.errors import UserError
 from components.shared.storage.store import Store
-from components.split.assign import assign_folds, assign_split, describe_split
+from components.split.assign import (
+    assign_folds,
+    assign_members,
+    assign_split,
+    describe_split,
+)
 from components.split.settings import FoldSettings, SplitSettings
 
 logger = logging.getLogger(__name__)
@@ -24,8 +29,17 @@ def split_dataset(manifest: Manifest, settings: SplitSettings, store: Store) -> 
     return made
 
 
-def fold_dataset(manifest: Manifest, settings: FoldSettings, store: Store) -> dict[str, str]:
+def fold_dataset(
+    manifest: Manifest, settings: FoldSettings, store: Store, split_id: str = ""
+) -> dict[str, str]:
     """Assigns a data set's patients to folds, and stores each fold's split.
+
+    Args:
+        manifest: Manifest of the data set.
+        settings: Number of folds, seed and fraction.
+        store: Store of the splits.
+        split_id: Id of a split in the store whose test part is that of every fold, which is a
+            validation part then; empty if each fold is a test part.
 
     Returns:
         Ids of the splits by label: `fold-1`, `fold-2`, ...
@@ -34,7 +48,10 @@ def fold_dataset(manifest: Manifest, settings: FoldSettings, store: Store) -> di
         UserError: If there are too few patients, or too few with tumour, for so many folds.
     """
     try:
-        made = assign_folds(manifest, settings)
+        if split_id:
+            made = assign_members(manifest, settings, fetch_split(store, split_id))
+        else:
+            made = assign_folds(manifest, settings)
     except UserError as error:
         raise UserError(
             f"{settings.folds} folds of this data set are not possible; lower fold.folds or add "

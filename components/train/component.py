@@ -1,4 +1,4 @@
-"""Train: fit one recipe and export the segmenter."""
+"""Train and ensemble: fit one recipe, or average trained models; export the segmenter."""
 
 from kfp import dsl
 
@@ -89,5 +89,63 @@ def train(
             history=Path(history.path),
         )
     for artifact in (model, history):  # identifies it in a list of several
+        artifact.metadata["mlflow_run_id"] = run_id
+    return run_id
+
+
+@trainer_step
+def ensemble(
+    store: str,
+    dataset_id: str,
+    split_id: str,
+    models: dsl.Input[list[dsl.Model]],
+    histories: dsl.Input[list[dsl.Artifact]],
+    pipeline_run: str,
+    settings: str,
+    model: dsl.Output[dsl.Model],
+    history: dsl.Output[dsl.Artifact],
+) -> str:
+    """Exports the average of trained models as one segmenter.
+
+    Args:
+        store: Store with the voxels: s3://bucket/prefix or a folder.
+        dataset_id: Version of the data set.
+        split_id: Version of the split whose test patients no member was trained on.
+        models: MLflow model folders of the members; their metadata name the runs.
+        histories: JSON of each member's `TrainingHistory`; their metadata name the runs.
+        pipeline_run: Identity of the pipeline run, as for `train`.
+        settings: YAML of `components.train.ensemble_settings.EnsembleSettings`.
+        model: MLflow model folder with the exported segmenter.
+        history: JSON of the `TrainingHistory`, with those of the members.
+
+    Returns:
+        Id of the ensemble's MLflow run, a child of the pipeline run's.
+    """
+    from pathlib import Path
+
+    from components.shared.config import parse_config
+    from components.shared.process import importing
+    from components.shared.storage.outcome import running_step
+    from components.train.ensemble_settings import EnsembleSettings
+
+    with running_step("ensemble", store, pipeline_run=pipeline_run) as process:
+        with importing():
+            from components.train.ensemble import Member, average_models
+
+        history_of = {each.metadata["mlflow_run_id"]: Path(each.path) for each in histories}
+        run_id = average_models(
+            [
+                Member(run_id, folder=Path(each.path), history=history_of[run_id])
+                for each in models
+                for run_id in [each.metadata["mlflow_run_id"]]
+            ],
+            parse_config(EnsembleSettings, settings, "ensemble"),
+            pipeline_run=process.pipeline_run,
+            dataset_id=dataset_id,
+            split_id=split_id,
+            model=Path(model.path),
+            history=Path(history.path),
+        )
+    for artifact in (model, history):
         artifact.metadata["mlflow_run_id"] = run_id
     return run_id

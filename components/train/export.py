@@ -133,7 +133,9 @@ def _check_images(segmenter: AnySegmenter) -> Iterable[Voxels]:
     yield synthetic_example(side + 24, slices=5, channels=channels)
     image = synthetic_example(side - 8, slices=4, channels=channels)
     yield image
-    if isinstance(segmenter, PairedSegmenter):  # a scan that lacks sequences
+    if any(
+        isinstance(part, PairedSegmenter) for part in segmenter.modules()
+    ):  # a scan that lacks sequences
         yield np.repeat(image[..., channels.reference_index, None], channels.count, axis=3)
 
 

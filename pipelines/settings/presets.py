@@ -19,6 +19,7 @@ from components.shared.config import Config, build_config, in_words, load_yaml, 
 from components.shared.errors import UserError
 from components.shared.tracking.identity import check_label
 from components.split.settings import FoldSettings, SplitSettings
+from components.train.ensemble_settings import EnsembleSettings
 from components.train.recipe import Recipe
 from pipelines.settings import yaml_files
 
@@ -31,6 +32,7 @@ STEPS: Mapping[str, type[Config]] = {
     "split": SplitSettings,
     "fold": FoldSettings,
     "train": Recipe,
+    "ensemble": EnsembleSettings,
     "compare": CompareSettings,
     "evaluate": EvaluateSettings,
     "aggregate": AggregateSettings,

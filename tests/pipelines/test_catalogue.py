@@ -12,7 +12,9 @@ from pipelines.discovery import pipeline_summaries
 
 
 def test_pipelines_are_found_by_their_modules():
-    names = "comparison, cross-validation, fold-comparison, ingestion, retraining, training"
+    names = (
+        "comparison, cross-validation, ensemble, fold-comparison, ingestion, retraining, training"
+    )
     assert ", ".join(PIPELINES) == names
     assert all(isinstance(graph, GraphComponent) for graph in PIPELINES.values())
 

@@ -149,7 +149,9 @@ def test_force_is_of_retraining_only(call):
 
 def test_another_pipeline_is_not_there(call):
     code, _, err = call("run", "--source", "synthetic:4", "--pipeline", "x")
-    names = "comparison, cross-validation, fold-comparison, ingestion, retraining, training"
+    names = (
+        "comparison, cross-validation, ensemble, fold-comparison, ingestion, retraining, training"
+    )
     assert (code, err) == (1, f"error: no pipeline 'x'; there are {names}")
 
 

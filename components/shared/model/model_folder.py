@@ -30,10 +30,15 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from components.shared.config import Config
 from components.shared.dataset.channels import LGG_CHANNELS, LGG_TARGETS, Channels, Target
 from components.shared.errors import UserError
-from components.shared.model.network import PairedSegmenter, VolumeSegmenter, build_segmenter
+from components.shared.model.network import (
+    EnsembleSegmenter,
+    PairedSegmenter,
+    VolumeSegmenter,
+    build_segmenter,
+)
 from components.shared.model.settings import Network
 
-AnySegmenter = VolumeSegmenter | PairedSegmenter
+AnySegmenter = VolumeSegmenter | PairedSegmenter | EnsembleSegmenter
 
 SCHEMA_VERSION = 2
 _READABLE = (1, 2)
@@ -60,6 +65,7 @@ class SegmenterConfig(Config):
         targets: What the network finds; not stored where it is the tumour of the LGG set.
         network: Network and preprocessing.
         flair_network: The same for scans that lack a sequence; `None` if there is one network.
+        members: Number of networks, or pairs, whose probabilities are averaged.
         threshold: Probability from which a pixel is tumour. It holds if MLflow knows no other.
     """
 
@@ -71,6 +77,7 @@ class SegmenterConfig(Config):
     )
     network: Network
     flair_network: Network | None = None
+    members: int = Field(default=1, ge=1, le=50, exclude_if=lambda members: members == 1)
     threshold: float | None = Field(default=None, ge=0, le=1)
 
     @field_validator("channels", mode="before")
@@ -87,13 +94,16 @@ class SegmenterConfig(Config):
 
 def write_segmenter(segmenter: AnySegmenter, folder: Path) -> None:
     """Writes both files of a segmenter on the CPU into an existing MLflow model folder."""
-    pair = (segmenter.whole, segmenter.flair) if isinstance(segmenter, PairedSegmenter) else None
+    members = list(segmenter.members) if isinstance(segmenter, EnsembleSegmenter) else [segmenter]
+    first = members[0]
+    pair = (first.whole, first.flair) if isinstance(first, PairedSegmenter) else None
     config = SegmenterConfig(
         brainseg_version=_own_version(),
         channels=segmenter.channels,
         targets=segmenter.targets,
-        network=(pair[0] if pair else segmenter).settings,
+        network=(pair[0] if pair else first).settings,
         flair_network=pair[1].settings if pair else None,
+        members=len(members),
     )
     weights = {
         # a copy: safetensors refuses tensors that use the same memory
@@ -208,12 +218,17 @@ def _check_header(path: Path) -> None:
 
 def _build(config: SegmenterConfig, stored: int) -> AnySegmenter:
     with _limited_weights(stored + _SPARE_WEIGHTS), torch.random.fork_rng(devices=[]):
-        robust = config.schema_version > 1
-        whole = _build_one(config.network, config, "network", robust=robust)
-        if config.flair_network is None:
-            return whole
-        flair = _build_one(config.flair_network, config, "flair_network", robust=robust)
-        return PairedSegmenter(whole, flair)
+        members = [_build_member(config) for _ in range(config.members)]
+    return EnsembleSegmenter(members) if len(members) > 1 else members[0]
+
+
+def _build_member(config: SegmenterConfig) -> VolumeSegmenter | PairedSegmenter:
+    robust = config.schema_version > 1
+    whole = _build_one(config.network, config, "network", robust=robust)
+    if config.flair_network is None:
+        return whole
+    flair = _build_one(config.flair_network, config, "flair_network", robust=robust)
+    return PairedSegmenter(whole, flair)
 
 
 def _build_one(

@@ -250,6 +250,25 @@ class PairedSegmenter(nn.Module):
         return cast(Tensor, self.flair(volume) if lacking else self.whole(volume))
 
 
+class EnsembleSegmenter(nn.Module):
+    """Mean of the probabilities of several models of one recipe."""
+
+    def __init__(self, members: Sequence[VolumeSegmenter | PairedSegmenter]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        first = members[0]
+        self.channels = first.channels
+        self.targets = first.targets
+        self.image_size = first.image_size
+        self.context_slices = first.context_slices
+        self.min_component_fraction = first.min_component_fraction
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """Predicts one volume, see `VolumeSegmenter.forward`."""
+        total: Tensor = sum(member(volume) for member in self.members)
+        return total / len(self.members)
+
+
 def build_segmenter(
     settings: Network,
     place: str = "train.network",

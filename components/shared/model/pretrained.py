@@ -101,6 +101,8 @@ def _other_settings(segmenter: VolumeSegmenter, config: str, is_pair: bool) -> I
     if not config:
         return
     stored, channels = json.loads(config), list(segmenter.channels.names)
+    if stored.get("members", 1) > 1:
+        yield f"it is an ensemble of {stored['members']} networks"
     if stored["channels"]["names"] != channels:
         others = ", ".join(stored["channels"]["names"])
         yield f"channels are {others} there and {', '.join(channels)} here"

@@ -1,5 +1,6 @@
 """History of a training run, for the reports."""
 
+from collections.abc import Mapping
 from typing import Self
 
 from components.shared.config import Record
@@ -15,6 +16,7 @@ class TrainingHistory(Record):
         learning_rate_search: Search that chose the learning rate; `None` if the recipe sets it.
         start: Weights that the network started from, in words; empty if they were random.
         flair: History of the second network, for scans without a sequence, if there is one.
+        members: Histories of an ensemble's members, by label.
     """
 
     epochs: tuple[dict[str, float], ...] = ()
@@ -22,3 +24,4 @@ class TrainingHistory(Record):
     learning_rate_search: LearningRateSearch | None = None
     start: str = ""
     flair: Self | None = None
+    members: Mapping[str, Self] = {}

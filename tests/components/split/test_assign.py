@@ -10,7 +10,7 @@ from components.shared.dataset.geometry import Geometry
 from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.split import PARTS
 from components.shared.errors import UserError
-from components.split.assign import assign_folds, assign_split, describe_split
+from components.split.assign import assign_folds, assign_members, assign_split, describe_split
 from components.split.report2020 import REPORT2020_VOLUMES
 from components.split.settings import FoldSettings, SplitSettings
 
@@ -357,3 +357,12 @@ def test_a_fold_without_tumour_is_refused_and_nobody_changes_folds_for_it(build)
     manifest = build([("CS", 100), ("CS", 90), ("CS", 80), *[("CS", 0)] * 9])
     with pytest.raises(UserError, match="the test part would have no patient with tumour"):
         assign_folds(manifest, FoldSettings(folds=6))
+
+
+def test_members_of_an_ensemble_need_a_patient_each(build):
+    data = build([("CS", 100)] * 6)
+    base = assign_split(data, DEFAULT, None)
+    outside = 6 - len(base.part("test"))
+    assert len(assign_members(data, FoldSettings(folds=outside), base)) == outside
+    with pytest.raises(UserError, match=f"{outside} patients leave folds of {outside + 1} empty"):
+        assign_members(data, FoldSettings(folds=outside + 1), base)

@@ -278,3 +278,14 @@ def test_hostile_folders_take_little_memory(folder, tmp_path, load_with_little_m
     assert good["error"] is None
     assert all("cannot be loaded: its" in one["error"] for one in refused)
     assert sum(one["mb"] for one in refused) < 1500
+
+
+@pytest.mark.parametrize("members", [0, 51, "many"])
+def test_a_wrong_number_of_members_is_refused(folder, members):
+    change_config(folder, members=members)
+    assert f"its config.json has {members!r} at 'members'" in refusal(folder)
+
+
+def test_members_without_weights_are_refused(folder):
+    change_config(folder, members=2)
+    assert "its weights do not fit its network" in refusal(folder)
