@@ -81,7 +81,7 @@ def ensemble(
     register_settings: str = "",
     run_name: str = "",
 ) -> TrainingOutputs:
-    """Trains one model per fold, and registers their average as one model.
+    """Trains one model per fold and registers their average.
 
     The patients outside the test part are divided into folds. Each member is trained on all folds
     but one, which is its validation part. No member sees the test patients, so that the average
