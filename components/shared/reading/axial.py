@@ -1,6 +1,6 @@
 """Images of any orientation as axial LPS arrays: turned by flips and transpositions alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,7 @@ class AxialImage:
     """An array of slices x rows x columns, from below, from the front and from the right.
 
     Attributes:
-        voxels: Values as a file holds them.
+        voxels: Values as a file holds them; with a fourth axis if it holds several images.
         geometry: Position in space.
         slope: Factor of the values.
         intercept: Value of a stored 0.
@@ -91,6 +91,24 @@ class AxialImage:
         """Whether the stored values are not the values themselves."""
         return (self.slope, self.intercept) != (1.0, 0.0)
 
+    def chosen(self, index: int | None) -> "AxialImage":
+        """Returns one image.
+
+        Args:
+            index: Number of the image along the fourth axis; `None` if it is the only one.
+
+        Raises:
+            BadScanError: If there is no such image, or there are several and `index` is `None`.
+        """
+        count = self.voxels.shape[3] if self.voxels.ndim == 4 else 1
+        if index is None and count > 1:
+            raise BadScanError(
+                f"it holds {count} images; name one for each channel: `path#0`, `path#1`, ..."
+            )
+        if (index or 0) >= count:
+            raise BadScanError(f"it holds {count} images, none with number {index}")
+        return replace(self, voxels=self.voxels[..., index or 0]) if count > 1 else self
+
 
 def turn_axial(
     voxels: Array, affine: Affine, slope: float = 1.0, intercept: float = 0.0
@@ -98,7 +116,7 @@ def turn_axial(
     """Turns an array to axial LPS; no value is interpolated.
 
     Args:
-        voxels: Array of three axes in any order.
+        voxels: Array of three axes in any order; a fourth one remains the last.
         affine: 4 x 4, from its indices to LPS millimeters.
         slope: See `AxialImage`.
         intercept: See `AxialImage`.

@@ -26,13 +26,12 @@ _GRID_TOLERANCE_MM = 1e-3
 
 
 @refusing("damaged DICOM files")
-def read_image(files: Files, max_bytes: int, index: int | None = None) -> AxialImage:
+def read_image(files: Files, max_bytes: int) -> AxialImage:
     """Reads the images of one series and turns them to axial LPS.
 
     Args:
         files: All files of a series: one for each slice, or one of many frames (enhanced DICOM).
         max_bytes: Largest size of the voxels in memory.
-        index: Not used: a series is one image.
 
     Returns:
         int16 or float32: rescaled values.
@@ -40,7 +39,6 @@ def read_image(files: Files, max_bytes: int, index: int | None = None) -> AxialI
     Raises:
         BadScanError: If they are not one regular volume of at least three slices.
     """
-    del index
     volume = read_volume(parse_all(files), max_bytes)
     values = volume.array
     short = values.astype(np.int16) if np.abs(values).max() < 2**15 else values

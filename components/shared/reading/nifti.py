@@ -80,16 +80,15 @@ class Header:
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_image(files: Files, max_bytes: int, index: int | None = None) -> AxialImage:
-    """Reads an image and turns it to axial LPS.
+def read_image(files: Files, max_bytes: int) -> AxialImage:
+    """Reads the images of a file and turns them to axial LPS.
 
     Args:
         files: One file, gzipped or not.
         max_bytes: Limit of the unpacked size.
-        index: Number of the image along the fourth axis; `None` for files of three axes.
 
     Returns:
-        The image; its voxels are a view of the unpacked file.
+        The images; their voxels are a view of the unpacked file.
 
     Raises:
         BadScanError: If the file is damaged, too large, or no image with a position in space.
@@ -105,9 +104,8 @@ def read_image(files: Files, max_bytes: int, index: int | None = None) -> AxialI
     unpacked = stream.exactly(header.file_bytes)
     count = math.prod(header.shape)
     voxels = np.frombuffer(unpacked, header.dtype, count, header.offset)
-    image = _choose(voxels.reshape(header.shape, order="F"), index)
     slope, intercept = _scaling(header.nifti)
-    return turn_axial(image, header.affine, slope, intercept)
+    return turn_axial(voxels.reshape(header.shape, order="F"), header.affine, slope, intercept)
 
 
 def read_label(files: Files, image_files: Files, max_bytes: int) -> AxialImage:
@@ -239,17 +237,6 @@ def _scaling(nifti: nibabel.Nifti1Header) -> tuple[float, float]:
     if not (math.isfinite(slope) and math.isfinite(intercept)):
         raise BadScanError(f"its header is damaged: slope {slope:g}, intercept {intercept:g}")
     return slope, intercept
-
-
-def _choose(voxels: npt.NDArray[Any], index: int | None) -> npt.NDArray[Any]:
-    images = voxels.shape[3] if voxels.ndim == 4 else 1
-    if index is None and images > 1:
-        raise BadScanError(
-            f"it holds {images} images; name one for each channel: `path#0`, `path#1`, ..."
-        )
-    if (index or 0) >= images:
-        raise BadScanError(f"it holds {images} images, none with number {index}")
-    return voxels[..., index or 0] if voxels.ndim == 4 else voxels
 
 
 class _Unpacked:

@@ -118,11 +118,7 @@ class DeclaredLayout:
 
     def read_scan(self, source: Source, scan: Scan, limits: SizeLimits) -> Volume:
         settings, reference = self.settings, self.channels.reference
-        images = {
-            name: self._read(source, scan, name, limits)
-            for name in settings.channels
-            if name in scan.parts
-        }
+        images = self._read_images(source, scan, limits)
         self._check(images, limits)
         shown = images[reference]
         stacked = stack_channels([images.get(name, shown) for name in settings.channels])
@@ -147,14 +143,23 @@ class DeclaredLayout:
             files = self._files(source, scan, LABEL, limits)
             is_series = self._format.IS_SERIES  # whose segmentations refer to their image
             image_files = self._files(source, scan, self.channels.reference) if is_series else []
-            image = self._format.read_label(files, image_files, limits.volume_bytes)
+            image = self._format.read_label(files, image_files, limits.volume_bytes).chosen(None)
         check_same_grid(image, reference, LABEL, self.channels.reference)
         return label_map(image, self.labels)
 
-    def _read(self, source: Source, scan: Scan, name: str, limits: SizeLimits) -> AxialImage:
-        with _named(name):
-            files = self._files(source, scan, name, limits)
-            return self._format.read_image(files, limits.volume_bytes, self._index(name))
+    def _read_images(self, source: Source, scan: Scan, limits: SizeLimits) -> dict[str, AxialImage]:
+        opened: dict[tuple[SourceFile, ...], AxialImage] = {}
+        images = {}
+        for name in self.settings.channels:
+            if name not in scan.parts:
+                continue
+            with _named(name):
+                files = scan.parts[name]
+                if files not in opened:  # one file may hold all channels
+                    contents = self._files(source, scan, name, limits)
+                    opened[files] = self._format.read_image(contents, limits.volume_bytes)
+                images[name] = opened[files].chosen(self._index(name))
+        return images
 
     def _files(
         self, source: Source, scan: Scan, role: str, limits: SizeLimits | None = None

@@ -24,13 +24,12 @@ class ImageFormat(Protocol):
     MASK_SUFFIX: str
     IS_SERIES: bool
 
-    def read_image(self, files: Files, max_bytes: int, index: int | None = None) -> AxialImage:
-        """Reads an image and turns it to axial LPS.
+    def read_image(self, files: Files, max_bytes: int) -> AxialImage:
+        """Reads an image, or several of one grid, and turns them to axial LPS.
 
         Args:
             files: The image's files.
             max_bytes: Limit of its unpacked size.
-            index: Number of the image along a fourth axis.
 
         Raises:
             BadScanError: If it is damaged, too large, or has no position in space.

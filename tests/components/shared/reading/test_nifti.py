@@ -33,7 +33,7 @@ def encode(array=None, affine=RAS, kind=nib.Nifti1Image, **fields):
 
 
 def read(data, max_bytes=GIB, index=None):
-    return read_image([("name.nii.gz", data)], max_bytes, index)
+    return read_image([("name.nii.gz", data)], max_bytes).chosen(index)
 
 
 def rotated(degrees):

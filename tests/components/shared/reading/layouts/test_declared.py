@@ -308,6 +308,17 @@ class TestPrefilled:
             np.testing.assert_array_equal(volume.mask > 0, wanted.mask > 0)
             np.testing.assert_allclose(volume.geometry.spacing_mm, (6, 2.5, 2))
 
+    def test_a_file_of_several_channels_is_read_once(self, monkeypatch):
+        with open_source("synthetic:1,as=msd") as source:
+            layout = open_layout(LayoutSettings(name="msd"), source)
+            (scan,) = layout.list_scans(source).scans
+            paths, read = [], type(source).read
+            monkeypatch.setattr(
+                type(source), "read", lambda self, path: paths.append(path) or read(self, path)
+            )
+            layout.read_scan(source, scan, SizeLimits())
+        assert sorted(paths) == ["imagesTr/syn_001.nii.gz", "labelsTr/syn_001.nii.gz"]
+
     def test_new_images_of_nnunet_may_lie_in_any_folder(self):
         with open_source("synthetic:2,as=nnunet") as source:
             layout = open_layout(LayoutSettings(name="nnunet"), source, with_labels=False)
