@@ -23,7 +23,11 @@ def pick_precision(compute: Compute) -> Precision:
 def has_fast_bf16() -> bool:
     """Returns whether the CPU computes faster in bfloat16 than in float32.
 
-    Without AMX, bfloat16 takes 1.3 times as long as float32 on CPUs with AVX-512 and 20 times as
-    long on those with AVX2 (pytorch/pytorch#118499 reports the same).
+    It does with AMX, and with AMD's AVX512_BF16 (Zen 4 and later): 1.8 times as fast. On Intel's
+    AVX-512, with BF16 or without, bfloat16 takes 1.3 times as long or more, on AVX2 20 times
+    (pytorch/pytorch#118499 reports the same). Depthwise convolutions gain nothing.
     """
-    return torch.cpu._is_amx_tile_supported()
+    if torch.cpu._is_amx_tile_supported():
+        return True
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16")) and "AMD" in known.get("cpu_name", "")

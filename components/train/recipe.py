@@ -339,7 +339,8 @@ class Compute(Config):
 
     Attributes:
         precision: Arithmetic of the forward pass; weights stay float32. `auto` uses bfloat16 on
-            GPUs and on CPUs with AMX, float16 on older GPUs and float32 elsewhere.
+            GPUs and on CPUs with AMX or AMD's AVX512_BF16, float16 on older GPUs and float32
+            elsewhere.
         device: `cpu`, `cuda` or `auto`.
         loader_workers: Processes that read slices; 0 reads in the training process.
         threads: CPU threads of a step; `None` uses the number that is fastest at the time, so that

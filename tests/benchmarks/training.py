@@ -50,6 +50,7 @@ from components.train.distributed.processes import sum_over_processes
 from components.train.fit import rehearse
 from components.train.optimization.losses import BatchLoss
 from components.train.optimization.optimizers import build_optimizer
+from components.train.precision import has_fast_bf16
 from components.train.recipe import Recipe
 from pipelines.settings.presets import load_preset
 
@@ -273,7 +274,7 @@ def train_bare(folder):
     for _ in sys.stdin:
         began = time.monotonic()
         for _ in range(CHUNK):
-            with torch.autocast("cpu", torch.bfloat16, enabled=has_amx()):
+            with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16()):
                 logits = network(images)
             loss(logits.float(), masks, sum_over_processes).backward()
             optimizer.step()

@@ -5,6 +5,7 @@ from torch import nn
 
 from components.shared.config import parse_config
 from components.shared.errors import UserError
+from components.train.optimization import optimizers
 from components.train.optimization.optimizers import build_optimizer
 from components.train.recipe import OptimizerSettings, Recipe
 
@@ -62,9 +63,9 @@ def test_weights_decay_by_both_methods(step, method):
         assert torch.allclose(without - decayed, weight * RATE * 0.5, atol=1e-6)
 
 
-@pytest.mark.parametrize("amx", [False, True])
-def test_muon_computes_in_float32_where_the_cpu_is_slower_in_bfloat16(step, monkeypatch, amx):
-    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+@pytest.mark.parametrize("fast", [False, True])
+def test_muon_computes_in_float32_where_the_cpu_is_slower_in_bfloat16(step, monkeypatch, fast):
+    monkeypatch.setattr(optimizers, "has_fast_bf16", lambda: fast)
     seen = []
     function = muon.zeropower_via_newtonschulz
 
@@ -74,7 +75,7 @@ def test_muon_computes_in_float32_where_the_cpu_is_slower_in_bfloat16(step, monk
 
     monkeypatch.setattr(muon, "zeropower_via_newtonschulz", look)
     step("muon")
-    assert seen == [torch.bfloat16 if amx else torch.float32]
+    assert seen == [torch.bfloat16 if fast else torch.float32]
     assert muon.zeropower_via_newtonschulz is look
 
 
