@@ -134,7 +134,7 @@ def _read(member: Member) -> VolumeSegmenter | PairedSegmenter:
 
 def _form(segmenter: AnySegmenter) -> object:
     settings = [each.settings for each in segmenter.modules() if isinstance(each, VolumeSegmenter)]
-    return settings, segmenter.channels
+    return settings, segmenter.channels, segmenter.targets
 
 
 def _params(

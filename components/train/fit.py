@@ -3,6 +3,7 @@
 import copy
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,8 +172,15 @@ def _task(
 def deal_out(
     volumes: Sequence[PreparedVolume], *, rank: int, ranks: int
 ) -> Sequence[tuple[np.ndarray, ...] | None]:
-    """Arrays of the volumes that a process validates; `None` fills up to an equal number."""
-    arrays = [(volume.images, volume.box, volume.masks, volume.label_map) for volume in volumes]
+    """Arrays of the volumes that a process validates; `None` fills up to an equal number.
+
+    The last array is the volume's weight: one divided by the number of its patient's scans.
+    """
+    scans = Counter(volume.entry.patient for volume in volumes)
+    arrays = [
+        (one.images, one.box, one.masks, one.label_map, np.array(1 / scans[one.entry.patient]))
+        for one in volumes
+    ]
     return [*arrays, *[None] * (-len(arrays) % ranks)][rank::ranks]
 
 

@@ -21,7 +21,8 @@ from components.train.optimization.losses import BatchLoss
 from components.train.optimization.optimizers import build_optimizer
 from components.train.recipe import Recipe
 
-PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # images, box, masks, label map
+# images, box, masks, label map, and the volume's weight in means over patients
+PreparedTensors = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 _VALIDATION_BATCH = 32  # slices at once, at most, when a whole volume is predicted
 _STREAM_STRIDE = 2_654_435_761  # 2**32 / golden ratio: far apart also in the low 32 bits
@@ -44,7 +45,7 @@ class SegmentationTask(lightning.LightningModule):
         self._loss = BatchLoss(recipe.optimizer.loss)
         self._schedule = recipe.schedule
         self._validation_batch = min(micro_batch, _VALIDATION_BATCH)
-        self._measured = torch.zeros(3)
+        self._measured = torch.zeros(0)
 
     def training_step(self, batch: SliceTensors, index: int) -> Tensor:
         images, masks, _ = batch
@@ -69,30 +70,30 @@ class SegmentationTask(lightning.LightningModule):
                 weight.grad = None
 
     def on_validation_epoch_start(self) -> None:
-        self._measured = torch.zeros(3, dtype=torch.float64, device=self.device)
+        figures = len(self.segmenter.targets) + 2  # Dice of each, loss, number of patients
+        self._measured = torch.zeros(figures, dtype=torch.float64, device=self.device)
 
     def validation_step(self, volume: PreparedTensors | None, _index: int) -> None:
         if volume is None:  # other processes have one more volume
             return
-        images, box, masks, label_map = volume
+        images, box, masks, label_map, weight = volume
         logits = self._predict(images)
-        height, width = label_map.shape[1:]
-        probability = self.segmenter.restore(logits, box, height, width).transpose(0, 1)
-        truth = target_masks(label_map.cpu().numpy(), self.segmenter.targets)
-        dice = torch.stack(
-            [
-                _dice(self._decide(one), torch.from_numpy(mask).to(one.device))
-                for one, mask in zip(probability, truth, strict=True)
-            ]
-        ).mean()
+        dice = self._dice(logits, box, label_map)
         loss = self._loss(logits, masks.float() / COVERAGE_LEVELS)
-        self._measured += torch.stack([dice, loss, torch.ones_like(loss)])
+        self._measured += weight * torch.stack([*dice, loss, torch.ones_like(loss)])
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the means over the volumes of all processes."""
-        dice, loss, volumes = sum_over_processes(self._measured)
-        self.log("validation_dice", dice / volumes)
-        self.log("validation_loss", loss / volumes)
+        """Logs the means over the patients of all processes.
+
+        `validation_dice` is the mean over the targets; of several, each has its own too.
+        """
+        *measured, patients = sum_over_processes(self._measured)
+        *dice, loss = torch.stack(measured) / patients
+        self.log("validation_loss", loss)
+        self.log("validation_dice", torch.stack(dice).mean())
+        for target, value in zip(self.segmenter.targets, dice, strict=True):
+            if len(dice) > 1:
+                self.log(f"{target.name}/validation_dice", value)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         encoder = list(self._encoder.parameters())
@@ -143,6 +144,16 @@ class SegmentationTask(lightning.LightningModule):
             for part in torch.split(stacked, self._validation_batch)
         ]
         return torch.cat(parts)
+
+    def _dice(self, logits: Tensor, box: Tensor, label_map: Tensor) -> list[Tensor]:
+        """Returns the Dice of each target in the whole volume."""
+        height, width = label_map.shape[1:]
+        probability = self.segmenter.restore(logits, box, height, width).transpose(0, 1)
+        truth = target_masks(label_map.cpu().numpy(), self.segmenter.targets)
+        return [
+            _dice(self._decide(one), torch.from_numpy(mask).to(one.device))
+            for one, mask in zip(probability, truth, strict=True)
+        ]
 
     def _decide(self, probability: Tensor) -> Tensor:
         mask = find_tumour(probability.cpu().numpy(), 0.5, self.segmenter.min_component_fraction)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from components.ingest.entry import describe_volume
-from components.shared.dataset.channels import LGG_TARGETS, Target
+from components.shared.dataset.channels import LGG_LABELS, LGG_TARGETS, Target
 from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.volumes import Volume, encode_volume, volume_key
 from components.shared.reading.tcga import parse_scan_name
@@ -144,14 +144,15 @@ def make_blob():
 def publish():
     """Writes volumes to a store and returns their manifest."""
 
-    def publish(store, volumes, sites=("CS", "DU")):
+    def publish(store, volumes, sites=("CS", "DU"), labels=LGG_LABELS, targets=LGG_TARGETS):
         entries = []
         for number, volume in enumerate(volumes):
             encoded = encode_volume(volume)
             store.write(volume_key(encoded.digest), encoded.data)
             name = f"TCGA_{sites[number % len(sites)]}_{number:04d}_19990101"
-            entries.append(describe_volume(parse_scan_name(name), volume, encoded))
-        return make_manifest(entries)
+            form = (parse_scan_name(name), volume, encoded, labels, targets[0])
+            entries.append(describe_volume(*form))
+        return make_manifest(entries, labels=labels, targets=targets)
 
     return publish
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from components.shared.dataset.channels import LGG_TARGETS
 from components.shared.dataset.volumes import size_text
 from components.shared.errors import UserError
 from components.shared.model.network import VolumeSegmenter
@@ -88,7 +89,7 @@ def load_network(
     if differing:
         raise UserError(
             f"the network cannot start from {name}: {'; '.join(differing[:_EXAMPLES])}; use a "
-            "model of the same architecture and channels, or no initial_weights"
+            "model of the same architecture, channels and number of targets, or no initial_weights"
         )
     for key, tensor in found.items():
         assert tensor is not None
@@ -106,6 +107,10 @@ def _other_settings(segmenter: VolumeSegmenter, config: str, is_pair: bool) -> I
     if stored["channels"]["names"] != channels:
         others = ", ".join(stored["channels"]["names"])
         yield f"channels are {others} there and {', '.join(channels)} here"
+    targets = [target.name for target in segmenter.targets]
+    found = [one["name"] for one in stored.get("targets", [])] or [LGG_TARGETS[0].name]
+    if len(found) != len(targets):
+        yield f"targets are {', '.join(found)} there and {', '.join(targets)} here"
     is_second = is_pair and segmenter.settings.sequences == "reference"
     there = stored["flair_network" if is_second else "network"]
     for setting in _SHAPING:

@@ -74,7 +74,9 @@ def log_metrics(
 ) -> None:
     """Logs metrics at a step (an epoch; 0 for other metrics)."""
     now = int(time.time() * 1000)
-    points = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+    # MLflow refuses this sign, which names of targets may have
+    named = {key.replace("+", "-"): float(value) for key, value in metrics.items()}
+    points = [Metric(key, value, now, step) for key, value in named.items()]
     for start in range(0, len(points), _BATCH):
         client.log_batch(run_id, metrics=points[start : start + _BATCH])
 

@@ -101,8 +101,9 @@ class History(Callback):
             "learning_rate": self._learning_rate,
         }
         if self._schedule.is_validated(trainer.current_epoch):
-            names = ("validation_loss", "validation_dice")
-            self.trained |= {name: float(trainer.callback_metrics[name]) for name in names}
+            measured = trainer.callback_metrics
+            names = [name for name in measured if name.endswith(("validation_loss", "_dice"))]
+            self.trained |= {name: float(measured[name]) for name in names}
             self.epochs.append(self.trained)
         self._loss_sum, self._steps = torch.zeros_like(self._loss_sum), 0
         self._stop_without_gain(trainer)

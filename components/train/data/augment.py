@@ -49,7 +49,7 @@ def augment(
     Args:
         images: float, batch x stack x side x side; a stack has all channels of a slice and its
             neighbors, see `components.shared.model.network.with_neighbours`.
-        masks: float in 0..1, batch x 1 x side x side; moved with its image.
+        masks: float in 0..1, batch x targets x side x side; moved with its image.
         settings: Sizes and probabilities of the changes.
         rows: Positions of these slices in the step's batch.
         channels: Channels of the volumes.

@@ -37,7 +37,7 @@ def augment_as_fastai(
     Args:
         images: float, batch x stack x side x side, normalized by ImageNet's statistics; a stack
             has all channels of a slice and its neighbors.
-        masks: float in 0..1, batch x 1 x side x side; moved with its image.
+        masks: float in 0..1, batch x targets x side x side; moved with its image.
         draws: Uniform random numbers in 0..1, one per slice.
         channels: Number of channels of a slice.
 

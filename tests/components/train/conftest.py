@@ -1,11 +1,13 @@
 """Small volumes of the kind that training reads: a bright ball that is the tumour."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from components.shared.dataset.manifest import Manifest
 from components.shared.dataset.parts import SplitDataset
@@ -17,6 +19,7 @@ from components.train.checkpoints import Checkpoints
 from components.train.data.slices import prepare_volumes
 from components.train.fit import Fit, fit
 from components.train.recipe import Recipe
+from tests.components.conftest import REGIONS
 
 SLICES, SIDE = 6, 48
 
@@ -56,6 +59,26 @@ def dataset(store: Store, manifest: Manifest, tmp_path: Path) -> SplitDataset:
     volumes = manifest.volumes
     split = make_split({"train": volumes[:4], "validation": volumes[4:5], "test": volumes[5:]})
     return SplitDataset(store, tmp_path / "cache", manifest, split)
+
+
+@pytest.fixture
+def regions(store: Store, publish: Callable[..., Manifest], tmp_path: Path) -> SplitDataset:
+    """The same balls with a core, and an enhancing part in its middle."""
+    volumes = [nested_volume(seed) for seed in range(6)]
+    labels = {"necrosis": 1, "edema": 2, "enhancing": 3}
+    manifest = publish(store, volumes, labels=labels, targets=REGIONS)
+    listed = manifest.volumes
+    split = make_split({"train": listed[:4], "validation": listed[4:5], "test": listed[5:]})
+    return SplitDataset(store, tmp_path / "cache", manifest, split)
+
+
+def nested_volume(seed: int) -> Volume:
+    ball = ball_volume(seed)
+    in_plane = np.ones((1, 3, 3))
+    inner, middle = (ndimage.binary_erosion(ball.mask, in_plane, depth) for depth in (4, 2))
+    labels = np.select([inner, middle, ball.mask > 0], [3, 1, 2]).astype(np.uint8)
+    image = ball.image + 30 * np.stack([middle, inner, inner], axis=-1).astype(np.uint8)
+    return replace(ball, image=image, mask=labels)
 
 
 _SMALL = {

@@ -8,11 +8,13 @@ import pytest
 import torch
 import yaml
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
 from components.shared.errors import UserError
-from components.shared.model.network import build_segmenter
+from components.shared.model.network import PairedSegmenter, build_segmenter
 from components.shared.model.segmenter import load_segmenter
 from components.train.export import export_segmenter, synthetic_example, try_export
+from tests.components.conftest import REGIONS
 
 
 @pytest.fixture
@@ -50,6 +52,31 @@ def test_both_forms_take_any_slices_height_and_width(segmenter, folder):
             np.testing.assert_allclose(predicted(archive, image), expected, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("is_pair", [False, True])
+def test_all_forms_find_several_targets_alike(make_recipe, tmp_path, is_pair):
+    torch.manual_seed(0)
+    network = make_recipe().network
+    segmenter = build_segmenter(network, targets=REGIONS).eval()
+    if is_pair:
+        second = network.model_copy(update={"sequences": "reference"})
+        segmenter = PairedSegmenter(segmenter, build_segmenter(second, targets=REGIONS).eval())
+    folder = tmp_path / "model"
+    assert export_segmenter(segmenter, folder) < 1e-4
+    stored, archive = load_segmenter(folder, "cpu"), mlflow.pytorch.load_model(str(folder))
+    served = mlflow.pyfunc.load_model(str(folder)).predict
+    for shape in ((3, 64, 40), (7, 5, 5), (4, 33, 97)):
+        image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+        expected = predicted(segmenter, image)
+        assert expected.shape == (3, *shape)
+        for found in (stored(image), predicted(archive, image), served(image)):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+    described = Model.load(str(folder))
+    (probability,) = described.signature.outputs.inputs
+    assert (probability.type, probability.shape) == (np.dtype("float32"), (3, -1, -1, -1))
+    assert described.metadata["targets"] == ["whole", "core", "enhancing"]
+
+
 def test_mlflows_generic_interface_predicts_an_array(segmenter, folder):
     """As `mlflow models serve` does. A named input was refused whatever one sent."""
     image = synthetic_example(40, slices=3)
@@ -82,8 +109,6 @@ def test_the_loaded_segmenter_leaves_out_what_the_recipe_says(folder):
 
 
 def test_the_folder_says_what_it_takes_gives_and_needs(segmenter, folder):
-    from mlflow.models import Model
-
     found = Model.load(str(folder))
     (image,), (probability,) = found.signature.inputs.inputs, found.signature.outputs.inputs
     assert (image.type, image.shape) == (np.dtype("uint8"), (-1, -1, -1, 3))

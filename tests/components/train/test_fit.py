@@ -109,12 +109,12 @@ def _image(dataset):
 
 
 @pytest.mark.parametrize("count", [1, 6, 7, 8])
-def test_processes_share_the_volumes_out_each_as_many(count):
-    volumes = [PreparedVolume(None, number, number, number, number) for number in range(count)]
+def test_processes_share_the_volumes_out_each_as_many(make_entry, count):
+    volumes = [PreparedVolume(make_entry(number), *[number] * 4) for number in range(count)]
     dealt = [deal_out(volumes, rank=rank, ranks=3) for rank in range(3)]
     assert len({len(each) for each in dealt}) == 1
     in_turns = [volume for turn in zip(*dealt, strict=True) for volume in turn]
-    assert in_turns[:count] == [(number,) * 4 for number in range(count)]
+    assert in_turns[:count] == [(*[number] * 4, 1) for number in range(count)]
     assert set(in_turns[count:]) <= {None}
 
 

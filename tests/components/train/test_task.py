@@ -1,13 +1,18 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from components.shared.dataset.channels import LGG_TARGETS
 from components.shared.model.network import build_segmenter
 from components.shared.scoring.decision import find_tumour
 from components.train.data.slices import prepare_volumes
+from components.train.fit import deal_out
 from components.train.task import SegmentationTask, step_seed
+from tests.components.conftest import REGIONS
 
 
 class Alone(SegmentationTask):
@@ -40,10 +45,10 @@ def task(recipe):
     return _task(recipe)
 
 
-def _task(recipe):
+def _task(recipe, targets=LGG_TARGETS):
     torch.manual_seed(0)
     return Alone(
-        build_segmenter(recipe.network),
+        build_segmenter(recipe.network, targets=targets),
         recipe,
         micro_batch=4,
     )
@@ -150,7 +155,8 @@ def _validate(task, *volumes):
     with torch.inference_mode():
         task.on_validation_epoch_start()
         for index, volume in enumerate(volumes):
-            task.validation_step(volume and tuple(map(torch.from_numpy, volume)), index)
+            arrays = volume and (*volume, np.ones(()))[:5]
+            task.validation_step(arrays and tuple(map(torch.from_numpy, arrays)), index)
         task.on_validation_epoch_end()
 
 
@@ -223,3 +229,41 @@ def test_a_validation_is_the_mean_over_volumes_whatever_else_others_have(task, d
         losses.append(task.logged["validation_loss"])
     _validate(task, *volumes, None)
     assert task.logged["validation_loss"] == pytest.approx(sum(losses) / len(losses))
+
+
+def test_scans_of_a_patient_count_as_one(task, dataset):
+    once, *twice = prepare_volumes(dataset, "train", task.segmenter)[:3]
+    same = [replace(one, entry=twice[0].entry.model_copy(update={"patient": "p"})) for one in twice]
+    losses = []
+    for volume in (once, *twice):
+        _validate(task, *deal_out([volume], rank=0, ranks=1))
+        losses.append(task.logged["validation_loss"])
+    _validate(task, *deal_out([once, *same], rank=0, ranks=1))
+    expected = (losses[0] + sum(losses[1:]) / 2) / 2
+    assert task.logged["validation_loss"] == pytest.approx(expected)
+
+
+def test_each_target_has_a_dice_of_its_own(make_recipe, dataset):
+    task = _task(make_recipe(), targets=REGIONS)
+    task.segmenter.network = Regions()
+    (volume,) = prepare_volumes(dataset, "validation", task.segmenter)
+    label_map = volume.label_map.copy()
+    label_map[:, ::2] *= 3  # half of the tumour is enhancing
+    masks = volume.masks.repeat(3, axis=1)
+    _validate(task, (volume.images, volume.box, masks, label_map))
+    each = [task.logged[f"{target.name}/validation_dice"] for target in REGIONS]
+    assert task.logged["validation_dice"] == pytest.approx(sum(each) / 3)
+    with torch.inference_mode():
+        found = task.segmenter(torch.from_numpy(dataset.volume(volume.entry).image)).numpy() >= 0.5
+    for mask, target, dice in zip(found, REGIONS, each, strict=True):
+        true = np.isin(label_map, target.labels)
+        wanted = 2 * (mask & true).sum() / (mask.sum() + true.sum())
+        assert dice == pytest.approx(float(wanted), abs=5e-3)
+    assert len({round(dice, 2) for dice in each}) == 3
+
+
+class Regions(nn.Module):
+    """In the network's place: three channels of an image, each brighter than the one before."""
+
+    def forward(self, images):
+        return torch.cat([images[:, 4:5], images[:, 4:5] - 0.5, images[:, 4:5] - 1], dim=1)

@@ -29,6 +29,7 @@ from components.train.recipe import Recipe
 from components.train.task import SegmentationTask
 from components.train.training import TrainingLogger, train_model
 from pipelines.settings.presets import load_preset, load_recipes, preset_names
+from tests.components.conftest import REGIONS
 from tests.components.train.conftest import Interruption, ball_volume
 
 
@@ -435,6 +436,30 @@ def test_a_recipe_trains_and_exports(name, dataset, tmp_path):
     history = TrainingHistory.model_validate_json((tmp_path / "history.json").read_text())
     assert history.epochs
     assert bool(history.flair) == (name == "buda2019")
+
+
+@pytest.mark.slow
+def test_several_targets_are_trained_and_exported(make_recipe, regions, tracking, tmp_path):
+    """With a search for the learning rate, and pasted tumours."""
+    from mlflow import MlflowClient
+
+    recipe = make_recipe(
+        optimizer={"find_learning_rate": True},
+        augmentation={"carvemix_prob": 0.2},
+        schedule={"epochs": 60, "validate_every_epochs": 10},
+    )
+    arguments = _arguments(tmp_path / "out")
+    run_id = train_model(recipe, regions, **arguments)  # compares what both forms predict
+    segmenter = load_segmenter(arguments["model"], "cpu")
+    assert segmenter.targets == REGIONS
+    epochs = json.loads(arguments["history"].read_text())["epochs"]
+    each = [epochs[-1][f"{target.name}/validation_dice"] for target in REGIONS]
+    assert epochs[-1]["validation_dice"] == pytest.approx(sum(each) / 3)
+    logged = MlflowClient(tracking).get_metric_history(run_id, "core/validation_dice")
+    assert [point.value for point in logged] == [one["core/validation_dice"] for one in epochs]
+    volume = regions.volume(regions.entries("test")[0])
+    for found, truth in zip(segmenter(volume.image) >= 0.5, volume.truth, strict=True):
+        assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.6
 
 
 @pytest.mark.slow

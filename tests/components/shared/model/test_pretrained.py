@@ -1,4 +1,3 @@
-import json
 import logging
 
 import pytest
@@ -7,8 +6,10 @@ from torch import nn
 
 from components.shared.dataset.channels import LGG_CHANNELS, Channels
 from components.shared.errors import UserError
+from components.shared.model.model_folder import SegmenterConfig
 from components.shared.model.network import PairedSegmenter, build_segmenter
 from components.shared.model.pretrained import adapt_channels, load_encoder, load_network
+from tests.components.conftest import REGIONS
 
 
 def _encoder(channels=3, width=4):
@@ -104,14 +105,25 @@ def test_channels_are_repeated_as_the_library_does():
 
 
 def _config(segmenter):
-    form = {"channels": segmenter.channels, "network": segmenter.settings}
-    return json.dumps({name: part.model_dump(mode="json") for name, part in form.items()})
+    return SegmenterConfig(
+        brainseg_version="1",
+        channels=segmenter.channels,
+        targets=segmenter.targets,
+        network=segmenter.settings,
+    ).model_dump_json()
 
 
 def test_a_network_starts_from_an_earlier_model_of_the_same_architecture(make_network):
-    earlier, later = (build_segmenter(make_network()) for _ in range(2))
-    load_network(later, earlier.state_dict(), _config(earlier), "models:/m/1")
-    torch.testing.assert_close(dict(later.state_dict()), dict(earlier.state_dict()))
+    earlier = build_segmenter(make_network())
+    later = build_segmenter(make_network(), targets=REGIONS)
+    message = "models:/m/1: targets are tumour there and whole, core, enhancing here; .*; use a "
+    with pytest.raises(UserError, match=message):
+        load_network(later, earlier.state_dict(), _config(earlier), "models:/m/1")
+    message = "targets are whole, core, enhancing there and tumour here; "
+    with pytest.raises(UserError, match=message):
+        load_network(earlier, later.state_dict(), _config(later), "models:/m/1")
+    others = build_segmenter(make_network(), targets=REGIONS[::-1])
+    load_network(others, later.state_dict(), _config(later), "models:/m/1")
 
 
 def test_each_of_two_networks_starts_from_its_own(make_network):

@@ -6,6 +6,7 @@ from components.shared.model.network import build_segmenter
 from components.train import fit as fitting
 from components.train.checkpoints import Checkpoints
 from components.train.data.slices import prepare_volumes
+from components.train.fit import deal_out
 from components.train.task import SegmentationTask
 
 
@@ -22,7 +23,7 @@ class Measure(SegmentationTask):
     @torch.inference_mode()
     def measure(self, volume):
         self.measured = {}
-        arrays = (volume.images, volume.box, volume.masks, volume.label_map)
+        (arrays,) = deal_out([volume], rank=0, ranks=1)
         self.on_validation_epoch_start()
         self.validation_step(tuple(map(torch.from_numpy, arrays)), 0)
         self.on_validation_epoch_end()

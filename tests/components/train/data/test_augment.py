@@ -29,6 +29,14 @@ def test_the_mask_moves_with_its_image():
     assert not torch.equal(moved, masks)
 
 
+def test_all_targets_move_with_their_image():
+    images, masks = _batch()
+    torch.manual_seed(0)
+    both = torch.cat([masks, 1 - masks], dim=1)
+    _, moved = augment(images, both, Augmentation(elastic_shift=0.1), _all(images), LGG_CHANNELS)
+    torch.testing.assert_close(moved[:, :1], 1 - moved[:, 1:])
+
+
 def test_each_slice_has_its_own_draw():
     torch.manual_seed(0)
     images, masks = _batch()

@@ -35,6 +35,15 @@ def test_the_tumour_comes_with_its_margin_and_the_rest_stays(host, donor, margin
     assert mask.shape == host[1].shape
 
 
+def test_all_targets_of_the_donor_come_with_it(host, donor):
+    (image, mask), (donor_image, donor_mask) = host, donor
+    masks, donor_masks = torch.cat([mask, mask]), torch.cat([donor_mask * 0, donor_mask])
+    pasted, found = paste_tumour(image, masks, donor_image, donor_masks, LEAST_MARGIN)
+    alone = paste_tumour(*host, *donor, LEAST_MARGIN)
+    torch.testing.assert_close(pasted, alone[0])
+    torch.testing.assert_close(found, torch.cat([mask, alone[1]]))
+
+
 def test_within_the_margin_tumour_is_what_it_is_in_the_donor(host, donor):
     _, mask = paste_tumour(*host, *donor, LARGEST_MARGIN)
     assert mask[0, 10:20, 10:20].eq(1).all()

@@ -19,6 +19,7 @@ from components.train.data.slices import (
     prepare_volumes,
 )
 from pipelines.settings.presets import load_preset
+from tests.components.conftest import REGIONS
 
 _ARRAYS = ("images", "box", "masks")
 
@@ -229,7 +230,33 @@ def test_two_targets_of_the_same_voxels_have_masks_of_their_own(dataset, recipe)
     assert not any(volume.masks.any() or volume.truth.any() for volume in cored)
 
 
-def test_the_key_of_prepared_files_follows_channels_type_and_target():
+def test_several_targets_are_prepared_as_each_one_alone(regions, recipe):
+    segmenter = build_segmenter(recipe.network, targets=REGIONS)
+    together = prepare_volumes(regions, "train", segmenter)
+    for number, target in enumerate(REGIONS):
+        manifest = regions.manifest.model_copy(update={"targets": (target,)})
+        alone = prepare_volumes(replace(regions, manifest=manifest), "train", segmenter)
+        for all_of_it, one in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(all_of_it.images, one.images)
+            np.testing.assert_array_equal(all_of_it.masks[:, number], one.masks[:, 0])
+            np.testing.assert_array_equal(all_of_it.truth[number], one.truth[0])
+            assert one.masks.any()
+
+
+def test_a_slice_with_any_of_the_targets_has_tumour(regions, recipe):
+    segmenter = build_segmenter(recipe.network, targets=REGIONS)
+    targets = tuple(Target(name=f"label {value}", labels=(value,)) for value in (3, 1, 2))
+    manifest = regions.manifest.model_copy(update={"targets": targets})
+    volumes = prepare_volumes(replace(regions, manifest=manifest), "train", segmenter)
+    found = SliceDataset(volumes, 0)
+    wanted = np.concatenate([volume.label_map.any(axis=(1, 2)) for volume in volumes])
+    np.testing.assert_array_equal(found.has_tumour, wanted)
+    assert sum(volume.truth[0].any(axis=(1, 2)).sum() for volume in volumes) < wanted.sum()
+    _, masks, _ = found[Draw(int(wanted.argmax()))]
+    assert masks.shape == (3, 32, 32)
+
+
+def test_the_key_of_prepared_files_follows_channels_type_and_targets():
     network = Network(**_SMALLER, normalization="head", sequences="reference")
     names = ("a", "b", "c")
     forms = [
@@ -241,7 +268,9 @@ def test_the_key_of_prepared_files_follows_channels_type_and_target():
     segmenters = [VolumeSegmenter(torch.nn.Identity(), network, form) for form in forms]
     digests = {slices._preprocessing_digest(segmenter) for segmenter in segmenters}
     digests.add(slices._preprocessing_digest(segmenters[0], [Target(name="t", labels=(1, 2))]))
-    assert len(digests) == 5
+    digests.add(slices._preprocessing_digest(segmenters[0], REGIONS))
+    digests.add(slices._preprocessing_digest(segmenters[0], REGIONS[::-1]))
+    assert len(digests) == 7
     public = VolumeSegmenter(torch.nn.Identity(), network)
     assert slices._preprocessing_digest(public) in digests  # names alone change no slice
 

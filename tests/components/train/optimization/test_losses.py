@@ -40,6 +40,15 @@ def test_a_loss_is_the_library_s(batch, text, theirs):
     torch.testing.assert_close(loss_of(text)(*batch), theirs(*batch))
 
 
+@pytest.mark.parametrize("text", ["bce+dice", "TverskyLoss", "FocalLoss", "SmoothL1Loss"])
+def test_the_loss_of_several_targets_is_the_mean(batch, text):
+    others = [(batch[0] * scale, batch[1].flip(0) * scale) for scale in (0.5, 0.25)]
+    logits, masks = (torch.cat(parts, dim=1) for parts in zip(batch, *others, strict=True))
+    logits = logits.contiguous(memory_format=torch.channels_last)
+    each = [loss_of(text)(*pair) for pair in (batch, *others)]
+    torch.testing.assert_close(loss_of(text)(logits, masks), torch.stack(each).mean())
+
+
 def test_losses_add_up(batch):
     bce, dice = loss_of("bce")(*batch), loss_of("dice")(*batch)
     assert loss_of("bce+dice")(*batch) == torch.stack([bce, dice]).sum()  # bit for bit
