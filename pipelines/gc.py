@@ -24,7 +24,8 @@ from components.shared.weights.stored import WEIGHTS
 Kind = Literal["checkpoints", "volume", "run", "report", "unfinished"]
 
 _REPORTS = "reports/"  # of steps that failed; nothing but their messages names them
-_FOLDERS = ("datasets/", "volumes/", "splits/", CHECKPOINTS, RUNS, _REPORTS, WEIGHTS)
+_PREDICTIONS = "predictions/"  # of the pipeline `inference`
+_FOLDERS = ("datasets/", "volumes/", "splits/", CHECKPOINTS, RUNS, _REPORTS, WEIGHTS, _PREDICTIONS)
 # Names of folders that are removed whole; others are not of brainseg.
 _NAMES = {CHECKPOINTS: "[0-9a-f]{16}", RUNS: "[^/]+", _REPORTS: "[0-9a-f]{16}"}
 

@@ -12,6 +12,7 @@ _ENDINGS: Mapping[Ending, str] = {
     "unchanged": "nothing to do",
     "promoted": "new champion",
     "rejected": "not promoted",
+    "predicted": "new predictions",
     "failed": "failed",
 }
 

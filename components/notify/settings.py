@@ -1,13 +1,13 @@
 """Settings of the notify step."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pydantic import Field
 
 from components.shared.config import Config
 
-Ending = Literal["unchanged", "promoted", "rejected", "failed"]
+Ending = Literal["unchanged", "promoted", "rejected", "predicted", "failed"]
 
 
 class NotifySettings(Config):
@@ -27,7 +27,7 @@ class NotifySettings(Config):
     renamed: ClassVar[Mapping[str, str]] = {"tell": "endings"}
 
     form: Literal["json", "slack"] = "json"
-    endings: tuple[Ending, ...] = ("unchanged", "promoted", "rejected", "failed")
+    endings: tuple[Ending, ...] = get_args(Ending)
     kubeflow_url: str = Field("", pattern="^(https?://.+)?$")
     mlflow_url: str = Field("", pattern="^(https?://.+)?$")
     timeout_s: float = Field(10, gt=0, le=60)

@@ -12,6 +12,21 @@ _PARAM = "evaluate.threshold"  # parameter of a run, and of the models that it l
 
 
 @explaining()
+def version_origin(uri: str) -> str:
+    """Returns what distinguishes a registered version from one of a later registry.
+
+    Args:
+        uri: URI `models:/name/version`.
+
+    Returns:
+        Id of the run that it is from, or the address of its files.
+    """
+    name, _, number = uri.removeprefix("models:/").partition("/")
+    version = connect().get_model_version(name, number)
+    return str(version.run_id or version.source)
+
+
+@explaining()
 def scored_threshold(uri: str, stored: float | None) -> float:
     """Finds the threshold of a model's evaluation; 0.5 if it is not recorded.
 

@@ -4,7 +4,7 @@ import csv
 import functools
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,7 +17,7 @@ from components.predict.page import VolumePrediction, render_predictions, take_s
 from components.predict.settings import PredictSettings
 from components.shared.config import Record
 from components.shared.dataset.ingest_account import Quarantined
-from components.shared.dataset.volumes import Volume
+from components.shared.dataset.volumes import Mask, Probability, Volume
 from components.shared.errors import UserError
 from components.shared.model.segmenter import Segmenter, VolumeRefusedError, load_segmenter
 from components.shared.progress import track
@@ -29,7 +29,7 @@ from components.shared.reading.sources.source import Source
 from components.shared.reading.workers import Limits, Refused, run_in_workers
 from components.shared.report.page import Picture
 from components.shared.scoring.decision import decision_text, find_tumour
-from components.shared.storage.store import FolderStore
+from components.shared.storage.store import FolderStore, Store
 from components.shared.tracking.champion import resolve_model
 from components.shared.tracking.refusals import explaining_files
 
@@ -94,35 +94,49 @@ def predict_source(
         with explaining_files():
             segmenter = load_segmenter(uri, settings.device)
         threshold = scored_threshold(uri, segmenter.threshold)
-        task = _Task(segmenter, threshold, FolderStore(output), settings, source, layout)
+        folder = FolderStore(output)
+        task = PredictTask(segmenter, threshold, folder, settings, source, layout)
         snapshots: list[Picture] = []
+
+        def photograph(name: str, volume: Volume, _: Probability, mask: Mask) -> None:
+            if len(snapshots) < settings.most_pictures:
+                snapshots.append(take_snapshot(name, volume, mask))
+
         work = functools.partial(layout.read_scan, source, limits=settings.limits)
         limits = Limits(memory_bytes=settings.limits.worker_bytes)
         volumes = run_in_workers(work, listing.scans, workers=1, limits=limits)
         predicted = [
-            _predict_or_refuse(task, scan, volume, snapshots)
+            predict_scan(task, scan, volume, photograph)
             for scan, volume in track(volumes, len(listing.scans), "volumes")
         ]
-    refused = [_refuse(task, bad.volume, bad.reason) for bad in listing.quarantined]
+    refused = [refuse_scan(task, bad.volume, bad.reason) for bad in listing.quarantined]
     rows = sorted([*predicted, *refused], key=lambda row: row.volume)
-    _write_table(rows, task.output)
-    _require_predictions(rows, layout, source_uri, task.output)
-    result = _result(uri, source_uri, task, rows)
+    _write_table(rows, folder)
+    _require_predictions(rows, layout, source_uri, folder)
+    result = _result(uri, source_uri, threshold, folder, rows)
     decision = decision_text(threshold, segmenter.min_component_fraction)
     reference = layout.channels.reference
     page = render_predictions(uri, source_uri, rows, snapshots, decision, reference)
-    task.output.write(_PAGE, page.encode())
+    folder.write(_PAGE, page.encode())
     return result
 
 
 @dataclass(frozen=True)
-class _Task:
+class PredictTask:
+    """A model at its threshold, an open source, and the place of the results.
+
+    Attributes:
+        output: Store that receives masks.
+        folder: Folder of the masks in it, ending in `/`; empty for the top.
+    """
+
     segmenter: Segmenter
     threshold: float
-    output: FolderStore
+    output: Store
     settings: PredictSettings
     source: Source
     layout: Layout
+    folder: str = ""
 
     def write(self, scan: Scan, kind: _Kind, voxels: npt.NDArray[np.uint8 | np.float32]) -> None:
         """Writes a mask or a probability in the form of the scan's own files."""
@@ -130,16 +144,27 @@ class _Task:
         self.output.write(self.key(scan.name.volume, kind), encoded)
 
     def key(self, volume: str, kind: _Kind) -> str:
-        """File name of a result."""
-        return f"{volume}_{kind}{self.layout.mask_suffix}"
+        """Key of a result."""
+        return f"{self.folder}{volume}_{kind}{self.layout.mask_suffix}"
 
 
-def _predict_or_refuse(
-    task: _Task, scan: Scan, volume: Volume | Refused, snapshots: list[Picture]
+def predict_scan(
+    task: PredictTask,
+    scan: Scan,
+    volume: Volume | Refused,
+    watch: Callable[[str, Volume, Probability, Mask], None],
 ) -> VolumePrediction:
+    """Predicts a scan that was read, and writes its mask.
+
+    Args:
+        task: Model, source and place of the mask.
+        scan: Files of the volume.
+        volume: Its voxels, or the reason why it cannot be read.
+        watch: Called with name, volume, probability and mask before the row is made.
+    """
     name = scan.name.volume
     if isinstance(volume, Refused):
-        return _refuse(task, name, volume.reason)
+        return refuse_scan(task, name, volume.reason)
     try:
         probability = task.segmenter(volume.image, name, volume.channels)[0]
         mask = find_tumour(probability, task.threshold, task.segmenter.min_component_fraction)
@@ -147,9 +172,8 @@ def _predict_or_refuse(
         if task.settings.probabilities:
             task.write(scan, "probability", probability)
     except (VolumeRefusedError, BadScanError) as error:
-        return _refuse(task, name, getattr(error, "reason", str(error)))
-    if len(snapshots) < task.settings.most_pictures:
-        snapshots.append(take_snapshot(name, volume, mask))
+        return refuse_scan(task, name, getattr(error, "reason", str(error)))
+    watch(name, volume, probability, mask)
     return VolumePrediction(
         volume=name,
         slices=len(mask),
@@ -161,7 +185,8 @@ def _predict_or_refuse(
     )
 
 
-def _refuse(task: _Task, volume: str, reason: str) -> VolumePrediction:
+def refuse_scan(task: PredictTask, volume: str, reason: str) -> VolumePrediction:
+    """Returns the row of a volume without a mask, and removes the mask of an earlier call."""
     logger.warning("%s is not predicted: %s", volume, reason)
     for kind in get_args(_Kind):
         task.output.delete(task.key(volume, kind))  # results of an earlier call must not remain
@@ -189,16 +214,20 @@ def _require_predictions(
 
 
 def _result(
-    model: str, source_uri: str, task: _Task, rows: Sequence[VolumePrediction]
+    model: str,
+    source_uri: str,
+    threshold: float,
+    output: FolderStore,
+    rows: Sequence[VolumePrediction],
 ) -> PredictResult:
     failed = sum(row.status == "refused" for row in rows)
     return PredictResult(
         model=model,
-        threshold=task.threshold,
+        threshold=threshold,
         source=source_uri,
         predicted=len(rows) - failed,
         failed=failed,
-        predictions=task.output.root / _TABLE,
-        report=task.output.root / _PAGE,
+        predictions=output.root / _TABLE,
+        report=output.root / _PAGE,
         volumes=tuple(rows),
     )

@@ -20,6 +20,7 @@ class PredictSettings(Config):
         max_volume_mib: Largest unpacked volume; a larger one is refused.
         max_archive_gib: Largest unpacked size of a .zip; a larger archive is refused.
         probabilities: Whether `VOLUME_probability` files are written next to the masks.
+        shard_volumes: Volumes that one pod predicts, in the pipeline `inference`.
         layout: Which file of the source is what; that of the training data, without labels.
     """
 
@@ -30,6 +31,7 @@ class PredictSettings(Config):
     max_volume_mib: float = Field(400.0, gt=0, le=2048)
     max_archive_gib: float = Field(64.0, gt=0)
     probabilities: bool = False
+    shard_volumes: int = Field(100, ge=1)
     layout: LayoutSettings = Field(default_factory=LayoutSettings)
 
     @property

@@ -14,7 +14,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from components.predict.settings import PredictSettings
 from components.shared.config import Config
 from components.shared.scoring.metrics import (
     BASELINE_SUFFIX,
@@ -55,7 +54,7 @@ def settings() -> str:
         "starts, with the allowed ones and the nearest spelling.",
     ]
     seen: dict[type, str] = {}
-    for step, kind in {**STEPS, "predict": PredictSettings}.items():
+    for step, kind in STEPS.items():
         lines += _sections(kind, step, seen)
     return _page(lines)
 

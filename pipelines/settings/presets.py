@@ -13,6 +13,7 @@ from components.compare.settings import CompareSettings
 from components.evaluate.settings import EvaluateSettings
 from components.ingest.settings import IngestSettings
 from components.notify.settings import NotifySettings
+from components.predict.settings import PredictSettings
 from components.profile.settings import ProfileSettings
 from components.register.settings import RegisterSettings
 from components.shared.config import Config, build_config, in_words, load_yaml, nearest
@@ -37,6 +38,7 @@ STEPS: Mapping[str, type[Config]] = {
     "evaluate": EvaluateSettings,
     "aggregate": AggregateSettings,
     "register": RegisterSettings,
+    "predict": PredictSettings,
     "notify": NotifySettings,
 }
 """The steps that have settings; each pipeline has some of them."""
@@ -108,6 +110,8 @@ def load_preset(
             the recipe cannot be built (tried only if the libraries for it are installed).
     """
     sections = _with_changes(_read(name), changes, steps)
+    # new volumes lie as those of the training data did
+    sections["predict"] = {"layout": sections["ingest"].get("layout") or {}} | sections["predict"]
     preset = {step: build_config(kind, sections[step], step) for step, kind in STEPS.items()}
     if "train" in steps:
         _check(Recipe.model_validate(preset["train"]), "train")

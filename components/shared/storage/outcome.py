@@ -31,17 +31,17 @@ class Outcome(Record):
     """Outcome of a pipeline run that did not fail.
 
     Attributes:
-        kind: `unchanged` ended early, as there was nothing new to learn; `promoted` has a new
-            champion, `rejected` a version that is not.
+        kind: `unchanged` ended early, as there was nothing new to learn or to predict; `promoted`
+            has a new champion, `rejected` a version that is not; `predicted` has new predictions.
         reason: Reason in a sentence with numbers.
         model: The version in question: `models:/name/version`.
         mlflow_run_id: MLflow run of the pipeline run, in the experiment `experiment_id`.
         headline: Score of the model as text, with its interval.
     """
 
-    kind: Literal["unchanged", "promoted", "rejected"]
+    kind: Literal["unchanged", "promoted", "rejected", "predicted"]
     reason: str
-    dataset_id: str
+    dataset_id: str = ""
     model: str = ""
     experiment_id: str = ""
     mlflow_run_id: str = ""

@@ -191,4 +191,4 @@ def _listed(name: str, member: zipfile.ZipInfo, times: int) -> SourceFile:
         problem = f"the archive holds {times} members of this name"
     if stat.S_ISLNK(member.external_attr >> 16):  # the upper half is the Unix mode
         problem = "symbolic link in the archive"
-    return listed(name, member.file_size, problem)
+    return listed(name, member.file_size, problem, f"{member.CRC:x}")

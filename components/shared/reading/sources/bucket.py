@@ -93,7 +93,9 @@ class BucketSource:
         with explain_s3_errors(f"source {self.uri}", bucket):
             # a key that ends in "/" is how some tools mark an empty folder
             found = [
-                listed(item.object_name.removeprefix(prefix), item.size or 0)
+                listed(
+                    item.object_name.removeprefix(prefix), item.size or 0, version=item.etag or ""
+                )
                 for item in self._list(recursive=True)
                 if not item.object_name.endswith("/")
             ]

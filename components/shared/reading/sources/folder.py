@@ -47,7 +47,8 @@ class FolderSource:
             status = path.stat()
         except OSError as error:
             return listed(relative, 0, f"cannot be read: {error.strerror}")
-        return listed(relative, status.st_size, self._problem(path, status))
+        problem = self._problem(path, status)
+        return listed(relative, status.st_size, problem, f"{status.st_mtime_ns:x}")
 
     def _problem(self, path: Path, status: os.stat_result) -> str | None:
         if path.is_symlink() and not self._inside(path):

@@ -1,6 +1,6 @@
 """The interface of sources."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from components.shared.printable import printable
@@ -15,11 +15,13 @@ class SourceFile:
     Attributes:
         path: Path in the source, with `/` between its parts.
         problem: Reason why it cannot be read, if the listing shows one.
+        version: Text that changes with the content, as far as a listing shows it.
     """
 
     path: str
     size: int
     problem: str | None = None
+    version: str = field(default="", compare=False)
 
     @property
     def folder(self) -> str:
@@ -32,12 +34,12 @@ class SourceFile:
         return self.path.rpartition("/")[2]
 
 
-def listed(path: str, size: int, problem: str | None = None) -> SourceFile:
+def listed(path: str, size: int, problem: str | None = None, version: str = "") -> SourceFile:
     """Returns a file under a printable name; a file with another name has a problem."""
     shown = printable(path)
     if shown != path and not problem:
         problem = "its name holds control characters or is not UTF-8"
-    return SourceFile(shown, size, problem)
+    return SourceFile(shown, size, problem, version)
 
 
 class UnreadableFileError(Exception):
