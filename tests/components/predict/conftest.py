@@ -59,16 +59,14 @@ class Interrupted(BaseException):
 
 
 class DyingStore(FolderStore):
-    """A store whose process is killed at its n-th write, before it or after it."""
+    """A store whose process is killed at its n-th write."""
 
-    def __init__(self, root, writes, *, after=False):
+    def __init__(self, root, writes):
         super().__init__(root)
-        self.left, self.after = writes, after
+        self.left = writes
 
     def write(self, key, data):
         self.left -= 1
-        if self.left < 0 and not self.after:
-            raise Interrupted
-        super().write(key, data)
         if self.left < 0:
             raise Interrupted
+        super().write(key, data)

@@ -14,6 +14,7 @@ class SimulatedSource:
     """A folder of BraTS cases; each call of its methods is kept."""
 
     cases: int
+    channels: tuple = CHANNELS
     calls: list = field(default_factory=list)
     uri: str = "s3://simulated/incoming"
     name: str = "incoming"
@@ -23,7 +24,7 @@ class SimulatedSource:
         return [
             SourceFile(path, 5_000_000, version=hashlib.md5(path.encode()).hexdigest())
             for case in range(self.cases)
-            for channel in CHANNELS
+            for channel in self.channels
             for path in [f"BraTS-GLI-{case:05}-000/BraTS-GLI-{case:05}-000-{channel}.nii.gz"]
         ]
 

@@ -33,9 +33,11 @@ def test_the_champion_is_its_version(register, incoming, store):
 
 
 def test_ten_thousand_cases_are_planned_from_one_listing(register, store, monkeypatch):
-    source = SimulatedSource(10_000)
+    source = SimulatedSource(10_000, channels=("t2f",))
     monkeypatch.setattr(planning, "open_source", source.open)
-    settings = PredictSettings(layout={"name": "brats"})
+    settings = PredictSettings(
+        layout={"name": "declared", "channels": {"FLAIR": "{case}/{case}-t2f.nii.gz"}}
+    )
     planned = plan(register("many"), source.uri, store, settings)
     assert (len(planned.cases), planned.known, planned.refused) == (10_000, 0, {})
     assert planned.shards(settings.shard_volumes)[-1] == {"index": 99, "count": 100}

@@ -113,10 +113,9 @@ def rows_of(store, model):
     return StoredPredictions(store, model).rows()
 
 
-@pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("writes", range(9))
 def test_a_killed_shard_repeats_its_unfinished_case_alone(
-    register, incoming, tmp_path, predictions_made, writes, after
+    register, incoming, tmp_path, predictions_made, writes
 ):
     model = register("killed")
     whole = FolderStore(tmp_path / "whole")
@@ -124,7 +123,7 @@ def test_a_killed_shard_repeats_its_unfinished_case_alone(
     work(planned, whole)
     store = DyingStore(tmp_path / "store", writes=10**6)
     planned = plan(model, incoming, store)
-    store.left, store.after = writes, after
+    store.left = writes
     with pytest.raises(Interrupted):
         work(planned, store)
     done = {row.volume for row in rows_of(store, model)}
