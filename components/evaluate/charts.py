@@ -41,13 +41,22 @@ def training_curves(history: Sequence[Epoch]) -> Figure:
     figure = Figure(figsize=(10, 3), layout="constrained")
     losses, dice, rate = figure.subplots(1, 3)
     labels = {"train_loss": "train", "validation_loss": "validation"}
+    targets = _targets(history)
     _lines(style(losses, "epoch", "loss"), history, labels)
-    _lines(style(dice, "epoch", "validation Dice"), history, {"validation_dice": "validation"})
+    _lines(style(dice, "epoch", "validation Dice"), history, {"validation_dice": "mean", **targets})
     _lines(style(rate, "epoch", "learning rate"), history, {"learning_rate": "train"})
     losses.legend(frameon=False)
+    if targets:
+        dice.legend(frameon=False)
     dice.set_ylim(0, 1)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
     return figure
+
+
+def _targets(history: Sequence[Epoch]) -> dict[str, str]:
+    """Returns the figures of each of several targets, with its name."""
+    end = "/validation_dice"
+    return {name: name.removesuffix(end) for row in history for name in row if name.endswith(end)}
 
 
 def _lines(axes: Axes, history: Sequence[Epoch], labels: Mapping[str, str]) -> None:

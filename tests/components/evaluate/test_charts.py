@@ -31,3 +31,12 @@ def test_training_curves_show_what_the_history_holds():
     assert [line.get_xydata().tolist() for line in losses.lines] == [[[1, 0.9], [2, 0.5]]]
     assert [line.get_xydata().tolist() for line in dice.lines] == [[[2, 0.4]]]
     assert not rate.lines
+    assert dice.get_legend() is None
+
+
+def test_each_of_several_targets_has_a_line():
+    row = {"epoch": 1, "validation_dice": 0.6, "core/validation_dice": 0.5}
+    _, dice, _ = training_curves([{"epoch": 1, "train_loss": 0.9}, row]).axes
+    lines = {line.get_label(): line.get_ydata().tolist() for line in dice.lines}
+    assert lines == {"mean": [0.6], "core": [0.5]}
+    assert [text.get_text() for text in dice.get_legend().get_texts()] == ["mean", "core"]
