@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from components.aggregate.figures import aggregate_figures
-from components.aggregate.folds import Fold, FoldFiles, read_folds
+from components.aggregate.folds import Fold, FoldFiles, joined, read_folds
 from components.aggregate.page import render_aggregated
 from components.aggregate.settings import AggregateSettings
 from components.shared.dataset.manifest import Manifest
@@ -62,8 +62,7 @@ def aggregate_folds(
         report.write_text(page, encoding="utf-8")
         metrics.write_text(json.dumps(figures, indent=2, allow_nan=False))
         labels = {score.volume: fold.label for fold in folds for score in fold.scores}
-        scores = [score for fold in folds for score in fold.scores]
-        write_patient_scores(scores, table, labels)
+        write_patient_scores(joined(folds), table, labels)
         _log(client, run_id, figures, settings)
         client.log_text(run_id, page, "cross_validation/report.html")
         rows = table.read_text("utf-8")
@@ -95,7 +94,7 @@ def _draw_worst(
             segmenter = load_segmenter(fold.files.model, settings.device)
             what = f"worst patients of {fold.label}"
             for one in scored(segmenter, dataset, entries, fold.threshold, what):
-                drawn[one.entry.volume] = draw_overlays(one.volume, one.mask)
+                drawn[one.entry.volume] = draw_overlays(one.volume, one.masks)
     return {name: drawn[name] for name in worst}
 
 

@@ -7,7 +7,12 @@ import numpy as np
 from components.aggregate.folds import Fold
 from components.shared.scoring.intervals import mean_interval
 from components.shared.scoring.measures import pooled_dice
-from components.shared.scoring.metrics import BASELINE_SUFFIX, HIGH_SUFFIX, LOW_SUFFIX
+from components.shared.scoring.metrics import (
+    BASELINE_SUFFIX,
+    HIGH_SUFFIX,
+    LOW_SUFFIX,
+    with_target,
+)
 from components.shared.scoring.patients import by_patient, patient_means
 
 _MEAN = "patient_dice_mean"
@@ -16,18 +21,28 @@ _MEAN = "patient_dice_mean"
 def aggregate_figures(folds: Sequence[Fold]) -> dict[str, float]:
     """Computes figures over patients, each predicted by the model of the patient's fold.
 
-    Figures that `components.shared.scoring.metrics` defines have the same names there.
+    Figures that `components.shared.scoring.metrics` defines have the same names there. Those of a
+    target other than the first have its name before them.
 
     Args:
         folds: Folds with at least two patients in total.
     """
-    scans = [score for fold in folds for score in fold.scores]
+    first, *further = folds[0].targets
+    figures = _figures(folds, first)
+    for target in further:
+        figures |= with_target(target, _figures(folds, target))
+    return figures
+
+
+def _figures(folds: Sequence[Fold], target: str) -> dict[str, float]:
+    scans = [score for fold in folds for score in fold.targets[target]]
     scores = by_patient(scans)
     dice = [score.dice for score in scores]
     low, high = mean_interval(dice)
     mean, median, deviation = spread(dice)
     assert deviation is not None  # at least two patients
-    means = [spread([score.dice for score in by_patient(fold.scores)])[0] for fold in folds]
+    of_folds = [by_patient(fold.targets[target]) for fold in folds]
+    means = [spread([score.dice for score in scores])[0] for scores in of_folds]
     empty = patient_means(scans, lambda scan: float(not scan.tumour_pixels))
     _, _, between_folds = spread(means)
     return {

@@ -1,7 +1,7 @@
 """Folds of a cross-validation: scores, model and split."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from components.shared.dataset.split import Split, check_split, fetch_split
 from components.shared.errors import UserError
 from components.shared.scoring.metrics import THRESHOLD
 from components.shared.scoring.scores import PatientScore
-from components.shared.scoring.table import read_patient_scores
+from components.shared.scoring.table import read_target_scores
 from components.shared.storage.store import Store
 
 
@@ -40,14 +40,19 @@ class Fold:
         files: Artifacts of the fold.
         split: Split of the fold.
         threshold: Probability from which a pixel counts as tumour.
-        scores: One per volume of the test part.
+        targets: Scores by target, the first target first; one per volume of the test part.
     """
 
     label: str
     files: FoldFiles
     split: Split
     threshold: float
-    scores: tuple[PatientScore, ...]
+    targets: Mapping[str, Sequence[PatientScore]]
+
+    @property
+    def scores(self) -> Sequence[PatientScore]:
+        """Scores of the first target."""
+        return next(iter(self.targets.values()))
 
 
 def read_folds(
@@ -79,18 +84,27 @@ def read_folds(
     return sorted(folds, key=lambda fold: (len(fold.label), fold.label))  # fold-10 after fold-9
 
 
+def joined(folds: Sequence[Fold]) -> dict[str, list[PatientScore]]:
+    """Scores of all folds by target, the first target first."""
+    return {
+        target: [score for fold in folds for score in fold.targets[target]]
+        for target in folds[0].targets
+    }
+
+
 def _read(files: FoldFiles, manifest: Manifest, store: Store, client: MlflowClient) -> Fold:
     data = client.get_run(files.run_id).data
     split = fetch_split(store, data.tags["split_id"])
     check_split(split, manifest)
-    scores = read_patient_scores(files.per_patient)
-    label = data.tags.get("label", files.run_id)
-    if sorted(score.volume for score in scores) != list(split.part("test")):
+    scores = list(read_target_scores(files.per_patient).values())
+    label, names = data.tags.get("label", files.run_id), [each.name for each in manifest.targets]
+    volumes = [sorted(score.volume for score in some) for some in scores]
+    if volumes != [list(split.part("test"))] * len(names):
         raise UserError(f"{label}: the scores do not match the test part of its split")
     return Fold(
         label=label,
         files=files,
         split=split,
         threshold=data.metrics[THRESHOLD],
-        scores=tuple(scores),
+        targets=dict(zip(names, scores, strict=True)),
     )

@@ -14,8 +14,8 @@ from components.shared.dataset.volumes import Voxels
 from components.shared.model.segmenter import load_segmenter
 from components.shared.report.overlay import draw_slice, largest_tumour_slice
 from components.shared.scoring.patients import by_patient
-from components.shared.scoring.predicted import scored
-from components.shared.scoring.scores import PatientScore
+from components.shared.scoring.predicted import by_target, scored
+from components.shared.scoring.scores import PatientScore, VolumeScore
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Candidate:
     Attributes:
         label: Name of the recipe.
         trained: Artifacts of the training run.
-        scores: One per volume of the comparison.
+        targets: Scores by target, the first target first; one per volume of the comparison.
         parameters: Number of weights of the network.
         train_minutes: Minutes from the start of the MLflow run to its last validated epoch.
         predict_seconds: Seconds per volume, median over the patients.
@@ -49,11 +49,16 @@ class Candidate:
 
     label: str
     trained: Trained
-    scores: tuple[PatientScore, ...]
+    targets: Mapping[str, Sequence[PatientScore]]
     parameters: int
     train_minutes: float
     predict_seconds: float
     overlays: Mapping[str, Voxels]
+
+    @property
+    def scores(self) -> Sequence[PatientScore]:
+        """Scores of the first target, by which models are compared."""
+        return next(iter(self.targets.values()))
 
     @property
     def patients(self) -> list[PatientScore]:
@@ -63,7 +68,12 @@ class Candidate:
     @property
     def dice(self) -> float:
         """Mean patient Dice."""
-        return float(np.mean([score.dice for score in self.patients]))
+        return _mean_dice(self.scores)
+
+    @property
+    def further_dice(self) -> dict[str, float]:
+        """Mean patient Dice of each target but the first."""
+        return {name: _mean_dice(self.targets[name]) for name in list(self.targets)[1:]}
 
 
 def measure(
@@ -89,23 +99,28 @@ def measure(
     """
     label = client.get_run(trained.run_id).data.tags.get("label") or trained.run_id
     segmenter = load_segmenter(trained.folder, settings.device)
-    scores, seconds, overlays = [], [], {}
+    scores: list[tuple[VolumeScore, ...]] = []
+    seconds, overlays = [], {}
     entries, what = dataset.entries(part), f"{part} volumes by {label}"
     for one in scored(segmenter, dataset, entries, settings.threshold, what):
-        scores.append(one.score)
+        scores.append(one.scores)
         seconds.append(one.seconds)
         if one.entry.volume in shown:
             index = largest_tumour_slice(one.volume.truth[0])
-            overlays[one.entry.volume] = draw_slice(one.volume, one.mask, index)
+            overlays[one.entry.volume] = draw_slice(one.volume, one.masks, index)
     return Candidate(
         label=label,
         trained=trained,
-        scores=tuple(scores),
+        targets=by_target(dataset.manifest.targets, scores),
         parameters=segmenter.parameters,
         train_minutes=_train_minutes(client, trained.run_id),
         predict_seconds=float(np.median(seconds)),
         overlays=overlays,
     )
+
+
+def _mean_dice(scores: Sequence[PatientScore]) -> float:
+    return float(np.mean([score.dice for score in by_patient(scores)]))
 
 
 def _train_minutes(client: MlflowClient, run_id: str) -> float:

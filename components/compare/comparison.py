@@ -104,9 +104,13 @@ def write_table(ranked: Sequence[Ranked], dice: str, path: Path) -> None:
 
 
 def figures(one: Candidate, dice: str) -> dict[str, float]:
-    """Returns the figures of a model by their names, that of the mean patient Dice as given."""
+    """Returns the figures of a model by their names, that of the mean patient Dice as given.
+
+    That of a further target has the target's name before it: `core/NAME`.
+    """
     return {
         dice: one.dice,
+        **{f"{target}/{dice}": value for target, value in one.further_dice.items()},
         "train_minutes": one.train_minutes,
         "parameters": float(one.parameters),
         "predict_seconds": one.predict_seconds,
@@ -119,5 +123,5 @@ def _log(client: MlflowClient, parent: str, ranked: Sequence[Ranked]) -> None:
         run_id, found = each.candidate.trained.run_id, figures(each.candidate, DICE)
         log_metrics(client, run_id, found)
         log_tags(client, run_id, {CHOSEN_TAG: "yes" if each.candidate is best else "no"})
-        log_headline(client, run_id, list(found))
+        log_headline(client, run_id, [name for name in found if "/" not in name])
     log_tags(client, parent, {CHOSEN_TAG: best.label})

@@ -96,7 +96,10 @@ def _join(label: str, folds: Sequence[Candidate]) -> Candidate:
     return replace(
         folds[0],
         label=label,
-        scores=tuple(score for fold in folds for score in fold.scores),
+        targets={
+            name: [score for fold in folds for score in fold.targets[name]]
+            for name in folds[0].targets
+        },
         train_minutes=sum(fold.train_minutes for fold in folds),
         predict_seconds=float(np.median([fold.predict_seconds for fold in folds])),
         overlays={name: slices for fold in folds for name, slices in fold.overlays.items()},

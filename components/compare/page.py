@@ -22,7 +22,7 @@ from components.shared.report.page import (
     photograph,
     render_page,
 )
-from components.shared.report.patients import outlines, scans_note
+from components.shared.report.patients import first_target_note, outlines, scans_note
 from components.shared.scoring.groups import size_thirds
 
 
@@ -94,7 +94,7 @@ def render_comparison(
             Section("Differences, patient by patient", _differences(ranked, settings)),
             Section("Same patients side by side", _overlays(ranked, shown, scope)),
             Section("Patients", _patients(ranked)),
-            Section("Definitions", _definitions(settings, scope)),
+            Section("Definitions", _definitions(ranked, settings, scope)),
         ],
     )
 
@@ -125,6 +125,7 @@ def _recipes(ranked: Sequence[Ranked], settings: CompareSettings) -> list[Block]
             one.label,
             one.dice,
             float(np.median([score.dice for score in one.patients])),
+            *one.further_dice.values(),
             each.against_best.difference if each.against_best else None,
             each.against_best.low if each.against_best else None,
             each.against_best.high if each.against_best else None,
@@ -136,7 +137,8 @@ def _recipes(ranked: Sequence[Ranked], settings: CompareSettings) -> list[Block]
         for each in ranked
         for one in [each.candidate]
     ]
-    columns = ("recipe", "mean Dice", "median", "difference to the best", "low", "high")
+    further = [f"{target}, mean Dice" for target in ranked[0].candidate.further_dice]
+    columns = ("recipe", "mean Dice", "median", *further, "difference to the best", "low", "high")
     costs = ("training, min", "parameters, M", "prediction, s", "MLflow run")
     return [
         Picture(draw(dice_against_cost(ranked)), "Higher is better, further left is cheaper."),
@@ -161,9 +163,10 @@ def _differences(ranked: Sequence[Ranked], settings: CompareSettings) -> list[Bl
 def _overlays(ranked: Sequence[Ranked], shown: Sequence[str], scope: Scope) -> list[Block]:
     if not shown:
         return ["No overlays, because compare.overlay_volumes is 0."]
+    targets = list(ranked[0].candidate.targets)
     blocks: list[Block] = [
-        f"{outlines(scope.channel)} Each slice has the largest tumour area of its volume. The "
-        "patients are the first by name of each third by tumour size."
+        f"{outlines(scope.channel, targets)} Each slice has the largest tumour area of its "
+        "volume. The patients are the first by name of each third by tumour size."
     ]
     for volume in shown:
         pictures = []
@@ -188,8 +191,9 @@ def _patients(ranked: Sequence[Ranked]) -> list[Block]:
     return ["Dice of each patient.", *scans_note(best.scores), table]
 
 
-def _definitions(settings: CompareSettings, scope: Scope) -> list[Block]:
+def _definitions(ranked: Sequence[Ranked], settings: CompareSettings, scope: Scope) -> list[Block]:
     return [
+        *first_target_note(list(ranked[0].candidate.targets)),
         f"{scope.training} A pixel is tumour from a probability of {settings.threshold:g}, except "
         "in small components that a recipe leaves out (network.min_component_fraction).",
         "Of equal means the network with fewer parameters is chosen. The intervals are those of t, "

@@ -34,7 +34,7 @@ def evaluate(
         history: JSON with the history of the training run.
         settings: YAML of `components.evaluate.settings.EvaluateSettings`.
         report: HTML page.
-        per_patient: CSV, one row per volume of the test part.
+        per_patient: CSV, one row per target and volume of the test part.
         metrics: Metrics over the test patients, also as JSON in the file.
         label: Name of the model in the pipeline run, e.g. `fold-1`; empty for a single model.
     """

@@ -46,7 +46,7 @@ def evaluate_model(
         evaluation = evaluate_test_part(segmenter, dataset, settings)
         page = _render(evaluation, dataset, settings, history, mlflow_run_id)
         report.write_text(page, encoding="utf-8")
-        write_patient_scores(evaluation.scores, per_patient)
+        write_patient_scores(evaluation.targets, per_patient)
         metrics.write_text(json.dumps(evaluation.metrics, indent=2, allow_nan=False))
         _log(client, mlflow_run_id, evaluation, settings)
         # as text under their proper names: KFP names a file by its artifact, without an extension

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from components.evaluate.charts import reliability, training_curves
-from components.evaluate.results import Evaluation
+from components.evaluate.results import Evaluation, aggregate_groups
 from components.evaluate.settings import EvaluateSettings
 from components.shared.report.learning_rate import search_blocks
 from components.shared.report.page import (
@@ -22,6 +22,8 @@ from components.shared.report.page import (
 from components.shared.report.patients import (
     baseline_notice,
     dice_pictures,
+    first_target_note,
+    further_target_note,
     outlines,
     patient_line,
     patient_table,
@@ -34,6 +36,7 @@ from components.shared.scoring.metrics import (
     Metric,
     interval_in_words,
     known_metrics,
+    of_target,
 )
 from components.shared.scoring.scores import (
     BINS,
@@ -65,30 +68,44 @@ def render_evaluation(
         origin: Ids of data set, split and MLflow run in words.
         settings: Settings of the step.
     """
-    scores = evaluation.scores
+    scores, metrics, targets = evaluation.scores, evaluation.metrics, list(evaluation.targets)
     return render_page(
         "Evaluation on held-out patients",
-        f"{evaluation.metrics['patients']:.0f} test patients, {origin}",
+        f"{metrics['patients']:.0f} test patients, {origin}",
         [
-            Section("Headline", _headline(evaluation.metrics)),
-            Section("All figures", _all_figures(evaluation.metrics)),
-            Section("By tumour size and site", _groups(evaluation)),
+            Section("Headline", [*first_target_note(targets), *_headline(metrics)]),
+            Section("All figures", _all_figures(metrics)),
+            Section("By tumour size and site", _groups(scores, metrics, evaluation.groups)),
             Section("Best, median and worst", _overlays(evaluation, overlays)),
             Section("Patients", patient_table(scores)),
             Section("Calibration", _calibration(evaluation)),
+            *_further_targets(evaluation),
             *_training(history),
             Section("Definitions", _definitions(evaluation, settings)),
         ],
     )
 
 
-def _headline(metrics: Mapping[str, float]) -> list[Block]:
+def _further_targets(evaluation: Evaluation) -> Iterator[Section]:
+    for name, scores in list(evaluation.targets.items())[1:]:
+        metrics = of_target(name, evaluation.metrics)
+        blocks = [
+            further_target_note(name),
+            *_headline(metrics, name),
+            _figures_table(metrics),
+            *_groups(scores, metrics, aggregate_groups(scores)),
+            *patient_table(scores),
+        ]
+        yield Section(f"Target {name}", blocks)
+
+
+def _headline(metrics: Mapping[str, float], what: str = "tumours") -> list[Block]:
     cards = [
         (metric.label, show(metrics.get(metric.name)), _note(metric, metrics))
         for metric in known_metrics(metrics)
         if metric.headline
     ]
-    return [Figures(cards), *baseline_notice(metrics)]
+    return [Figures(cards), *baseline_notice(metrics, what)]
 
 
 def _note(metric: Metric, metrics: Mapping[str, float]) -> str:
@@ -113,16 +130,20 @@ def _all_figures(metrics: Mapping[str, float]) -> list[Block]:
             f"all-empty prediction scores {empty:.3f} on these patients. The metric is listed for "
             "comparison with reports that use it; the headline is the patient Dice.",
         ),
-        Table.of(
-            known_metrics(metrics),
-            {
-                "figure": lambda metric: metric.name,
-                "value": lambda metric: _cell(metric, metrics),
-                "all-empty prediction": lambda metric: metrics.get(metric.name + BASELINE_SUFFIX),
-                "definition": lambda metric: _definition(metric, metrics),
-            },
-        ),
+        _figures_table(metrics),
     ]
+
+
+def _figures_table(metrics: Mapping[str, float]) -> Table:
+    return Table.of(
+        known_metrics(metrics),
+        {
+            "figure": lambda metric: metric.name,
+            "value": lambda metric: _cell(metric, metrics),
+            "all-empty prediction": lambda metric: metrics.get(metric.name + BASELINE_SUFFIX),
+            "definition": lambda metric: _definition(metric, metrics),
+        },
+    )
 
 
 def _cell(metric: Metric, metrics: Mapping[str, float]) -> Cell:
@@ -136,19 +157,23 @@ def _definition(metric: Metric, metrics: Mapping[str, float]) -> str:
     return f"{metric.definition} Here: {interval_in_words(metrics, metric.name)}."
 
 
-def _groups(evaluation: Evaluation) -> list[Block]:
-    compared = [metric for metric in known_metrics(evaluation.metrics) if metric.by_group]
+def _groups(
+    scores: Sequence[PatientScore],
+    metrics: Mapping[str, float],
+    groups: Mapping[str, Mapping[str, float]],
+) -> list[Block]:
+    compared = [metric for metric in known_metrics(metrics) if metric.by_group]
     rows = [
         (name.replace("/", " "), *(_cell(metric, found) for metric in compared))
-        for name, found in evaluation.groups.items()
+        for name, found in groups.items()
     ]
     table = Table(("group", *(metric.label for metric in compared)), rows)
-    return [*dice_pictures(evaluation.scores), table]
+    return [*dice_pictures(scores), table]
 
 
 def _overlays(evaluation: Evaluation, overlays: Mapping[tuple[str, str], Gallery]) -> list[Block]:
     by_name = {score.volume: score for score in evaluation.scores}
-    blocks: list[Block] = [outlines(evaluation.reference)]
+    blocks: list[Block] = [outlines(evaluation.reference, list(evaluation.targets))]
     for (rank, volume), gallery in overlays.items():
         blocks += [f"{rank.capitalize()}: {patient_line(by_name[volume])}", gallery]
     return blocks

@@ -12,8 +12,8 @@ from components.shared.dataset.split import check_split
 from components.shared.dataset.volumes import Mask
 from components.shared.model.segmenter import Segmenter
 from components.shared.scoring.groups import group
-from components.shared.scoring.metrics import THRESHOLD, aggregate
-from components.shared.scoring.predicted import scored
+from components.shared.scoring.metrics import THRESHOLD, aggregate, aggregate_targets
+from components.shared.scoring.predicted import by_target, scored
 from components.shared.scoring.scores import PatientScore, VolumeScore
 
 
@@ -40,20 +40,26 @@ class Evaluation:
 
     Attributes:
         reference: Channel that shows the head.
-        scores: One per volume, sorted by volume.
+        targets: Scores by target, the first target first; one per volume, sorted by volume.
         min_component_fraction: Setting of the segmenter.
         predictions: Predicted masks by volume.
-        metrics: Metrics over all patients, see `components.shared.scoring.metrics.aggregate`, and
-            `threshold`, the probability from which a pixel counts as tumour.
-        groups: The same metrics by group: `site/<code>` and `size/<third>`.
+        metrics: Metrics over all patients, see
+            `components.shared.scoring.metrics.aggregate_targets`, and `threshold`, the probability
+            from which a pixel counts as tumour.
+        groups: Metrics of the first target by group: `site/<code>` and `size/<third>`.
     """
 
     reference: str
-    scores: tuple[VolumeScore, ...]
+    targets: Mapping[str, Sequence[VolumeScore]]
     min_component_fraction: float
     predictions: Mapping[str, PackedMask]
     metrics: Mapping[str, float]
     groups: Mapping[str, Mapping[str, float]]
+
+    @property
+    def scores(self) -> Sequence[VolumeScore]:
+        """Scores of the first target."""
+        return next(iter(self.targets.values()))
 
 
 def evaluate_test_part(
@@ -73,19 +79,25 @@ def evaluate_test_part(
     """
     check_split(dataset.split, dataset.manifest)
     entries = dataset.entries("test")
-    scores = []
+    scores: list[tuple[VolumeScore, ...]] = []
     predictions = {}
     for one in scored(segmenter, dataset, entries, settings.threshold):
-        scores.append(one.score)
-        predictions[one.entry.volume] = PackedMask.pack(one.mask)
+        scores.append(one.scores)
+        predictions[one.entry.volume] = PackedMask.pack(one.masks)
+    targets = by_target(dataset.manifest.targets, scores)
     return Evaluation(
         reference=dataset.manifest.channels.reference,
-        scores=tuple(scores),
+        targets=targets,
         min_component_fraction=segmenter.min_component_fraction,
         predictions=predictions,
-        metrics={**aggregate(scores), THRESHOLD: settings.threshold},
-        groups={name: aggregate(some) for name, some in group(scores).items()},
+        metrics={**aggregate_targets(targets), THRESHOLD: settings.threshold},
+        groups=aggregate_groups(next(iter(targets.values()))),
     )
+
+
+def aggregate_groups(scores: Sequence[VolumeScore]) -> dict[str, dict[str, float]]:
+    """Computes the metrics of each site and size third."""
+    return {name: aggregate(some) for name, some in group(scores).items()}
 
 
 def ranked_volumes(scores: Sequence[PatientScore], count: int) -> dict[str, list[str]]:

@@ -19,7 +19,8 @@ def predict(
         model: `champion`, `models:/name@alias`, `models:/name/version` or `runs:/id/path`.
         source: URI of the volumes; `brainseg predict --help` lists the forms.
         settings: YAML of `components.predict.settings.PredictSettings`.
-        predictions: Folder with one mask per volume (`VOLUME_mask.tif`) and `predictions.csv`.
+        predictions: Folder with one mask per volume (`VOLUME_mask.tif`) and `predictions.csv`; a
+            mask of several targets is a label map or has a DICOM segment for each.
         report: HTML page with pictures.
 
     Returns:

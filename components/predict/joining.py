@@ -55,11 +55,11 @@ def join_predictions(plan: InferencePlan, store: Store, pipeline_run: str) -> Jo
 
 
 def parquet_table(rows: list[CaseRow]) -> bytes:
-    """Encodes rows as a Parquet file, with the fields of `CaseRow` as columns."""
-    schema = pa.schema(
-        [(name, _type(field.annotation)) for name, field in CaseRow.model_fields.items()]
-    )
-    table = pa.Table.from_pylist([row.model_dump() for row in rows], schema)
+    """Encodes rows as a Parquet file, with the columns of `CaseRow`."""
+    further = dict.fromkeys(target for row in rows for target in row.further)
+    columns = CaseRow.columns(list(further))
+    schema = pa.schema([(name, _type(annotation)) for name, annotation in columns.items()])
+    table = pa.Table.from_pylist([row.cells() for row in rows], schema)
     stream = pa.BufferOutputStream()
     pq.write_table(table, stream)
     return bytes(stream.getvalue())

@@ -5,15 +5,19 @@ import functools
 import io
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from components.predict.model import scored_threshold
-from components.predict.page import VolumePrediction, render_predictions, take_snapshot
+from components.predict.page import (
+    TargetSize,
+    VolumePrediction,
+    render_predictions,
+    take_snapshot,
+)
 from components.predict.settings import PredictSettings
 from components.shared.config import Record
 from components.shared.dataset.ingest_account import Quarantined
@@ -28,15 +32,14 @@ from components.shared.reading.sources.opening import open_source
 from components.shared.reading.sources.source import Source
 from components.shared.reading.workers import Limits, Refused, run_in_workers
 from components.shared.report.page import Picture
-from components.shared.scoring.decision import decision_text, find_tumour
+from components.shared.scoring.decision import decision_text, find_targets
 from components.shared.storage.store import FolderStore, Store
 from components.shared.tracking.champion import resolve_model
 from components.shared.tracking.refusals import explaining_files
 
 logger = logging.getLogger(__name__)
 
-_Kind = Literal["mask", "probability"]
-
+_MASK, _PROBABILITY = "mask", "probability"
 _TABLE = "predictions.csv"
 _PAGE = "predictions.html"
 
@@ -72,10 +75,12 @@ def predict_source(
 
     Writes a mask of each volume in the form of its files, `predictions.csv` and
     `predictions.html`. A mask is `VOLUME_mask.tif` (uint8, 0 or 255, one page per slice, in
-    order) or `VOLUME_mask.nii.gz` (uint8, 0 or 1, on the grid of the reference channel). A volume
-    that cannot be read has its reason in the table and no mask, even if an earlier call wrote
-    one. Two volumes are in memory at a time: the one that is predicted and the next one, which a
-    process reads. Files are written atomically.
+    order), `VOLUME_mask.nii.gz` (uint8, 0 or 1, on the grid of the reference channel) or
+    `VOLUME_mask.dcm` (DICOM-SEG). Several targets are segments of the DICOM-SEG; else they are
+    painted in their order with the values 1, 2, ..., each over those before it. A volume that
+    cannot be read has its reason in the table and no mask, even if an earlier call wrote one. Two
+    volumes are in memory at a time: the one that is predicted and the next one, which a process
+    reads. Files are written atomically.
 
     Args:
         model: `champion`, an MLflow URI or a model folder.
@@ -98,9 +103,10 @@ def predict_source(
         task = PredictTask(segmenter, threshold, folder, settings, source, layout)
         snapshots: list[Picture] = []
 
-        def photograph(name: str, volume: Volume, _: Probability, mask: Mask) -> None:
+        def photograph(name: str, volume: Volume, _: Probability, masks: Mask) -> None:
             if len(snapshots) < settings.most_pictures:
-                snapshots.append(take_snapshot(name, volume, mask))
+                shown = replace(volume, targets=segmenter.targets)
+                snapshots.append(take_snapshot(name, shown, masks))
 
         work = functools.partial(layout.read_scan, source, limits=settings.limits)
         limits = Limits(memory_bytes=settings.limits.worker_bytes)
@@ -111,12 +117,12 @@ def predict_source(
         ]
     refused = [refuse_scan(task, bad.volume, bad.reason) for bad in listing.quarantined]
     rows = sorted([*predicted, *refused], key=lambda row: row.volume)
-    _write_table(rows, folder)
+    _write_table(rows, task, folder)
     _require_predictions(rows, layout, source_uri, folder)
     result = _result(uri, source_uri, threshold, folder, rows)
     decision = decision_text(threshold, segmenter.min_component_fraction)
     reference = layout.channels.reference
-    page = render_predictions(uri, source_uri, rows, snapshots, decision, reference)
+    page = render_predictions(uri, source_uri, rows, snapshots, decision, reference, task.targets)
     folder.write(_PAGE, page.encode())
     return result
 
@@ -138,12 +144,39 @@ class PredictTask:
     layout: Layout
     folder: str = ""
 
-    def write(self, scan: Scan, kind: _Kind, voxels: npt.NDArray[np.uint8 | np.float32]) -> None:
-        """Writes a mask or a probability in the form of the scan's own files."""
-        encoded = self.layout.encode_mask(self.source, scan, voxels)
+    @property
+    def targets(self) -> list[str]:
+        """Names of the model's targets."""
+        # a model of one target may be of a version that did not store its name
+        known, is_single = self.segmenter.targets, len(self.segmenter.targets) == 1
+        return [target.name for target in (self.layout.targets[:1] if is_single else known)]
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of results, in the names of files: a mask, and the probability of each target."""
+        if len(self.targets) == 1:
+            return [_MASK, _PROBABILITY]
+        return [_MASK, *(f"{_PROBABILITY}_{target}" for target in self.targets)]
+
+    def write(self, scan: Scan, masks: Mask, probability: Probability) -> None:
+        """Writes masks, and probabilities if they are wanted, in the form of the scan's files."""
+        mask, *kinds = self.kinds
+        self._write(scan, mask, masks.view(np.uint8), self.targets)
+        if self.settings.probabilities:
+            for kind, target, one in zip(kinds, self.targets, probability, strict=True):
+                self._write(scan, kind, one[None], [target])
+
+    def _write(
+        self,
+        scan: Scan,
+        kind: str,
+        voxels: npt.NDArray[np.uint8 | np.float32],
+        targets: Sequence[str],
+    ) -> None:
+        encoded = self.layout.encode_mask(self.source, scan, voxels, targets)
         self.output.write(self.key(scan.name.volume, kind), encoded)
 
-    def key(self, volume: str, kind: _Kind) -> str:
+    def key(self, volume: str, kind: str) -> str:
         """Key of a result."""
         return f"{self.folder}{volume}_{kind}{self.layout.mask_suffix}"
 
@@ -160,46 +193,58 @@ def predict_scan(
         task: Model, source and place of the mask.
         scan: Files of the volume.
         volume: Its voxels, or the reason why it cannot be read.
-        watch: Called with name, volume, probability and mask before the row is made.
+        watch: Called with name, volume, probability and mask of each target before the row is
+            made.
     """
     name = scan.name.volume
     if isinstance(volume, Refused):
         return refuse_scan(task, name, volume.reason)
     try:
-        probability = task.segmenter(volume.image, name, volume.channels)[0]
-        mask = find_tumour(probability, task.threshold, task.segmenter.min_component_fraction)
-        task.write(scan, "mask", mask.view(np.uint8))
-        if task.settings.probabilities:
-            task.write(scan, "probability", probability)
+        probability = task.segmenter(volume.image, name, volume.channels)
+        masks = find_targets(probability, task.threshold, task.segmenter.min_component_fraction)
+        task.write(scan, masks, probability)
     except (VolumeRefusedError, BadScanError) as error:
         return refuse_scan(task, name, getattr(error, "reason", str(error)))
-    watch(name, volume, probability, mask)
+    watch(name, volume, probability, masks)
+    first, *further = [_size(mask, volume) for mask in masks]
     return VolumePrediction(
         volume=name,
-        slices=len(mask),
-        tumour_pixels=int(mask.sum()),
-        tumour_slices=int(mask.any(axis=(1, 2)).sum()),
-        tumour_ml=volume.geometry and round(int(mask.sum()) * volume.geometry.voxel_ml, 3),
-        mean_probability=float(probability.mean(dtype=np.float64)),
-        max_probability=float(probability.max()),
+        slices=masks.shape[1],
+        tumour_pixels=first.tumour_pixels,
+        tumour_slices=int(masks[0].any(axis=(1, 2)).sum()),
+        tumour_ml=first.tumour_ml,
+        mean_probability=float(probability[0].mean(dtype=np.float64)),
+        max_probability=float(probability[0].max()),
+        further=dict(zip(task.targets[1:], further, strict=True)),
+    )
+
+
+def _size(mask: Mask, volume: Volume) -> TargetSize:
+    pixels, geometry = int(mask.sum()), volume.geometry
+    return TargetSize(
+        tumour_pixels=pixels, tumour_ml=geometry and round(pixels * geometry.voxel_ml, 3)
     )
 
 
 def refuse_scan(task: PredictTask, volume: str, reason: str) -> VolumePrediction:
     """Returns the row of a volume without a mask, and removes the mask of an earlier call."""
     logger.warning("%s is not predicted: %s", volume, reason)
-    for kind in get_args(_Kind):
+    for kind in task.kinds:
         task.output.delete(task.key(volume, kind))  # results of an earlier call must not remain
     return VolumePrediction(volume=volume, status="refused", reason=reason)
 
 
-def _write_table(rows: Sequence[VolumePrediction], output: FolderStore) -> None:
+def _write_table(rows: Sequence[VolumePrediction], task: PredictTask, output: FolderStore) -> None:
     table = io.StringIO()
     has_ml = any(row.tumour_ml is not None for row in rows)
-    columns = [name for name in VolumePrediction.model_fields if has_ml or name != "tumour_ml"]
+    columns = [
+        name
+        for name in VolumePrediction.columns(task.targets[1:])
+        if has_ml or not name.endswith("tumour_ml")
+    ]
     writer = csv.DictWriter(table, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(row.model_dump() for row in rows)
+    writer.writerows(row.cells() for row in rows)
     output.write(_TABLE, table.getvalue().encode())
 
 

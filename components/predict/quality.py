@@ -21,10 +21,11 @@ class CaseQuality:
     def __init__(self) -> None:
         self.columns: dict[str, Any] = {}
 
-    def measure(self, _: str, volume: Volume, probability: Probability, mask: Mask) -> None:
-        """Measures a predicted volume."""
+    def measure(self, _: str, volume: Volume, probability: Probability, masks: Mask) -> None:
+        """Measures the first target of a predicted volume, as `predict_scan` calls it."""
         del volume
-        inside = probability[mask].astype(np.float64)
+        mask = masks[0]
+        inside = probability[0][mask].astype(np.float64)
         sizes = np.bincount(ndimage.label(mask, _TOUCHING)[0].ravel())[1:]
         self.columns = {
             "confidence": round(float(inside.mean()), _DIGITS) if inside.size else None,

@@ -19,7 +19,8 @@ class PredictSettings(Config):
         max_file_mib: Largest file; a volume with a larger one is refused.
         max_volume_mib: Largest unpacked volume; a larger one is refused.
         max_archive_gib: Largest unpacked size of a .zip; a larger archive is refused.
-        probabilities: Whether `VOLUME_probability` files are written next to the masks.
+        probabilities: Whether `VOLUME_probability` files are written next to the masks; of several
+            targets `VOLUME_probability_NAME` for each.
         shard_volumes: Volumes that one pod predicts, in the pipeline `inference`.
         layout: Which file of the source is what; that of the training data, without labels.
     """

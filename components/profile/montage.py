@@ -1,7 +1,7 @@
 """Pictures of typical and extreme volumes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +109,7 @@ def _first(condition: Mask, reason: str) -> Iterator[tuple[int, str]]:
 
 
 def _outlined(volume: Volume, index: int) -> Voxels:
+    volume = replace(volume, targets=volume.targets[:1])
     return _squared(draw_slice(volume, None, index, _PANEL_PX))
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from mlflow.entities.model_registry import ModelVersion
 
+from components.shared.dataset.channels import Target
 from components.shared.dataset.manifest import Manifest, VolumeEntry, fetch_manifest
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import fetch_split
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class NotComparableError(UserError):
-    """A champion that takes other channels than the data set has, or finds another target."""
+    """A champion that takes other channels than the data set has, or finds other targets."""
 
 
 def unseen(
@@ -40,7 +41,7 @@ def unseen(
             `dataset`.
 
     Raises:
-        NotComparableError: If the champion finds another target.
+        NotComparableError: If the champion finds other targets.
     """
     store = dataset.store
     if not is_origin_known(champion, store):
@@ -51,7 +52,7 @@ def unseen(
         )
         return list(dataset.entries("test"))
     manifest = fetch_manifest(store, champion.tags["dataset_id"])
-    _require_target(manifest, dataset.manifest)
+    _require_targets(manifest.targets, dataset.manifest.targets)
     split = fetch_split(store, champion.tags["split_id"])
     known = [*split.entries("train", manifest), *split.entries("validation", manifest)]
     found = _new_to(known, dataset.entries("test"))
@@ -67,8 +68,8 @@ def score_model(
     threshold: float,
     device: str,
     what: str,
-) -> list[VolumeScore]:
-    """Predicts volumes with a model and scores them.
+) -> dict[str, list[VolumeScore]]:
+    """Predicts volumes with a model and scores them, by target.
 
     Args:
         model: Model URI or folder.
@@ -79,12 +80,13 @@ def score_model(
         what: Name of the volumes in the progress log, e.g. `champion's volumes`.
 
     Raises:
-        NotComparableError: If the model takes other channels than the data set has.
+        NotComparableError: If the model takes other channels than the data set has, or finds other
+            targets.
         UserError: If the model cannot be loaded, or does not return probabilities.
     """
     with importing():  # imports torch, which a first model does not need
         from components.shared.model.segmenter import load_segmenter
-        from components.shared.scoring.predicted import scored
+        from components.shared.scoring.predicted import by_target, scored
 
     with explaining_files():
         segmenter = load_segmenter(model, device)
@@ -93,21 +95,25 @@ def score_model(
         raise NotComparableError(
             f"it takes the channels {', '.join(expected)}, and the volumes have {', '.join(given)}"
         )
-    return [one.score for one in scored(segmenter, dataset, entries, threshold, what)]
+    finds, wanted = segmenter.targets, dataset.manifest.targets
+    if len(finds) > 1 or len(wanted) > 1:  # older versions did not store the name of a single one
+        _require_targets(finds, wanted)
+    predicted = scored(segmenter, dataset, entries, threshold, what)
+    return by_target(wanted, [one.scores for one in predicted])
 
 
-def _require_target(champions: Manifest, ours: Manifest) -> None:
-    theirs, target = champions.targets[0].name, ours.targets[0].name
-    if theirs != target:
-        raise NotComparableError(f"it finds {theirs}, and the candidate {target}")
+def _require_targets(champions: Sequence[Target], ours: Sequence[Target]) -> None:
+    theirs, wanted = (", ".join(target.name for target in each) for each in (champions, ours))
+    if theirs != wanted:
+        raise NotComparableError(f"it finds {theirs}, and the candidate {wanted}")
 
 
 def _is_alike(champions: Manifest, ours: Manifest) -> bool:
     # a volume is read as `ours` declares it
-    return (champions.channels.names, champions.labels, champions.targets[0]) == (
+    return (champions.channels.names, champions.labels, champions.targets) == (
         ours.channels.names,
         ours.labels,
-        ours.targets[0],
+        ours.targets,
     )
 
 

@@ -34,6 +34,8 @@ def render_decision(record: DecisionRecord) -> str:
             Section("By tumour size and site", _groups(record, comparison)),
         ]
     sections.append(Section("The candidate alone", _alone(record)))
+    if record.further:
+        sections.append(Section("Further targets", _further_targets(record)))
     if comparison:
         sections.append(Section("Patients", _patients(comparison)))
     sections.append(Section("The rules", _rules(record)))
@@ -51,6 +53,8 @@ def _decision(record: DecisionRecord) -> list[Block]:
     if record.comparison:
         blocks.append(_figures(record, record.comparison))
     blocks.append(f"Reason: {record.reason}.")
+    if len(record.targets) > 1:
+        blocks.append(f"The decision is by {record.targets[0]}, the first of the targets.")
     if record.started_from:
         blocks.append(f"The candidate started from the weights of {record.started_from}.")
     return blocks
@@ -159,15 +163,35 @@ def _verdict(one: GroupDifference, record: DecisionRecord) -> str:
 
 def _alone(record: DecisionRecord) -> list[Block]:
     metrics, floors = record.metrics, dict.fromkeys(FLOORED, record.settings.min_patient_dice)
+    starts = ["", *(f"{target}/" for target in record.targets[1:])]
+    names = [f"{start}{name}" for start in starts for name in dict.fromkeys([*HEADLINES, *FLOORED])]
     rows = [
-        (name, metrics[name], metrics.get(name + BASELINE_SUFFIX), floors.get(name))
-        for name in dict.fromkeys([*HEADLINES, *FLOORED])
+        (name, metrics.get(name), metrics.get(name + BASELINE_SUFFIX), floors.get(name))
+        for name in names
     ]
     return [
         f"Metrics of the evaluation over all {metrics['patients']:.0f} test patients (mean patient "
         f"Dice: {interval_in_words(metrics)}). Every champion must be better than an all-empty "
         "prediction, and reach the floor.",
         Table(("figure", "candidate", "all-empty prediction", "floor"), rows),
+    ]
+
+
+def _further_targets(record: DecisionRecord) -> list[Block]:
+    return [
+        "Mean patient Dice on the same patients. These targets do not decide; low and high are "
+        "one-sided bounds of the mean difference.",
+        Table.of(
+            record.further.items(),
+            {
+                "target": lambda one: one[0],
+                "candidate": lambda one: one[1].candidate,
+                "champion": lambda one: one[1].reference,
+                "difference": lambda one: one[1].difference,
+                "low": lambda one: one[1].low,
+                "high": lambda one: one[1].high,
+            },
+        ),
     ]
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 from mlflow import MlflowClient
 from mlflow.artifacts import load_dict
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from pydantic import Field
 
 from components.register.settings import RegisterSettings
 from components.shared.config import Record
@@ -39,11 +40,13 @@ class DecisionRecord(Record):
             the champion may have been trained on some of the patients.
         metrics: Metrics of evaluate for the candidate on the test patients.
         comparison: Comparison of candidate and champion (the reference) on the same patients;
-            `None` without a champion or without enough patients.
+            `None` without a champion or without enough patients. It is that of the first target.
         earlier_decisions: Number of versions compared with this champion before.
         earlier_on_same_patients: Number of these compared on exactly the same patients.
         started_from: Model whose weights the candidate started from; empty without a warm start.
         settings: Limits of the rules.
+        targets: Names of the targets.
+        further: Comparisons of the other targets by name, which do not decide.
     """
 
     promoted: bool
@@ -62,6 +65,8 @@ class DecisionRecord(Record):
     earlier_on_same_patients: int
     started_from: str = ""
     settings: RegisterSettings
+    targets: tuple[str, ...] = ()
+    further: Mapping[str, Comparison] = Field(default_factory=dict)
 
     @property
     def model_uri(self) -> str:

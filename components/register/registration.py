@@ -36,7 +36,7 @@ from components.shared.errors import OutageError, UserError
 from components.shared.scoring.comparison import Comparison, compare
 from components.shared.scoring.metrics import HEADLINE, THRESHOLD
 from components.shared.scoring.scores import PatientScore
-from components.shared.scoring.table import read_patient_scores
+from components.shared.scoring.table import read_target_scores
 from components.shared.tracking.champion import (
     DECISION_TAG,
     STORE_TAG,
@@ -61,13 +61,14 @@ class Candidate:
     Attributes:
         run_id: MLflow run that trained the model.
         folder: MLflow model folder.
-        scores: Scores of the test patients.
+        targets: Scores of the test patients by target, the first target first; a single target may
+            have any name.
         metrics: Metrics of evaluate over the test patients, and `threshold`.
     """
 
     run_id: str
     folder: Path
-    scores: Sequence[PatientScore]
+    targets: Mapping[str, Sequence[PatientScore]]
     metrics: Mapping[str, float]
 
     @classmethod
@@ -80,9 +81,14 @@ class Candidate:
         return cls(
             run_id=run_id,
             folder=folder,
-            scores=read_patient_scores(per_patient),
+            targets=read_target_scores(per_patient),
             metrics=json.loads(metrics.read_text()),
         )
+
+    @property
+    def scores(self) -> Sequence[PatientScore]:
+        """Scores of the first target."""
+        return next(iter(self.targets.values()), [])
 
     @property
     def threshold(self) -> float:
@@ -172,21 +178,27 @@ def _against(case: _Case, champion: ModelVersion) -> DecisionRecord:
         refusal = too_few(len({entry.patient for entry in entries}), name)
         if refusal:
             return _record(case, refusal, champion)
-        comparison = _compare(case, champion, entries)
+        comparisons = _compare(case, champion, entries)
     except NotComparableError as error:
         return _record(case, not_comparable(name, str(error)), champion)
-    decision = decide(case.candidate.metrics, comparison, name, case.settings)
-    return _record(case, decision, champion, comparison)
+    first, *_ = comparisons.values()
+    decision = decide(case.candidate.metrics, first, name, case.settings)
+    return _record(case, decision, champion, comparisons)
 
 
-def _compare(case: _Case, champion: ModelVersion, entries: Sequence[VolumeEntry]) -> Comparison:
+def _compare(
+    case: _Case, champion: ModelVersion, entries: Sequence[VolumeEntry]
+) -> dict[str, Comparison]:
     candidate, dataset, device = case.candidate, case.dataset, case.settings.device
-    known = {score.volume: score for score in candidate.scores}
-    scores = [known[entry.volume] for entry in entries if entry.volume in known]
+    asked, known = {entry.volume for entry in entries}, {one.volume for one in candidate.scores}
+    scores: list[list[PatientScore]] = [
+        [score for score in some if score.volume in asked] for some in candidate.targets.values()
+    ]
     others = [entry for entry in entries if entry.volume not in known]
     if others:
         what, threshold = "candidate's volumes", candidate.threshold
-        scores += score_model(candidate.folder, others, dataset, threshold, device, what)
+        added = score_model(candidate.folder, others, dataset, threshold, device, what)
+        scores = [[*some, *more] for some, more in zip(scores, added.values(), strict=True)]
     what, threshold = "champion's volumes", version_threshold(champion)
     uri = f"models:/{champion.name}/{champion.version}"
     try:
@@ -198,10 +210,19 @@ def _compare(case: _Case, champion: ModelVersion, entries: Sequence[VolumeEntry]
             f"the champion cannot be compared: {error}; to register without it, remove the alias "
             "champion in MLflow: the next accepted model becomes champion as a first one does"
         ) from error
-    return compare(scores, reference, case.settings.bound_confidence)
+    return {
+        target: compare(some, theirs, case.settings.bound_confidence)
+        for some, (target, theirs) in zip(scores, reference.items(), strict=True)
+    }
 
 
 def _check_scores(candidate: Candidate, dataset: SplitDataset) -> None:
+    found, wanted = len(candidate.targets), len(dataset.manifest.targets)
+    if found != wanted:
+        raise UserError(
+            f"the candidate has scores of {found} targets, and the data set has {wanted}; pass the "
+            "scores that evaluate wrote for this data set"
+        )
     scored = {score.volume for score in candidate.scores}
     expected = {entry.volume for entry in dataset.entries("test")}
     if scored != expected:
@@ -240,8 +261,9 @@ def _record(
     case: _Case,
     decision: Decision,
     champion: ModelVersion | None = None,
-    comparison: Comparison | None = None,
+    comparisons: Mapping[str, Comparison] = {},
 ) -> DecisionRecord:
+    comparison = next(iter(comparisons.values()), None)
     earlier, on_same = (0, 0)
     if champion:
         volumes, number = comparison.pairs if comparison else (), str(champion.version)
@@ -259,6 +281,8 @@ def _record(
         champion_origin_known=bool(champion and is_origin_known(champion, case.dataset.store)),
         metrics=case.candidate.metrics,
         comparison=comparison,
+        targets=tuple(target.name for target in case.dataset.manifest.targets),
+        further=dict(list(comparisons.items())[1:]),
         earlier_decisions=earlier,
         earlier_on_same_patients=on_same,
         started_from=_started_from(case),

@@ -81,6 +81,9 @@ REGIONS = tuple(
 )
 """Targets of BraTS, one inside the other."""
 
+REGION_FORM = {"labels": {"necrosis": 1, "edema": 2, "enhancing": 3}, "targets": REGIONS}
+"""Form of a manifest with these targets."""
+
 
 class Answering:
     """A segmenter of tests: a function of an image and its name."""
@@ -124,6 +127,16 @@ def threshold_model(tmp_path_factory):
     return make
 
 
+@pytest.fixture(scope="session")
+def regions_model(tmp_path_factory):
+    """The same for the targets of `regions_volume`, with a threshold for each."""
+    from tests.components.threshold_model import write_threshold_model
+
+    folder = tmp_path_factory.mktemp("regions") / "model"
+    write_threshold_model(folder, 130, 160, 190, targets=REGIONS)
+    return folder
+
+
 def blob_volume(seed, slices=5, side=24):
     """Noise of 60 to 150 with a tumour of 130 to 220 in it: no threshold is perfect."""
     random = np.random.default_rng(seed)
@@ -138,6 +151,23 @@ def blob_volume(seed, slices=5, side=24):
 @pytest.fixture(scope="session")
 def make_blob():
     return blob_volume
+
+
+def regions_volume(seed):
+    """A blob of edema that holds necrosis, which holds enhancing tumour, each brighter."""
+    volume = blob_volume(seed)
+    image, mask = volume.image, volume.mask * 2
+    mask[2:4, 5:-1, 7:-1][mask[2:4, 6:, 8:] > 0] = 1  # all but the last row and column
+    mask[3][mask[3] == 1] = 3
+    for label, low in ((2, 125), (1, 150), (3, 180)):
+        levels = np.random.default_rng(seed).integers(low, low + 40, ((mask == label).sum(), 3))
+        image[mask == label] = levels
+    return Volume(image, mask, targets=REGIONS)
+
+
+@pytest.fixture(scope="session")
+def make_regions():
+    return regions_volume
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import torch
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from components.shared.dataset.channels import LGG_TARGETS
 from components.shared.model.model_folder import write_segmenter
 from components.shared.model.network import build_segmenter
 from components.shared.model.settings import Network
@@ -23,12 +24,12 @@ _NETWORK = Network(
 _SHIFT = 3.0  # makes all normalized values positive: the network's ReLUs change none
 
 
-def write_threshold_model(folder, level):
-    """Writes the model folder of a segmenter whose probability is 0.5 where FLAIR is at `level`.
+def write_threshold_model(folder, *levels, targets=LGG_TARGETS):
+    """Writes the model folder of a segmenter whose probability is 0.5 where FLAIR is at a level.
 
-    It answers NaN where the level is NaN.
+    It has a level for each target. It answers NaN where the level is NaN.
     """
-    segmenter = build_segmenter(_NETWORK, is_tried=False).eval()
+    segmenter = build_segmenter(_NETWORK, is_tried=False, targets=targets).eval()
     network = segmenter.network
     with torch.no_grad():
         for weights in network.parameters():
@@ -40,7 +41,8 @@ def write_threshold_model(folder, level):
         _pass_on(network.decoder[-1].conv2, 0)
         for block in (network.encoder[0], network.decoder[-1]):
             block.norm1.weight[0] = block.norm2.weight[0] = 1
-        _answer(network, level)
+        for target, level in enumerate(levels):
+            _answer(network, level, target)
     folder.mkdir()
     write_segmenter(segmenter, folder)
     image = TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))
@@ -49,14 +51,14 @@ def write_threshold_model(folder, level):
     Model(signature=signature, saved_input_example_info=example).save(str(folder / "MLmodel"))
 
 
-def _answer(network, level):
+def _answer(network, level, target):
     if math.isnan(level):  # of finite weights: infinity minus infinity
         _pass_on(network.decoder[-1].conv2, 0, 1)
         network.decoder[-1].norm2.weight[1] = 1
-        network.head.weight[0, 0], network.head.weight[0, 1] = 3e38, -3e38
+        network.head.weight[target, 0], network.head.weight[target, 1] = 3e38, -3e38
     else:
-        network.head.weight[0, 0] = 255 * 0.224 / 8
-        network.head.bias[0] = (255 * (0.456 - 0.224 * _SHIFT) - level) / 8
+        network.head.weight[target, 0] = 255 * 0.224 / 8
+        network.head.bias[target] = (255 * (0.456 - 0.224 * _SHIFT) - level) / 8
 
 
 def _pass_on(convolution, channel, to=0):

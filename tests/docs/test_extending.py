@@ -50,7 +50,7 @@ score = score_volume(Entry(), Volume(np.full((3, 4, 4, 3), 9, np.uint8), mask), 
 values = aggregate([score])
 assert values["missed_slices_mean"] == 1, values
 assert values["missed_slices_mean_empty_baseline"] == 2, values
-write_patient_scores([score], Path("scores.csv"))
+write_patient_scores({"tumour": [score]}, Path("scores.csv"))
 assert "relative_volume_difference,missed_slices," in Path("scores.csv").read_text()
 assert read_patient_scores(Path("scores.csv"))[0].missed_slices == 1
 assert "missed_slices_mean" in metrics()

@@ -106,6 +106,22 @@ def encode_volume(volume: Volume) -> EncodedVolume:
     return EncodedVolume(b"".join((head, image, mask)), hasher.hexdigest(), image_digest)
 
 
+def paint_masks(masks: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Paints masks into one label map, each over those before it.
+
+    Args:
+        masks: bool or uint8, targets x slices x height x width; one array of any type stays as it
+            is.
+
+    Returns:
+        Slices x height x width: the number of the last mask that holds a voxel, counted from 1.
+    """
+    painted: npt.NDArray[Any] = masks[0]
+    for number, mask in enumerate(masks[1:], start=2):
+        painted = np.where(mask, np.uint8(number), painted)
+    return painted
+
+
 def size_text(shape: Sequence[int]) -> str:
     """The lengths of an array's axes, for people: `20 x 256 x 256`."""
     return " x ".join(str(length) for length in shape)

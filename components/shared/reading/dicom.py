@@ -2,7 +2,9 @@
 
 import io
 import sys
+from collections.abc import Sequence
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,9 @@ from components.shared.reading.dicom_series import (
 )
 from components.shared.reading.layouts.formats import Files
 from components.shared.reading.scans import BadScanError
+
+if TYPE_CHECKING:  # of the extra `dicom`
+    from highdicom.seg import SegmentDescription
 
 MASK_SUFFIX = ".dcm"
 IS_SERIES = True
@@ -83,43 +88,36 @@ def read_label(files: Files, image_files: Files, max_bytes: int) -> AxialImage:
 
 @refusing("no DICOM-SEG can refer to the series")
 def encode_mask(
-    image_files: Files, voxels: npt.NDArray[np.uint8 | np.float32], target: str
+    image_files: Files, voxels: npt.NDArray[np.uint8 | np.float32], targets: Sequence[str]
 ) -> bytes:
-    """Encodes a mask or a probability as DICOM-SEG of its image's study.
+    """Encodes masks or probabilities as DICOM-SEG of their image's study, a segment each.
 
     As DICOM demands, the file carries the identity of the patient, which it copies from the image.
 
     Args:
         image_files: Files of the image, as for `read_image`.
-        voxels: uint8 (a BINARY segmentation) or float32 (FRACTIONAL, in steps of 1/255).
-        target: Name of the segment.
+        voxels: uint8 (a BINARY segmentation) or float32 (FRACTIONAL, in steps of 1/255), targets
+            x slices x height x width.
+        targets: Names of the segments.
 
     Raises:
         BadScanError: If the image lacks what a segmentation must refer to, e.g. its study.
     """
     import highdicom
-    from pydicom.sr.codedict import codes
     from pydicom.uid import generate_uid
 
     images, version = parse_all(image_files), metadata.version("brainseg")
     if images[0].FrameOfReferenceUID == NO_FRAME:
         raise BadScanError("the series has no FrameOfReferenceUID, which a DICOM-SEG refers to")
     grid = read_volume(images, sys.maxsize)
-    segment = highdicom.seg.SegmentDescription(
-        segment_number=1,
-        segment_label=target,
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=codes.SCT.Neoplasm,
-        algorithm_type="AUTOMATIC",
-        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            name="brainseg", version=version, family=codes.cid7162.ArtificialIntelligence
-        ),
-    )
+    segments = [_describe(number, name) for number, name in enumerate(targets, start=1)]
+    turn = Turn.of_affine(grid.affine)
+    stacked = np.stack([turn.undo(each) for each in voxels], axis=-1)
     segmentation = highdicom.seg.Segmentation(
         source_images=images,
-        pixel_array=grid.with_array(Turn.of_affine(grid.affine).undo(voxels)),
+        pixel_array=grid.with_array(stacked, {"SegmentNumber": range(1, len(segments) + 1)}),
         segmentation_type="BINARY" if voxels.dtype == np.uint8 else "FRACTIONAL",
-        segment_descriptions=[segment],
+        segment_descriptions=segments,
         series_instance_uid=generate_uid(),
         series_number=1000,
         sop_instance_uid=generate_uid(),
@@ -132,3 +130,21 @@ def encode_mask(
     stream = io.BytesIO()
     segmentation.save_as(stream)
     return stream.getvalue()
+
+
+def _describe(number: int, name: str) -> "SegmentDescription":
+    import highdicom
+    from pydicom.sr.codedict import codes
+
+    return highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name,
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Neoplasm,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name="brainseg",
+            version=metadata.version("brainseg"),
+            family=codes.cid7162.ArtificialIntelligence,
+        ),
+    )

@@ -8,6 +8,7 @@ import gzip
 import io
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from nibabel.spatialimages import HeaderDataError
 
 from components.shared.dataset.geometry import Affine
-from components.shared.dataset.volumes import size_text
+from components.shared.dataset.volumes import paint_masks, size_text
 from components.shared.reading.axial import (
     AxialImage,
     Turn,
@@ -115,24 +116,26 @@ def read_label(files: Files, image_files: Files, max_bytes: int) -> AxialImage:
 
 
 def encode_mask(
-    image_files: Files, voxels: npt.NDArray[np.uint8 | np.float32], target: str
+    image_files: Files, voxels: npt.NDArray[np.uint8 | np.float32], targets: Sequence[str]
 ) -> bytes:
     """Writes voxels on the grid of another file, with its affines and their codes.
 
-    Texts and extensions of that file are left out.
+    Several masks become one label map, see `paint_masks`. Texts and extensions of that file are
+    left out.
 
     Args:
         image_files: The other file.
-        voxels: uint8 or float32, slices x height x width, as `read_image` orders them.
-        target: Not used: the form has no place for names.
+        voxels: uint8 masks or one float32 probability, targets x slices x height x width, as
+            `read_image` orders them.
+        targets: Not used: the form has no place for names.
 
     Returns:
         A .nii.gz file; equal voxels give equal bytes.
     """
-    del target
+    del targets
     ((_, data),) = image_files
     found = parse_header(_Unpacked(data).peek(_HEADER_BYTES))
-    turned = Turn.of_affine(found.affine).undo(voxels)
+    turned = Turn.of_affine(found.affine).undo(paint_masks(voxels))
     header = found.nifti.copy()
     header.set_data_shape(turned.shape)
     header.set_data_dtype(voxels.dtype)

@@ -1,5 +1,7 @@
 """Slices with tumour outlines, drawn alike in every report."""
 
+from typing import NamedTuple
+
 import numpy as np
 from PIL import Image, ImageFilter
 
@@ -7,11 +9,29 @@ from components.shared.dataset.gray import black_and_white
 from components.shared.dataset.volumes import Mask, Pixels, Volume, Voxels
 from components.shared.report.page import Gallery, Picture, photograph
 
-TRUTH_COLOR = (46, 204, 64)  # green
-PREDICTION_COLOR = (240, 18, 190)  # magenta
+TRUTH_COLOR = (46, 204, 64)
+PREDICTION_COLOR = (240, 18, 190)
 _SIDE_PX = 384  # outlines stay thin compared with the anatomy
 _LINE_PX = 2
 _SLICES = 3  # of a volume in a gallery
+
+
+class Outline(NamedTuple):
+    """Colors of a target's outlines, with their names."""
+
+    truth: tuple[int, int, int]
+    prediction: tuple[int, int, int]
+    truth_name: str
+    prediction_name: str
+
+
+OUTLINES = (
+    Outline(TRUTH_COLOR, PREDICTION_COLOR, "green", "magenta"),
+    Outline((255, 220, 0), (0, 210, 255), "yellow", "cyan"),
+    Outline((255, 120, 20), (90, 120, 255), "orange", "blue"),
+    Outline((255, 255, 255), (230, 30, 40), "white", "red"),
+)
+"""Outlines of the targets in their order; further targets are not drawn."""
 
 
 def largest_tumour_slice(tumour: Mask) -> int:
@@ -23,13 +43,14 @@ def largest_tumour_slice(tumour: Mask) -> int:
 def draw_slice(
     volume: Volume, predicted: Mask | None, index: int, side_px: int = _SIDE_PX
 ) -> Pixels:
-    """Draws a slice with the true outline in green and the predicted one in magenta.
+    """Draws a slice with the true and the predicted outline of each target, see `OUTLINES`.
 
     The reference channel is shown. Where the spacing is known, proportions are those of the body.
 
     Args:
-        volume: Voxels with the true mask.
-        predicted: bool mask, slices x height x width; `None` draws no prediction.
+        volume: Voxels with the true masks.
+        predicted: Mask of each target, targets x slices x height x width; `None` draws no
+            prediction.
         index: Index of the slice, counted from 0.
         side_px: Longer side of the drawing in pixels.
 
@@ -37,9 +58,11 @@ def draw_slice(
         uint8, height x width x 3.
     """
     drawn = draw_channel(volume, volume.channels.reference_index, index, side_px)
-    drawn[_contour(volume.truth[0, index], drawn.shape, inside=False)] = TRUTH_COLOR
-    if predicted is not None:
-        drawn[_contour(predicted[index], drawn.shape, inside=True)] = PREDICTION_COLOR
+    # the first target is drawn last: where outlines coincide, it is the one that is seen
+    for target, outline in reversed(list(enumerate(OUTLINES[: len(volume.targets)]))):
+        drawn[_contour(volume.truth[target, index], drawn.shape, inside=False)] = outline.truth
+        if predicted is not None:
+            drawn[_contour(predicted[target, index], drawn.shape, inside=True)] = outline.prediction
     return drawn
 
 
@@ -57,10 +80,11 @@ def draw_channel(volume: Volume, channel: int, index: int, side_px: int) -> Pixe
 def draw_overlays(volume: Volume, predicted: Mask) -> Gallery:
     """Draws the slices with the largest tumour, most missed tumour and most false positives.
 
-    No slice is drawn twice. If fewer than three are left, slices with much tumour are added.
+    Tumour is the first target. No slice is drawn twice. If fewer than three are left, slices with
+    much tumour are added.
     """
     pictures = []
-    for index, reason in _informative_slices(volume.truth[0], predicted).items():
+    for index, reason in _informative_slices(volume.truth[0], predicted[0]).items():
         source = photograph(draw_slice(volume, predicted, index))
         pictures.append(Picture(source, f"slice {index + 1}: {reason}", width_px=320))
     return Gallery(pictures)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from components.shared.report.dice_charts import dice_by_group, dice_by_size
+from components.shared.report.overlay import OUTLINES
 from components.shared.report.page import Block, Notice, Picture, Table, draw, show
 from components.shared.scoring.groups import group, size_thirds, tumour_sizes
 from components.shared.scoring.metrics import BASELINE_SUFFIX
@@ -12,20 +13,50 @@ from components.shared.scoring.scores import PatientScore, known_figures
 BOXES = "Every point is a patient. The box holds the middle half, the line is the median."
 
 
-def outlines(channel: str) -> str:
-    """Explains the drawn slices of a channel."""
-    return f"{channel}, with the true outline in green and the predicted outline in magenta."
+def outlines(channel: str, targets: Sequence[str]) -> str:
+    """Explains the drawn slices of a channel with the outlines of targets."""
+    if len(targets) == 1:
+        return f"{channel}, with the true outline in green and the predicted outline in magenta."
+    colors = [
+        f"{name} ({outline.truth_name} and {outline.prediction_name})"
+        for name, outline in zip(targets, OUTLINES, strict=False)
+    ]
+    return f"{channel}, with the true and the predicted outline of {', '.join(colors)}."
 
 
-def baseline_notice(metrics: Mapping[str, float]) -> list[Notice]:
-    """Warns if the mean patient Dice is not above that of an all-empty prediction."""
+def first_target_note(targets: Sequence[str]) -> list[str]:
+    """Says which of several targets figures without a target's name describe."""
+    if len(targets) == 1:
+        return []
+    return [
+        f"The model finds {len(targets)} targets: {', '.join(targets)}. Figures, charts and tables "
+        f"that name no target are those of {targets[0]}, the first one; tumour means {targets[0]} "
+        "there."
+    ]
+
+
+def further_target_note(target: str) -> str:
+    """Explains the section of a target other than the first."""
+    return (
+        f"In this section, tumour means {target}. In files and in MLflow, the metrics have the "
+        f"names {target}/patient_dice_mean and so on."
+    )
+
+
+def baseline_notice(metrics: Mapping[str, float], what: str = "tumours") -> list[Notice]:
+    """Warns if the mean patient Dice is not above that of an all-empty prediction.
+
+    Args:
+        metrics: Metrics of one target.
+        what: Noun for the target.
+    """
     mean = metrics["patient_dice_mean"]
     baseline = metrics["patient_dice_mean" + BASELINE_SUFFIX]
     if mean > baseline:
         return []
     text = (
         f"The mean patient Dice of {mean:.3f} is not above the {baseline:.3f} of an all-empty "
-        "prediction: the model has not learned to find tumours."
+        f"prediction: the model has not learned to find {what}."
     )
     return [Notice("bad", text)]
 

@@ -30,6 +30,11 @@ def find_tumour(probability: Probability, threshold: float, min_component_fracti
     return chosen
 
 
+def find_targets(probability: Probability, threshold: float, min_component_fraction: float) -> Mask:
+    """Applies `find_tumour` to each target: from and to targets x slices x height x width."""
+    return np.stack([find_tumour(one, threshold, min_component_fraction) for one in probability])
+
+
 def decision_text(threshold: float, min_component_fraction: float) -> str:
     """Describes `find_tumour` in a sentence for reports."""
     text = f"A pixel is predicted as tumour if its probability is {threshold:g} or more"

@@ -345,6 +345,35 @@ def aggregate(scores: Sequence[VolumeScore]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def aggregate_targets(scores: Mapping[str, Sequence[VolumeScore]]) -> dict[str, float]:
+    """Computes `METRICS` of each target.
+
+    Args:
+        scores: Scores by target, the first target first.
+
+    Returns:
+        Metrics of the first target by their names, those of another one as `NAME/metric`.
+    """
+    first, *further = scores
+    found = aggregate(scores[first])
+    for name in further:
+        found |= with_target(name, aggregate(scores[name]))
+    return found
+
+
+def with_target(target: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Puts the name of a target before the names of its metrics: `core/pooled_dice`."""
+    return {f"{target}/{name}": value for name, value in metrics.items()}
+
+
+def of_target(target: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Selects the metrics that `with_target` named, and restores their names."""
+    start = f"{target}/"
+    return {
+        name.removeprefix(start): value for name, value in metrics.items() if name.startswith(start)
+    }
+
+
 def interval_in_words(metrics: Mapping[str, float], name: str = "patient_dice_mean") -> str:
     """Describes the interval of a metric.
 

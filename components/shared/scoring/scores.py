@@ -244,17 +244,22 @@ class VolumeScore(PatientScore):
 
 
 def score_volume(
-    entry: VolumeEntry, volume: Volume, probability: Probability, predicted: Mask
+    entry: VolumeEntry,
+    volume: Volume,
+    probability: Probability,
+    predicted: Mask,
+    target: int = 0,
 ) -> VolumeScore:
-    """Scores one prediction, and next to it an empty one.
+    """Scores one prediction of one target, and next to it an empty one.
 
     Args:
         entry: Entry of the volume in the manifest.
         volume: Voxels, slices x height x width.
-        probability: Output of a segmenter, which checks that it is a probability.
-        predicted: Predicted tumour.
+        probability: Output of a segmenter for the target, which checks that it is a probability.
+        predicted: Predicted mask of the target.
+        target: Index of the target among those of the volume.
     """
-    truth, head = volume.truth[0], inside_head(volume.reference)
+    truth, head = volume.truth[target], inside_head(volume.reference)
     nothing = np.zeros_like(probability)
     marked, unmarked = (
         Masks(truth, mask, volume.geometry) for mask in (predicted, nothing.astype(bool))

@@ -1,10 +1,13 @@
 """Two folds with real models, whose scores are in a local MLflow."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from components.aggregate.folds import FoldFiles
+from components.aggregate.folds import Fold, FoldFiles
 from components.shared.dataset.parts import SplitDataset
-from components.shared.dataset.split import split_key
+from components.shared.dataset.split import Split, split_key
 from components.shared.model.segmenter import load_segmenter
 from components.shared.scoring.predicted import scored
 from components.shared.scoring.table import write_patient_scores
@@ -46,7 +49,7 @@ class World:
         scores = [one.score for one in predicted]
         log_metrics(connect(), run_id, {"threshold": threshold})
         path = self.folder / f"per_patient-{number}"
-        write_patient_scores(scores, path)
+        write_patient_scores({"tumour": scores}, path)
         return FoldFiles(run_id, model=model, per_patient=path)
 
 
@@ -54,3 +57,29 @@ class World:
 def world(tmp_path, no_mlflow, monkeypatch, make_mlflow, publish, make_blob, threshold_model):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", make_mlflow(tmp_path))
     return World(tmp_path, publish, make_blob, threshold_model)
+
+
+@pytest.fixture
+def fold(make_patient_score):
+    def fold(number, *dice):
+        names = [f"TCGA_CS_{number}{place}" for place in range(len(dice))]
+        scores = [
+            make_patient_score(name, 100, round(100 * one), predicted_pixels=100)
+            for name, one in zip(names, dice, strict=True)
+        ]
+        split = Split(train={"a": ("a",)}, validation={"b": ("b",)}, test={n: (n,) for n in names})
+        files = FoldFiles(f"run{number}", model=Path(), per_patient=Path())
+        return Fold(f"fold-{number}", files, split, 0.5, {"tumour": scores})
+
+    return fold
+
+
+@pytest.fixture
+def two_targets(fold):
+    """Folds with the targets whole and core, and folds with core alone."""
+    alone = fold(1, 0.4, 0.3), fold(2, 0.1)
+    both = [
+        replace(whole, targets={"whole": whole.scores, "core": core.scores})
+        for whole, core in zip((fold(1, 0.9, 0.5), fold(2, 0.2)), alone, strict=True)
+    ]
+    return both, alone

@@ -1,30 +1,12 @@
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from components.aggregate.figures import aggregate_figures
-from components.aggregate.folds import Fold, FoldFiles
 from components.aggregate.page import render_aggregated
 from components.shared.dataset.manifest import make_manifest
-from components.shared.dataset.split import Split
-
-
-@pytest.fixture
-def fold(make_patient_score):
-    def fold(number, *dice):
-        names = [f"TCGA_CS_{number}{place}" for place in range(len(dice))]
-        scores = [
-            make_patient_score(name, 100, round(100 * one), predicted_pixels=100)
-            for name, one in zip(names, dice, strict=True)
-        ]
-        split = Split(train={"a": ("a",)}, validation={"b": ("b",)}, test={n: (n,) for n in names})
-        files = FoldFiles(f"run{number}", model=Path(), per_patient=Path())
-        return Fold(f"fold-{number}", files, split, 0.5, tuple(scores))
-
-    return fold
 
 
 def render(*folds):
@@ -39,7 +21,9 @@ def text_of(page):
 def test_a_patient_with_several_scans_counts_once(fold):
     several = fold(1, 0.9, 0.5, 0.4)
     first, second, third = several.scores
-    several = replace(several, scores=(first, replace(second, patient=first.patient), third))
+    several = replace(
+        several, targets={"tumour": [first, replace(second, patient=first.patient), third]}
+    )
     figures = aggregate_figures([several, fold(2, 0.2)])
     assert figures["patients"] == 3
     assert figures["patient_dice_mean"] == pytest.approx((0.7 + 0.4 + 0.2) / 3)
@@ -72,3 +56,11 @@ def test_it_says_that_nothing_was_registered_and_when_nothing_was_learned(fold):
     assert "no model was registered" in text
     assert "is not above the 0.000 of an all-empty prediction" in text
     assert "the model has not learned" not in text_of(render(fold(1, 0.5), fold(2, 0.6)))
+
+
+def test_each_target_has_a_section(two_targets):
+    folds, alone = two_targets
+    text = text_of(render(*folds))
+    section = text.partition("In this section, tumour means core.")[2]
+    assert f"{aggregate_figures(alone)['patient_dice_mean']:.3f}" in section
+    assert "tumour means whole there" in text

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from components.compare.candidates import Candidate, Trained
+from components.compare.comparison import figures
+from components.compare.page import Scope, render_comparison
 from components.compare.ranking import is_clear, rank
+from components.compare.settings import CompareSettings
 
 
 @pytest.fixture
@@ -16,7 +19,7 @@ def candidate(make_patient_score):
             for place, one in enumerate(dice)
         ]
         trained = Trained(f"run-{label}", Path(), Path())
-        return Candidate(label, trained, tuple(scores), parameters, 1.0, 0.1, {})
+        return Candidate(label, trained, {"tumour": scores}, parameters, 1.0, 0.1, {})
 
     return candidate
 
@@ -56,10 +59,12 @@ def test_an_equal_recipe_is_rarely_found_worse(make_patient_score):
             Candidate(
                 str(label),
                 trained,
-                tuple(
-                    dataclasses.replace(patient, volume=str(place), dice=one)
-                    for place, one in enumerate(row.tolist())
-                ),
+                {
+                    "tumour": [
+                        dataclasses.replace(patient, volume=str(place), dice=one)
+                        for place, one in enumerate(row.tolist())
+                    ]
+                },
                 *(1000, 1.0, 0.1, {}),
             )
             for label, row in enumerate(dice)
@@ -73,3 +78,26 @@ def test_one_patient_has_no_difference(candidate):
     _, second = rank([candidate("a", 0.9), candidate("b", 0.1)], 0.95)
     assert second.against_best is None
     assert not is_clear(second)
+
+
+def test_further_targets_are_shown_and_do_not_decide(candidate):
+    best, other = candidate("best", 0.9, 0.8), candidate("other", 0.5, 0.6)
+    best, other = (
+        dataclasses.replace(one, targets={"whole": one.scores, "core": core.scores})
+        for one, core in ((best, candidate("", 0.1, 0.2)), (other, candidate("", 0.7, 0.8)))
+    )
+    ranked = rank([other, best], 0.95)
+    assert [one.candidate.label for one in ranked] == ["best", "other"]
+    assert figures(best, "dice") == pytest.approx(
+        {
+            "dice": 0.85,
+            "core/dice": 0.15,
+            "train_minutes": 1.0,
+            "parameters": 1000,
+            "predict_seconds": 0.1,
+        }
+    )
+    scope = Scope("patients", "data", "FLAIR", "choice", "training")
+    page = render_comparison(ranked, [], scope, CompareSettings(), "run")
+    assert "core, mean Dice</th>" in page
+    assert "tumour means whole there" in page

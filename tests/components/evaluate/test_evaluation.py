@@ -1,3 +1,4 @@
+import html
 import json
 import re
 
@@ -7,12 +8,16 @@ from PIL import Image
 
 from components.evaluate.evaluation import evaluate_model
 from components.evaluate.settings import EvaluateSettings
+from components.shared.dataset.parts import SplitDataset
+from components.shared.dataset.split import make_split
 from components.shared.errors import UserError
 from components.shared.model.segmenter import load_segmenter
 from components.shared.scoring.metrics import HEADLINE, aggregate
 from components.shared.scoring.scores import score_volume
-from components.shared.scoring.table import read_patient_scores
+from components.shared.scoring.table import read_patient_scores, read_target_scores
+from components.shared.storage.store import open_store
 from components.shared.tracking.status import pipeline_run_of
+from tests.components.conftest import REGION_FORM
 
 SETTINGS = EvaluateSettings(overlay_volumes=1, device="cpu")
 
@@ -84,3 +89,34 @@ def test_a_failure_marks_the_run(dataset, history, mlflow_run_id, results, tmp_p
 
     assert MlflowClient().get_run(mlflow_run_id).info.status == "FAILED"
     assert not results["metrics"].exists()
+
+
+def test_each_target_is_reported(
+    tmp_path, publish, make_regions, regions_model, history, mlflow_run_id, results
+):
+    store = open_store(str(tmp_path / "store"))
+    manifest = publish(store, [make_regions(seed) for seed in range(6)], **REGION_FORM)
+    volumes = manifest.volumes
+    split = make_split({"train": volumes[:1], "validation": volumes[1:2], "test": volumes[2:]})
+    dataset = SplitDataset(store, tmp_path / "cache", manifest, split)
+    options = {"model": regions_model, "history": history, "mlflow_run_id": mlflow_run_id}
+
+    found = evaluate_model(dataset, SETTINGS, **options, **results)
+
+    scores = read_target_scores(results["per_patient"])
+    assert list(scores) == ["whole", "core", "enhancing"]
+    for target, prefix in {"whole": "", "core": "core/", "enhancing": "enhancing/"}.items():
+        dice = sum(score.dice for score in scores[target]) / 4
+        assert found[f"{prefix}patient_dice_mean"] == pytest.approx(dice)
+    assert json.loads(results["metrics"].read_text()) == found
+    run = MlflowClient().get_run(mlflow_run_id)
+    assert run.data.metrics == pytest.approx(run.data.metrics | found)
+    page = html.unescape(results["report"].read_text())
+    assert "FLAIR, with the true and the predicted outline of whole (green and magenta)" in page
+    sections = re.findall("<h2>(Target .*?)</h2>", page)
+    assert sections == ["Target core", "Target enhancing"]
+    core = page.partition("<h2>Target core</h2>")[2].partition("<h2>Target enhancing</h2>")[0]
+    assert f"{found['core/patient_dice_mean']:.3f}" in core
+    for score in scores["core"]:
+        assert f"<td>{score.volume}</td>" in core
+    assert page.count("<h2>Calibration</h2>") == 1

@@ -67,7 +67,7 @@ def test_scores_every_test_volume_and_no_other(dataset):
         (probability,) = bright_flair(image)
         mask = probability >= SETTINGS.threshold
         assert score == score_volume(entry, volume, probability, mask)
-        predicted = found.predictions[entry.volume].unpack()
+        (predicted,) = found.predictions[entry.volume].unpack()
         assert np.array_equal(predicted, probability >= SETTINGS.threshold)
 
 

@@ -79,6 +79,15 @@ def test_a_table_without_rows_has_the_types_of_one_with():
         pq.read_schema(io.BytesIO(parquet_table(rows))) for rows in ([], [row(tumour_ml=0.5)])
     ]
     assert schemas[0] == schemas[1]
-    assert schemas[0].names == list(CaseRow.model_fields)
+    assert schemas[0].names == list(CaseRow.columns([]))
     assert schemas[0].field("tumour_pixels").type == pa.int64()
     assert schemas[0].field("flags").type == pa.list_(pa.string())
+
+
+def test_further_targets_are_columns():
+    core = {"tumour_pixels": 7, "tumour_ml": 0.25}
+    rows = [row("case-1", further={"core": core}), row("case-2", status="refused", reason="no")]
+    found = pq.read_table(io.BytesIO(parquet_table(rows)))
+    assert found["core_tumour_pixels"].to_pylist() == [7, None]
+    assert found["core_tumour_ml"].to_pylist() == [0.25, None]
+    assert "further" not in found.column_names

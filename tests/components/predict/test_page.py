@@ -22,7 +22,7 @@ def refused(name, reason):
 
 def render(rows, snapshots=()):
     origin = ("models:/brainseg/3", "new-patients")
-    return render_predictions(*origin, rows, snapshots, "It is 0.4.", "T2")
+    return render_predictions(*origin, rows, snapshots, "It is 0.4.", "T2", ["tumour"])
 
 
 def test_counts_predicted_refused_and_found():
@@ -59,14 +59,14 @@ def test_a_snapshot_is_the_slice_with_most_tumour(make_blob, tumour, caption):
     predicted = np.zeros(volume.mask.shape, bool)
     predicted[1, 4:6, 4:6] = tumour
     predicted[2, 4:8, 4:7] = tumour
-    snapshot = take_snapshot("scan", volume, predicted)
+    snapshot = take_snapshot("scan", volume, predicted[None])
     assert snapshot.caption.startswith(caption)
     assert snapshot.source.startswith("data:image/webp;base64,")
 
 
 def test_says_that_not_all_are_pictured(make_blob):
     volume = make_blob(1)
-    snapshot = take_snapshot("scan", volume, volume.mask > 0)
+    snapshot = take_snapshot("scan", volume, volume.truth)
     page = render([row(1), row(2)], [snapshot])
     assert "T2 of the slice with most predicted tumour" in page
     assert "The first 1 of 2 volumes are shown" in page

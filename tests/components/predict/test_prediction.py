@@ -4,6 +4,7 @@ import shutil
 import stat
 import tracemalloc
 
+import highdicom
 import nibabel as nib
 import numpy as np
 import pytest
@@ -343,3 +344,54 @@ def test_probabilities_of_tiff_slices(tmp_path, write_scan, make_blob, threshold
     predict_source(str(threshold_model(150)), str(tmp_path / "in"), tmp_path / "out", settings)
     found = tifffile.imread(tmp_path / "out" / f"{NAMES[0]}_probability.tif")
     np.testing.assert_array_equal(found, expected(threshold_model(150), volume))
+
+
+def test_several_targets_are_painted_into_one_label_map(tmp_path, regions_model):
+    settings = PredictSettings(device="cpu", layout=NIFTI, probabilities=True)
+    source, output = "synthetic:2,as=nifti", tmp_path / "out"
+    result = predict_source(str(regions_model), source, output, settings)
+    for name, row in table(output).items():
+        mask = np.asarray(load((output / f"{name}_mask.nii.gz").read_bytes()).dataobj)
+        assert mask.dtype == np.uint8
+        painted = np.zeros_like(mask)
+        for number, target in enumerate(("whole", "core", "enhancing"), start=1):
+            file = output / f"{name}_probability_{target}.nii.gz"
+            found = np.asarray(load(file.read_bytes()).dataobj) >= 0.5
+            painted[found] = number
+            prefix = "" if number == 1 else f"{target}_"
+            assert int(row[f"{prefix}tumour_pixels"]) == found.sum() > 0
+            assert float(row[f"{prefix}tumour_ml"]) > 0
+        np.testing.assert_array_equal(mask, painted)
+    assert [row.further["core"].tumour_pixels > 0 for row in result.volumes] == [True, True]
+    page = (output / "predictions.html").read_text()
+    assert "outlines of whole in magenta, core in cyan, enhancing in blue." in page
+    assert "Columns that name no target are those of whole." in page
+    files = {path.name.partition("_")[2] for path in output.glob("*.gz")}
+    assert len(files) == 1 + 3
+
+
+def test_several_targets_are_segments(tmp_path, regions_model):
+    paths = {"pre-contrast": "T1", "FLAIR": "FLAIR", "post-contrast": "T1c"}
+    channels = {name: f"**/{{case}}/{path}/*" for name, path in paths.items()}
+    layout = {"name": "dicom", "channels": channels}
+    settings = PredictSettings(device="cpu", layout=layout)
+    predict_source(str(regions_model), "synthetic:1,as=dicom", tmp_path / "out", settings)
+    (name, row), *_ = table(tmp_path / "out").items()
+    found = highdicom.seg.segread(tmp_path / "out" / f"{name}_mask.dcm")
+    segments = [found.get_segment_description(number) for number in found.segment_numbers]
+    assert [one.SegmentLabel for one in segments] == ["whole", "core", "enhancing"]
+    pixels = found.get_volume().array.sum(axis=(0, 1, 2))
+    names = ("tumour_pixels", "core_tumour_pixels", "enhancing_tumour_pixels")
+    assert pixels.tolist() == [int(row[name]) for name in names]
+    assert pixels[0] > pixels[1] > pixels[2]
+
+
+def test_a_label_map_of_slices_has_the_targets_numbers(
+    tmp_path, write_scan, make_regions, regions_model
+):
+    write_scan(tmp_path / "in", make_regions(1), masks=False)
+    predict_source(str(regions_model), str(tmp_path / "in"), tmp_path / "out", SETTINGS)
+    mask = tifffile.imread(tmp_path / "out" / f"{NAMES[0]}_mask.tif")
+    wanted = sum(load_segmenter(regions_model)(make_regions(1).image) >= 0.5)
+    np.testing.assert_array_equal(mask, wanted)
+    assert set(np.unique(mask)) == {0, 1, 2, 3}

@@ -9,7 +9,7 @@ from components.predict.quality import CaseQuality, mean_entropy
 def measured(probability):
     quality = CaseQuality()
     probability = np.asarray(probability, np.float32)
-    quality.measure("a", None, probability, probability >= 0.5)
+    quality.measure("a", None, probability[None], probability[None] >= 0.5)
     return quality.columns
 
 

@@ -1,7 +1,7 @@
 """Candidates with real models, real volumes and a real registry."""
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -12,7 +12,8 @@ from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split, split_key
 from components.shared.dataset.volumes import fetch_volume
 from components.shared.model.segmenter import load_segmenter
-from components.shared.scoring.metrics import aggregate
+from components.shared.scoring.metrics import aggregate_targets
+from components.shared.scoring.predicted import by_target
 from components.shared.scoring.scores import score_volume
 from components.shared.storage.store import open_store
 from components.shared.tracking.runs import log_metrics
@@ -42,22 +43,24 @@ class World:
         key = (level, threshold, self.manifest.dataset_id, self.split.split_id)
         if key not in self.evaluated:
             self.evaluated[key] = self.evaluate(folder, threshold)
-        scores, metrics = self.evaluated[key]
+        targets, metrics = self.evaluated[key]
         log_metrics(connect(), run_id, metrics)
         return Candidate(
             run_id=run_id,
             folder=folder,
-            scores=scores,
+            targets=targets,
             metrics=metrics,
         )
 
     def evaluate(self, folder, threshold):
         segmenter, scores = load_segmenter(folder), []
         for entry in self.dataset.entries("test"):
-            volume = fetch_volume(self.store, entry.digest, self.cache)
-            (probability,) = segmenter(volume.image)
-            scores.append(score_volume(entry, volume, probability, probability >= threshold))
-        return scores, {**aggregate(scores), "threshold": threshold}
+            stored = fetch_volume(self.store, entry.digest, self.cache)
+            volume = replace(stored, targets=self.manifest.targets)
+            found = enumerate(segmenter(volume.image))
+            scores.append([score_volume(entry, volume, p, p >= threshold, i) for i, p in found])
+        targets = by_target(self.manifest.targets, scores)
+        return targets, {**aggregate_targets(targets), "threshold": threshold}
 
     def register(self, candidate, **settings):
         rules = self.settings.model_copy(update=settings)
@@ -107,9 +110,11 @@ def evaluated():
 
 @pytest.fixture
 def make_world(tmp_path, threshold_model, make_blob, publish, evaluated):
-    def make(seed=0):
+    def make(seed=0, make_volume=make_blob, **form):
         store = open_store(str(tmp_path / f"store{seed}"))
-        manifest = publish(store, [make_blob(100 * seed + number) for number in range(12)])
+        manifest = publish(
+            store, [make_volume(100 * seed + number) for number in range(12)], **form
+        )
         world = World(
             store,
             tmp_path / "cache",

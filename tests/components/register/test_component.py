@@ -19,7 +19,7 @@ def run(world, tmp_path):
         (tmp_path / "manifest").write_bytes(world.manifest.to_json())
         (tmp_path / "split").write_bytes(world.split.to_json())
         (tmp_path / "metrics").write_text(json.dumps(candidate.metrics))
-        write_patient_scores(candidate.scores, tmp_path / "per_patient")
+        write_patient_scores({"tumour": candidate.scores}, tmp_path / "per_patient")
         files = {
             name: dsl.Artifact(uri=str(tmp_path / name))
             for name in ("manifest", "split", "per_patient", "metrics", "decision", "report")

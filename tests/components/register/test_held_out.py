@@ -1,13 +1,15 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from components.register.held_out import score_model, unseen
+from components.register.held_out import NotComparableError, score_model, unseen
 from components.shared.dataset.manifest import make_manifest, manifest_key
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split, split_key
 from components.shared.errors import UserError
 from components.shared.storage.store import open_store
+from tests.components.conftest import REGION_FORM, REGIONS
 
 
 @pytest.fixture
@@ -86,14 +88,14 @@ def test_a_champion_from_elsewhere_is_reported(data, caplog, tag, compare_on):
 def test_a_model_is_scored_with_the_threshold_that_is_given(world):
     entries, pixels = world.dataset.entries("test"), []
     for threshold in (0.1, 0.5, 0.9):
-        scores = score_model(
+        (scores,) = score_model(
             world.model_folder(150),
             entries,
             world.dataset,
             threshold=threshold,
             device="cpu",
             what="volumes",
-        )
+        ).values()
         assert [score.volume for score in scores] == [entry.volume for entry in entries]
         pixels.append(sum(score.predicted_pixels for score in scores))
     assert pixels[0] > pixels[1] > pixels[2] > 0
@@ -109,3 +111,27 @@ def test_a_model_that_cannot_be_loaded_is_reported(world, tmp_path):
             device="cpu",
             what="volumes",
         )
+
+
+def test_every_target_is_scored_and_other_targets_are_not_comparable(
+    make_world, local_mlflow, make_regions, regions_model
+):
+    world = make_world(make_volume=make_regions, **REGION_FORM)
+    entries, rules = world.dataset.entries("test"), (0.5, "cpu", "volumes")
+    found = score_model(regions_model, entries, world.dataset, *rules)
+    assert list(found) == ["whole", "core", "enhancing"]
+    for scores in found.values():
+        assert [score.volume for score in scores] == [entry.volume for entry in entries]
+    with pytest.raises(NotComparableError, match="finds tumour, and the candidate whole, core, en"):
+        score_model(world.model_folder(150), entries, world.dataset, *rules)
+
+
+def test_a_champion_of_other_targets_is_not_comparable(data):
+    old = data([1, 2], [3], [4, 5])
+    for targets in (REGIONS, REGIONS[1:]):
+        form = {**REGION_FORM, "targets": targets}
+        new = replace(old, manifest=make_manifest(old.manifest.volumes, **form))
+        with pytest.raises(
+            NotComparableError, match=f"tumour, and the candidate {targets[0].name}"
+        ):
+            unseen(champion_of(old), new, "test")

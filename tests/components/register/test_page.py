@@ -153,3 +153,14 @@ def test_names_are_escaped_and_nothing_is_fetched():
     page = render_decision(record(0.0, model_name="<b>x</b>"))
     assert "<b>x</b>" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_targets_that_do_not_decide_are_reported():
+    further = {"core": record(-0.3).comparison}
+    metrics = METRICS | {f"core/{name}": value / 2 for name, value in METRICS.items()}
+    found = record(0.02, targets=("whole", "core"), further=further, metrics=metrics)
+    page = text(render_decision(found))
+    assert "The decision is by whole, the first of the targets." in page
+    assert "core/patient_dice_mean 0.405" in page
+    assert f"{further['core'].difference:.3f}" in page.partition("These targets do not decide")[2]
+    assert "Further targets" not in render_decision(record(0.02))

@@ -17,10 +17,10 @@ from components.shared.dataset.manifest import make_manifest
 from components.shared.dataset.split import make_split
 from components.shared.errors import UserError
 from components.shared.model.segmenter import load_segmenter
-from components.shared.scoring.table import write_patient_scores
+from components.shared.scoring.table import read_target_scores, write_patient_scores
 from components.shared.tracking.runs import log_params
 from components.shared.tracking.server import connect
-from tests.components.conftest import BOTH_MLFLOWS
+from tests.components.conftest import BOTH_MLFLOWS, REGION_FORM
 
 GOOD, BETTER, WORSE, POOR, USELESS = 155, 150, 170, 180, 250
 
@@ -383,7 +383,7 @@ def test_a_champion_that_answers_nan_stops_the_step(world):
 
 def test_scores_of_other_patients_are_refused(world):
     candidate = world.candidate(GOOD)
-    short = dataclasses.replace(candidate, scores=candidate.scores[1:])
+    short = dataclasses.replace(candidate, targets={"tumour": candidate.scores[1:]})
     with pytest.raises(UserError, match="of 7 volumes, 7 of them among the 8 test volumes"):
         world.register(short)
     assert not versions(world)
@@ -391,7 +391,7 @@ def test_scores_of_other_patients_are_refused(world):
 
 def test_a_candidate_is_read_from_the_files_of_evaluate(world, tmp_path):
     candidate = world.candidate(GOOD)
-    write_patient_scores(candidate.scores, tmp_path / "scores")
+    write_patient_scores({"tumour": candidate.scores}, tmp_path / "scores")
     (tmp_path / "metrics").write_text(json.dumps(candidate.metrics))
     read = Candidate.read(
         run_id=candidate.run_id,
@@ -409,3 +409,28 @@ def test_metrics_that_lack_one_are_refused_before_anything_is_registered(world, 
     with pytest.raises(UserError, match=f"metrics lack {name}; pass the file that evaluate wrote"):
         world.register(dataclasses.replace(candidate, metrics=rest))
     assert not versions(world)
+
+
+def test_the_first_of_several_targets_decides(
+    make_world, local_mlflow, make_regions, regions_model, tmp_path
+):
+    world = make_world(make_volume=make_regions, **REGION_FORM)
+    world.model_folder = lambda _: regions_model
+    first = world.register(world.candidate("first", threshold=0.4))
+    assert (first.promoted, first.further) == (True, {})
+    path, candidate = tmp_path / "scores", world.candidate("second")
+    write_patient_scores(candidate.targets, path)
+    candidate = dataclasses.replace(candidate, targets=read_target_scores(path))
+    found = world.register(candidate)
+    assert found.targets == ("whole", "core", "enhancing")
+    assert list(found.further) == ["core", "enhancing"]
+    for target, comparison in {"whole": found.comparison, **found.further}.items():
+        dice = [score.dice for score in candidate.targets[target]]
+        assert comparison.candidate == pytest.approx(np.mean(dice))
+    metrics = connect().get_run(candidate.run_id).data.metrics
+    assert (
+        metrics["enhancing/patient_dice_mean"] == candidate.metrics["enhancing/patient_dice_mean"]
+    )
+    single = dataclasses.replace(world.candidate("third"), targets={"": candidate.scores})
+    with pytest.raises(UserError, match="scores of 1 targets, and the data set has 3"):
+        world.register(single)

@@ -131,10 +131,14 @@ class DeclaredLayout:
         return Volume(stacked, mask, self.channels, shown.geometry)
 
     def encode_mask(
-        self, source: Source, scan: Scan, voxels: npt.NDArray[np.uint8 | np.float32]
+        self,
+        source: Source,
+        scan: Scan,
+        voxels: npt.NDArray[np.uint8 | np.float32],
+        targets: Sequence[str],
     ) -> bytes:
         files = self._files(source, scan, self.channels.reference)
-        return self._format.encode_mask(files, voxels, self.targets[0].name)
+        return self._format.encode_mask(files, voxels, targets)
 
     def _read_label(
         self, source: Source, scan: Scan, reference: AxialImage, limits: SizeLimits

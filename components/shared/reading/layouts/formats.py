@@ -48,14 +48,15 @@ class ImageFormat(Protocol):
         """
 
     def encode_mask(
-        self, image_files: Files, voxels: npt.NDArray[np.uint8 | np.float32], target: str
+        self, image_files: Files, voxels: npt.NDArray[np.uint8 | np.float32], targets: Sequence[str]
     ) -> bytes:
-        """Encodes a mask (0 and 1) or a probability on the grid of an image.
+        """Encodes masks (0 and 1) or a probability on the grid of an image.
 
         Args:
             image_files: Files of the image.
-            voxels: uint8 or float32, as `read_image` orders them.
-            target: Name of the structure.
+            voxels: uint8 or float32, targets x slices x height x width, as `read_image` orders
+                them.
+            targets: Names of the targets.
         """
 
 

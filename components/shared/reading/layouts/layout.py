@@ -58,14 +58,22 @@ class Layout(Protocol):
         """
 
     def encode_mask(
-        self, source: Source, scan: Scan, voxels: npt.NDArray[np.uint8 | np.float32]
+        self,
+        source: Source,
+        scan: Scan,
+        voxels: npt.NDArray[np.uint8 | np.float32],
+        targets: Sequence[str],
     ) -> bytes:
-        """Encodes a mask (0 and 1) or a probability in the form of a scan's own files.
+        """Encodes masks (0 and 1) or a probability in the form of a scan's own files.
+
+        A form without place for overlapping targets gets one label map, see `paint_masks`.
 
         Args:
             source: Source of the scan.
             scan: A scan that was read.
-            voxels: uint8 or float32, slices x height x width, as `read_scan` orders them.
+            voxels: uint8 masks or one float32 probability, targets x slices x height x width, as
+                `read_scan` orders them.
+            targets: Names of the targets.
 
         Raises:
             BadScanError: If the scan's files have changed.

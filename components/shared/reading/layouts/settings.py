@@ -167,6 +167,8 @@ def _check_names(settings: LayoutSettings) -> None:
     for name, values in unknown.items():
         if settings.labels and values:
             raise ValueError(f"target {name} has the value {min(values)}, which no label has")
+        if len(settings.targets) > 1 and "+" in name:
+            raise ValueError(f"target {name}: MLflow refuses the + in names of metrics; rename it")
 
 
 def reference_of(settings: LayoutSettings) -> str:

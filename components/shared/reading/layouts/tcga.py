@@ -20,7 +20,7 @@ from components.shared.dataset.channels import (
     Target,
 )
 from components.shared.dataset.ingest_account import Quarantined
-from components.shared.dataset.volumes import Pixels, Volume, size_text
+from components.shared.dataset.volumes import Pixels, Volume, paint_masks, size_text
 from components.shared.errors import UserError
 from components.shared.printable import printable
 from components.shared.reading.scans import (
@@ -73,23 +73,27 @@ class TcgaLayout:
         return read_scan(source, scan, limits, self.with_labels)
 
     def encode_mask(
-        self, source: Source, scan: Scan, voxels: npt.NDArray[np.uint8 | np.float32]
+        self,
+        source: Source,
+        scan: Scan,
+        voxels: npt.NDArray[np.uint8 | np.float32],
+        targets: Sequence[str],
     ) -> bytes:
         del source, scan
-        return encode_tiff(voxels)
+        return encode_tiff(paint_masks(voxels), white=255 if len(targets) == 1 else 1)
 
     def nothing_accepted(self, source_uri: str, quarantined: Sequence[Quarantined]) -> UserError:
         none_found = "no folder of TIFF files"
         return nothing_accepted(source_uri, quarantined, none_found, EXPECTED_LAYOUT)
 
 
-def encode_tiff(voxels: npt.NDArray[np.uint8 | np.float32]) -> bytes:
-    """Encodes a mask (as 0 and 255) or a float32 probability, one page per slice."""
+def encode_tiff(voxels: npt.NDArray[np.uint8 | np.float32], white: int = 255) -> bytes:
+    """Encodes a mask (as 0 and `white`) or a float32 probability, one page per slice."""
     stream = io.BytesIO()
     with tifffile.TiffWriter(stream) as tiff:
         for pixels in voxels:
             tiff.write(
-                pixels if pixels.dtype == np.float32 else pixels * np.uint8(255),
+                pixels if pixels.dtype == np.float32 else pixels * np.uint8(white),
                 photometric="minisblack",
                 compression="zlib",
                 metadata=None,

@@ -174,7 +174,7 @@ def _write_series(top: Path, paths: _Form, form: str, scan: SyntheticScan) -> No
             (folder / file).write_bytes(data)
     mask = np.minimum(scan.labels, 1)
     label = top / paths.label.format(patient=scan.number)
-    label.write_bytes(encode_mask(series, mask, "tumour"))
+    label.write_bytes(encode_mask(series, mask[None], ("tumour",)))
 
 
 def _images(scan: SyntheticScan) -> dict[str, npt.NDArray[np.int16]]:

@@ -129,7 +129,7 @@ def test_deflated_files_are_refused(image):
 def test_a_probability_is_a_fractional_segmentation(image):
     files, _ = encoded(image)
     probability = ((image + 50) / 3050).astype(np.float32)
-    data = encode_mask(files, probability, "core")
+    data = encode_mask(files, probability[None], ["core"])
     found = highdicom.seg.segread(io.BytesIO(data)).get_volume(segment_numbers=[1])
     found = found.to_patient_orientation("HPL")
     assert np.abs(found.array[..., 0] - probability).max() < 1 / 255
@@ -139,14 +139,25 @@ def test_a_probability_is_a_fractional_segmentation(image):
 def test_a_segmentation_comes_back_on_the_grid_of_its_image(image, is_empty):
     files, _ = encoded(image)
     mask = (image > 2500) & (not is_empty)
-    data = encode_mask(files, mask.astype(np.uint8), "tumour")
+    data = encode_mask(files, mask.astype(np.uint8)[None], ["tumour"])
     labels = read_label([("seg.dcm", data)], files[::-1], LIMIT)
     assert np.array_equal(labels.voxels, mask)
 
 
+def test_overlapping_targets_are_segments_of_one_file(image):
+    files, _ = encoded(image)
+    masks = np.stack([image > 500, image > 2500, image > 5000])
+    data = encode_mask(files, masks.astype(np.uint8), ["whole", "core", "none"])
+    found = highdicom.seg.segread(io.BytesIO(data))
+    named = {number: found.get_segment_description(number).SegmentLabel for number in (1, 2, 3)}
+    assert named == {1: "whole", 2: "core", 3: "none"}
+    voxels = found.get_volume(segment_numbers=[1, 2, 3]).to_patient_orientation("HPL").array
+    assert np.array_equal(np.moveaxis(voxels, -1, 0), masks)
+
+
 def test_segmentations_that_cannot_be_labels_are_refused(image):
     files, _ = encoded(image)
-    data = encode_mask(files, (image > 2500).astype(np.uint8), "tumour")
+    data = encode_mask(files, (image > 2500).astype(np.uint8)[None], ["tumour"])
     other, _ = encoded(image, column_mm=1.1)
     for labels, images, reason in (
         (files[:1], files, "no DICOM segmentation"),
@@ -163,7 +174,7 @@ def test_a_series_without_frame_of_reference_gets_no_segmentation(image):
     files = each(FrameOfReferenceUID=None)(files)
     assert read_image(files, LIMIT).voxels.shape == image.shape
     with pytest.raises(BadScanError, match="FrameOfReferenceUID"):
-        encode_mask(files, (image > 0).astype(np.uint8), "tumour")
+        encode_mask(files, (image > 0).astype(np.uint8)[None], ["tumour"])
 
 
 def test_no_identity_is_quoted(image, caplog, recwarn):

@@ -38,7 +38,7 @@ def write_case(folder, number):
         named = [(f"{index}.dcm", data) for index, data in enumerate(files)]
         if name == "FLAIR":
             (folder / "seg.dcm").write_bytes(
-                encode_mask(named, (image > 2500).astype(np.uint8), "tumour")
+                encode_mask(named, (image > 2500).astype(np.uint8)[None], ["tumour"])
             )
             expected = image
     return expected
@@ -74,7 +74,7 @@ def scan(tmp_path):
 def test_a_mask_is_a_segmentation_of_its_series(scan, tmp_path):
     layout, source, found, image = scan
     mask = (image > 2000).astype(np.uint8)
-    data = layout.encode_mask(source, found, mask)
+    data = layout.encode_mask(source, found, mask[None], ["tumour"])
     series = [(p.name, p.read_bytes()) for p in (tmp_path / "source/case-1/FLAIR").iterdir()]
     assert np.array_equal(read_label([("a", data)], series, 2**28).voxels, mask)
     written = pydicom.dcmread(io.BytesIO(data))

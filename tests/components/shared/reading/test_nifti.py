@@ -88,11 +88,15 @@ def test_a_mask_is_written_where_it_was_read(order, dtype):
     stored.header["descrip"] = b"a name"
     data = stored.to_bytes()
     voxels = (read(data).voxels > 50).astype(dtype)
-    encoded = encode_mask([("x", data)], voxels, "tumour")
-    assert encoded == encode_mask([("x", data)], voxels, "tumour")
+    encoded = encode_mask([("x", data)], voxels[None], ["tumour"])
+    assert encoded == encode_mask([("x", data)], voxels[None], ["tumour"])
     found = nib.Nifti1Image.from_bytes(gzip.decompress(encoded))
     np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(stored.dataobj) > 50)
     np.testing.assert_array_equal(found.affine, stored.affine)
+    several = encode_mask([("x", data)], np.stack([voxels, read(data).voxels > 90]), ["a", "b"])
+    painted = np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(several)).dataobj)
+    original = np.asarray(stored.dataobj)
+    np.testing.assert_array_equal(painted, (original > 50) + 1 * (original > 90))
     assert found.get_data_dtype() == dtype
     for code in ("sform_code", "qform_code"):
         assert found.header[code] == stored.header[code]

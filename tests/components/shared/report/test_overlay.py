@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from components.shared.dataset.channels import Channels
+from components.shared.dataset.channels import Channels, Target
 from components.shared.dataset.geometry import Geometry
 from components.shared.dataset.volumes import Volume
 from components.shared.report.overlay import (
+    OUTLINES,
     PREDICTION_COLOR,
     TRUTH_COLOR,
     draw_channel,
@@ -29,7 +30,7 @@ def test_outlines_stand_where_truth_and_prediction_are():
     truth[1, 10:20, 4:14] = True
     predicted[1, 40:50, 30:40] = True
 
-    pixels = draw_slice(volume(truth), predicted, 1)
+    pixels = draw_slice(volume(truth), predicted[None], 1)
 
     assert (pixels.shape, pixels.dtype) == ((384, 288, 3), np.uint8)
     scale = 384 / 64
@@ -47,7 +48,7 @@ def test_neither_outline_hides_the_other_where_they_agree():
     mask = np.zeros((1, 64, 64), dtype=bool)
     mask[0, 20:40, 20:40] = True
 
-    pixels = draw_slice(volume(mask), mask, 0)
+    pixels = draw_slice(volume(mask), mask[None], 0)
 
     for color in (TRUTH_COLOR, PREDICTION_COLOR):
         assert colored(pixels, color).sum() > 4 * 20 * 6
@@ -56,7 +57,7 @@ def test_neither_outline_hides_the_other_where_they_agree():
 def test_an_area_ends_where_the_picture_does():
     everything = np.ones((1, 32, 32), dtype=bool)
 
-    magenta = colored(draw_slice(volume(everything), everything, 0), PREDICTION_COLOR)
+    magenta = colored(draw_slice(volume(everything), everything[None], 0), PREDICTION_COLOR)
 
     assert magenta[[0, 1, -2, -1]].all()
     assert magenta[:, [0, 1, -2, -1]].all()
@@ -70,7 +71,7 @@ def test_the_truth_alone_is_drawn_as_with_an_empty_prediction():
     alone = draw_slice(volume(mask), None, 0)
 
     assert colored(alone, TRUTH_COLOR).any()
-    assert np.array_equal(alone, draw_slice(volume(mask), np.zeros_like(mask), 0))
+    assert np.array_equal(alone, draw_slice(volume(mask), np.zeros_like(mask)[None], 0))
 
 
 def test_channels_are_grey_and_of_the_asked_size():
@@ -103,7 +104,7 @@ def test_proportions_are_those_of_the_body():
 def test_nothing_is_drawn_on_an_empty_slice():
     empty = np.zeros((2, 32, 32), dtype=bool)
 
-    pixels = draw_slice(volume(empty), empty, 0)
+    pixels = draw_slice(volume(empty), empty[None], 0)
 
     assert (pixels == pixels[..., :1]).all()
 
@@ -111,7 +112,7 @@ def test_nothing_is_drawn_on_an_empty_slice():
 def test_a_long_and_narrow_slice_is_drawn():
     empty = np.zeros((1, 1, 1000), dtype=bool)
 
-    assert draw_slice(volume(empty), empty, 0).shape == (1, 384, 3)
+    assert draw_slice(volume(empty), empty[None], 0).shape == (1, 384, 3)
 
 
 def test_a_volume_without_tumour_has_its_middle_slice():
@@ -123,7 +124,7 @@ def test_a_volume_without_tumour_has_its_middle_slice():
 
 
 def captions_of(volume, predicted):
-    return [picture.caption for picture in draw_overlays(volume, predicted).pictures]
+    return [picture.caption for picture in draw_overlays(volume, predicted[None]).pictures]
 
 
 def test_shows_the_largest_tumour_the_most_missed_and_the_most_false():
@@ -159,3 +160,26 @@ def test_a_volume_without_tumour_shows_its_middle():
     empty = np.zeros((5, 32, 32), dtype=bool)
 
     assert captions_of(volume(empty), empty) == ["slice 3: middle"]
+
+
+def test_each_target_has_colors_of_its_own():
+    truth, predicted = np.zeros((2, 5, 1, 96, 96), dtype=bool)
+    for target in range(5):
+        place = np.s_[12 * target + 8 : 12 * target + 16]
+        truth[target, 0, place, 8:20] = True
+        predicted[target, 0, place, 40:60] = True
+    targets = [Target(name=f"t{target}", labels=(target + 1,)) for target in range(5)]
+    labels = sum((target + 1) * np.uint8(truth[target]) for target in range(5))
+    image = np.full((1, 96, 96, 3), 60, np.uint8)
+    image[:, :, 80:] = 240  # white, so that 60 is gray
+    nested = Volume(image, labels, targets=tuple(targets))
+
+    pixels = draw_slice(nested, predicted, 0)[:, : 4 * 70]
+
+    for target, outline in enumerate(OUTLINES):
+        for color, left in ((outline.truth, 8), (outline.prediction, 40)):
+            rows, columns = colored(pixels, color).nonzero()
+            assert rows.min() == pytest.approx(4 * (12 * target + 8), abs=3)
+            assert columns.min() == pytest.approx(4 * left, abs=3)
+    assert len({color for outline in OUTLINES for color in outline[:2]}) == 2 * len(OUTLINES)
+    assert (pixels[4 * 56 :] == pixels[4 * 56 :, :, :1]).all()  # the fifth is not drawn

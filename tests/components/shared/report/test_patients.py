@@ -4,6 +4,8 @@ from components.shared.report.page import Notice
 from components.shared.report.patients import (
     baseline_notice,
     dice_pictures,
+    first_target_note,
+    outlines,
     patient_line,
     patient_table,
 )
@@ -52,3 +54,14 @@ def test_the_table_of_a_cross_validation_has_the_fold(scores):
     _, table = patient_table(scores, folds)
     assert table.columns[:3] == ("volume", "fold", "site")
     assert table.rows[0][1] == "fold-1"
+
+
+def test_one_target_needs_no_explanation_and_several_have_their_colors():
+    assert outlines("FLAIR", ["tumour"]) == (
+        "FLAIR, with the true outline in green and the predicted outline in magenta."
+    )
+    several = outlines("FLAIR", ["whole", "core"])
+    assert several.endswith("outline of whole (green and magenta), core (yellow and cyan).")
+    assert first_target_note(["tumour"]) == []
+    (note,) = first_target_note(["whole", "core"])
+    assert "finds 2 targets: whole, core." in note

@@ -14,8 +14,10 @@ from components.shared.scoring.metrics import (
     LOW_SUFFIX,
     METRICS,
     aggregate,
+    aggregate_targets,
     interval_in_words,
     known_metrics,
+    of_target,
 )
 from components.shared.scoring.scores import BINS, PATIENT_FIGURES, Reliability, VolumeScore
 from tests.components.conftest import count_masks
@@ -246,3 +248,11 @@ def test_an_interval_is_told_in_words(some_scores):
 
     assert interval_in_words(found) == "95 % interval 0.777 to 0.881"
     assert interval_in_words(aggregate(some_scores(1))) == "no interval: it takes two patients"
+
+
+def test_further_targets_have_their_names_before_their_metrics(some_scores):
+    whole, core = some_scores(), some_scores(seed=1)
+    found = aggregate_targets({"whole": whole, "core": core})
+    assert of_target("core", found) == aggregate(core)
+    assert {name: found[name] for name in found if "/" not in name} == aggregate(whole)
+    assert aggregate_targets({"whole": whole}) == aggregate(whole)

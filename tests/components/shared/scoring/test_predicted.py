@@ -1,4 +1,6 @@
 import logging
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -6,10 +8,10 @@ import pytest
 from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import make_split
 from components.shared.scoring.decision import find_tumour
-from components.shared.scoring.predicted import scored
+from components.shared.scoring.predicted import by_target, scored
 from components.shared.scoring.scores import score_volume
 from components.shared.storage.store import open_store
-from tests.components.conftest import Answering
+from tests.components.conftest import REGION_FORM, REGIONS, Answering
 
 
 @Answering
@@ -32,7 +34,7 @@ def test_scores_the_asked_volumes_in_order(dataset):
     found = list(scored(bright, dataset, entries, threshold=0.55))
 
     assert [one.entry for one in found] == list(entries)
-    for entry, volume, mask, score, seconds in found:
+    for entry, volume, (mask,), (score,), seconds in found:
         expected = dataset.volume(entry)
         assert np.array_equal(volume.image, expected.image)
         (probability,) = bright(expected.image)
@@ -65,12 +67,12 @@ def test_leaves_out_what_the_model_wants_left_out(dataset):
         for segmenter in (bright, Answering(bright, min_component_fraction=1))
     )
     pixels = [
-        (one.mask.sum(), other.mask.sum()) for one, other in zip(plain, filtered, strict=True)
+        (one.masks.sum(), other.masks.sum()) for one, other in zip(plain, filtered, strict=True)
     ]
     assert all(0 < after < before for before, after in pixels)
     for one, other in zip(plain, filtered, strict=True):
         expected = find_tumour(bright(one.volume.image)[0], 0.75, 1)
-        assert np.array_equal(other.mask, expected)
+        assert np.array_equal(other.masks[0], expected)
         assert (
             other.score.dice
             == score_volume(one.entry, one.volume, bright(one.volume.image)[0], expected).dice
@@ -83,3 +85,30 @@ def test_tells_what_it_has_done(dataset, caplog):
     list(scored(bright, dataset, dataset.entries("test"), 0.5, "champion's volumes"))
 
     assert "champion's volumes: all 3 in" in caplog.text
+
+
+def test_each_target_is_scored_as_if_it_were_the_only_one(tmp_path, publish, make_regions):
+    store = open_store(str(tmp_path / "store"))
+    manifest = publish(store, [make_regions(seed) for seed in range(3)], **REGION_FORM)
+    volumes = manifest.volumes
+    split = make_split({"train": volumes[:1], "validation": volumes[1:2], "test": volumes[2:]})
+    dataset = SplitDataset(store, tmp_path / "cache", manifest, split)
+
+    @partial(Answering, targets=REGIONS)
+    def segmenter(image, _):
+        return np.stack([bright(image)[0] ** power for power in (1, 2, 3)])
+
+    (found,) = scored(segmenter, dataset, dataset.entries("test"), threshold=0.5)
+
+    for number, target in enumerate(REGIONS):
+        volume = dataset.volume(found.entry)
+        alone = replace(volume, targets=(target,))
+        probability = segmenter(volume.image)[number]
+        mask = probability >= 0.5
+        assert np.array_equal(found.masks[number], mask)
+        assert found.scores[number] == score_volume(found.entry, alone, probability, mask)
+    assert found.scores[0] == found.score
+    assert len({score.tumour_pixels for score in found.scores}) == 3
+    arranged = by_target(REGIONS, [found.scores])
+    assert list(arranged) == ["whole", "core", "enhancing"]
+    assert arranged["core"] == [found.scores[1]]

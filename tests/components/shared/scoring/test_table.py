@@ -5,7 +5,11 @@ import pytest
 
 from components.shared.errors import UserError
 from components.shared.scoring.scores import PATIENT_FIGURES, PatientScore
-from components.shared.scoring.table import read_patient_scores, write_patient_scores
+from components.shared.scoring.table import (
+    read_patient_scores,
+    read_target_scores,
+    write_patient_scores,
+)
 
 SHAPE = (3, 6, 5)
 
@@ -14,7 +18,7 @@ def test_scores_survive_the_csv(tmp_path, some_scores):
     scores = some_scores()
     path = tmp_path / "per_patient.csv"
 
-    write_patient_scores(scores, path)
+    write_patient_scores({"tumour": scores}, path)
 
     found = read_patient_scores(path)
     names = list(PatientScore.__dataclass_fields__)
@@ -27,7 +31,7 @@ def test_scores_survive_the_csv(tmp_path, some_scores):
 def test_the_csv_has_the_promised_columns_and_blanks_for_undefined(tmp_path, score):
     path = tmp_path / "per_patient.csv"
 
-    write_patient_scores([score(np.zeros(SHAPE), np.zeros(SHAPE))], path)
+    write_patient_scores({"tumour": [score(np.zeros(SHAPE), np.zeros(SHAPE))]}, path)
 
     with open(path, newline="") as stream:
         (row,) = csv.DictReader(stream)
@@ -50,7 +54,7 @@ def test_millimeters_are_columns_if_any_volume_has_them(tmp_path, score):
         score(truth, truth, "TCGA_CS_0002_20000101"),
     ]
 
-    write_patient_scores(scores, path)
+    write_patient_scores({"tumour": scores}, path)
 
     with open(path, newline="") as stream:
         known, unknown = csv.DictReader(stream)
@@ -78,10 +82,27 @@ def test_the_fold_is_the_last_column_and_disturbs_no_reader(tmp_path, some_score
     scores, path = some_scores(), tmp_path / "out_of_fold.csv"
     folds = {score.volume: f"fold-{number}" for number, score in enumerate(scores)}
 
-    write_patient_scores(scores, path, folds)
+    write_patient_scores({"tumour": scores}, path, folds)
 
     with open(path, newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert list(rows[0])[-2:] == ["size_third", "fold"]
     assert {row["volume"]: row["fold"] for row in rows} == folds
     assert len(read_patient_scores(path)) == len(scores)
+
+
+def test_several_targets_are_rows_of_their_own(tmp_path, some_scores):
+    path = tmp_path / "per_patient.csv"
+    targets = {"whole": some_scores(), "core": some_scores(seed=1)}
+
+    write_patient_scores(targets, path)
+
+    with open(path, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert next(iter(rows[0])) == "target"
+    assert [row["target"] for row in rows] == ["whole"] * 7 + ["core"] * 7
+    found = read_target_scores(path)
+    assert list(found) == ["whole", "core"]
+    for name, scores in targets.items():
+        assert [one.dice for one in found[name]] == [one.dice for one in scores]
+    assert read_patient_scores(path) == found["whole"]

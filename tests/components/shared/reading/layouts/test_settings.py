@@ -25,6 +25,7 @@ def test_a_name_alone_is_a_prefilled_layout():
         ({"patient": "("}, "patient is no regular expression"),
         ({"patient": "x"}, "patient needs a group named patient"),
         ({"targets": {"all": (1, 7)}}, "target all has the value 7, which no label has"),
+        ({"targets": {"a": (1,), "a+b": (1,)}}, "target a+b: MLflow refuses the +"),
         ({"labels": {"air": 0}}, "layout.labels.air=0: Input should be greater than or equal to 1"),
         ({"name": "tcga"}, "the layout tcga has fixed paths, not channels, label, labels; set"),
         ({"name": "brat"}, "(nearest: brats)"),
