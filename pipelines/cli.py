@@ -71,13 +71,11 @@ def run(
     pipeline: options.Pipeline = defaults.PIPELINE,
     preset: options.Preset = defaults.PRESET,
     changes: options.Changes = None,
+    parameters: options.Parameters = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder for result.json, reports and log (default: a new one)."),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Train even without new data (retraining only).")
-    ] = False,
     runner: Annotated[
         Literal["subprocess", "docker"],
         typer.Option(help="docker: run each step in its image, as built by `make images`."),
@@ -102,7 +100,7 @@ def run(
     arguments = {
         "source": _absolute(source),
         "store": _absolute(store),
-        **({"force": True} if force else {}),
+        **options.read_parameters(parameters),
         **settings,
     }
     result = run_locally(LocalRun(graph, arguments, folder.expanduser().absolute(), runner))

@@ -7,12 +7,22 @@ from typing import Any
 
 from kfp.dsl.graph_component import GraphComponent
 from kfp.pipeline_spec.pipeline_spec_pb2 import ComponentSpec, DagSpec
+from pydantic import TypeAdapter, ValidationError
 
 from components.shared.errors import UserError
 
+_TYPES = {
+    "String": str,
+    "Integer": int,
+    "Float": float,
+    "Boolean": bool,
+    "List": list,
+    "Dict": dict,
+}
+
 
 def check_arguments(pipeline: GraphComponent, arguments: Mapping[str, Any]) -> None:
-    """Raises `UserError` for an unknown argument, or a missing one without a default."""
+    """Raises `UserError` for an unknown argument, a missing one, or one of another type."""
     known = pipeline.component_spec.inputs or {}
     if unknown := [name for name in arguments if name not in known]:
         raise UserError(
@@ -21,6 +31,12 @@ def check_arguments(pipeline: GraphComponent, arguments: Mapping[str, Any]) -> N
         )
     if missing := [name for name in pipeline.required_inputs if name not in arguments]:
         raise UserError(f"pipeline {pipeline.name} needs the parameter {', '.join(missing)}")
+    for name, value in arguments.items():
+        kind = known[name].type
+        try:
+            TypeAdapter(_TYPES.get(kind, object)).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise UserError(f"parameter {name}={value!r} must be of the type {kind}") from error
 
 
 def count_steps(pipeline: GraphComponent) -> int:

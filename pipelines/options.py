@@ -43,6 +43,14 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="STEP.KEY=VALUE", help="Change a setting; repeatable."),
 ]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--parameter",
+        metavar="NAME=VALUE",
+        help="Set another parameter of the pipeline; repeatable.",
+    ),
+]
 Profile = Annotated[
     str,
     typer.Option(
@@ -80,6 +88,13 @@ def read_images(registry: Registry = "", digests: Digests = None) -> "Images":
     from pipelines.placement import images
 
     return images.read_images(registry, digests)
+
+
+def read_parameters(given: list[str] | None) -> dict[str, Any]:
+    """The values of `--parameter`, by the names of a pipeline's parameters."""
+    from pipelines.settings.presets import parse_change
+
+    return dict(parse_change(text, "NAME=VALUE", "--parameter") for text in given or ())
 
 
 def with_options(*groups: Callable[..., Any]) -> Callable[[Callable[..., None]], Any]:

@@ -1,7 +1,6 @@
 """The commands `brainseg submit` and `brainseg schedule`."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,14 +55,7 @@ def order(
     pipeline: options.Pipeline = defaults.PIPELINE,
     preset: options.Preset = defaults.PRESET,
     changes: options.Changes = None,
-    parameters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--parameter",
-            metavar="NAME=VALUE",
-            help="Set another parameter of the pipeline; repeatable.",
-        ),
-    ] = None,
+    parameters: options.Parameters = None,
     profile: options.Profile = defaults.PROFILE,
     service_account: Annotated[
         str, typer.Option(help="Service account of the pods (default: the installation's).")
@@ -81,7 +73,11 @@ def order(
     ] = True,
 ) -> dict[str, Any]:
     """The values of an `Order`."""
-    values = {**locals(), "parameters": _parameters(parameters), "set": tuple(changes or ())}
+    values = {
+        **locals(),
+        "parameters": options.read_parameters(parameters),
+        "set": tuple(changes or ()),
+    }
     del values["changes"]
     return values
 
@@ -277,12 +273,6 @@ def _find(name: str, installation: Installation) -> "tuple[Kubeflow, list[Existi
     from pipelines.kubeflow.schedule import with_name
 
     return kubeflow, with_name(list_schedules(kubeflow), name)
-
-
-def _parameters(given: Iterable[str] | None) -> dict[str, Any]:
-    from pipelines.settings.presets import parse_change
-
-    return dict(parse_change(text, "NAME=VALUE", "--parameter") for text in given or ())
 
 
 def _follow(

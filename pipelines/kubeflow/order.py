@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfp.dsl.graph_component import GraphComponent
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from components.shared.config import Config
 from components.shared.errors import UserError
@@ -21,15 +21,6 @@ from pipelines.placement.placing import placed
 from pipelines.placement.profiles import load_profile
 from pipelines.settings import defaults
 from pipelines.settings.presets import graph_arguments
-
-_TYPES = {
-    "String": str,
-    "Integer": int,
-    "Float": float,
-    "Boolean": bool,
-    "List": list,
-    "Dict": dict,
-}
 
 
 class Order(Config):
@@ -104,16 +95,9 @@ def plugins_input(order: Order) -> dict[str, dict[str, str | bool]] | None:
 
 
 def _arguments(order: Order, pipeline: GraphComponent, run_name: str) -> dict[str, Any]:
-    known = pipeline.component_spec.inputs or {}
     arguments = graph_arguments(pipeline, order.preset, order.set, run_name)
     arguments |= {"source": order.source, "store": order.store, **order.parameters}
     check_arguments(pipeline, arguments)
-    for name, value in arguments.items():
-        kind = known[name].type
-        try:
-            TypeAdapter(_TYPES.get(kind, object)).validate_python(value, strict=True)
-        except ValidationError as error:
-            raise UserError(f"parameter {name}={value!r} must be of the type {kind}") from error
     return arguments
 
 

@@ -141,10 +141,18 @@ def test_debug_shows_the_traceback(monkeypatch):
         cli.main()
 
 
-def test_force_is_of_retraining_only(call):
-    code, _, err = call("run", "--source", "synthetic:4", "--force")
+@pytest.mark.parametrize(
+    ("given", "refusal"),
+    [
+        ("force=true", "pipeline brainseg-training has no parameter force; it has source, store"),
+        ("run_name=3", "parameter run_name=3 must be of the type String"),
+        ("force", "--parameter 'force' is not understood; the form is NAME=VALUE"),
+    ],
+)
+def test_a_parameter_must_be_one_of_the_pipelines(call, given, refusal):
+    code, _, err = call("run", "--source", "synthetic:4", "--parameter", given)
     assert code == 1
-    assert "pipeline brainseg-training has no parameter force" in err
+    assert refusal in err
 
 
 def test_another_pipeline_is_not_there(call):

@@ -154,7 +154,7 @@ def test_new_patients_are_learned_from_and_everyone_keeps_the_part(first, grown,
 
 @pytest.mark.slow
 def test_a_failure_is_told_too_and_the_run_has_failed(same, folder, brainseg, webhook):
-    limit = ("--set", "profile.min_patients=50", "--force")
+    limit = ("--set", "profile.min_patients=50", "--parameter", "force=true")
     failed = _run(brainseg, folder, "synthetic:10,seed=3", "failed", webhook, *limit)
     assert failed.returncode == 1
     assert "step profile" in failed.stderr
