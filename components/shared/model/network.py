@@ -27,6 +27,8 @@ from components.shared.model.user_networks import build_user_network
 
 # errors by which smp, timm and torch refuse settings, when a network is built or called
 _REFUSALS = (LookupError, TypeError, ValueError, RuntimeError, AssertionError)
+# modules of each network; a process builds many of one kind
+_unused: dict[tuple[Network, Channels], tuple[str, ...]] = {}
 
 
 class VolumeSegmenter(nn.Module):
@@ -177,17 +179,24 @@ def freeze_unused(segmenter: VolumeSegmenter) -> None:
 
 def _drop_unused(network: nn.Module, settings: Network, channels: Channels) -> None:
     """Replaces modules that are not used, e.g. the encoder's stages after its depth."""
+    if (settings, channels) not in _unused:
+        _unused[settings, channels] = _find_unused(network, settings, channels)
+    for name in _unused[settings, channels]:
+        network.set_submodule(name, nn.Identity())
+
+
+def _find_unused(network: nn.Module, settings: Network, channels: Channels) -> tuple[str, ...]:
     try:
         tried, called = _try(network, settings, channels, "meta")
     except (*_REFUSALS, NotImplementedError):
-        return
-    dropped: tuple[str, ...] = ()
+        return ()
+    found: tuple[str, ...] = ()
     for name, module in list(tried.named_modules())[1:]:
         weights = list(module.parameters())
         unused = called.isdisjoint(module.modules()) and all(w.grad is None for w in weights)
-        if weights and unused and not name.startswith(dropped):
-            network.set_submodule(name, nn.Identity())
-            dropped = (*dropped, f"{name}.")
+        if weights and unused and not name.startswith(tuple(f"{each}." for each in found)):
+            found = (*found, name)
+    return found
 
 
 def _try(
