@@ -85,7 +85,8 @@ _SMALL = {
     "network": {
         "encoder": "tu-test_resnet",
         "encoder_weights": "none",
-        "decoder_channels": (16, 16, 8, 8, 8),
+        "encoder_depth": 3,
+        "decoder_channels": (16, 8, 8),
         "image_size": 32,
     },
     "sampling": {"batch_size": 4},
