@@ -100,8 +100,8 @@ def run(
     arguments = {
         "source": _absolute(source),
         "store": _absolute(store),
-        **options.read_parameters(parameters),
         **settings,
+        **options.read_parameters(parameters),
     }
     result = run_locally(LocalRun(graph, arguments, folder.expanduser().absolute(), runner))
     # a graph with an exit handler has no outputs

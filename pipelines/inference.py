@@ -34,7 +34,7 @@ def inference(
     predict_settings: str = "",
     notify_settings: str = "",
 ) -> None:
-    """Predicts the volumes that are new to the model, and sends a report.
+    """Predicts what is new in a source, and sends a report.
 
     A volume is new if this version of the model has not predicted its present content. KFP allows
     no outputs in a pipeline with an exit handler: masks, table and page are in the store, in

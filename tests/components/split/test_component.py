@@ -57,13 +57,12 @@ def test_an_unknown_previous_split_ends_the_step(run, capfd):
 
 @pytest.fixture
 def deal(tmp_path, make_data):
-    def deal(settings, patients=40, recipes=(), split_id=""):
+    def deal(settings, patients=40, recipes=()):
         data = make_data(patients)
         (tmp_path / "manifest").write_bytes(data.to_json())
         manifest = dsl.Dataset(uri=str(tmp_path / "manifest"))
         store = str(tmp_path / "store")
-        known = (store, data.dataset_id, manifest, settings, list(recipes))
-        return fold.python_func(*known, split_id)
+        return fold.python_func(store, data.dataset_id, manifest, settings, list(recipes))
 
     return deal
 
@@ -97,16 +96,3 @@ def test_too_many_folds_end_the_step_and_it_says_how_to_go_on(deal, capfd):
         deal("folds: 50")
     found = capfd.readouterr().err
     assert "brainseg error: 50 folds of this data set are not possible; lower fold.folds" in found
-
-
-def test_the_folds_of_an_ensemble_leave_the_test_part(run, deal, tmp_path):
-    split_id = run("test_fraction: 0.2")
-    store = open_store(str(tmp_path / "store"))
-    base = fetch_split(store, split_id)
-    rows = deal("folds: 4", split_id=split_id)
-    splits = [fetch_split(store, row["split_id"]) for row in rows]
-    assert [row["label"] for row in rows] == [f"fold-{number}" for number in range(1, 5)]
-    assert {split.part("test") for split in splits} == {base.part("test")}
-    validated = [name for split in splits for name in split.part("validation")]
-    assert sorted(validated) == sorted([*base.part("train"), *base.part("validation")])
-    assert {len(split.part("validation")) for split in splits} == {8}
