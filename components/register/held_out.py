@@ -1,7 +1,7 @@
 """Patients that neither model was trained on, and a model's scores of them."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from components.shared.dataset.channels import Target
 from components.shared.dataset.manifest import Manifest, VolumeEntry, fetch_manifest
 from components.shared.dataset.parts import SplitDataset
-from components.shared.dataset.split import fetch_split
+from components.shared.dataset.split import fetch_split, new_to
 from components.shared.errors import UserError
 from components.shared.process import importing
 from components.shared.scoring.scores import VolumeScore
@@ -55,9 +55,9 @@ def unseen(
     _require_targets(manifest.targets, dataset.manifest.targets)
     split = fetch_split(store, champion.tags["split_id"])
     known = [*split.entries("train", manifest), *split.entries("validation", manifest)]
-    found = _new_to(known, dataset.entries("test"))
+    found = new_to(known, dataset.entries("test"))
     if compare_on == "all_unseen" and _is_alike(manifest, dataset.manifest):
-        found += _new_to(dataset.manifest.volumes, split.entries("test", manifest))
+        found += new_to(dataset.manifest.volumes, split.entries("test", manifest))
     return found
 
 
@@ -115,8 +115,3 @@ def _is_alike(champions: Manifest, ours: Manifest) -> bool:
         ours.labels,
         ours.targets,
     )
-
-
-def _new_to(known: Iterable[VolumeEntry], entries: Iterable[VolumeEntry]) -> list[VolumeEntry]:
-    seen = {name for entry in known for name in (entry.patient, entry.image_digest)}
-    return [entry for entry in entries if not seen & {entry.patient, entry.image_digest}]

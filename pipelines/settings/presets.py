@@ -15,6 +15,7 @@ from components.ingest.settings import IngestSettings
 from components.notify.settings import NotifySettings
 from components.predict.settings import PredictSettings
 from components.profile.settings import ProfileSettings
+from components.radiogenomics.settings import RadiogenomicsSettings
 from components.register.settings import RegisterSettings
 from components.shared.config import Config, build_config, in_words, load_yaml, nearest
 from components.shared.errors import UserError
@@ -39,6 +40,7 @@ STEPS: Mapping[str, type[Config]] = {
     "aggregate": AggregateSettings,
     "register": RegisterSettings,
     "predict": PredictSettings,
+    "radiogenomics": RadiogenomicsSettings,
     "notify": NotifySettings,
 }
 """The steps that have settings; each pipeline has some of them."""

@@ -14,7 +14,7 @@ from pipelines.discovery import pipeline_summaries
 def test_pipelines_are_found_by_their_modules():
     assert list(PIPELINES) == [
         *("comparison", "cross-validation", "ensemble", "fold-comparison"),
-        *("inference", "ingestion", "retraining", "training"),
+        *("inference", "ingestion", "radiogenomics", "retraining", "training"),
     ]
     assert all(isinstance(graph, GraphComponent) for graph in PIPELINES.values())
 

@@ -86,6 +86,12 @@ def check_split(split: Split, manifest: Manifest) -> None:
     _refuse("images are in two parts", _shared([e.image_digest for e in part] for part in entries))
 
 
+def new_to(known: Iterable[VolumeEntry], entries: Iterable[VolumeEntry]) -> list[VolumeEntry]:
+    """The entries whose patient and image are not among the known ones."""
+    seen = {name for entry in known for name in (entry.patient, entry.image_digest)}
+    return [entry for entry in entries if not seen & {entry.patient, entry.image_digest}]
+
+
 def _shared(parts: Iterable[Iterable[str]]) -> list[str]:
     """Names that are in several parts."""
     counts = Counter(name for part in parts for name in set(part))
