@@ -69,4 +69,5 @@ def _fisher(values: Sequence[float], clusters: Sequence[str]) -> float | None:
     if min(table.shape) < 2:
         return None
     method = MonteCarloMethod(n_resamples=_TABLES, rng=np.random.default_rng(0))
-    return float(fisher_exact(table, method=None if table.shape == (2, 2) else method).pvalue)
+    found = fisher_exact(table, method=None if table.shape == (2, 2) else method)
+    return float(np.asarray(found.pvalue).item())  # SciPy 1.17 returns an array for few patients

@@ -100,6 +100,7 @@ def _ellipsoid_ratio(tumour: Mask) -> float | None:
 
     The ratio of two volumes is the same in voxels and in millimeters, as is the ellipsoid. With
     the corners of voxels in place of centers it would depend much on the thickness of slices.
+    Of a few voxels it may exceed 1.
     """
     centers = np.argwhere(tumour).astype(float)
     try:

@@ -37,6 +37,13 @@ def test_only_patients_with_both_count():
     assert found.patients == 1
 
 
+def test_a_few_patients_in_several_clusters_are_tested():
+    values = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
+    (found,) = find_associations({"shape": values}, {"x": dict(zip(values, "rrst", strict=True))})
+    # of the six ways to choose two of r, r, s and t, only both r and neither are as rare
+    assert found.p == pytest.approx(2 / 6, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("values", "clusters"),
     [({}, {}), ({"a": 1.0, "b": 1.0}, {"a": 1, "b": 2}), ({"a": 1.0, "b": 2.0}, {"a": 1, "b": 1})],
