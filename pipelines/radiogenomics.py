@@ -22,7 +22,7 @@ class RadiogenomicsOutputs(NamedTuple):
 def radiogenomics(
     source: str, store: str, ingest_settings: str = "", radiogenomics_settings: str = ""
 ) -> RadiogenomicsOutputs:
-    """Tests tumour shapes of expert and predicted masks against genomic clusters.
+    """Tests tumour shapes against genomic clusters.
 
     Args:
         source: URI of the volumes with masks and patient table, as for training.
