@@ -6,13 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from components.shared.dataset.channels import LGG_LABELS, LGG_TARGETS, Channels, Target
-from components.shared.dataset.gray import black_and_white, to_levels
-from components.shared.dataset.manifest import ChannelIntensity, VolumeEntry
+from components.shared.dataset.intensity import SAMPLED, channel_intensity
+from components.shared.dataset.manifest import VolumeEntry
 from components.shared.dataset.volumes import EncodedVolume, LabelMap, Volume, Voxels
 from components.shared.reading.scans import ScanName
-
-_STEP = 4  # every fourth row and column: percentiles move by less than one gray value
-_DIGITS = 6  # of a gray level's value: ids must not depend on the processor's rounding
 
 
 def describe_volume(
@@ -47,7 +44,7 @@ def describe_volume(
         tumour_pixels=int(tumour.sum()),
         tumour_slices=int(np.count_nonzero(tumour)),
         missing=_missing_channels(volume.image, volume.channels),
-        intensity=tuple(map(_intensity, np.moveaxis(volume.image, -1, 0))),
+        intensity=tuple(map(channel_intensity, np.moveaxis(volume.image, -1, 0))),
         attributes={},
         dtype=volume.image.dtype.name,
         geometry=volume.geometry,
@@ -79,28 +76,4 @@ def _missing_channels(image: Voxels, channels: Channels) -> tuple[str, ...]:
 
 def _equal(one: Voxels, other: Voxels) -> bool:
     # most channels differ somewhere in a sixteenth of the voxels already
-    sample = np.s_[:, ::_STEP, ::_STEP]
-    return np.array_equal(one[sample], other[sample]) and np.array_equal(one, other)
-
-
-def _intensity(channel: Voxels) -> ChannelIntensity:
-    black, white = 0.0, 255.0
-    sample = channel[:, ::_STEP, ::_STEP]
-    if channel.dtype != np.uint8:
-        black, white = black_and_white(channel)
-        sample = np.rint(to_levels(sample, black, white)).astype(np.uint8)
-    histogram = np.bincount(sample.ravel(), minlength=256)
-    total = int((histogram * np.arange(256)).sum())
-    return ChannelIntensity(
-        mean=round(total / int(histogram.sum()), 2),
-        p1=_percentile(histogram, 1),
-        p50=_percentile(histogram, 50),
-        p99=_percentile(histogram, 99),
-        black=float(f"{black:.{_DIGITS}g}"),
-        white=float(f"{white:.{_DIGITS}g}"),
-    )
-
-
-def _percentile(histogram: npt.NDArray[np.intp], percent: int) -> int:
-    """The lowest gray value that at least `percent` % of the voxels do not exceed."""
-    return int(np.searchsorted(histogram.cumsum() * 100, percent * int(histogram.sum())))
+    return np.array_equal(one[SAMPLED], other[SAMPLED]) and np.array_equal(one, other)

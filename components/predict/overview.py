@@ -22,6 +22,8 @@ _COLUMNS: Mapping[str, Callable[[CaseRow], Cell]] = {
     "tumour ml": lambda row: row.tumour_ml,
     "confidence": lambda row: row.confidence,
     "entropy": lambda row: row.mean_entropy,
+    "flip": lambda row: row.flip_disagreement,
+    "intensity": lambda row: row.intensity_score,
     "parts": lambda row: row.components,
     "flags": lambda row: ", ".join(row.flags),
     "seconds": lambda row: row.seconds,

@@ -7,6 +7,26 @@ from pydantic import Field
 from components.shared.config import Config
 from components.shared.reading.layouts.settings import LayoutSettings
 from components.shared.reading.scans import SizeLimits
+from components.shared.scoring.robust import FARTHEST_SCORE
+
+
+class QualitySettings(Config):
+    """Limits beyond which a prediction is flagged, in the pipeline `inference`.
+
+    Attributes:
+        flip: Whether the mirror image of each volume is predicted, too, in as much time again.
+        max_entropy: Mean entropy of the predicted pixels in bits (flag `uncertain`).
+        max_flip_disagreement: 1 - Dice of the two predictions (flag `unstable`).
+        max_components: Number of connected parts (flag `scattered`).
+        max_intensity_score: Robust z-score of the intensities among the training volumes (flag
+            `intensity`).
+    """
+
+    flip: bool = True
+    max_entropy: float = Field(0.5, ge=0, le=1)
+    max_flip_disagreement: float = Field(0.3, ge=0, le=1)
+    max_components: int = Field(5, ge=0)
+    max_intensity_score: float = Field(FARTHEST_SCORE, gt=0)
 
 
 class PredictSettings(Config):
@@ -22,6 +42,7 @@ class PredictSettings(Config):
         probabilities: Whether `VOLUME_probability` files are written next to the masks; of several
             targets `VOLUME_probability_NAME` for each.
         shard_volumes: Volumes that one pod predicts, in the pipeline `inference`.
+        quality: Limits of predictions in the pipeline `inference`.
         layout: Which file of the source is what; that of the training data, without labels.
     """
 
@@ -33,6 +54,7 @@ class PredictSettings(Config):
     max_archive_gib: float = Field(64.0, gt=0)
     probabilities: bool = False
     shard_volumes: int = Field(100, ge=1)
+    quality: QualitySettings = Field(default_factory=QualitySettings)
     layout: LayoutSettings = Field(default_factory=LayoutSettings)
 
     @property

@@ -12,7 +12,8 @@ from components.predict.model import scored_threshold
 from components.predict.page import VolumePrediction
 from components.predict.planning import InferencePlan, open_cases
 from components.predict.prediction import PredictTask, predict_scan
-from components.predict.quality import CaseQuality
+from components.predict.quality import QualityCheck
+from components.predict.reference import find_training_data
 from components.predict.settings import PredictSettings
 from components.predict.stored import CaseRow, StoredPredictions
 from components.shared.model.segmenter import load_segmenter
@@ -65,7 +66,9 @@ def predict_shard(
             segmenter = load_segmenter(plan.model, settings.device)
         threshold = scored_threshold(plan.model, segmenter.threshold)
         task = PredictTask(segmenter, threshold, store, settings, source, layout)
-        shard = _Shard(plan, predictions, task, pipeline_run)
+        training = find_training_data(plan.model, store)
+        quality = QualityCheck(segmenter, threshold, settings.quality, training)
+        shard = _Shard(plan, predictions, task, quality, pipeline_run)
         read = ReadCase(source, layout, settings.limits)
         limits = Limits(memory_bytes=settings.limits.worker_bytes)
         volumes = run_in_workers(read, todo, workers=1, limits=limits)
@@ -78,6 +81,7 @@ class _Shard:
     plan: InferencePlan
     predictions: StoredPredictions
     task: PredictTask
+    quality: QualityCheck
     pipeline_run: str
 
     def handle(self, scan: Scan, result: DigestedVolume | Refused, mark: str) -> None:
@@ -98,14 +102,13 @@ class _Shard:
         name, started = scan.name.volume, time.monotonic()
         folder = self.predictions.case_folder(name, case.digest)
         task = dataclasses.replace(self.task, folder=folder)
-        quality = CaseQuality()
-        predicted = predict_scan(task, scan, case.volume, quality.measure)
+        predicted = predict_scan(task, scan, case.volume, self.quality.measure)
         if predicted.status == "refused":
             return self._row(scan, predicted)
         return self._row(
             scan,
             predicted,
-            **quality.columns,
+            **self.quality.columns,
             seconds=round(time.monotonic() - started, 3),
             threshold=task.threshold,
             digest=case.digest,

@@ -41,6 +41,8 @@ class CaseRow(VolumePrediction):
         mean_entropy: Mean entropy of the predicted pixels in bits.
         components: Number of connected parts of the prediction.
         largest_component_fraction: Fraction of the predicted pixels in the largest part.
+        flip_disagreement: 1 - Dice of the masks of the volume and of its mirror image.
+        intensity_score: Largest robust z-score of the intensities among the training volumes.
         flags: Names of the quality checks that the case has failed.
         seconds: Time of the prediction, without reading the case.
         model: URI of the model version.
@@ -57,6 +59,8 @@ class CaseRow(VolumePrediction):
     date: str = ""
     confidence: float | None = None
     mean_entropy: float | None = None
+    flip_disagreement: float | None = None
+    intensity_score: float | None = None
     components: int | None = None
     largest_component_fraction: float | None = None
     flags: tuple[str, ...] = ()

@@ -6,14 +6,10 @@ import numpy as np
 
 from components.profile.measures import SLICE_SPACING, Measures, Names, Numbers
 from components.shared.config import Record
+from components.shared.scoring.robust import FARTHEST_SCORE, GRAY_UNIT, usual
 
-# Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993): a modified z-score beyond this
-# marks an outlier.
-FARTHEST_SCORE = 3.5
-_NORMAL_MAD = 0.6745  # median absolute deviation of the standard normal distribution
 _FEWEST_VOLUMES = 8  # fewer do not show the usual range
 _SPACING_UNIT = 0.1  # of the median; FARTHEST_SCORE x this is a slice thicker by a third
-_GRAY_UNIT = 2.5  # FARTHEST_SCORE x this is 3 % of the gray scale: less is invisible
 
 
 class Outlier(Record):
@@ -48,7 +44,7 @@ def find_outliers(measures: Measures) -> list[Outlier]:
         unit = _SPACING_UNIT * float(np.median(spacing[known]))
         found += _of_one_measure(SLICE_SPACING, spacing[known], volumes[known], unit)
     for name, values in measures.intensities(measures.channels.names):
-        found += _of_one_measure(name, values, volumes, _GRAY_UNIT)
+        found += _of_one_measure(name, values, volumes, GRAY_UNIT)
     return sorted(found, key=lambda outlier: (-abs(outlier.score), outlier.volume))
 
 
@@ -57,9 +53,7 @@ def _of_one_measure(
 ) -> Iterator[Outlier]:
     if len(values) < _FEWEST_VOLUMES:
         return
-    center = float(np.median(values))
-    deviation = float(np.median(np.abs(values - center)))
-    unit = max(deviation / _NORMAL_MAD, least_unit)
+    center, unit = usual(values, least_unit)
     scores = (values - center) / unit
     for index in np.flatnonzero(np.abs(scores) > FARTHEST_SCORE):
         yield Outlier(

@@ -8,7 +8,6 @@ from components.profile.describe import Profile
 from components.profile.drift import Drift
 from components.profile.measures import Measures, Quantiles
 from components.profile.montage import Card, count_columns
-from components.profile.outliers import FARTHEST_SCORE
 from components.shared.dataset.channels import LGG_CHANNELS, Channels
 from components.shared.dataset.ingest_account import IngestAccount
 from components.shared.dataset.manifest import Manifest, VolumeEntry
@@ -26,6 +25,7 @@ from components.shared.report.page import (
     photograph,
     render_page,
 )
+from components.shared.scoring.robust import FARTHEST_SCORE
 
 _PANEL_PX = 509 / 652  # shown width of a pixel of a card
 _UNEXPLAINED = "The public data set does not explain its codes, so they are shown unchanged."

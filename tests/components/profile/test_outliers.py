@@ -1,8 +1,9 @@
 import pytest
 
 from components.profile.measures import SLICE_SPACING, measure
-from components.profile.outliers import FARTHEST_SCORE, find_outliers
+from components.profile.outliers import find_outliers
 from components.shared.dataset.manifest import ChannelIntensity, make_manifest
+from components.shared.scoring.robust import FARTHEST_SCORE
 
 
 def intensity(p50=20, p99=150):
