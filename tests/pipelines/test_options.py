@@ -4,7 +4,7 @@ import pytest
 import typer
 
 from components.shared.errors import UserError
-from pipelines.options import read_images, with_options
+from pipelines.options import read_images, read_parameters, with_options
 
 Size = Annotated[int, typer.Option(help="How large.")]
 
@@ -52,3 +52,9 @@ def test_the_images_of_a_registry_are_checked(tmp_path):
     assert read_images("registry.example/team").registry == "registry.example/team"
     with pytest.raises(UserError, match=r"none\.json"):
         read_images("registry.example/team", tmp_path / "none.json")
+
+
+def test_a_parameter_is_read_as_yaml():
+    assert read_parameters(["a=1", "b=x", "c=[1]"]) == {"a": 1, "b": "x", "c": [1]}
+    with pytest.raises(UserError):
+        read_parameters(["=1"])

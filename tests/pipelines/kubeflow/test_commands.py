@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.shared.errors import UserError
-from pipelines.kubeflow import commands
 from tests.kfp_api.backend import Moment
 from tests.kfp_api.server import Accident
 from tests.pipelines.conftest import clean_environment, command
@@ -296,9 +294,3 @@ def test_the_cronjob_in_the_manifests_submits_a_retraining_by_digests(call, tmp_
     assert (told["pipeline"], told["service_account"]) == ("brainseg-retraining", "brainseg-run")
     code, _, err = call("submit", *container["args"], "--dry-run", "--json")  # as not mounted here
     assert (code, "digests /etc/brainseg/digests.json cannot be read" in err) == (1, True)
-
-
-def test_a_parameter_is_read_as_yaml():
-    assert commands._parameters(["a=1", "b=x", "c=[1]"]) == {"a": 1, "b": "x", "c": [1]}
-    with pytest.raises(UserError):
-        commands._parameters(["=1"])
