@@ -27,6 +27,7 @@ from pipelines.terminal import print_json, print_line, print_result
 
 if TYPE_CHECKING:  # imported by the commands that need them: `--help` must be quick
     from components.ingest.settings import IngestSettings
+    from components.shared.config import ConfigT
     from components.shared.weights.stored import StoredWeights
     from pipelines.doctor.check import Check
     from pipelines.gc import Findings
@@ -171,16 +172,8 @@ def predict(
     _use_local_defaults()
     from components.predict.prediction import predict_source
     from components.predict.settings import PredictSettings
-    from components.shared.config import build_config
-    from pipelines.settings.presets import changed, parse_change
 
-    form = "KEY=VALUE, e.g. device=cpu"
-    layout = _ingest_settings(preset, ()).layout
-    values: dict[str, Any] = {"layout": layout.model_dump(exclude_unset=True)}
-    for change in changes or ():
-        key, value = parse_change(change, form)
-        values = changed(values, key.split("."), value, change)
-    settings = build_config(PredictSettings, values, "predict")
+    settings = _with_layout(PredictSettings, "predict", preset, changes)
     result = predict_source(model, _absolute(source), output.expanduser(), settings)
     print_result(
         result.model_dump(mode="json"),
@@ -188,6 +181,34 @@ def predict(
         f"threshold {result.threshold:g}; see {output}",
         as_json=as_json,
     )
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str, typer.Option(help="champion, a URI (models:/...@alias, runs:/...) or a model folder.")
+    ] = "champion",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
+    preset: Annotated[
+        str, typer.Option(help="Preset with the layout of a .zip, in its section ingest.")
+    ] = defaults.PRESET,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable."),
+    ] = None,
+) -> None:
+    """Serve a registered model over HTTP, and follow its alias.
+
+    Example: brainseg serve --model champion --port 8080 --set max_requests=32
+    """
+    require_extras("trainer")
+    _use_local_defaults()
+    from pipelines.serving.server import serve as serve_model
+    from pipelines.serving.settings import ServeSettings
+
+    settings = _with_layout(ServeSettings, "serve", preset, changes)
+    serve_model(model, host, port, settings)
 
 
 @app.command()
@@ -504,6 +525,22 @@ def _ingest_settings(preset: str, changes: Iterable[str]) -> "IngestSettings":
     from pipelines.settings.presets import load_preset
 
     return IngestSettings.model_validate(load_preset(preset, changes, ("ingest",))["ingest"])
+
+
+def _with_layout(
+    kind: "type[ConfigT]", name: str, preset: str, changes: Iterable[str] | None
+) -> "ConfigT":
+    """Settings with a preset's layout and changes."""
+    from components.shared.config import build_config
+    from pipelines.settings.presets import changed, parse_change
+
+    form = "KEY=VALUE, e.g. device=cpu"
+    layout = _ingest_settings(preset, ()).layout
+    values: dict[str, Any] = {"layout": layout.model_dump(exclude_unset=True)}
+    for change in changes or ():
+        key, value = parse_change(change, form)
+        values = changed(values, key.split("."), value, change)
+    return build_config(kind, values, name)
 
 
 def _absolute(uri: str) -> str:

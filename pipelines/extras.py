@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # imported when needed: `doctor` reports if it is missing
 
 DISTRIBUTION = "brainseg"
 USES: Mapping[str, str] = {
-    "trainer": "run, predict, find-lr, gc and rollback",
+    "trainer": "run, predict, serve, find-lr, gc and rollback",
     "pipelines": "run, find-lr, compile, submit and schedule",
     "dicom": "layouts of DICOM series",
     "mlflow-s3": "an MLflow whose clients write artifacts to a bucket",

@@ -134,7 +134,7 @@ def encode_mask(
     """
     del targets
     ((_, data),) = image_files
-    found = parse_header(_Unpacked(data).peek(_HEADER_BYTES))
+    found = read_header(data)
     turned = Turn.of_affine(found.affine).undo(paint_masks(voxels))
     header = found.nifti.copy()
     header.set_data_shape(turned.shape)
@@ -149,6 +149,11 @@ def encode_mask(
     no_extension = b"\0\0\0\0"
     body = turned.astype(header.get_data_dtype(), copy=False).tobytes(order="F")
     return gzip.compress(header.binaryblock + no_extension + body, compresslevel=5, mtime=0)
+
+
+def read_header(data: bytes) -> Header:
+    """Reads and checks the header of a file, gzipped or not; see `parse_header`."""
+    return parse_header(_Unpacked(data).peek(_HEADER_BYTES))
 
 
 def parse_header(data: bytes) -> Header:
