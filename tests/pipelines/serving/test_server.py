@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +41,7 @@ def process(folder, tmp_path):
     alias, script = tmp_path / "alias", tmp_path / "served.py"
     alias.write_text(str(folder))
     script.write_text(CODE)
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "BRAINSEG_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
     command = [sys.executable, str(script), str(alias), str(port)]
     with subprocess.Popen(command, env=environment) as process:
         for _ in range(600):
