@@ -95,9 +95,11 @@ def _outcome(plan: InferencePlan, new: list[CaseRow], folder: str) -> Outcome:
     refused = sum(row.status == "refused" for row in new)
     flagged = sum(bool(row.flags) for row in new)
     predicted = len(new) - refused
+    # a shard finds by content what the plan has not by its files
+    known = plan.known + len(plan.cases) + len(plan.refused) - len(new)
     counts = f"{predicted} cases predicted, {flagged} of them flagged, {refused} refused"
     return Outcome(
         kind="predicted" if predicted else "unchanged",
-        reason=f"{counts}, {plan.known} known before; see {folder}{PAGE}",
+        reason=f"{counts}, {known} known before; see {folder}{PAGE}",
         model=plan.model,
     )

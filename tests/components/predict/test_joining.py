@@ -62,7 +62,9 @@ def test_the_outcome_counts_the_cases_of_the_run(store):
         "1 cases predicted, 1 of them flagged, 2 refused, 1 known before; see "
         f"{store.uri}/predictions/brainseg/7/report.html"
     )
-    assert join_predictions(PLAN, store, "run-2").outcome.kind == "unchanged"
+    other = join_predictions(PLAN, store, "run-2").outcome
+    assert other.kind == "unchanged"
+    assert other.reason.startswith("0 cases predicted, 0 of them flagged, 1 refused, 3 known")
 
 
 def test_the_page_separates_this_run_from_earlier_ones(store):
