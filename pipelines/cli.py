@@ -505,7 +505,8 @@ def main() -> NoReturn:
     """Runs the command line; a user error prints one message and exits with 1."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     write_safely(logging.WARNING, "%(message)s")
-    logging.getLogger("components").setLevel(logging.INFO)  # others' lines only if they warn
+    for ours in ("components", "pipelines"):  # others' lines only if they warn
+        logging.getLogger(ours).setLevel(logging.INFO)
     # It retries, and its final error is reported; KFP's client sets the level of its parent.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     try:

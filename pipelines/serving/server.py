@@ -1,6 +1,7 @@
 """The server's process: connections, signals and processes."""
 
 import asyncio
+import logging
 import multiprocessing
 import resource
 from multiprocessing import forkserver
@@ -12,6 +13,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from pipelines.serving.app import build_app
 from pipelines.serving.loaded import ServedModel
 from pipelines.serving.settings import ServeSettings
+
+logger = logging.getLogger(__name__)
 
 # of the processes that read uploads, in addition to this package
 _PRELOADED = ("pipelines.serving.tensors", "pipelines.serving.upload")
@@ -41,7 +44,9 @@ def serve(model: str, host: str, port: int, settings: ServeSettings) -> None:
     forkserver.ensure_running()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    app = build_app(ServedModel(model, settings), settings)
+    served = ServedModel(model, settings)
+    app = build_app(served, settings)
+    logger.info("serving %s at http://%s:%d", served.current.uri, host, port)
     uvicorn.run(
         app,
         host=host,
