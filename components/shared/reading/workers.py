@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
+from components.shared.errors import UserError
 from components.shared.reading.scans import BadScanError
 
 Item = TypeVar("Item")
@@ -71,6 +72,7 @@ def run_in_workers(
         limits: Limits of each process.
 
     Raises:
+        UserError: If no process can be started.
         Exception: Any exception of `work` other than `BadScanError` and `MemoryError`.
     """
     # pickled: a forked process would share open files and connections with this one
@@ -129,12 +131,20 @@ class _Worker:
         self._process.join()
 
     def _start(self) -> None:
+        self._process = None
         self.connection, theirs = multiprocessing.Pipe()
-        self._process = multiprocessing.Process(
+        process = multiprocessing.Process(
             target=_serve, args=(theirs, self._work, self._limits), daemon=True
         )
-        self._process.start()
-        theirs.close()
+        with theirs:
+            try:
+                process.start()
+            except OSError as error:
+                raise UserError(
+                    f"no process can be started to read volumes ({error.strerror}); raise the "
+                    "limit of processes of the container or the user, or free memory"
+                ) from error
+        self._process = process
 
     def _cause_of_death(self) -> str:
         assert self._process is not None

@@ -30,7 +30,7 @@ def served(folder):
     return ServedModel(str(folder), ServeSettings(device="cpu"))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def forkserver():
     """Readers start as in the server: a fork of a process with threads may hang."""
     before = multiprocessing.get_start_method()

@@ -1,5 +1,6 @@
 """Worker processes that crash, hang, or need too much memory."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -53,6 +54,15 @@ def test_every_item_has_one_result(count):
     assert len(processes) <= count
     assert os.getpid() not in processes
     assert not multiprocessing.active_children()
+
+
+def test_a_machine_without_room_for_a_process_is_named(monkeypatch):
+    def start(_):
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(multiprocessing.Process, "start", start)
+    with pytest.raises(UserError, match="no process can be started .* unavailable.; raise the"):
+        outcomes(1, 2, count=2)
 
 
 @pytest.mark.parametrize(
