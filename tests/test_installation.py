@@ -114,7 +114,7 @@ def test_runs_are_submitted_without_what_trains(with_pipelines, tmp_path):
 def test_doctor_says_which_extras_are_missing(plain, tmp_path):
     done = plain("doctor", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
-    assert "(extra trainer, for run, predict, find-lr, gc and rollback)" in done.stdout
+    assert "(extra trainer, for run, predict, serve, find-lr, gc and rollback)" in done.stdout
     assert "kfp" in done.stdout
     assert "pip install 'brainseg[trainer,pipelines,dicom,mlflow-s3,kaggle]'" in done.stdout
 

@@ -53,7 +53,7 @@ def test_the_manifest_describes_channels_labels_and_places(source, tmp_path):
     for entry in manifest.volumes:
         volume = open_volume(manifest, entry, FolderStore(tmp_path / "store"), tmp_path / "cache")
         assert (entry.dtype, entry.geometry.spacing_mm[1:]) == ("int16", (2.5, 2.0))
-        assert entry.tumour_pixels == volume.mask.sum()
+        assert entry.tumour_pixels == volume.truth[0].sum()
         assert entry.tumour_pixels == sum(
             entry.label_voxels[name] for name in ("necrosis", "enhancing")
         )

@@ -44,7 +44,7 @@ def test_an_installation_without_a_clone_has_no_tested_versions(tmp_path):
         (
             "no-such-package>=2; extra == 'trainer'",
             "error",
-            "no-such-package (extra trainer, for run, predict, find-lr, gc and rollback)",
+            "no-such-package (extra trainer, for run, predict, serve, find-lr, gc and rollback)",
             "pip install 'brainseg[trainer]'",
         ),
         (

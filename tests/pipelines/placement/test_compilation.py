@@ -73,7 +73,7 @@ def test_no_pipeline_makes_pods_that_fall_into_a_trap(compiled_for, name, profil
     pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     trained = [pod for name, pod in pods.items() if name == "exec-train"]
     assert all(shared_memory_bytes(pod) > 64 * 2**20 for pod in trained)
-    assert trained or name in ("inference", "ingestion")
+    assert trained or name in ("inference", "ingestion", "radiogenomics")
 
 
 def test_without_a_word_no_pod_asks_for_a_gpu(folder):
