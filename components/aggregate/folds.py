@@ -11,6 +11,7 @@ from components.shared.dataset.manifest import Manifest
 from components.shared.dataset.split import Split, check_split, fetch_split
 from components.shared.errors import UserError
 from components.shared.scoring.metrics import THRESHOLD
+from components.shared.scoring.patients import join_targets
 from components.shared.scoring.scores import PatientScore
 from components.shared.scoring.table import read_target_scores
 from components.shared.storage.store import Store
@@ -86,10 +87,7 @@ def read_folds(
 
 def joined(folds: Sequence[Fold]) -> dict[str, list[PatientScore]]:
     """Scores of all folds by target, the first target first."""
-    return {
-        target: [score for fold in folds for score in fold.targets[target]]
-        for target in folds[0].targets
-    }
+    return join_targets([fold.targets for fold in folds])
 
 
 def _read(files: FoldFiles, manifest: Manifest, store: Store, client: MlflowClient) -> Fold:

@@ -19,6 +19,7 @@ from components.shared.dataset.parts import SplitDataset
 from components.shared.dataset.split import check_split, fetch_split
 from components.shared.errors import UserError
 from components.shared.scoring.groups import first_of_each_third
+from components.shared.scoring.patients import join_targets
 from components.shared.storage.store import Store
 from components.shared.tracking.refusals import explaining
 from components.shared.tracking.runs import log_metrics, log_tags, recording
@@ -96,10 +97,7 @@ def _join(label: str, folds: Sequence[Candidate]) -> Candidate:
     return replace(
         folds[0],
         label=label,
-        targets={
-            name: [score for fold in folds for score in fold.targets[name]]
-            for name in folds[0].targets
-        },
+        targets=join_targets([fold.targets for fold in folds]),
         train_minutes=sum(fold.train_minutes for fold in folds),
         predict_seconds=float(np.median([fold.predict_seconds for fold in folds])),
         overlays={name: slices for fold in folds for name, slices in fold.overlays.items()},

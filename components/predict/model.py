@@ -1,5 +1,7 @@
 """Threshold of a model for a prediction."""
 
+from mlflow.entities.model_registry import ModelVersion
+
 from components.shared.tracking.champion import (
     DEFAULT_THRESHOLD,
     parse_threshold,
@@ -21,9 +23,14 @@ def version_origin(uri: str) -> str:
     Returns:
         Id of the run that it is from, or the address of its files.
     """
-    name, _, number = uri.removeprefix("models:/").partition("/")
-    version = connect().get_model_version(name, number)
+    version = registered_version(uri)
     return str(version.run_id or version.source)
+
+
+def registered_version(uri: str) -> ModelVersion:
+    """Returns the version of a URI `models:/name/version`."""
+    name, _, number = uri.removeprefix("models:/").partition("/")
+    return connect().get_model_version(name, number)
 
 
 @explaining()

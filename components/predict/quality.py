@@ -3,15 +3,14 @@
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from components.predict.reference import TrainingData
 from components.predict.settings import QualitySettings
 from components.shared.dataset.volumes import Mask, Probability, Volume
 from components.shared.model.segmenter import Segmenter, VolumeRefusedError
-from components.shared.scoring.decision import find_tumour
+from components.shared.scoring.decision import find_components, find_tumour
+from components.shared.scoring.scores import dice_of_counts
 
-_TOUCHING = np.ones((3, 3, 3))  # faces, edges and corners
 _DIGITS = 6
 
 
@@ -37,7 +36,7 @@ class QualityCheck:
         """Measures the first target of a predicted volume, as `predict_scan` calls it."""
         mask = masks[0]
         inside = probability[0][mask].astype(np.float64)
-        sizes = np.bincount(ndimage.label(mask, _TOUCHING)[0].ravel())[1:]
+        _, sizes = find_components(mask)
         training = self._training
         found = {
             "confidence": float(inside.mean()) if inside.size else None,
@@ -76,8 +75,8 @@ class QualityCheck:
         except VolumeRefusedError:
             return None
         other = find_tumour(flipped, self._threshold, self._segmenter.min_component_fraction)
-        total = int(mask.sum()) + int(other.sum())
-        return 1 - 2 * int((mask & other[:, :, ::-1]).sum()) / total if total else 0.0
+        common = int((mask & other[:, :, ::-1]).sum())
+        return 1 - dice_of_counts(common, int(other.sum()), int(mask.sum()))
 
 
 def mean_entropy(probability: np.typing.NDArray[np.float64]) -> float:

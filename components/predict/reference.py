@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from components.predict.model import registered_version
 from components.shared.dataset.channels import Channels
 from components.shared.dataset.intensity import channel_intensity
 from components.shared.dataset.manifest import ChannelIntensity, VolumeEntry, fetch_manifest
@@ -15,7 +16,6 @@ from components.shared.scoring.robust import GRAY_UNIT, usual
 from components.shared.storage.store import Store
 from components.shared.tracking.champion import is_origin_known
 from components.shared.tracking.refusals import explaining
-from components.shared.tracking.server import connect
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +66,7 @@ def find_training_data(model: str, store: Store) -> TrainingData | None:
         model: URI `models:/name/version`.
         store: Store to search.
     """
-    name, _, number = model.removeprefix("models:/").partition("/")
-    version = connect().get_model_version(name, number)
+    version = registered_version(model)
     if not is_origin_known(version, store):
         logger.warning(
             "the training data of %s are not in store %s: intensities and sizes are not compared",

@@ -14,7 +14,7 @@ class QualitySettings(Config):
     """Limits beyond which a prediction is flagged, in the pipeline `inference`.
 
     Attributes:
-        flip: Whether the mirror image of each volume is predicted, too, in as much time again.
+        flip: Whether the mirror image of each volume is predicted, too, which doubles the time.
         max_entropy: Mean entropy of the predicted pixels in bits (flag `uncertain`).
         max_flip_disagreement: 1 - Dice of the two predictions (flag `unstable`).
         max_components: Number of connected parts (flag `scattered`).

@@ -70,8 +70,8 @@ def fold(
         manifest: List of volumes of the data set version.
         settings: YAML of `components.split.settings.FoldSettings`.
         recipes: `label` and `settings` of the recipes that are trained on every fold.
-        split_id: Id of a split whose test part every fold has: for an ensemble, whose folds are
-            validation parts.
+        split_id: Id of a split, for an ensemble. Its test part is that of every fold, and the fold
+            itself is a validation part.
 
     Returns:
         `label` (`fold-1`, ...) and `split_id` of each fold; with recipes, for each of them, where

@@ -38,8 +38,8 @@ def fold_dataset(
         manifest: Manifest of the data set.
         settings: Number of folds, seed and fraction.
         store: Store of the splits.
-        split_id: Id of a split in the store whose test part is that of every fold, which is a
-            validation part then; empty if each fold is a test part.
+        split_id: Id of a split in the store. Its test part is that of every fold, and the fold
+            itself is a validation part. If it is empty, each fold is a test part.
 
     Returns:
         Ids of the splits by label: `fold-1`, `fold-2`, ...

@@ -67,7 +67,9 @@ def average_models(
         UserError: If the models differ in more than their weights, are larger than the limit, or
             cannot be loaded, or if the MLflow server cannot be used.
     """
-    members = _in_order(members)
+    labels = _labels(members)
+    # fold-10 after fold-9
+    members = sorted(members, key=lambda one: (len(labels[one.run_id]), labels[one.run_id]))
     _require_size(members, settings)
     training = Training(
         pipeline_run=pipeline_run,
@@ -81,23 +83,23 @@ def average_models(
         log_params(client, run_id, _params(client, members, settings))
         difference = export_segmenter(_average(members), model)
         logger.info(
-            "exported the average of %d models; it differs from them by at most %.1g",
+            "exported the average of %d models; its stored forms differ from it by at most %.1g",
             len(members),
             difference,
         )
-        history.write_text(_history(client, members).model_dump_json())
+        histories = {
+            labels[member.run_id]: TrainingHistory.model_validate_json(member.history.read_bytes())
+            for member in members
+        }
+        history.write_text(TrainingHistory(members=histories).model_dump_json())
     return run_id
 
 
 @explaining()
-def _in_order(members: Sequence[Member]) -> list[Member]:
-    client = connect()
-    # fold-10 after fold-9
-    return sorted(members, key=lambda one: (len(_label(client, one)), _label(client, one)))
-
-
-def _label(client: MlflowClient, member: Member) -> str:
-    return str(client.get_run(member.run_id).data.tags.get("label", member.run_id))
+def _labels(members: Iterable[Member]) -> dict[str, str]:
+    """Labels of the members by the ids of their runs."""
+    client, runs = connect(), [member.run_id for member in members]
+    return {run_id: client.get_run(run_id).data.tags.get("label", run_id) for run_id in runs}
 
 
 def _require_size(members: Iterable[Member], settings: EnsembleSettings) -> None:
@@ -144,11 +146,3 @@ def _params(
     recipe = {name: value for name, value in trained.items() if name.startswith("train.")}
     own = {"ensemble.members": len(members), "ensemble.max_size_mib": settings.max_size_mib}
     return {**recipe, **own}
-
-
-def _history(client: MlflowClient, members: Iterable[Member]) -> TrainingHistory:
-    found = {
-        _label(client, member): TrainingHistory.model_validate_json(member.history.read_bytes())
-        for member in members
-    }
-    return TrainingHistory(members=found)

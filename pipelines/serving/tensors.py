@@ -25,6 +25,7 @@ _RANGES: dict[str, tuple[np.dtype[Any], float, float]] = {
     "INT16": (np.dtype("int16"), -32768.0, 32767.0),
     "FP32": (np.dtype("float32"), -3.4e38, 3.4e38),
 }
+_NAMES = {dtype.name: name for name, (dtype, _, _) in _RANGES.items()}
 
 
 class BadRequestError(UserError):
@@ -68,7 +69,7 @@ class _Request(Config):
 def describe_model(model: LoadedModel) -> dict[str, Any]:
     """The metadata of a model."""
     segmenter = model.segmenter
-    datatype = {"uint8": "UINT8", "int16": "INT16", "float32": "FP32"}[segmenter.channels.dtype]
+    datatype = _NAMES[segmenter.channels.dtype]
     image = {"name": INPUT, "datatype": datatype, "shape": [-1, -1, -1, segmenter.channels.count]}
     shape = [len(segmenter.targets)] * (len(segmenter.targets) > 1) + [-1, -1, -1]
     return {

@@ -25,7 +25,7 @@ def outlines(channel: str, targets: Sequence[str]) -> str:
 
 
 def first_target_note(targets: Sequence[str]) -> list[str]:
-    """Says which of several targets figures without a target's name describe."""
+    """Names the one of several targets to which figures without a target's name belong."""
     if len(targets) == 1:
         return []
     return [

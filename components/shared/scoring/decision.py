@@ -1,6 +1,7 @@
 """Masks from probabilities."""
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from components.shared.dataset.volumes import Mask, Probability
@@ -23,11 +24,20 @@ def find_tumour(probability: Probability, threshold: float, min_component_fracti
     mask: Mask = probability >= threshold
     if not min_component_fraction:
         return mask
-    components, _ = ndimage.label(mask, _TOUCHING)
-    pixels = np.bincount(components.ravel())[1:]
+    components, pixels = find_components(mask)
     kept = pixels >= min_component_fraction * pixels.max(initial=0)
     chosen: Mask = np.append(False, kept)[components]
     return chosen
+
+
+def find_components(mask: Mask) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.intp]]:
+    """Numbers the connected components of a mask; a corner suffices to connect.
+
+    Returns:
+        Number of each pixel's component, 0 outside the mask; pixels of component 1, 2, ...
+    """
+    components, _ = ndimage.label(mask, _TOUCHING)
+    return components, np.bincount(components.ravel())[1:]
 
 
 def find_targets(probability: Probability, threshold: float, min_component_fraction: float) -> Mask:

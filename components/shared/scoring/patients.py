@@ -1,6 +1,6 @@
 """Scores of patients from the scores of their scans."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -24,6 +24,11 @@ def by_patient(scores: Sequence[Score]) -> list[Score]:
     of all scans.
     """
     return [scans[0] if len(scans) == 1 else _average(scans) for scans in scans_of(scores)]
+
+
+def join_targets(parts: Sequence[Mapping[str, Sequence[Score]]]) -> dict[str, list[Score]]:
+    """Joins the scores of several sets of volumes with the same targets, by target."""
+    return {target: [score for part in parts for score in part[target]] for target in parts[0]}
 
 
 def patient_means(scores: Sequence[Score], value: Callable[[Score], float]) -> list[float]:
