@@ -9,13 +9,12 @@ from components.shared.errors import UserError
 from components.shared.model.segmenter import StoredSegmenter, load_segmenter
 from components.shared.storage.store import Store
 from components.shared.tracking.champion import (
-    find_version,
     is_origin_known,
     resolve_model,
+    version_of,
     version_threshold,
 )
 from components.shared.tracking.refusals import explaining, explaining_files
-from components.shared.tracking.server import connect
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,7 @@ def open_model(settings: RadiogenomicsSettings, manifest: Manifest, store: Store
             target or takes other channels than the data set has.
     """
     uri = resolve_model(settings.model, settings.model_name)
-    name, _, number = uri.removeprefix("models:/").partition("/")
-    version = find_version(connect(), name, number) if number else None
+    version = version_of(uri)
     if version is None:
         raise UserError(
             f"radiogenomics.model={settings.model!r} is no registered version; use `champion`, "

@@ -14,9 +14,9 @@ from components.shared.storage.outcome import run_folder
 from components.shared.storage.store import Store
 from components.shared.tracking.champion import (
     find_champion,
-    find_version,
     is_origin_known,
     resolve_model,
+    version_of,
 )
 from components.shared.tracking.identity import Training
 from components.shared.tracking.refusals import explaining
@@ -140,9 +140,7 @@ def _whole_source(network: Network, model_name: str, place: str) -> str | None:
 
 def _require_unseen(source: str, store: Store, split_id: str, place: str) -> None:
     """Refuses a registered version that has learned from test patients of a split."""
-    kind, _, rest = source.partition(":/")
-    name, _, number = rest.partition("/")
-    version = find_version(connect(), name, number) if kind == "models" and number else None
+    version = version_of(source)
     if not split_id or version is None or not is_origin_known(version, store):
         return
     test = set(fetch_split(store, split_id).patients("test"))

@@ -11,6 +11,18 @@ import pytest
 
 from pipelines import cli
 
+TINY_TRAINING = (
+    "train.network.image_size=32",
+    "train.network.encoder_depth=3",
+    "train.network.decoder_channels=[16,8,8]",
+    "train.schedule.epochs=1",
+    "train.schedule.validate_every_epochs=1",
+    "train.compute.threads=1",  # without looking for the fastest
+    "profile.montage_volumes=0",
+    "evaluate.overlay_volumes=1",
+)
+"""Changes of a preset for whole runs in tests."""
+
 
 @pytest.fixture(scope="session")
 def brainseg():

@@ -11,17 +11,11 @@ from components.shared.storage.store import open_store
 from pipelines.cross_validation import cross_validation
 from pipelines.placement.placing import placed
 from pipelines.placement.profiles import load_profile
+from tests.pipelines.conftest import TINY_TRAINING
 
 _SETTINGS = (
     "fold.folds=2",
-    "train.network.image_size=32",
-    "train.network.encoder_depth=3",
-    "train.network.decoder_channels=[16,8,8]",
-    "train.schedule.epochs=1",
-    "train.schedule.validate_every_epochs=1",
-    "train.compute.threads=1",  # without looking for the fastest
-    "profile.montage_volumes=0",
-    "evaluate.overlay_volumes=1",
+    *TINY_TRAINING,
     "evaluate.threshold=0.4",
     "aggregate.overlay_volumes=2",
 )

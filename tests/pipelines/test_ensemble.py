@@ -7,17 +7,11 @@ from google.protobuf.json_format import MessageToDict
 from mlflow import MlflowClient
 
 from pipelines.ensemble import ensemble
+from tests.pipelines.conftest import TINY_TRAINING
 
 _SETTINGS = (
     "fold.folds=2",
-    "train.network.image_size=32",
-    "train.network.encoder_depth=3",
-    "train.network.decoder_channels=[16,8,8]",
-    "train.schedule.epochs=1",
-    "train.schedule.validate_every_epochs=1",
-    "train.compute.threads=1",  # without looking for the fastest
-    "profile.montage_volumes=0",
-    "evaluate.overlay_volumes=1",
+    *TINY_TRAINING,
 )
 
 

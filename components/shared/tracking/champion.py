@@ -102,6 +102,13 @@ def find_version(client: MlflowClient, name: str, number: str) -> ModelVersion |
     return _find(client.get_model_version, name, number)
 
 
+def version_of(uri: str) -> ModelVersion | None:
+    """Returns the registered version of a URI `models:/name/version`; `None` if there is none."""
+    kind, _, rest = uri.partition(":/")
+    name, _, number = rest.partition("/")
+    return find_version(connect(), name, number) if kind == "models" and number else None
+
+
 def champions(client: MlflowClient) -> Iterator[ModelVersion]:
     """Yields the champions of all registered models of a server."""
     token = None
